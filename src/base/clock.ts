@@ -1,0 +1,43 @@
+/** Time as a dependency. Nothing outside this file reads the system clock or sets a timer. */
+
+/** A pending timer; cancelling twice is harmless. */
+export interface Timer {
+  cancel(): void
+}
+
+export interface Clock {
+  /** Wall time in ms since the Unix epoch, UTC. May jump backwards. For stamps and logs. */
+  wallMs(): number
+  /** Monotonic time in ms, since an arbitrary point. Never goes backwards. For waits. */
+  monoMs(): number
+  /** Calls `run` once after `delayMs` (>= 0). */
+  after(delayMs: number, run: () => void): Timer
+}
+
+/** Longest delay that a timer takes before it overflows to "at once": 2^31 - 1 ms. */
+const TIMER_MS_MAX = 0x7fff_ffff
+
+export class SystemClock implements Clock {
+  wallMs(): number {
+    return Date.now()
+  }
+
+  monoMs(): number {
+    return performance.now()
+  }
+
+  after(delayMs: number, run: () => void): Timer {
+    const handle = setTimeout(run, Math.min(Math.max(0, delayMs), TIMER_MS_MAX))
+    return { cancel: () => clearTimeout(handle) }
+  }
+}
+
+/** Resolves after `delayMs`; never rejects. */
+export function pause(clock: Clock, delayMs: number): Promise<void> {
+  return new Promise((resolve) => clock.after(delayMs, resolve))
+}
+
+/** ISO 8601 UTC with ms, as the API and the command line print times. */
+export function isoTime(wallMs: number): string {
+  return new Date(wallMs).toISOString()
+}

@@ -1,0 +1,125 @@
+/**
+ * Logs and counters. Every event of the gateway stands once in EVENTS, so that its name, level
+ * and labels cannot drift. One call feeds the JSON log line and the counter.
+ */
+import type { Clock } from './clock.ts'
+import { isoTime } from './clock.ts'
+
+export type Level = 'debug' | 'info' | 'warn' | 'error'
+export type Fields = Readonly<Record<string, string | number | boolean | null | undefined>>
+
+const RANK: Readonly<Record<Level, number>> = { debug: 0, info: 1, warn: 2, error: 3 }
+
+type EventSpec = {
+  readonly level: Level
+  /** Counter without the prefix `postern_`; every emit adds one. */
+  readonly counter?: string
+  readonly help?: string
+  /** Fields that become labels: few values only, never an address, a domain or an id. */
+  readonly labels?: readonly string[]
+}
+
+/** name: area.past-participle. Lines about a mail have `message`; never a subject or a body. */
+export const EVENTS = {
+  'node.started': { level: 'info' },
+  'node.stopped': { level: 'info' },
+  'node.failed': { level: 'error' },
+  'smtp.connected': { level: 'debug', counter: 'smtp_connections_total', help: 'SMTP connections' },
+  'smtp.refused': { level: 'info', counter: 'smtp_refused_total', help: 'SMTP connections and commands refused', labels: ['why'] },
+  'smtp.failed': { level: 'warn', counter: 'smtp_failed_total', help: 'SMTP sessions ended by an error of ours' },
+  'smtp.secured': { level: 'debug', counter: 'smtp_tls_total', help: 'STARTTLS handshakes', labels: ['result'] },
+  'mail.decided': { level: 'info', counter: 'mail_total', help: 'Messages by verdict', labels: ['verdict'] },
+  'mail.held': { level: 'debug', counter: 'mail_held_total', help: 'Messages put into quarantine' },
+  'mail.released': { level: 'info', counter: 'mail_released_total', help: 'Held recipients released' },
+  'mail.deleted': { level: 'info', counter: 'mail_deleted_total', help: 'Held recipients deleted or expired', labels: ['why'] },
+  'inspect.silent': { level: 'warn', counter: 'inspect_unknown_total', help: 'Inspectors that gave no answer', labels: ['inspector'] },
+  'inspect.replaced': { level: 'warn', counter: 'inspect_replaced_total', help: 'Inspector processes ended and replaced', labels: ['why'] },
+  'queue.tried': { level: 'info', counter: 'deliveries_total', help: 'Attempts by outcome', labels: ['outcome'] },
+  'queue.doubted': { level: 'warn', counter: 'possible_duplicates_total', help: 'Deliveries that may have arrived before' },
+  'queue.bounced': { level: 'info', counter: 'bounces_total', help: 'Delivery status notifications sent', labels: ['kind'] },
+  'spool.opened': { level: 'info' },
+  'spool.corrupted': { level: 'error', counter: 'spool_corrupt_total', help: 'Spool records that failed their checksum' },
+  'spool.failed': { level: 'error', counter: 'spool_failed_total', help: 'Writes or syncs of the spool that failed' },
+  'spool.refused': { level: 'warn', counter: 'spool_refused_total', help: 'Messages refused for want of space' },
+  'store.failed': { level: 'error', counter: 'store_failed_total', help: 'Database operations that failed' },
+  'config.changed': { level: 'info', counter: 'config_changes_total', help: 'Changes of settings' },
+  'web.failed': { level: 'error', counter: 'web_failed_total', help: 'Requests that ended with an error of ours' },
+  'operator.entered': { level: 'info', counter: 'logins_total', help: 'Sign-ins', labels: ['result'] },
+} as const satisfies Record<string, EventSpec>
+
+export type EventName = keyof typeof EVENTS
+
+type Gauge = { readonly help: string; readonly read: () => number }
+
+export class Observer {
+  readonly #clock: Clock
+  readonly #write: (lines: string) => void
+  readonly #least: number
+  readonly #counters = new Map<string, { readonly help: string; readonly values: Map<string, number> }>()
+  readonly #gauges = new Map<string, Gauge>()
+  #buffer: string[] = []
+
+  /** `write` gets whole lines with their newlines, at most every 20 ms and 256 lines. */
+  constructor(clock: Clock, write: (lines: string) => void, least: Level = 'info') {
+    this.#clock = clock
+    this.#write = write
+    this.#least = RANK[least]
+    for (const spec of Object.values(EVENTS) as EventSpec[]) {
+      if (spec.counter === undefined || this.#counters.has(spec.counter)) continue
+      const values = new Map<string, number>()
+      if (spec.labels === undefined) values.set('', 0)
+      this.#counters.set(spec.counter, { help: spec.help ?? '', values })
+    }
+  }
+
+  emit(event: EventName, fields: Fields = {}): void {
+    const spec: EventSpec = EVENTS[event]
+    if (spec.counter !== undefined) {
+      const labels = spec.labels?.map((label) => `${label}="${fields[label] ?? ''}"`).join(',') ?? ''
+      const values = this.#counters.get(spec.counter)?.values
+      values?.set(labels, (values.get(labels) ?? 0) + 1)
+    }
+    if (RANK[spec.level] < this.#least) return
+    // JSON escapes control characters: a hostile address cannot forge a line (faults.md G11).
+    this.#buffer.push(
+      JSON.stringify({ time: isoTime(this.#clock.wallMs()), level: spec.level, event, ...fields }),
+    )
+    if (this.#buffer.length === 1) this.#clock.after(20, () => this.flush())
+    else if (this.#buffer.length >= 256) this.flush()
+  }
+
+  /** A value that is read when somebody asks: `name` without the prefix `postern_`. */
+  gauge(name: string, help: string, read: () => number): void {
+    this.#gauges.set(name, { help, read })
+  }
+
+  /** The sum of a counter over its labels; `counter` without the prefix. */
+  count(counter: string): number {
+    let sum = 0
+    for (const value of this.#counters.get(counter)?.values.values() ?? []) sum += value
+    return sum
+  }
+
+  /** Prometheus text format 0.0.4. */
+  metrics(): string {
+    const lines: string[] = []
+    for (const [name, { help, values }] of this.#counters) {
+      lines.push(`# HELP postern_${name} ${help}`, `# TYPE postern_${name} counter`)
+      for (const [labels, value] of values) {
+        lines.push(`postern_${name}${labels === '' ? '' : `{${labels}}`} ${value}`)
+      }
+    }
+    for (const [name, { help, read }] of this.#gauges) {
+      lines.push(`# HELP postern_${name} ${help}`, `# TYPE postern_${name} gauge`)
+      lines.push(`postern_${name} ${read()}`)
+    }
+    return `${lines.join('\n')}\n`
+  }
+
+  flush(): void {
+    if (this.#buffer.length === 0) return
+    const lines = `${this.#buffer.join('\n')}\n`
+    this.#buffer = []
+    this.#write(lines)
+  }
+}
