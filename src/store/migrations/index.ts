@@ -1,0 +1,9 @@
+/** The migrations of both databases in order. A released one is never edited, only followed. */
+import state0001 from './state-0001-init.sql' with { type: 'text' }
+import trace0001 from './trace-0001-init.sql' with { type: 'text' }
+
+export type Migration = { readonly tag: string; readonly sql: string }
+
+export const STATE_MIGRATIONS: readonly Migration[] = [{ tag: 'state-0001-init', sql: state0001 }]
+
+export const TRACE_MIGRATIONS: readonly Migration[] = [{ tag: 'trace-0001-init', sql: trace0001 }]

@@ -1,0 +1,134 @@
+/** The tables as the query builder sees them. The migrations make them; a test compares both. */
+import { integer, primaryKey, real, sqliteTable, text } from 'drizzle-orm/sqlite-core'
+
+export const cells = sqliteTable('cell', {
+  key: text('key').primaryKey(),
+  value: text('value').notNull(),
+  author: text('author').notNull(),
+  changedMs: integer('changed_ms').notNull(),
+})
+
+export const changes = sqliteTable('change', {
+  seq: integer('seq').primaryKey(),
+  key: text('key').notNull(),
+  author: text('author').notNull(),
+  atMs: integer('at_ms').notNull(),
+  before: text('before'),
+  after: text('after'),
+})
+
+export const operators = sqliteTable('operator', {
+  name: text('name').primaryKey(),
+  passwordHash: text('password_hash').notNull(),
+  role: text('role', { enum: ['admin', 'viewer'] }).notNull(),
+  addedMs: integer('added_ms').notNull(),
+  addedBy: text('added_by').notNull(),
+  lastSeenMs: integer('last_seen_ms'),
+})
+
+export const sessions = sqliteTable('session', {
+  tokenHash: text('token_hash').primaryKey(),
+  operator: text('operator').notNull(),
+  beganMs: integer('began_ms').notNull(),
+  seenMs: integer('seen_ms').notNull(),
+})
+
+export const audits = sqliteTable('audit', {
+  seq: integer('seq').primaryKey(),
+  atMs: integer('at_ms').notNull(),
+  author: text('author').notNull(),
+  act: text('act').notNull(),
+  subject: text('subject').notNull(),
+  detail: text('detail').notNull(),
+})
+
+export const held = sqliteTable('held', {
+  id: text('id').primaryKey(),
+  heldMs: integer('held_ms').notNull(),
+  expiresMs: integer('expires_ms').notNull(),
+  sender: text('sender').notNull(),
+  subject: text('subject'),
+  from: text('from_header'),
+  folded: text('folded'),
+  clientIp: text('client_ip').notNull(),
+  sizeBytes: integer('size_bytes').notNull(),
+  score: real('score').notNull(),
+  rules: text('rules').notNull(),
+  unknownCount: integer('unknown_count').notNull(),
+  reasons: text('reasons').notNull(),
+  undecided: integer('undecided').notNull(),
+  decidedMs: integer('decided_ms'),
+  bodyGoneMs: integer('body_gone_ms'),
+})
+
+export const heldCopies = sqliteTable(
+  'held_copy',
+  {
+    id: text('id').notNull(),
+    place: integer('place').notNull(),
+    address: text('address').notNull(),
+    kind: text('kind', { enum: ['release', 'delete', 'expire'] }),
+    decidedBy: text('decided_by'),
+    decidedMs: integer('decided_ms'),
+    enqueuedMs: integer('enqueued_ms'),
+  },
+  (table) => [primaryKey({ columns: [table.id, table.place] })],
+)
+
+export const trace = sqliteTable(
+  'trace',
+  {
+    id: text('id').notNull(),
+    place: integer('place').notNull(),
+    atMs: integer('at_ms').notNull(),
+    clientIp: text('client_ip').notNull(),
+    sender: text('sender').notNull(),
+    recipient: text('recipient').notNull(),
+    subject: text('subject'),
+    folded: text('folded'),
+    sizeBytes: integer('size_bytes').notNull(),
+    score: real('score').notNull(),
+    rules: text('rules').notNull(),
+    unknownCount: integer('unknown_count').notNull(),
+    accept: text('accept', {
+      enum: ['accepted', 'held', 'rejected', 'deferred', 'refused'],
+    }).notNull(),
+    acceptReply: text('accept_reply').notNull(),
+    delivery: text('delivery', {
+      enum: [
+        'queued',
+        'deferred',
+        'inDoubt',
+        'delivered',
+        'bounced',
+        'dropped',
+        'held',
+        'released',
+        'deleted',
+        'expired',
+      ],
+    }),
+    deliveryReply: text('delivery_reply'),
+    deliveryMs: integer('delivery_ms'),
+    releasedMs: integer('released_ms'),
+  },
+  (table) => [primaryKey({ columns: [table.id, table.place] })],
+)
+
+export const traceEvents = sqliteTable(
+  'trace_event',
+  {
+    id: text('id').notNull(),
+    seq: integer('seq').notNull(),
+    atMs: integer('at_ms').notNull(),
+    recipient: text('recipient'),
+    what: text('what').notNull(),
+    detail: text('detail').notNull(),
+  },
+  (table) => [primaryKey({ columns: [table.id, table.seq] })],
+)
+
+export const judgements = sqliteTable('judgement', {
+  id: text('id').primaryKey(),
+  said: text('said').notNull(),
+})
