@@ -1,0 +1,2 @@
+/** The process: argv, one command, one exit code. */
+process.exitCode = 2
