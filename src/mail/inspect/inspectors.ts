@@ -1,0 +1,97 @@
+/** The inspectors in order of cost, and the run of one message through them. gtube.ts is the one to copy. */
+import { messageOf } from '../../base/errors.ts'
+import { HEADER_BYTES_MAX } from '../../base/limits.ts'
+import { decodeText, fieldValue, plainLine } from '../../message/header.ts'
+import { Mail, MIME_BOUNDS } from '../../message/mime.ts'
+import type { Finding, MessageFacts } from '../../message/verdict.ts'
+import { gtube } from './gtube.ts'
+import { parseFindings } from './parse.ts'
+
+/** What SMTP said of the message, as far as inspectors ask for it. */
+export type SessionFacts = {
+  readonly clientIp: string
+  readonly greeting: string
+  readonly sender: string
+  readonly outbound: boolean
+  readonly smtpUtf8: boolean
+}
+
+export interface Inspector {
+  /** As config/schema `inspect.inspectors` names it. */
+  readonly name: string
+  /** Looks, never decides and never changes the message. Throws when it cannot answer. */
+  inspect(mail: Mail, session: SessionFacts): readonly Finding[]
+}
+
+/** Cheap ones first: what they find is known when a dear one overruns. */
+export const INSPECTORS: readonly Inspector[] = [gtube]
+
+/** The answer of one inspector; `parse` stands for the walk that all of them share. */
+export type Answer =
+  | { readonly inspector: string; readonly findings: readonly Finding[] }
+  | { readonly inspector: string; readonly cause: string }
+
+/** The name under which the shared walk reports; not a name of the settings. */
+export const PARSE = 'parse'
+
+/**
+ * Runs the named inspectors over one message, in the order of INSPECTORS. `tell` gets each
+ * answer as soon as it is there. What throws is an answer with a cause: unknown, not clean.
+ */
+export function inspectMail(
+  raw: Uint8Array,
+  session: SessionFacts,
+  names: readonly string[],
+  tell: (answer: Answer) => void,
+): MessageFacts {
+  const mail = new Mail(raw, { ...MIME_BOUNDS, headerBytesMax: HEADER_BYTES_MAX })
+  const found = parseFindings(mail)
+  if (found.length > 0) tell({ inspector: PARSE, findings: found })
+  for (const inspector of INSPECTORS) {
+    if (names.includes(inspector.name)) tell(answerOf(inspector, mail, session))
+  }
+  for (const name of names) {
+    if (INSPECTORS.every((inspector) => inspector.name !== name)) {
+      tell({ inspector: name, cause: 'no inspector has this name' })
+    }
+  }
+  return factsOf(mail)
+}
+
+function answerOf(inspector: Inspector, mail: Mail, session: SessionFacts): Answer {
+  try {
+    return { inspector: inspector.name, findings: inspector.inspect(mail, session) }
+  } catch (error) {
+    return { inspector: inspector.name, cause: plainLine(messageOf(error), 200) }
+  }
+}
+
+/** Characters of a fact (message/verdict). */
+const FACT_CHARS_MAX = 500
+
+function factsOf({ header }: Mail): MessageFacts {
+  const fact = (name: string): string | null => {
+    const value = fieldValue(header, name)
+    return value === null ? null : plainLine(decodeText(value.slice(0, FACT_CHARS_MAX * 8)), FACT_CHARS_MAX)
+  }
+  return { subject: fact('subject'), from: fact('from'), messageId: fact('message-id') }
+}
+
+/** Rules that speak of attached files. */
+const FILE_RULES = /^(?:EICAR|BAD_ATTACHMENT_|ATTACHMENT_|ARCHIVE_)/
+/** All of them together hold a message and never refuse it: a person can look and release. */
+const FILE_SCORE_MAX = 12
+
+/** The highest file rules count in full, the rest up to FILE_SCORE_MAX in all. */
+export function capScores(findings: readonly Finding[]): readonly Finding[] {
+  const files = findings.filter((finding) => finding.score > 0 && FILE_RULES.test(finding.rule))
+  if (files.reduce((sum, finding) => sum + finding.score, 0) <= FILE_SCORE_MAX) return findings
+  const scores = new Map<Finding, number>()
+  let left = FILE_SCORE_MAX
+  for (const finding of files.toSorted((a, b) => b.score - a.score)) {
+    const score = Math.min(finding.score, left)
+    scores.set(finding, score)
+    left -= score
+  }
+  return findings.map((finding) => ({ ...finding, score: scores.get(finding) ?? finding.score }))
+}

@@ -1,0 +1,460 @@
+/** The pool of inspector processes: hands out jobs, keeps their time, ends and replaces children. */
+import { readFileSync } from 'node:fs'
+import type { Clock, Timer } from '../../base/clock.ts'
+import { assert, GatewayError, messageOf } from '../../base/errors.ts'
+import type { Observer } from '../../base/observe.ts'
+import { type Body, bodySize } from '../../message/body.ts'
+import { type Inspection, type MessageFacts, NO_FACTS } from '../../message/verdict.ts'
+import { Child } from './child.ts'
+import type { InspectionJob, Inspectors, PoolHealth, Preview } from './contract.ts'
+import type { Report } from './frames.ts'
+import { type Answer, capScores, PARSE } from './inspectors.ts'
+
+export type InspectorOptions = {
+  /** The argv of a child, e.g. `[process.execPath, 'inspector']`. */
+  readonly command: readonly string[]
+  /** Children, 1..64. */
+  readonly processes: number
+  /** The directory below which bodies lie; absolute. Children may read nothing else. */
+  readonly spoolDir: string
+  /** Further directories with bodies, absolute. */
+  readonly readable?: readonly string[]
+  /** Resident memory of a child beyond which it is ended. 256 MB by default. */
+  readonly memoryBytesMax?: number
+}
+
+export type InspectorDeps = { readonly clock: Clock; readonly observer: Observer }
+
+const MEMORY_BYTES_MAX = 256 * 1024 * 1024
+/** A body above this size may take three times its excess on top of the memory bound. */
+const USUAL_BODY_BYTES = 50 * 1024 * 1024
+/** Jobs in the pipe of one child, so that it never waits for the next one. */
+const DEPTH_MAX = 4
+/** Bytes of further jobs behind the first in one pipe. */
+const DEPTH_BYTES_MAX = 512 * 1024
+/** Jobs that wait for a child. Sessions are bounded below this. */
+const WAITING_MAX = 20_000
+/** While jobs run: how often memory and stalls are looked at. */
+const WATCH_MS = 250
+/** A child that takes this long for one job gives back the jobs behind it. */
+const STALL_MS = 250
+/** A job that ended this many children is unknown. */
+const STRIKES_MAX = 2
+const HELLO_MS_MAX = 10_000
+const BACKOFF_MS_FIRST = 100
+const BACKOFF_MS_MAX = 10_000
+const PREVIEW_MS_MAX = 10_000
+/** Previews at a time; each has a child of its own. */
+const PREVIEWS_MAX = 2
+const CLOSE_MS_MAX = 1_000
+
+/** A message on its way to a child, or in one. */
+type Job = {
+  readonly id: number
+  readonly what: InspectionJob
+  readonly deadlineMs: number
+  readonly answers: Map<string, Answer>
+  readonly finish: (inspection: Inspection) => void
+  timer: Timer | null
+  strikes: number
+}
+
+type Place = {
+  child: Child | null
+  ready: boolean
+  /** In the order of the pipe; the first one is under way. `null`: taken back or over. */
+  readonly pipe: { readonly id: number; job: Job | null; readonly bytes: number }[]
+  /** When the first of the pipe came to be first. */
+  firstSinceMs: number
+  readyMs: number
+  failures: number
+  missing: readonly string[]
+  hello: Timer | null
+}
+
+export function createInspectors(options: InspectorOptions, deps: InspectorDeps): Inspectors {
+  return new Pool(options, deps)
+}
+
+type EndCause = 'overrun' | 'memory' | 'crash' | 'protocol' | 'start'
+
+class Pool implements Inspectors {
+  readonly #options: InspectorOptions
+  readonly #clock: Clock
+  readonly #observer: Observer
+  readonly #places: Place[]
+  readonly #waiting: Job[] = []
+  readonly #retries = new Set<Timer>()
+  #watch: Timer | null = null
+  #nextId = 1
+  #replaced = 0
+  #previews = 0
+  #closed = false
+
+  constructor(options: InspectorOptions, { clock, observer }: InspectorDeps) {
+    assert(options.processes >= 1 && options.processes <= 64, 'between 1 and 64 inspector processes')
+    assert(options.spoolDir.startsWith('/'), 'the spool directory is an absolute path')
+    this.#options = options
+    this.#clock = clock
+    this.#observer = observer
+    this.#places = Array.from({ length: options.processes }, () => ({
+      child: null,
+      ready: false,
+      pipe: [],
+      firstSinceMs: 0,
+      readyMs: 0,
+      failures: 0,
+      missing: [],
+      hello: null,
+    }))
+    for (const place of this.#places) this.#spawn(place)
+  }
+
+  inspect(what: InspectionJob): Promise<Inspection> {
+    if (what.inspectors.length === 0) return Promise.resolve({ findings: [], unknowns: [], facts: NO_FACTS })
+    return new Promise((finish) => {
+      const job: Job = {
+        id: this.#nextId,
+        what,
+        deadlineMs: this.#clock.monoMs() + what.budgetMs,
+        answers: new Map(),
+        finish,
+        timer: null,
+        strikes: 0,
+      }
+      this.#nextId += 1
+      if (this.#closed) this.#giveUp(job, 'the inspectors are closed')
+      else if (this.#waiting.length >= WAITING_MAX) this.#giveUp(job, 'too many messages wait')
+      else {
+        job.timer = this.#clock.after(what.budgetMs, () => this.#overrun(job))
+        this.#waiting.push(job)
+        this.#dispatch()
+      }
+    })
+  }
+
+  health(): PoolHealth {
+    return {
+      processes: this.#places.length,
+      ready: this.#places.filter((place) => place.ready).length,
+      missing: [...new Set(this.#places.flatMap((place) => place.missing))].sort(),
+      replaced: this.#replaced,
+    }
+  }
+
+  /** One child a preview: it pays for the parser, and no two mails ever meet in it. */
+  async preview(body: Body): Promise<Preview> {
+    if (this.#closed || this.#previews >= PREVIEWS_MAX) {
+      throw new GatewayError('Too many previews are being made.', { remedy: 'retry' })
+    }
+    this.#previews += 1
+    let child: Child | null = null
+    try {
+      return await new Promise<Preview>((resolve, reject) => {
+        const fail = (cause: string): void => reject(new GatewayError(`No preview: ${cause}.`, { remedy: 'retry' }))
+        const timer = this.#clock.after(PREVIEW_MS_MAX, () => fail('it took too long'))
+        child = this.#open({
+          report: (report) => {
+            if (report.kind === 'hello') child?.send({ kind: 'preview', job: 1, extents: extentsOf(body) }, inlineOf(body))
+            else if (report.kind === 'preview') {
+              timer.cancel()
+              resolve(report.preview)
+            } else if (report.kind === 'failed') {
+              timer.cancel()
+              fail(report.cause)
+            }
+          },
+          ended: () => {
+            timer.cancel()
+            fail('the process ended')
+          },
+        })
+      })
+    } catch (error) {
+      if (error instanceof GatewayError) throw error
+      throw new GatewayError(messageOf(error), { remedy: 'retry', cause: error })
+    } finally {
+      this.#previews -= 1
+      ;(child as Child | null)?.kill()
+    }
+  }
+
+  async close(): Promise<void> {
+    this.#closed = true
+    this.#watch?.cancel()
+    for (const timer of this.#retries) timer.cancel()
+    const children = this.#places.flatMap((place) => place.child ?? [])
+    for (const place of this.#places) {
+      place.hello?.cancel()
+      for (const entry of place.pipe) if (entry.job !== null) this.#giveUp(entry.job, 'the inspectors are closed')
+      place.pipe.length = 0
+      place.ready = false
+      place.child = null
+    }
+    for (const job of this.#waiting.splice(0)) this.#giveUp(job, 'the inspectors are closed')
+    for (const child of children) child.end()
+    const timer = this.#clock.after(CLOSE_MS_MAX, () => {
+      for (const child of children) child.kill()
+    })
+    await Promise.all(children.map((child) => child.exited))
+    timer.cancel()
+  }
+
+  #open(listener: { report: (report: Report) => void; ended: () => void }): Child {
+    const child = new Child(this.#options.command, listener)
+    child.send({ kind: 'start', readable: [this.#options.spoolDir, ...(this.#options.readable ?? [])] })
+    return child
+  }
+
+  #spawn(place: Place): void {
+    if (this.#closed) return
+    assert(place.child === null, 'a place has one child')
+    try {
+      const child = this.#open({
+        report: (report) => {
+          if (place.child === child) this.#heard(place, report)
+        },
+        ended: () => {
+          if (place.child === child) this.#replace(place, place.ready ? 'crash' : 'start')
+        },
+      })
+      place.child = child
+      place.hello = this.#clock.after(HELLO_MS_MAX, () => this.#replace(place, 'start'))
+    } catch {
+      // The binary is gone or the machine is out of processes: try again later.
+      this.#spawnLater(place)
+    }
+  }
+
+  /** Later and later, so that a broken binary does not keep a core busy. */
+  #spawnLater(place: Place): void {
+    place.failures += 1
+    const delayMs = Math.min(BACKOFF_MS_MAX, BACKOFF_MS_FIRST * 2 ** Math.min(20, place.failures - 1))
+    const timer = this.#clock.after(delayMs, () => {
+      this.#retries.delete(timer)
+      this.#spawn(place)
+    })
+    this.#retries.add(timer)
+  }
+
+  #heard(place: Place, report: Report): void {
+    switch (report.kind) {
+      case 'hello':
+        place.hello?.cancel()
+        place.hello = null
+        place.ready = true
+        place.readyMs = this.#clock.monoMs()
+        place.missing = report.missing
+        this.#dispatch()
+        return
+      case 'answers':
+        this.#answered(place, report)
+        return
+      case 'failed':
+        if (report.job === 0) this.#replace(place, 'crash')
+        else {
+          const entry = this.#first(place, report.job)
+          if (entry === null) return
+          this.#advance(place)
+          if (entry.job !== null) this.#giveUp(entry.job, report.cause)
+          this.#dispatch()
+        }
+        return
+      case 'preview':
+        this.#replace(place, 'protocol')
+    }
+  }
+
+  #answered(place: Place, report: Extract<Report, { kind: 'answers' }>): void {
+    const entry = this.#first(place, report.job)
+    if (entry === null) return
+    const { job } = entry
+    if (job !== null) for (const answer of report.answers) job.answers.set(answer.inspector, answer)
+    if (report.facts === null) return
+    this.#advance(place)
+    place.failures = 0
+    if (job !== null) this.#conclude(job, report.facts, 'no answer')
+    this.#dispatch()
+  }
+
+  /** The job under way in this child; a report about any other is a broken child. */
+  #first(place: Place, id: number): Place['pipe'][number] | null {
+    const entry = place.pipe[0]
+    if (entry !== undefined && entry.id === id) return entry
+    this.#replace(place, 'protocol')
+    return null
+  }
+
+  #advance(place: Place): void {
+    place.pipe.shift()
+    place.firstSinceMs = this.#clock.monoMs()
+  }
+
+  /** Gives waiting jobs to children, the emptiest first. */
+  #dispatch(): void {
+    while (this.#waiting.length > 0) {
+      const place = this.#freePlace()
+      if (place === null) return
+      const job = this.#waiting.shift()
+      assert(job !== undefined, 'a job waits')
+      this.#hand(place, job)
+    }
+  }
+
+  #freePlace(): Place | null {
+    let best: Place | null = null
+    const nowMs = this.#clock.monoMs()
+    for (const place of this.#places) {
+      const { pipe } = place
+      if (!place.ready || pipe.length >= DEPTH_MAX) continue
+      if (pipe.length > 0) {
+        if (nowMs - place.firstSinceMs > STALL_MS) continue
+        if (pipe.reduce((sum, entry) => sum + entry.bytes, 0) > DEPTH_BYTES_MAX) continue
+      }
+      if (best === null || pipe.length < best.pipe.length) best = place
+    }
+    return best
+  }
+
+  #hand(place: Place, job: Job): void {
+    const { envelope, body, inspectors } = job.what
+    const missing = inspectors.filter((name) => !job.answers.has(name))
+    const id = this.#nextId
+    this.#nextId += 1
+    if (place.pipe.length === 0) place.firstSinceMs = this.#clock.monoMs()
+    place.pipe.push({ id, job, bytes: bodySize(body) })
+    place.child?.send(
+      {
+        kind: 'inspect',
+        job: id,
+        inspectors: missing,
+        session: {
+          clientIp: envelope.clientIp,
+          greeting: envelope.greeting,
+          sender: envelope.sender,
+          outbound: envelope.outbound,
+          smtpUtf8: envelope.smtpUtf8,
+        },
+        extents: extentsOf(body),
+      },
+      inlineOf(body),
+    )
+    if (this.#watch === null) this.#watchLater()
+  }
+
+  /** The budget of a job is over: a child that is busy with it cannot be stopped but by killing. */
+  #overrun(job: Job): void {
+    const cause = `no answer in ${job.what.budgetMs} ms`
+    const index = this.#waiting.indexOf(job)
+    if (index !== -1) {
+      this.#waiting.splice(index, 1)
+      this.#giveUp(job, cause)
+      return
+    }
+    for (const place of this.#places) {
+      const entry = place.pipe.find((each) => each.job === job)
+      if (entry === undefined) continue
+      entry.job = null
+      this.#giveUp(job, cause)
+      if (place.pipe[0] === entry) this.#replace(place, 'overrun')
+      return
+    }
+  }
+
+  /** Ends a child and starts another. The job under way has a strike; those behind it move on. */
+  #replace(place: Place, why: EndCause): void {
+    const { child } = place
+    if (this.#closed || child === null) return
+    const wasReady = place.ready
+    const entries = place.pipe.splice(0)
+    place.child = null
+    place.ready = false
+    place.hello?.cancel()
+    place.hello = null
+    child.kill()
+    this.#replaced += 1
+    this.#observer.emit('inspect.replaced', { why })
+    const moved: Job[] = []
+    for (const [index, { job }] of entries.entries()) {
+      if (job === null) continue
+      if (index === 0) job.strikes += 1
+      if (job.strikes >= STRIKES_MAX) this.#giveUp(job, 'the inspector process ended twice')
+      else moved.push(job)
+    }
+    this.#waiting.unshift(...moved)
+    if (wasReady) this.#spawn(place)
+    else this.#spawnLater(place)
+    this.#dispatch()
+  }
+
+  #watchLater(): void {
+    this.#watch = this.#clock.after(WATCH_MS, () => {
+      this.#watch = null
+      if (this.#closed) return
+      for (const place of this.#places) this.#look(place)
+      this.#dispatch()
+      if (this.#places.some((place) => place.pipe.length > 0)) this.#watchLater()
+    })
+  }
+
+  /** Memory, and jobs that wait behind one that takes long. Only a child that works is looked at. */
+  #look(place: Place): void {
+    const first = place.pipe[0]
+    if (place.child === null || first === undefined) return
+    const excess = Math.max(0, first.bytes - USUAL_BODY_BYTES)
+    const limit = (this.#options.memoryBytesMax ?? MEMORY_BYTES_MAX) + 3 * excess
+    if (residentBytes(place.child.pid) > limit) {
+      this.#replace(place, 'memory')
+      return
+    }
+    if (this.#clock.monoMs() - place.firstSinceMs <= STALL_MS) return
+    const back: Job[] = []
+    for (const entry of place.pipe.slice(1)) {
+      if (entry.job === null) continue
+      back.push(entry.job)
+      entry.job = null
+    }
+    this.#waiting.unshift(...back)
+  }
+
+  #giveUp(job: Job, cause: string): void {
+    this.#conclude(job, NO_FACTS, cause)
+  }
+
+  #conclude(job: Job, facts: MessageFacts, cause: string): void {
+    job.timer?.cancel()
+    const parsed = job.answers.get(PARSE)
+    const findings = parsed !== undefined && 'findings' in parsed ? [...parsed.findings] : []
+    const unknowns = []
+    for (const inspector of job.what.inspectors) {
+      const answer = job.answers.get(inspector)
+      if (answer !== undefined && 'findings' in answer) findings.push(...answer.findings)
+      else unknowns.push({ inspector, cause: answer?.cause ?? cause })
+    }
+    for (const unknown of unknowns) {
+      this.#observer.emit('inspect.silent', { ...unknown, message: job.what.envelope.id })
+    }
+    job.finish({ findings: capScores(findings), unknowns, facts })
+  }
+}
+
+function extentsOf(body: Body) {
+  return body.kind === 'memory' ? null : body.extents
+}
+
+function inlineOf(body: Body): Uint8Array | undefined {
+  return body.kind === 'memory' ? body.bytes : undefined
+}
+
+/** Resident memory without what is shared with other processes of the same binary; 0 when it is gone. */
+function residentBytes(pid: number): number {
+  try {
+    const words = readFileSync(`/proc/${pid}/statm`, 'latin1').split(' ')
+    return (Number(words[1]) - Number(words[2])) * PAGE_BYTES
+  } catch {
+    return 0
+  }
+}
+
+/** Pages of x86_64 and of the aarch64 kernels that we run on; a larger page only counts low. */
+const PAGE_BYTES = 4_096

@@ -1,0 +1,136 @@
+/** The child process: confines itself, then answers orders from its standard input until it ends. */
+import { closeSync, constants, openSync, readSync, writeSync } from 'node:fs'
+import { SystemClock } from '../../base/clock.ts'
+import { assert, messageOf } from '../../base/errors.ts'
+import type { Extent } from '../../message/body.ts'
+import { type Confinement, confine } from './confine.ts'
+import { encodeFrame, FrameReader, ORDER_BYTES_MAX, type Order, type Report } from './frames.ts'
+import { type Answer, inspectMail } from './inspectors.ts'
+import { runProbe } from './probe.ts'
+
+/** Free room for a read: a body of the usual size comes in one call. */
+const READ_BYTES = 64 * 1024
+/** A buffer above this size is given back after its job. */
+const KEPT_BYTES_MAX = 1024 * 1024
+/** An answer waits at most this long for the next one of its job. */
+const TELL_MS_MAX = 20
+/** Largest body that is put together from extents. */
+const BODY_BYTES_MAX = 1_100_000_000
+
+/**
+ * What `postern inspector` runs; `args` are the words after that command. Returns the exit code
+ * when standard input ends. With `--probe` it tells what its confinement refuses (probe.ts).
+ */
+export async function runInspector(args: readonly string[] = process.argv.slice(3)): Promise<number> {
+  if (args.includes('--probe')) return runProbe(args)
+  const reader = new FrameReader(ORDER_BYTES_MAX)
+  let readable: readonly string[] | null = null
+  try {
+    // Blocking reads: this process has nothing else to wait for, and they cost a third of events.
+    for (;;) {
+      const room = reader.room(READ_BYTES)
+      const length = readSync(0, room, 0, room.length, null)
+      if (length === 0) return 0
+      reader.filled(length)
+      for (let frame = reader.next(); frame !== null; frame = reader.next()) {
+        // The head is the parent's own: frames from it are not judged.
+        const order = frame.head as Order
+        if (order.kind === 'start') {
+          readable = order.readable
+          report({ kind: 'hello', missing: start(readable).missing })
+        } else {
+          assert(readable !== null, 'no job before the confinement')
+          await obey(order, frame.raw, readable)
+        }
+      }
+      reader.shrink(KEPT_BYTES_MAX)
+    }
+  } catch (error) {
+    tryReport({ kind: 'failed', job: 0, cause: messageOf(error) })
+    return 1
+  }
+}
+
+function start(readable: readonly string[]): Confinement {
+  return confine({ readable })
+}
+
+async function obey(order: Exclude<Order, { kind: 'start' }>, inline: Buffer, readable: readonly string[]): Promise<void> {
+  try {
+    const raw = order.extents === null ? inline : readExtents(order.extents, readable)
+    if (order.kind === 'inspect') inspectOne(order, raw)
+    else {
+      // Only a child that shows mail pays for the parser and the sanitiser.
+      const { previewOf } = await import('./preview.ts')
+      report({ kind: 'preview', job: order.job, preview: await previewOf(raw) })
+    }
+    if (raw.length > KEPT_BYTES_MAX) Bun.gc(true)
+  } catch (error) {
+    report({ kind: 'failed', job: order.job, cause: messageOf(error) })
+  }
+}
+
+function inspectOne(order: Extract<Order, { kind: 'inspect' }>, raw: Buffer): void {
+  const clock = new SystemClock()
+  let toldMs = clock.monoMs()
+  let answers: Answer[] = []
+  const facts = inspectMail(raw, order.session, order.inspectors, (answer) => {
+    answers.push(answer)
+    // What speaks against the mail, and what took long, must survive an overrun of the next one.
+    const nowMs = clock.monoMs()
+    if (!('findings' in answer && answer.findings.length > 0) && nowMs - toldMs < TELL_MS_MAX) return
+    report({ kind: 'answers', job: order.job, answers, facts: null })
+    answers = []
+    toldMs = nowMs
+  })
+  report({ kind: 'answers', job: order.job, answers, facts })
+}
+
+/** @throws Error when a file is outside `readable`, missing or shorter than the extent says */
+function readExtents(extents: readonly Extent[], readable: readonly string[]): Buffer {
+  const sizeBytes = extents.reduce((sum, extent) => sum + extent.length, 0)
+  assert(sizeBytes <= BODY_BYTES_MAX, 'a body has a bounded size')
+  const body = Buffer.allocUnsafeSlow(sizeBytes)
+  let at = 0
+  let path: string | null = null
+  let fd = -1
+  try {
+    for (const extent of extents) {
+      if (extent.path !== path) {
+        if (fd !== -1) closeSync(fd)
+        fd = -1
+        assert(isBelow(extent.path, readable), 'a body lies in a directory that may be read')
+        fd = openSync(extent.path, constants.O_RDONLY | constants.O_NOFOLLOW)
+        path = extent.path
+      }
+      const end = at + extent.length
+      for (let offset = extent.offset; at < end; ) {
+        const length = readSync(fd, body, at, end - at, offset)
+        assert(length > 0, 'an extent is as long as it says')
+        at += length
+        offset += length
+      }
+    }
+  } finally {
+    if (fd !== -1) closeSync(fd)
+  }
+  return body
+}
+
+function isBelow(path: string, directories: readonly string[]): boolean {
+  return !path.includes('/../') && directories.some((directory) => path.startsWith(`${directory}/`))
+}
+
+/** @throws Error when the parent is gone */
+function report(head: Report): void {
+  const frame = encodeFrame(head)
+  for (let at = 0; at < frame.length; ) at += writeSync(1, frame, at)
+}
+
+function tryReport(head: Report): void {
+  try {
+    report(head)
+  } catch {
+    // The parent is gone: nobody is left to tell.
+  }
+}
