@@ -1,0 +1,299 @@
+/** Port 25: sockets, TLS, throttle and clocks around sessions. */
+import type { Socket, TCPSocketListener } from 'bun'
+import { isIPv6 } from 'node:net'
+import type { Clock, Timer } from '../../base/clock.ts'
+import { messageOf, RefusalError } from '../../base/errors.ts'
+import type { MessageIds } from '../../base/ids.ts'
+import type { Observer } from '../../base/observe.ts'
+import type { LiveConfig } from '../../config/live.ts'
+import { reply } from '../../message/reply.ts'
+import type { Receiver } from './receive.ts'
+import { Session } from './session.ts'
+import { networkList, plainIp, Throttle } from './throttle.ts'
+
+export type ListenerOptions = {
+  readonly host: string
+  readonly port: number
+  readonly hostname: string
+  /** PEM; null: STARTTLS is not offered. */
+  readonly tls: { readonly key: string; readonly cert: string } | null
+}
+
+type ListenerDeps = {
+  readonly clock: Clock
+  readonly observer: Observer
+  readonly ids: MessageIds
+  readonly live: LiveConfig
+  readonly receiver: Receiver
+}
+
+type Peer = {
+  ip: string
+  session: Session | null
+  /** The socket that speaks now: after STARTTLS the encrypted one. */
+  socket: Socket<Peer>
+  /** Ciphertext is also handed to the handlers of the bare socket; they ignore it. */
+  isTls: boolean
+  /** What the kernel did not take yet. */
+  unsent: Buffer
+  endsAfter: boolean
+  counted: boolean
+  handshake: Timer | null
+}
+
+/** RFC 8996 leaves nothing older. */
+const TLS_1_2 = 0x0303
+/** A client that does not finish its handshake holds a descriptor (faults.md B07). */
+const HANDSHAKE_MS_MAX = 30_000
+/** How often silent sessions are looked for. */
+const SWEEP_MS = 1_000
+/** A client that reads nothing of our replies is cut off here. */
+const UNSENT_BYTES_MAX = 256 * 1024
+/** TLS handshakes at a time; beyond it STARTTLS gets 454 (faults.md B08). */
+const HANDSHAKES_MAX = 200
+
+export class SmtpListener {
+  readonly #options: ListenerOptions
+  readonly #deps: ListenerDeps
+  readonly #throttle: Throttle
+  readonly #peers = new Set<Peer>()
+  #listener: TCPSocketListener<Peer> | null = null
+  #sweep: Timer | null = null
+  #handshakes = 0
+  #isExempt: (ip: string) => boolean = () => false
+  #mayRelay: (ip: string) => boolean = () => false
+  #isClosing = false
+
+  constructor(options: ListenerOptions, deps: ListenerDeps) {
+    this.#options = options
+    this.#deps = deps
+    this.#throttle = new Throttle(deps.clock)
+    const apply = (): void => {
+      const { settings } = deps.live.current
+      this.#isExempt = networkList(settings['limits.exempt'])
+      this.#mayRelay = networkList(settings['relay.networks'])
+    }
+    apply()
+    deps.live.onChange(apply)
+  }
+
+  /** Opens the port. @throws RefusalError that names the port and the option */
+  start(): void {
+    const { host, port } = this.#options
+    try {
+      this.#listener = Bun.listen<Peer>({
+        hostname: host,
+        port,
+        socket: {
+          open: (socket) => this.#opened(socket),
+          data: (socket, chunk) => {
+            const peer = socket.data
+            if (!peer.isTls) peer.session?.receive(chunk)
+          },
+          drain: (socket) => {
+            if (!socket.data.isTls) this.#drain(socket.data)
+          },
+          close: (socket) => this.#closed(socket.data),
+          error: (socket, error) => this.#failed(socket.data, error),
+        },
+      })
+    } catch (error) {
+      throw new RefusalError(
+        'conflict',
+        'smtp',
+        `Cannot listen on ${host}:${port}: ${messageOf(error)}.`,
+        `Stop what uses port ${port}, or choose another one with --smtp HOST:PORT.`,
+      )
+    }
+    const sweep = (): void => {
+      for (const peer of this.#peers) peer.session?.tick()
+      this.#sweep = this.#deps.clock.after(SWEEP_MS, sweep)
+    }
+    this.#sweep = this.#deps.clock.after(SWEEP_MS, sweep)
+  }
+
+  /** The port that is open; 0 before start. */
+  get port(): number {
+    return this.#listener?.port ?? 0
+  }
+
+  get isListening(): boolean {
+    return this.#listener !== null
+  }
+
+  get sessions(): number {
+    return this.#peers.size
+  }
+
+  /** Takes no new connection, lets messages whose dot came be answered, ends the rest with 421. */
+  async stop(): Promise<void> {
+    this.#isClosing = true
+    this.#listener?.stop(false)
+    this.#listener = null
+    this.#sweep?.cancel()
+    for (const peer of this.#peers) peer.session?.finish()
+    const deadlineMono = this.#deps.clock.monoMs() + 3_000
+    while (this.#peers.size > 0 && this.#deps.clock.monoMs() < deadlineMono) {
+      for (const peer of this.#peers) peer.session?.finish()
+      await new Promise<void>((resolve) => this.#deps.clock.after(20, resolve))
+    }
+    for (const peer of this.#peers) peer.socket.terminate()
+  }
+
+  #opened(socket: Socket<Peer>): void {
+    const ip = plainIp(socket.remoteAddress)
+    const peer: Peer = {
+      ip,
+      session: null,
+      socket,
+      isTls: false,
+      unsent: Buffer.alloc(0),
+      endsAfter: false,
+      counted: false,
+      handshake: null,
+    }
+    socket.data = peer
+    this.#peers.add(peer)
+    this.#deps.observer.emit('smtp.connected', { client: ip })
+    const { settings } = this.#deps.live.current
+    const session = this.#session(peer)
+    peer.session = session
+    if (this.#isClosing) return session.refuse(reply(421, '4.3.2', 'Shutting down, try again later'), 'shutdown')
+    if (this.#peers.size > settings['limits.sessions']) {
+      return session.refuse(reply(421, '4.3.2', 'Too many connections, try again later'), 'sessions')
+    }
+    const isExempt = this.#isExempt(ip)
+    if (!isExempt) {
+      if (!this.#throttle.opened(ip, settings)) {
+        return session.refuse(reply(421, '4.7.0', 'Too many connections from your network'), 'connections')
+      }
+      peer.counted = true
+    }
+    const delayMs = isExempt ? 0 : settings['smtp.greetingDelay']
+    if (delayMs === 0) session.open()
+    else this.#deps.clock.after(delayMs, () => session.open())
+  }
+
+  #session(peer: Peer): Session {
+    const { clock, observer, ids, receiver, live } = this.#deps
+    return new Session(
+      peer.ip,
+      {
+        write: (text) => this.#write(peer, text),
+        end: (text) => {
+          this.#write(peer, text)
+          peer.endsAfter = true
+          if (peer.unsent.length === 0) peer.socket.end()
+        },
+        pause: () => peer.socket.pause(),
+        resume: () => peer.socket.resume(),
+        startTls: (text) => this.#startTls(peer, text),
+      },
+      {
+        hostname: this.#options.hostname,
+        clock,
+        observer,
+        ids,
+        receiver,
+        snapshot: () => live.current,
+        mayRelay: (ip) => this.#mayRelay(ip),
+        isExempt: (ip) => this.#isExempt(ip),
+        addressed: (ip) => this.#isExempt(ip) || this.#throttle.addressed(ip, live.current.settings),
+        tlsOffered: this.#options.tls !== null,
+      },
+    )
+  }
+
+  #write(peer: Peer, text: string): void {
+    if (peer.unsent.length > 0) {
+      peer.unsent = Buffer.concat([peer.unsent, Buffer.from(text)])
+      if (peer.unsent.length > UNSENT_BYTES_MAX) peer.socket.terminate()
+      return
+    }
+    const written = peer.socket.write(text)
+    const bytes = Buffer.byteLength(text)
+    // Less than nothing means that the socket is closed already.
+    if (written >= 0 && written < bytes) peer.unsent = Buffer.from(text).subarray(written)
+  }
+
+  #drain(peer: Peer): void {
+    if (peer.unsent.length === 0) return
+    const written = peer.socket.write(peer.unsent)
+    if (written > 0) peer.unsent = peer.unsent.subarray(written)
+    if (peer.unsent.length === 0 && peer.endsAfter) peer.socket.end()
+  }
+
+  #startTls(peer: Peer, text: string): void {
+    const { tls } = this.#options
+    if (tls === null || this.#handshakes >= HANDSHAKES_MAX) {
+      return this.#write(peer, '454 4.7.0 TLS not available now\r\n')
+    }
+    this.#write(peer, text)
+    peer.isTls = true
+    this.#handshakes += 1
+    let waiting = true
+    const settled = (): void => {
+      if (!waiting) return
+      waiting = false
+      this.#handshakes -= 1
+      peer.handshake?.cancel()
+    }
+    const bare = peer.socket
+    peer.handshake = this.#deps.clock.after(HANDSHAKE_MS_MAX, () => {
+      if (waiting) bare.terminate()
+    })
+    const [, secure] = bare.upgradeTLS<Peer>({
+      data: peer,
+      // Server side; the option is missing in the types of this version.
+      ...{ isServer: true },
+      tls: {
+        key: tls.key,
+        cert: tls.cert,
+        requestCert: false,
+        rejectUnauthorized: false,
+        ...({ minVersion: TLS_1_2 } as object),
+      },
+      socket: {
+        open: () => {},
+        handshake: (socket, ok) => {
+          settled()
+          const cipher = (socket as unknown as { getCipher?: () => { name: string | null } }).getCipher?.()
+          const version = (socket as unknown as { getTLSVersion?: () => string }).getTLSVersion?.()
+          // With `ok` alone a client that speaks TLS 1.1 would look like one that gave up.
+          const isSecure = ok && typeof cipher?.name === 'string'
+          this.#deps.observer.emit('smtp.secured', { client: peer.ip, result: isSecure ? 'ok' : 'failed' })
+          if (!isSecure) return socket.terminate()
+          peer.session?.secured(`${version ?? 'TLS'} ${cipher.name}`)
+        },
+        data: (_, chunk) => peer.session?.receive(chunk),
+        drain: () => this.#drain(peer),
+        close: () => {
+          settled()
+          this.#closed(peer)
+        },
+        error: (_, error) => {
+          settled()
+          this.#failed(peer, error)
+        },
+      },
+    })
+    peer.socket = secure
+  }
+
+  #closed(peer: Peer): void {
+    if (!this.#peers.delete(peer)) return
+    peer.handshake?.cancel()
+    if (peer.counted) this.#throttle.closed(peer.ip)
+    peer.session?.closed()
+  }
+
+  #failed(peer: Peer, error: Error): void {
+    this.#deps.observer.emit('smtp.failed', { client: peer.ip, cause: messageOf(error) })
+    peer.socket.terminate()
+  }
+}
+
+/** `HOST:PORT` for a log line. */
+export function formatEndpoint(host: string, port: number): string {
+  return isIPv6(host) ? `[${host}]:${port}` : `${host}:${port}`
+}

@@ -1,0 +1,490 @@
+/** Runs attempts: what is due, for each next hop no more at a time than it takes. */
+import type { Clock, Timer } from '../../base/clock.ts'
+import { messageOf } from '../../base/errors.ts'
+import type { MessageId } from '../../base/ids.ts'
+import type { Observer } from '../../base/observe.ts'
+import type { Random } from '../../base/random.ts'
+import type { LiveConfig } from '../../config/live.ts'
+import type { Outcome } from '../../message/outcome.ts'
+import { formatReply, reply, type Reply } from '../../message/reply.ts'
+import type { QueueRow } from '../../message/rows.ts'
+import { isFinal, type Message, type Queue } from '../../store/queue.ts'
+import { nextDelayMs } from './schedule.ts'
+
+/** What became of a recipient: for the trace. */
+export type Progress = 'delivered' | 'deferred' | 'bounced' | 'inDoubt' | 'dropped' | 'queued'
+
+export type QueueWorkerDeps = {
+  readonly queue: Queue
+  readonly live: LiveConfig
+  readonly clock: Clock
+  readonly random: Random
+  readonly observer: Observer
+  /** The key of the next hop of a recipient; equal keys share connections and back-off. */
+  readonly routeKey: (address: string) => string
+  /** One attempt for recipients of one key; one outcome a recipient. Never rejects. */
+  readonly attempt: (
+    message: Message,
+    indexes: readonly number[],
+    beforeDot: () => Promise<void>,
+  ) => Promise<readonly Outcome[]>
+  /** Tells the sender, if it may be told; resolves when the DSN is as safe as the mail was. */
+  readonly bounce: (
+    message: Message,
+    kind: 'failure' | 'delay',
+    failed: readonly { readonly index: number; readonly reply: Reply }[],
+  ) => Promise<void>
+  readonly progress: (message: Message, index: number, what: Progress, detail: string) => void
+}
+
+type Task = {
+  readonly message: Message
+  readonly indexes: readonly number[]
+  readonly key: string
+  dueMono: number
+  cancelled: boolean
+}
+
+/** One next hop: what is ready for it, and how much it takes now. */
+type Destination = { readonly key: string; readonly ready: Task[]; head: number; active: number; limit: number }
+
+export class QueueWorker {
+  readonly #deps: QueueWorkerDeps
+  readonly #destinations = new Map<string, Destination>()
+  readonly #tasks = new Map<Message, Set<Task>>()
+  /** Waiting tasks, a binary heap by due time. */
+  readonly #heap: Task[] = []
+  #timer: Timer | null = null
+  #stopped = false
+  #running = 0
+  #onIdle: (() => void) | null = null
+
+  constructor(deps: QueueWorkerDeps) {
+    this.#deps = deps
+  }
+
+  /** Attempts under way. */
+  get running(): number {
+    return this.#running
+  }
+
+  /** Takes up everything the queue holds: once, at start. */
+  resume(): void {
+    const nowMs = this.#deps.clock.wallMs()
+    const inDoubtMs = this.#deps.live.current.settings['queue.inDoubt'] * 1_000
+    for (const message of this.#deps.queue.messages()) {
+      for (const [index, recipient] of message.recipients.entries()) {
+        if (recipient.state === 'inDoubt') {
+          recipient.nextTryMs = nowMs + inDoubtMs
+          this.#deps.progress(message, index, 'inDoubt', 'The node stopped during the delivery.')
+        }
+      }
+      this.add(message)
+    }
+  }
+
+  /** Plans all recipients of a message that wait for delivery. */
+  add(message: Message): void {
+    const nowWall = this.#deps.clock.wallMs()
+    const groups = new Map<string, number[]>()
+    for (const [index, { state, nextTryMs }] of message.recipients.entries()) {
+      if (state !== 'queued' && state !== 'deferred' && state !== 'inDoubt') continue
+      const key = this.#deps.routeKey(message.envelope.recipients[index]?.address ?? '')
+      const waitMs = state === 'queued' ? 0 : Math.max(0, nextTryMs - nowWall)
+      // Recipients of one hop that are due within the same second share an attempt.
+      const group = `${key}\n${Math.ceil(waitMs / 1_000)}`
+      const indexes = groups.get(group)
+      if (indexes === undefined) groups.set(group, [index])
+      else indexes.push(index)
+    }
+    for (const [group, indexes] of groups) {
+      const key = group.slice(0, group.lastIndexOf('\n'))
+      const waitMs = Math.max(
+        ...indexes.map((index) => {
+          const recipient = message.recipients[index]
+          return recipient === undefined || recipient.state === 'queued'
+            ? 0
+            : Math.max(0, recipient.nextTryMs - nowWall)
+        }),
+      )
+      this.#plan(message, indexes, key, waitMs)
+    }
+  }
+
+  /** Makes one message, or all, due now. Returns how many messages that concerns. */
+  retry(matches: (message: Message) => boolean): number {
+    let count = 0
+    for (const message of this.#deps.queue.messages()) {
+      const waits = message.recipients.some(({ state }) => state === 'deferred' || state === 'inDoubt')
+      if (!waits || !matches(message)) continue
+      count += 1
+      for (const task of this.#tasks.get(message) ?? []) task.cancelled = true
+      this.#tasks.delete(message)
+      const nowMs = this.#deps.clock.wallMs()
+      for (const recipient of message.recipients) {
+        if (recipient.state === 'deferred' || recipient.state === 'inDoubt') recipient.nextTryMs = nowMs
+      }
+      this.add(message)
+    }
+    return count
+  }
+
+  /** Gives up on what is not being tried right now. True when something was dropped. */
+  async drop(message: Message, bounce: boolean, why: Reply): Promise<boolean> {
+    const indexes = [...message.recipients.keys()].filter((index) => {
+      const state = message.recipients[index]?.state
+      return state === 'queued' || state === 'deferred' || state === 'inDoubt'
+    })
+    if (indexes.length === 0) return false
+    for (const task of this.#tasks.get(message) ?? []) task.cancelled = true
+    this.#tasks.delete(message)
+    for (const index of indexes) {
+      const recipient = message.recipients[index]
+      if (recipient !== undefined) recipient.state = 'trying'
+    }
+    if (bounce) await this.#deps.bounce(message, 'failure', indexes.map((index) => ({ index, reply: why })))
+    this.#deps.queue.mark('fail', message, indexes, { reply: formatReply(why) })
+    await this.#deps.queue.synced()
+    for (const index of indexes) {
+      const recipient = message.recipients[index]
+      if (recipient !== undefined) recipient.state = 'dropped'
+      this.#deps.progress(message, index, 'dropped', formatReply(why))
+    }
+    this.#deps.queue.settle(message)
+    return true
+  }
+
+  /** Starts no further attempt; resolves when the running ones have ended. */
+  async stop(): Promise<void> {
+    this.#stopped = true
+    this.#timer?.cancel()
+    if (this.#running === 0) return
+    await new Promise<void>((resolve) => {
+      this.#onIdle = resolve
+    })
+  }
+
+  /** The row of a waiting message; null when nothing of it waits for delivery. */
+  row(message: Message): QueueRow | null {
+    const waits = message.recipients.filter(({ state }) => !isFinal(state) && state !== 'held')
+    if (waits.length === 0) return null
+    const { envelope, commit } = message
+    const has = (state: string): boolean => waits.some((recipient) => recipient.state === state)
+    return {
+      id: message.id,
+      sender: envelope.sender,
+      subject: commit.facts.subject,
+      sizeBytes: commit.sizeBytes,
+      acceptedMs: envelope.receivedMs,
+      expiresMs: commit.expiresMs,
+      state: has('inDoubt') ? 'inDoubt' : has('deferred') ? 'deferred' : 'queued',
+      recipients: message.recipients.map((recipient, index) => ({
+        address: envelope.recipients[index]?.address ?? '',
+        state: recipient.state,
+        attempts: recipient.attempts,
+        nextTryMs:
+          recipient.state === 'deferred' || recipient.state === 'inDoubt' ? recipient.nextTryMs : null,
+        lastReply: recipient.lastReply,
+      })),
+    }
+  }
+
+  #plan(message: Message, indexes: readonly number[], key: string, waitMs: number): void {
+    const task: Task = {
+      message,
+      indexes,
+      key,
+      dueMono: this.#deps.clock.monoMs() + waitMs,
+      cancelled: false,
+    }
+    const tasks = this.#tasks.get(message)
+    if (tasks === undefined) this.#tasks.set(message, new Set([task]))
+    else tasks.add(task)
+    if (waitMs <= 0) this.#makeReady(task)
+    else {
+      push(this.#heap, task)
+      this.#setTimer()
+    }
+  }
+
+  #setTimer(): void {
+    if (this.#stopped) return
+    this.#timer?.cancel()
+    const first = this.#heap[0]
+    if (first === undefined) return
+    const waitMs = Math.max(0, first.dueMono - this.#deps.clock.monoMs())
+    this.#timer = this.#deps.clock.after(waitMs, () => {
+      const nowMono = this.#deps.clock.monoMs()
+      while (this.#heap[0] !== undefined && this.#heap[0].dueMono <= nowMono) {
+        const task = pop(this.#heap)
+        if (task !== null && !task.cancelled) this.#makeReady(task)
+      }
+      this.#setTimer()
+    })
+  }
+
+  #makeReady(task: Task): void {
+    let destination = this.#destinations.get(task.key)
+    if (destination === undefined) {
+      destination = { key: task.key, ready: [], head: 0, active: 0, limit: 5 }
+      this.#destinations.set(task.key, destination)
+    }
+    destination.ready.push(task)
+    this.#fill(destination)
+  }
+
+  #fill(destination: Destination): void {
+    const most = this.#deps.live.current.settings['deliver.connections']
+    while (!this.#stopped && destination.active < Math.min(destination.limit, most)) {
+      const task = destination.ready[destination.head]
+      if (task === undefined) {
+        destination.ready.length = 0
+        destination.head = 0
+        if (destination.active === 0) this.#destinations.delete(destination.key)
+        return
+      }
+      destination.head += 1
+      if (destination.head > 1_024) {
+        destination.ready.splice(0, destination.head)
+        destination.head = 0
+      }
+      if (task.cancelled) continue
+      destination.active += 1
+      this.#running += 1
+      void this.#run(task, destination)
+    }
+  }
+
+  /** One task to its end; it never rejects. */
+  async #run(task: Task, destination: Destination): Promise<void> {
+    const { message } = task
+    this.#forget(task)
+    try {
+      const reached = await this.#attempt(task)
+      // Twice the connections after a success, half after a failure: a hop that is down gets
+      // one attempt at a time, one that is back its full share within a few mails.
+      destination.limit = reached
+        ? Math.min(destination.limit * 2, 10_000)
+        : Math.max(1, Math.floor(destination.limit / 2))
+    } catch (error) {
+      // The spool cannot take a mark: this node stops delivering (design: mail.md, Queue).
+      this.#stopped = true
+      this.#deps.observer.emit('queue.tried', {
+        message: message.id,
+        outcome: 'failed',
+        cause: messageOf(error),
+      })
+    } finally {
+      destination.active -= 1
+      this.#running -= 1
+      if (this.#running === 0) this.#onIdle?.()
+      this.#fill(destination)
+    }
+  }
+
+  #forget(task: Task): void {
+    const tasks = this.#tasks.get(task.message)
+    tasks?.delete(task)
+    if (tasks?.size === 0) this.#tasks.delete(task.message)
+  }
+
+  /** True when the next hop answered for at least one recipient. */
+  async #attempt(task: Task): Promise<boolean> {
+    const { message } = task
+    const { queue } = this.#deps
+    const indexes = task.indexes.filter((index) => {
+      const state = message.recipients[index]?.state
+      return state === 'queued' || state === 'deferred' || state === 'inDoubt'
+    })
+    if (indexes.length === 0) return true
+    for (const index of indexes) {
+      const recipient = message.recipients[index]
+      if (recipient === undefined) continue
+      recipient.state = 'trying'
+      recipient.attempts += 1
+    }
+    const outcomes = await this.#deps.attempt(message, indexes, async () => {
+      this.#countDoubtful(message, indexes)
+      queue.mark('try', message, indexes)
+      await queue.synced()
+    })
+    await this.#conclude(message, indexes, outcomes)
+    queue.settle(message)
+    return outcomes.some(({ kind }) => kind !== 'later')
+  }
+
+  #countDoubtful(message: Message, indexes: readonly number[]): void {
+    for (const index of indexes) {
+      if (message.recipients[index]?.doubtful !== true) continue
+      this.#deps.observer.emit('queue.doubted', { message: message.id, recipient: index })
+    }
+  }
+
+  async #conclude(
+    message: Message,
+    indexes: readonly number[],
+    outcomes: readonly Outcome[],
+  ): Promise<void> {
+    const done: number[] = []
+    const failed: { readonly index: number; readonly reply: Reply }[] = []
+    const later: { readonly index: number; readonly outcome: Outcome & { kind: 'later' } }[] = []
+    for (const [position, index] of indexes.entries()) {
+      const outcome = outcomes[position]
+      const recipient = message.recipients[index]
+      if (outcome === undefined || recipient === undefined) continue
+      this.#deps.observer.emit('queue.tried', {
+        message: message.id,
+        outcome: outcome.kind,
+        host: outcome.host,
+        reply: outcome.kind === 'later' ? outcome.cause : formatReply(outcome.reply),
+      })
+      if (outcome.kind === 'delivered') {
+        recipient.lastReply = formatReply(outcome.reply)
+        done.push(index)
+      } else if (outcome.kind === 'never') failed.push({ index, reply: outcome.reply })
+      else later.push({ index, outcome })
+    }
+    if (done.length > 0) this.#finish(message, done)
+    for (const { index, outcome } of later) {
+      const expired = this.#defer(message, index, outcome)
+      if (expired !== null) failed.push({ index, reply: expired })
+    }
+    if (failed.length > 0) await this.#fail(message, failed)
+    if (later.length > 0 && later.length > failed.length) {
+      this.add(message)
+      await this.#warn(message)
+    }
+  }
+
+  /** DONE goes out with the next sync of anybody: a crash before it means one delivery in doubt. */
+  #finish(message: Message, indexes: readonly number[]): void {
+    const reply = message.recipients[indexes[0] ?? 0]?.lastReply ?? ''
+    this.#deps.queue.mark('done', message, indexes, { reply })
+    for (const index of indexes) {
+      const recipient = message.recipients[index]
+      if (recipient === undefined) continue
+      recipient.state = 'done'
+      this.#deps.progress(message, index, 'delivered', recipient.lastReply ?? '')
+    }
+  }
+
+  /** Plans the next attempt, or gives the reply with which the message has expired. */
+  #defer(message: Message, index: number, outcome: Outcome & { kind: 'later' }): Reply | null {
+    const recipient = message.recipients[index]
+    if (recipient === undefined) return null
+    const { settings } = this.#deps.live.current
+    const nowMs = this.#deps.clock.wallMs()
+    const ageMs = Math.max(0, nowMs - message.envelope.receivedMs)
+    const delayMs = nextDelayMs(
+      { attempts: recipient.attempts, ageMs },
+      {
+        firstMs: settings['queue.first'] * 1_000,
+        longestMs: settings['queue.longest'] * 1_000,
+        expireMs: settings['queue.expire'] * 3_600_000,
+      },
+      this.#deps.random,
+    )
+    recipient.lastReply = outcome.cause
+    if (delayMs === null) return reply(550, '5.4.7', `Delivery time expired: ${outcome.cause}`)
+    recipient.state = 'deferred'
+    recipient.doubtful = recipient.doubtful || outcome.dotSent
+    recipient.nextTryMs = nowMs + delayMs
+    this.#deps.queue.mark('defer', message, [index], {
+      at: recipient.nextTryMs,
+      attempts: recipient.attempts,
+      reply: outcome.cause,
+      doubt: recipient.doubtful,
+    })
+    this.#deps.progress(message, index, 'deferred', outcome.cause)
+    return null
+  }
+
+  /** The DSN is safe before the FAIL mark: a crash between them bounces again, under the same id. */
+  async #fail(
+    message: Message,
+    failed: readonly { readonly index: number; readonly reply: Reply }[],
+  ): Promise<void> {
+    await this.#deps.bounce(message, 'failure', failed)
+    for (const { index, reply: why } of failed) {
+      const recipient = message.recipients[index]
+      if (recipient === undefined) continue
+      const text = formatReply(why)
+      this.#deps.queue.mark('fail', message, [index], { reply: text })
+      recipient.state = 'failed'
+      recipient.lastReply = text
+      this.#deps.progress(message, index, 'bounced', text)
+    }
+  }
+
+  /** Once, when the message has waited for `queue.warn` hours (RFC 3464 action `delayed`). */
+  async #warn(message: Message): Promise<void> {
+    const warnMs = this.#deps.live.current.settings['queue.warn'] * 3_600_000
+    const ageMs = this.#deps.clock.wallMs() - message.envelope.receivedMs
+    if (warnMs === 0 || ageMs < warnMs) return
+    const late = [...message.recipients.entries()].filter(
+      ([, recipient]) => recipient.state === 'deferred' && !recipient.warned,
+    )
+    if (late.length === 0) return
+    for (const [, recipient] of late) recipient.warned = true
+    await this.#deps.bounce(
+      message,
+      'delay',
+      late.map(([index, { lastReply }]) => ({ index, reply: reply(451, '4.4.7', lastReply ?? 'Not yet delivered') })),
+    )
+    for (const [index, { nextTryMs, attempts }] of late) {
+      this.#deps.queue.mark('defer', message, [index], { at: nextTryMs, attempts, warned: true })
+    }
+  }
+}
+
+/** The ids of waiting messages in the order of the list: newest first, after `cursor`. */
+export function pageOfQueue(
+  rows: readonly QueueRow[],
+  limit: number,
+  cursor: string | null,
+): { readonly rows: readonly QueueRow[]; readonly total: number; readonly cursor: MessageId | null } {
+  const newestFirst = [...rows].sort((a, b) => (a.id < b.id ? 1 : -1))
+  const rest = cursor === null ? newestFirst : newestFirst.filter(({ id }) => id < cursor)
+  const page = rest.slice(0, limit)
+  const last = page.at(-1)
+  return {
+    rows: page,
+    total: rows.length,
+    cursor: rest.length > page.length && last !== undefined ? last.id : null,
+  }
+}
+
+function push(heap: Task[], task: Task): void {
+  heap.push(task)
+  let at = heap.length - 1
+  while (at > 0) {
+    const parent = (at - 1) >> 1
+    const [above, here] = [heap[parent], heap[at]]
+    if (above === undefined || here === undefined || above.dueMono <= here.dueMono) break
+    heap[parent] = here
+    heap[at] = above
+    at = parent
+  }
+}
+
+function pop(heap: Task[]): Task | null {
+  const first = heap[0]
+  const last = heap.pop()
+  if (first === undefined || last === undefined) return null
+  if (heap.length === 0) return first
+  heap[0] = last
+  let at = 0
+  for (;;) {
+    const left = 2 * at + 1
+    const right = left + 1
+    let least = at
+    if ((heap[left]?.dueMono ?? Number.POSITIVE_INFINITY) < (heap[least]?.dueMono ?? 0)) least = left
+    if ((heap[right]?.dueMono ?? Number.POSITIVE_INFINITY) < (heap[least]?.dueMono ?? 0)) least = right
+    if (least === at) return first
+    const [a, b] = [heap[at], heap[least]]
+    if (a === undefined || b === undefined) return first
+    heap[at] = b
+    heap[least] = a
+    at = least
+  }
+}

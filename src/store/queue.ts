@@ -1,0 +1,470 @@
+/**
+ * The messages this node is responsible for, and their marks: memory rebuilt from the spool,
+ * which is the truth. Every change of state is a spool record first.
+ */
+import type { Clock } from '../base/clock.ts'
+import { assert, StoreError } from '../base/errors.ts'
+import type { MessageId } from '../base/ids.ts'
+import { CACHE_BYTES_MAX, PIECE_BYTES, QUEUE_MESSAGES_MAX } from '../base/limits.ts'
+import type { Observer } from '../base/observe.ts'
+import type { Body, Extent } from '../message/body.ts'
+import type { Envelope } from '../message/envelope.ts'
+import type { Judgement, RecipientState } from '../message/rows.ts'
+import type { MessageFacts, Verdict } from '../message/verdict.ts'
+import { RECORD, type ReplayedRecord, type Segment, Spool, type SpoolRecord } from './spool.ts'
+
+/** One recipient of a queued message; its index is that of the envelope. */
+export type QueuedRecipient = {
+  state: RecipientState
+  attempts: number
+  /** Wall ms of the next attempt; meaningless while queued, trying or final. */
+  nextTryMs: number
+  lastReply: string | null
+  /** A delivery may have arrived although nothing says so: the next one may be a duplicate. */
+  doubtful: boolean
+  /** A delay warning went out. */
+  warned: boolean
+}
+
+/** What a COMMIT says: all that is needed to deliver, hold or bounce without any other store. */
+export type Commit = {
+  /** Grows by one at each adoption and transfer (design: mail.md, Names). */
+  readonly term: number
+  readonly envelope: Envelope
+  /** Our own header lines, each with CRLF. */
+  readonly prepend: string
+  readonly sizeBytes: number
+  /** SHA-256 of the canonical bytes, hex; what was inspected is what goes out. */
+  readonly sha256: string
+  /** Pieces of the body before this record. */
+  readonly pieces: number
+  readonly expiresMs: number
+  readonly facts: MessageFacts
+  readonly verdicts: readonly Verdict[]
+  /** Present when a copy is held. */
+  readonly judgement: Judgement | null
+  /** A DSN of ours: it never causes another one. */
+  readonly dsn: boolean
+  /** The held copies are in the quarantine already. */
+  readonly heldMoved: boolean
+  readonly recipients: readonly QueuedRecipient[]
+}
+
+type Piece = { readonly segment: Segment; readonly generation: number; readonly offset: number; readonly length: number }
+
+export class Message {
+  readonly id: MessageId
+  readonly commit: Commit
+  readonly recipients: QueuedRecipient[]
+  pieces: Piece[] = []
+  /** Segments that hold a COMMIT of this message, with their generation. */
+  readonly commits: { readonly segment: Segment; readonly generation: number }[] = []
+  /** The body, while memory allows. */
+  cached: Uint8Array | null = null
+  /** Held bytes are in the quarantine: `held` recipients no longer need the spool. */
+  heldMoved = false
+  /** Bytes retained per segment, to be released as they were taken. */
+  readonly retained = new Map<Segment, number>()
+
+  constructor(id: MessageId, commit: Commit) {
+    this.id = id
+    this.commit = commit
+    this.recipients = commit.recipients.map((recipient) => ({ ...recipient }))
+    this.heldMoved = commit.heldMoved
+  }
+
+  get envelope(): Envelope {
+    return this.commit.envelope
+  }
+
+  /** Nothing is left to do for the spool. */
+  get isFinal(): boolean {
+    return this.recipients.every(({ state }) => isFinal(state) || (state === 'held' && this.heldMoved))
+  }
+
+  body(): Body {
+    if (this.cached !== null) return { kind: 'memory', bytes: this.cached }
+    const extents: Extent[] = this.pieces.map(({ segment, offset, length }) => ({
+      path: segment.path,
+      offset,
+      length,
+    }))
+    return { kind: 'extents', extents, sizeBytes: this.commit.sizeBytes }
+  }
+}
+
+export function isFinal(state: RecipientState): boolean {
+  return state === 'done' || state === 'failed' || state === 'dropped'
+}
+
+export function freshRecipient(state: RecipientState): QueuedRecipient {
+  return { state, attempts: 0, nextTryMs: 0, lastReply: null, doubtful: false, warned: false }
+}
+
+/** What a mark record says; keys are short because there are millions. `r`: recipient indexes. */
+type MarkPayload = {
+  readonly r: readonly number[]
+  readonly reply?: string
+  readonly at?: number
+  readonly attempts?: number
+  readonly doubt?: boolean
+  readonly warned?: boolean
+}
+
+export type MarkKind = 'try' | 'done' | 'fail' | 'defer' | 'hold' | 'discard'
+
+/** A body on its way into the spool: pieces now, COMMIT or ABORT later. */
+export class Draft {
+  readonly id: MessageId
+  readonly records: SpoolRecord[] = []
+  readonly #spool: Spool
+
+  constructor(id: MessageId, spool: Spool) {
+    this.id = id
+    this.#spool = spool
+  }
+
+  /** Adds at most PIECE_BYTES bytes. @throws StoreError when the spool failed */
+  add(bytes: Uint8Array): void {
+    assert(bytes.length <= PIECE_BYTES, 'a piece is bounded')
+    this.records.push(this.#spool.append(RECORD.accept, this.id, this.records.length, bytes))
+  }
+
+  /** Where the bytes lie, for reading; resolves when they can be read. */
+  async extents(): Promise<readonly Extent[]> {
+    await this.#spool.written()
+    return this.records.map((record) => ({
+      path: record.place().path,
+      offset: record.offset,
+      length: record.length,
+    }))
+  }
+
+  /** Nobody will want these bytes; with `commit` the COMMIT that follows them is void too. */
+  abort(what: 'body' | 'commit' = 'body'): void {
+    if (this.#spool.failure !== null) return
+    if (what === 'body' && this.records.length === 0) return
+    this.#spool.append(RECORD.abort, this.id, what === 'body' ? 0 : 1, new Uint8Array())
+  }
+}
+
+export class Queue {
+  readonly #spool: Spool
+  readonly #messages = new Map<MessageId, Message>()
+  #cachedBytes = 0
+  #compacting = false
+
+  constructor(spool: Spool) {
+    this.#spool = spool
+    spool.onPressure = () => void this.#compact()
+  }
+
+  get size(): number {
+    return this.#messages.size
+  }
+
+  get(id: MessageId): Message | null {
+    return this.#messages.get(id) ?? null
+  }
+
+  /** Oldest first. */
+  messages(): IterableIterator<Message> {
+    return this.#messages.values()
+  }
+
+  /** True while one more message of `sizeBytes` may come. */
+  hasRoom(sizeBytes: number): boolean {
+    return this.#messages.size < QUEUE_MESSAGES_MAX && this.#spool.hasRoom(sizeBytes)
+  }
+
+  draft(id: MessageId): Draft {
+    return new Draft(id, this.#spool)
+  }
+
+  /**
+   * The moment of responsibility: writes the COMMIT, and resolves when body and COMMIT are
+   * durable. `bytes`: the whole body, kept in memory for the first attempt if there is room.
+   * @throws StoreError when they are not; nothing is queued then
+   */
+  async commit(draft: Draft, commit: Commit, bytes: Uint8Array | null): Promise<Message> {
+    assert(commit.pieces === draft.records.length, 'all pieces stand before the commit')
+    const payload = Buffer.from(JSON.stringify(commit))
+    const record = this.#spool.append(RECORD.commit, draft.id, 0, payload)
+    try {
+      await this.#spool.synced()
+      record.place()
+      for (const piece of draft.records) piece.place()
+    } catch (error) {
+      // The client is told 451: should the record survive all the same, this takes it back.
+      draft.abort('commit')
+      throw error
+    }
+    const message = new Message(draft.id, commit)
+    this.#adopt(message, draft.records, record)
+    if (bytes !== null && this.#cachedBytes + bytes.length <= CACHE_BYTES_MAX) {
+      message.cached = bytes
+      this.#cachedBytes += bytes.length
+    }
+    return message
+  }
+
+  /** Adds a mark. It is in order with all others, not yet durable. @throws StoreError */
+  mark(kind: MarkKind, message: Message, indexes: readonly number[], rest: Omit<MarkPayload, 'r'> = {}): void {
+    const payload = Buffer.from(JSON.stringify({ r: indexes, ...rest }))
+    const record = this.#spool.append(RECORD[kind], message.id, 0, payload)
+    if (kind !== 'try') this.#spool.syncSoon()
+    const { segment } = record
+    // Without a place yet the guard is set by whoever gives it one: marks wait only on a full disk.
+    if (segment !== null) this.#guard(message, segment)
+    else void this.#spool.written().then(() => this.#guard(message, record.place()), () => {})
+  }
+
+  /** Resolves when all marks so far are durable. @throws StoreError */
+  synced(): Promise<void> {
+    return this.#spool.synced()
+  }
+
+  /** Forgets the message when nothing is left to do. */
+  settle(message: Message): void {
+    if (message.cached !== null && message.recipients.every(({ state }) => state !== 'queued' && state !== 'trying')) {
+      this.uncache(message)
+    }
+    if (!message.isFinal) return
+    this.uncache(message)
+    this.#messages.delete(message.id)
+    for (const [segment, bytes] of message.retained) this.#spool.release(segment, bytes)
+    message.retained.clear()
+  }
+
+  uncache(message: Message): void {
+    if (message.cached === null) return
+    this.#cachedBytes -= message.cached.length
+    message.cached = null
+  }
+
+  #adopt(message: Message, pieces: readonly SpoolRecord[], record: SpoolRecord): void {
+    message.pieces = pieces.map((piece) => {
+      const segment = piece.place()
+      return { segment, generation: segment.generation, offset: piece.offset, length: piece.length }
+    })
+    this.#retain(message, record.place(), record.length)
+    const before = this.#messages.get(message.id)
+    if (before !== undefined) {
+      message.commits.push(...before.commits)
+      this.uncache(before)
+      for (const [segment, bytes] of before.retained) this.#spool.release(segment, bytes)
+      before.retained.clear()
+    }
+    this.#messages.set(message.id, message)
+  }
+
+  #retain(message: Message, commitSegment: Segment, commitBytes: number): void {
+    message.commits.push({ segment: commitSegment, generation: commitSegment.generation })
+    const add = (segment: Segment, bytes: number): void => {
+      message.retained.set(segment, (message.retained.get(segment) ?? 0) + bytes)
+    }
+    add(commitSegment, commitBytes)
+    for (const { segment, length } of message.pieces) add(segment, length)
+    for (const [segment, bytes] of message.retained) this.#spool.retain(segment, bytes)
+  }
+
+  #guard(message: Message, mark: Segment): void {
+    for (const { segment, generation } of message.commits) {
+      if (segment.generation === generation) this.#spool.guard(mark, segment)
+    }
+  }
+
+  /**
+   * Copies the messages of the emptiest segments forward, body, commit and states, so that the
+   * segments can be used again: a few old messages must not pin the whole disk.
+   */
+  async #compact(): Promise<void> {
+    if (this.#compacting) return
+    this.#compacting = true
+    try {
+      for (const segment of this.#spool.sparse().slice(0, 2)) {
+        if (segment.liveBytes > segment.end / 4) break
+        const movable = [...this.#messages.values()].filter(
+          (message) =>
+            message.retained.has(segment) && message.recipients.every(({ state }) => state !== 'trying'),
+        )
+        for (const message of movable) await this.#copyForward(message)
+      }
+    } catch (error) {
+      // A failed spool ends the process elsewhere; no room means that there is nothing to gain.
+      if (!(error instanceof StoreError)) throw error
+    } finally {
+      this.#compacting = false
+    }
+  }
+
+  async #copyForward(message: Message): Promise<void> {
+    const draft = this.draft(message.id)
+    for await (const chunk of readBody(message.body())) draft.add(chunk)
+    // An attempt may have begun meanwhile; its marks would stand before the copy.
+    if (this.#messages.get(message.id) !== message || message.isFinal) return draft.abort()
+    if (message.recipients.some(({ state }) => state === 'trying')) return draft.abort()
+    const commit: Commit = {
+      ...message.commit,
+      pieces: draft.records.length,
+      heldMoved: message.heldMoved,
+      recipients: message.recipients.map((recipient) => ({ ...recipient })),
+    }
+    const record = this.#spool.append(RECORD.commit, message.id, 0, Buffer.from(JSON.stringify(commit)))
+    await this.#spool.synced()
+    record.place()
+    if (this.#messages.get(message.id) !== message) {
+      // Final while the copy was on its way: say so after it, or a restart would deliver again.
+      this.mark('discard', message, [])
+      return
+    }
+    for (const [segment, bytes] of message.retained) this.#spool.release(segment, bytes)
+    message.retained.clear()
+    message.pieces = draft.records.map((piece) => {
+      const segment = piece.place()
+      return { segment, generation: segment.generation, offset: piece.offset, length: piece.length }
+    })
+    this.#retain(message, record.place(), record.length)
+  }
+
+  /** Reads what survived. Call before `Spool.start`. */
+  static async open(
+    options: Parameters<typeof Spool.open>[0],
+    deps: { readonly clock: Clock; readonly observer: Observer },
+  ): Promise<{ readonly queue: Queue; readonly spool: Spool }> {
+    const rebuild = new Rebuild()
+    const spool = await Spool.open(options, (record) => rebuild.take(record))
+    const queue = new Queue(spool)
+    for (const { message, pieces, commit } of rebuild.finish(deps)) {
+      message.pieces = pieces
+      queue.#retain(message, commit.segment, commit.length)
+      queue.#messages.set(message.id, message)
+    }
+    for (const [segment, guarded] of rebuild.guards) {
+      for (const commit of guarded) spool.guard(segment, commit)
+    }
+    await spool.start()
+    return { queue, spool }
+  }
+}
+
+/** Reads a body in chunks of at most PIECE_BYTES. @throws StoreError when bytes are missing */
+export async function* readBody(body: Body): AsyncGenerator<Uint8Array> {
+  if (body.kind === 'memory') {
+    for (let offset = 0; offset < body.bytes.length; offset += PIECE_BYTES) {
+      yield body.bytes.subarray(offset, offset + PIECE_BYTES)
+    }
+    return
+  }
+  for (const { path, offset, length } of body.extents) {
+    const bytes = await Bun.file(path).slice(offset, offset + length).bytes()
+    if (bytes.length !== length) {
+      throw new StoreError(`${path} has ${bytes.length} of ${length} bytes`, { remedy: 'ask-operator' })
+    }
+    yield bytes
+  }
+}
+
+type Rebuilt = {
+  message: Message
+  pieces: Piece[]
+  commit: { readonly segment: Segment; readonly length: number }
+}
+
+/** Replays the records in order into messages and marks. */
+class Rebuild {
+  readonly #drafts = new Map<MessageId, Piece[]>()
+  readonly #rebuilt = new Map<MessageId, Rebuilt>()
+  /** Segments of every commit of a message, also of final ones: their marks must outlive them. */
+  readonly #commits = new Map<MessageId, Segment[]>()
+  readonly guards: [Segment, Segment[]][] = []
+  readonly #before = new Map<MessageId, Rebuilt>()
+
+  take(record: ReplayedRecord): void {
+    const { type, mid } = record
+    if (type === RECORD.accept) return this.#accept(record)
+    if (type === RECORD.commit) return this.#commit(record)
+    if (type === RECORD.abort) {
+      this.#drafts.delete(mid)
+      if (record.index === 1) this.#undoCommit(mid)
+      return
+    }
+    const commits = this.#commits.get(mid)
+    if (commits !== undefined) this.guards.push([record.segment, commits])
+    const rebuilt = this.#rebuilt.get(mid)
+    if (rebuilt !== undefined) applyMark(rebuilt.message, record)
+  }
+
+  #accept({ mid, index, segment, offset, payload }: ReplayedRecord): void {
+    const piece = { segment, generation: segment.generation, offset, length: payload.length }
+    if (index === 0) this.#drafts.set(mid, [piece])
+    else this.#drafts.get(mid)?.push(piece)
+  }
+
+  #commit({ mid, segment, payload }: ReplayedRecord): void {
+    const commit = JSON.parse(payload.toString()) as Commit
+    const pieces = this.#drafts.get(mid) ?? []
+    this.#drafts.delete(mid)
+    this.#commits.set(mid, [...(this.#commits.get(mid) ?? []), segment])
+    const stored = pieces.reduce((sum, { length }) => sum + length, 0)
+    // Not all of the body survived: so its sync never ended, and nobody was told 250.
+    if (pieces.length !== commit.pieces || stored !== commit.sizeBytes) return
+    const message = new Message(mid, commit)
+    const before = this.#rebuilt.get(mid)
+    if (before !== undefined) this.#before.set(mid, before)
+    this.#rebuilt.set(mid, { message, pieces, commit: { segment, length: payload.length } })
+  }
+
+  /** Its sync failed: the client was told to come again, or what was before still stands. */
+  #undoCommit(mid: MessageId): void {
+    const before = this.#before.get(mid)
+    if (before === undefined) this.#rebuilt.delete(mid)
+    else this.#rebuilt.set(mid, before)
+  }
+
+  /** The messages that still have something to do; what was under way is in doubt. */
+  *finish(deps: { readonly clock: Clock; readonly observer: Observer }): Generator<Rebuilt> {
+    for (const rebuilt of this.#rebuilt.values()) {
+      const { message } = rebuilt
+      for (const recipient of message.recipients) {
+        if (recipient.state !== 'trying') continue
+        recipient.state = 'inDoubt'
+        recipient.doubtful = true
+        recipient.nextTryMs = deps.clock.wallMs()
+      }
+      if (message.isFinal) continue
+      const others = this.#commits.get(message.id) ?? []
+      for (const segment of others) {
+        if (segment !== rebuilt.commit.segment) {
+          message.commits.push({ segment, generation: segment.generation })
+        }
+      }
+      yield rebuilt
+    }
+  }
+}
+
+function applyMark(message: Message, record: ReplayedRecord): void {
+  const mark = JSON.parse(record.payload.toString()) as MarkPayload
+  if (record.type === RECORD.hold) message.heldMoved = true
+  if (record.type === RECORD.discard) {
+    for (const recipient of message.recipients) recipient.state = 'dropped'
+    message.heldMoved = true
+    return
+  }
+  for (const index of mark.r) {
+    const recipient = message.recipients[index]
+    if (recipient === undefined || isFinal(recipient.state)) continue
+    if (mark.attempts !== undefined) recipient.attempts = mark.attempts
+    if (mark.reply !== undefined) recipient.lastReply = mark.reply
+    if (mark.warned === true) recipient.warned = true
+    if (record.type === RECORD.try) recipient.state = 'trying'
+    else if (record.type === RECORD.done) recipient.state = 'done'
+    else if (record.type === RECORD.fail) recipient.state = 'failed'
+    else if (record.type === RECORD.defer) {
+      recipient.state = 'deferred'
+      recipient.nextTryMs = mark.at ?? 0
+      recipient.doubtful = mark.doubt === true
+    }
+  }
+}

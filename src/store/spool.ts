@@ -1,0 +1,743 @@
+/**
+ * The append-only spool: segment files whose blocks are written ahead, records with checksum and
+ * end mark, many records for one fdatasync off the event loop. The truth for accepted mail.
+ *
+ * File format, little endian. A segment starts with 64 bytes: `PSEG`, version u32, generation
+ * u32, spoolId (16 ASCII), CRC-32 of these 28 bytes. A record: `PREC`, type u8, 3 zero bytes,
+ * length u32, index u32, generation u32, mid (26 ASCII, 2 zero bytes), CRC-32 of the 48 bytes
+ * before it and the payload; payload; `PEND`; zeros up to a multiple of 8. A record counts only
+ * with the generation of its segment, so what a reused segment held before is never read.
+ */
+import {
+  closeSync,
+  existsSync,
+  fdatasync,
+  openSync,
+  readdirSync,
+  readFileSync,
+  readSync,
+  unlinkSync,
+  writeSync,
+  writev,
+} from 'node:fs'
+import { join } from 'node:path'
+import type { Clock } from '../base/clock.ts'
+import { assert, messageOf, StoreError } from '../base/errors.ts'
+import type { MessageId, SpoolId } from '../base/ids.ts'
+import { MARK_SEGMENTS, SEGMENT_BYTES, SPOOL_BACKLOG_BYTES_MAX } from '../base/limits.ts'
+import type { Observer } from '../base/observe.ts'
+
+/** Kinds of records (design: mail.md, Names). The numbers are the file format. */
+export const RECORD = {
+  accept: 1,
+  copy: 2,
+  commit: 3,
+  abort: 4,
+  try: 5,
+  done: 6,
+  fail: 7,
+  defer: 8,
+  hold: 9,
+  claim: 10,
+  xfer: 11,
+  adopt: 12,
+  discard: 13,
+} as const
+export type RecordType = (typeof RECORD)[keyof typeof RECORD]
+
+const SEGMENT_MAGIC = 0x47455350
+const RECORD_MAGIC = 0x43455250
+const RECORD_MAGIC_BYTES = Buffer.from('PREC')
+const END_MAGIC = 0x444e4550
+const VERSION = 1
+const SEGMENT_HEADER_BYTES = 64
+const RECORD_HEADER_BYTES = 52
+const TRAILER_BYTES = 4
+/** Segments kept written ahead beyond those for marks. */
+const AHEAD_SEGMENTS = 2
+/** Linux takes at most 1024 buffers in one writev. */
+const WRITE_BUFFERS_MAX = 512
+/** Blocks are written ahead in pieces this long, with a pause: bursts stall every sync after them. */
+const AHEAD_PIECE_BYTES = 1024 * 1024
+const AHEAD_PAUSE_MS = 15
+/** Longest time that a mark which nobody waits for stays unsynced (design: mail.md, Queue). */
+const LAZY_SYNC_MS = 200
+
+/** One segment file. `refs` counts live messages with bytes in it. */
+export class Segment {
+  readonly path: string
+  readonly fd: number
+  generation: number
+  /** Bytes used, header included. */
+  end = SEGMENT_HEADER_BYTES
+  refs = 0
+  liveBytes = 0
+  /** Segments with commits that marks in this one speak of; it may not be reused before them. */
+  readonly guards = new Set<Segment>()
+  /** Segments whose marks speak of commits in this one. */
+  readonly guardedBy = new Set<Segment>()
+  dirty = false
+  sealed = false
+
+  constructor(path: string, fd: number, generation: number) {
+    this.path = path
+    this.fd = fd
+    this.generation = generation
+  }
+}
+
+/** Where a record lies; `segment` is set as soon as it has its place, at the latest when written. */
+export class SpoolRecord {
+  segment: Segment | null = null
+  /** Offset of the payload in the segment. */
+  offset = 0
+  readonly length: number
+
+  constructor(length: number) {
+    this.length = length
+  }
+
+  /**
+   * The segment. Call only after `written` or `synced`.
+   * @throws StoreError when the disk was too full to give the record a place
+   */
+  place(): Segment {
+    if (this.segment === null) throw new StoreError('no space left in the spool', { remedy: 'retry' })
+    return this.segment
+  }
+}
+
+export type ReplayedRecord = {
+  readonly type: number
+  readonly mid: MessageId
+  readonly index: number
+  readonly segment: Segment
+  readonly offset: number
+  readonly payload: Buffer
+}
+
+type Pending = {
+  readonly bytes: Buffer
+  readonly record: SpoolRecord
+  readonly mark: boolean
+  /** Place in the order of append. */
+  readonly seq: number
+}
+type Waiter = {
+  /** Everything appended up to here is waited for. */
+  readonly seq: number
+  readonly resolve: () => void
+  readonly reject: (error: StoreError) => void
+}
+
+export type SpoolOptions = {
+  readonly dir: string
+  readonly spoolId: SpoolId
+  readonly clock: Clock
+  readonly observer: Observer
+  /** Free and total bytes of the disk that holds `dir`. */
+  readonly freeSpace: () => { readonly freeBytes: number; readonly totalBytes: number }
+  /** False only in a test that proves that syncing matters. */
+  readonly syncs: boolean
+  /** Told once when a write or a sync failed: no byte of this process can be trusted after it. */
+  readonly onFailure: (error: StoreError) => void
+}
+
+export class Spool {
+  readonly #options: SpoolOptions
+  readonly #header = Buffer.alloc(SEGMENT_HEADER_BYTES)
+  #segments: Segment[] = []
+  /** Free and written ahead, oldest first. */
+  #free: Segment[] = []
+  #tail: Segment | null = null
+  #generation = 0
+  #fileNumber = 0
+  /** Records that wait for a segment. */
+  #unplaced: Pending[] = []
+  /** Placed, not yet handed to the kernel. */
+  #unwritten: Pending[] = []
+  #backlogBytes = 0
+  #appendedSeq = 0
+  #writtenSeq = 0
+  #writing = false
+  #syncing = false
+  #syncsSoon = false
+  /** Reused segments whose new header is not yet durable. */
+  #activated: Segment[] = []
+  #writtenWaiters: Waiter[] = []
+  #syncWaiters: Waiter[] = []
+  #drainWaiters: (() => void)[] = []
+  #aheadRunning = false
+  #aheadFailed = false
+  #triesLater = false
+  #space = { freeBytes: Number.MAX_SAFE_INTEGER, totalBytes: Number.MAX_SAFE_INTEGER }
+  #spaceReadMs = Number.NEGATIVE_INFINITY
+  #failure: StoreError | null = null
+  #closed = false
+  /** Set by the queue: tries to empty sparse segments when many are in use. */
+  onPressure: () => void = () => {}
+
+  private constructor(options: SpoolOptions) {
+    this.#options = options
+  }
+
+  /**
+   * Opens the directory, which exists, and hands every record that survived to `replay`, in the
+   * order in which they were written. A torn record at the end is dropped; one in the middle is
+   * counted and passed over.
+   * @throws StoreError when a segment cannot be read or the first one not be written
+   */
+  static async open(options: SpoolOptions, replay: (record: ReplayedRecord) => void): Promise<Spool> {
+    const spool = new Spool(options)
+    spool.#read(replay)
+    return spool
+  }
+
+  /** Call once after replay, when the queue has counted its references: frees and writes ahead. */
+  async start(): Promise<void> {
+    for (const segment of this.#segments) segment.sealed = true
+    this.#collect()
+    if (this.#free.length === 0) await this.#createSegment(0)
+    this.#activate(this.#free.shift() ?? null)
+    this.#writeAhead()
+  }
+
+  /** The failure that ended this spool, or null. */
+  get failure(): StoreError | null {
+    return this.#failure
+  }
+
+  get backlogBytes(): number {
+    return this.#backlogBytes
+  }
+
+  get segmentCount(): number {
+    return this.#segments.length
+  }
+
+  /** Segments that hold something live, least live bytes first; never the one being written. */
+  sparse(): readonly Segment[] {
+    return this.#segments
+      .filter((segment) => segment.sealed && segment.refs > 0)
+      .sort((a, b) => a.liveBytes - b.liveBytes)
+  }
+
+  /** True while another message of `sizeBytes` may begin: disk above its reserve, not failed. */
+  hasRoom(sizeBytes: number): boolean {
+    if (this.#failure !== null || this.#closed) return false
+    const needed = Math.ceil((sizeBytes + 65_536) / SEGMENT_BYTES)
+    if (this.#free.length - MARK_SEGMENTS >= needed) return true
+    const { freeBytes, totalBytes } = this.diskSpace()
+    return freeBytes - needed * SEGMENT_BYTES > totalBytes * 0.05
+  }
+
+  /** Of the disk, at most 1 s old. */
+  diskSpace(): { readonly freeBytes: number; readonly totalBytes: number } {
+    const nowMs = this.#options.clock.monoMs()
+    if (nowMs - this.#spaceReadMs > 1_000) {
+      this.#space = this.#options.freeSpace()
+      this.#spaceReadMs = nowMs
+    }
+    return this.#space
+  }
+
+  /** True while sockets should pause. */
+  get isBehind(): boolean {
+    return this.#backlogBytes > SPOOL_BACKLOG_BYTES_MAX
+  }
+
+  /** Calls `run` once when the backlog is below half of its bound. */
+  onDrain(run: () => void): void {
+    this.#drainWaiters.push(run)
+  }
+
+  /**
+   * Adds a record. It is not on disk before `written`, not safe before `synced`.
+   * @throws StoreError when the spool has failed or is closed
+   */
+  append(type: RecordType, mid: MessageId, index: number, payload: Uint8Array): SpoolRecord {
+    if (this.#failure !== null) throw this.#failure
+    if (this.#closed) throw new StoreError('the spool is closed', { remedy: 'retry' })
+    const paddedBytes = (RECORD_HEADER_BYTES + payload.length + TRAILER_BYTES + 7) & ~7
+    assert(paddedBytes <= SEGMENT_BYTES - SEGMENT_HEADER_BYTES, 'a record fits a segment')
+    const bytes = Buffer.allocUnsafe(paddedBytes)
+    bytes.writeUInt32LE(RECORD_MAGIC, 0)
+    bytes.writeUInt32LE(type, 4)
+    bytes.writeUInt32LE(payload.length, 8)
+    bytes.writeUInt32LE(index, 12)
+    bytes.latin1Write(mid, 20, 26)
+    bytes.writeUInt16LE(0, 46)
+    bytes.set(payload, RECORD_HEADER_BYTES)
+    bytes.writeUInt32LE(END_MAGIC, RECORD_HEADER_BYTES + payload.length)
+    bytes.fill(0, RECORD_HEADER_BYTES + payload.length + TRAILER_BYTES)
+    const record = new SpoolRecord(payload.length)
+    const isMark = type !== RECORD.accept && type !== RECORD.copy && type !== RECORD.commit
+    this.#appendedSeq += 1
+    const pending = { bytes, record, mark: isMark, seq: this.#appendedSeq }
+    this.#backlogBytes += paddedBytes
+    if (this.#unplaced.length > 0 || !this.#place(pending)) {
+      this.#unplaced.push(pending)
+      this.#roll()
+    }
+    this.#pump()
+    return record
+  }
+
+  /** Resolves when all that was appended before is in the files (not yet durable). */
+  written(): Promise<void> {
+    return new Promise((resolve, reject) => {
+      if (this.#failure !== null) reject(this.#failure)
+      else {
+        this.#writtenWaiters.push({ seq: this.#appendedSeq, resolve, reject })
+        this.#pump()
+      }
+    })
+  }
+
+  /**
+   * Resolves when all that was appended before is durable.
+   * @throws StoreError when a write or the sync failed; the record may or may not survive
+   */
+  synced(): Promise<void> {
+    return new Promise((resolve, reject) => {
+      if (this.#failure !== null) reject(this.#failure)
+      else {
+        this.#syncWaiters.push({ seq: this.#appendedSeq, resolve, reject })
+        this.#pump()
+      }
+    })
+  }
+
+  /** Syncs within 200 ms, with the next one that somebody waits for or by itself. */
+  syncSoon(): void {
+    if (this.#syncsSoon || this.#closed) return
+    this.#syncsSoon = true
+    this.#options.clock.after(LAZY_SYNC_MS, () => {
+      this.#syncsSoon = false
+      // A failure is told through onFailure.
+      if (!this.#closed) this.synced().catch(() => {})
+    })
+  }
+
+  /** A live message has `bytes` in `segment`. */
+  retain(segment: Segment, bytes: number): void {
+    segment.refs += 1
+    segment.liveBytes += bytes
+  }
+
+  /** Undoes one retain. */
+  release(segment: Segment, bytes: number): void {
+    segment.refs -= 1
+    segment.liveBytes -= bytes
+    assert(segment.refs >= 0, 'released no more than retained')
+    if (segment.refs === 0) this.#collectSoon()
+  }
+
+  /** A mark in `mark` speaks of a commit in `commit`: it must outlive it. */
+  guard(mark: Segment, commit: Segment): void {
+    if (mark === commit) return
+    mark.guards.add(commit)
+    commit.guardedBy.add(mark)
+  }
+
+  async close(): Promise<void> {
+    if (this.#failure === null && this.#tail !== null) await this.synced().catch(() => {})
+    this.#closed = true
+    for (const segment of this.#segments) closeSync(segment.fd)
+    this.#segments = []
+  }
+
+  // Writing: records get their place at once, go out in order, one writev at a time.
+
+  #place(pending: Pending): boolean {
+    const tail = this.#tail
+    if (tail === null || tail.end + pending.bytes.length > SEGMENT_BYTES) return false
+    const { bytes, record } = pending
+    bytes.writeUInt32LE(tail.generation, 16)
+    const payloadEnd = RECORD_HEADER_BYTES + record.length
+    const crc = Bun.hash.crc32(
+      bytes.subarray(RECORD_HEADER_BYTES, payloadEnd),
+      Bun.hash.crc32(bytes.subarray(0, 48)),
+    )
+    bytes.writeUInt32LE(crc, 48)
+    record.segment = tail
+    record.offset = tail.end + RECORD_HEADER_BYTES
+    tail.end += bytes.length
+    this.#unwritten.push(pending)
+    return true
+  }
+
+  /** Seals the tail and goes on in the next free segment; only marks may take the last ones. */
+  #roll(): void {
+    while (this.#unplaced.length > 0) {
+      const first = this.#unplaced[0]
+      if (first === undefined) return
+      if (this.#place(first)) {
+        this.#unplaced.shift()
+        continue
+      }
+      if (this.#free.length === 0) this.#collect()
+      const mayRoll = this.#free.length > (first.mark ? 0 : MARK_SEGMENTS) || this.#isGrowing()
+      const next = mayRoll ? this.#free.shift() : undefined
+      if (next !== undefined) {
+        if (this.#tail !== null) this.#tail.sealed = true
+        this.#activate(next)
+      } else if (first.mark || this.#mayGrow()) {
+        break
+      } else {
+        // No room and none to come: bodies give way, so that marks never wait behind them.
+        for (const { bytes } of this.#unplaced.filter((p) => !p.mark)) this.#backlogBytes -= bytes.length
+        this.#unplaced = this.#unplaced.filter((pending) => pending.mark)
+      }
+    }
+    this.#writeAhead()
+  }
+
+  /** Right after the first start the reserve is still being written; the disk has the room. */
+  #isGrowing(): boolean {
+    return this.#mayGrow() && this.#segments.length < MARK_SEGMENTS + AHEAD_SEGMENTS
+  }
+
+  /** The disk allows one more segment above its reserve. */
+  #mayGrow(): boolean {
+    if (this.#aheadFailed) return false
+    const { freeBytes, totalBytes } = this.diskSpace()
+    return freeBytes - SEGMENT_BYTES > totalBytes * 0.05
+  }
+
+  #activate(segment: Segment | null): void {
+    assert(segment !== null, 'a free segment exists')
+    for (const commit of segment.guards) commit.guardedBy.delete(segment)
+    segment.guards.clear()
+    this.#activated.push(segment)
+    this.#generation += 1
+    segment.generation = this.#generation
+    segment.sealed = false
+    segment.end = SEGMENT_HEADER_BYTES
+    const header = Buffer.from(this.#header)
+    header.writeUInt32LE(SEGMENT_MAGIC, 0)
+    header.writeUInt32LE(VERSION, 4)
+    header.writeUInt32LE(segment.generation, 8)
+    header.latin1Write(this.#options.spoolId, 12, 16)
+    header.writeUInt32LE(Bun.hash.crc32(header.subarray(0, 28)), 28)
+    this.#tail = segment
+    const record = new SpoolRecord(header.length)
+    record.segment = segment
+    // Goes out like a record at offset 0, so it is written and synced in order.
+    record.offset = RECORD_HEADER_BYTES
+    this.#backlogBytes += header.length
+    this.#unwritten.push({ bytes: header, record, mark: true, seq: 0 })
+  }
+
+  #pump(): void {
+    if (this.#failure !== null || this.#writing) return
+    const first = this.#unwritten[0]
+    if (first === undefined) return this.#advance()
+    const segment = first.record.place()
+    const position = first.record.offset - RECORD_HEADER_BYTES
+    const batch: Pending[] = []
+    let end = position
+    for (const pending of this.#unwritten) {
+      const start = pending.record.offset - RECORD_HEADER_BYTES
+      if (pending.record.segment !== segment || start !== end) break
+      if (batch.length === WRITE_BUFFERS_MAX) break
+      batch.push(pending)
+      end += pending.bytes.length
+    }
+    this.#unwritten.splice(0, batch.length)
+    this.#writing = true
+    segment.dirty = true
+    this.#write(segment, batch.map((pending) => pending.bytes), position)
+  }
+
+  #write(segment: Segment, buffers: Buffer[], position: number): void {
+    const total = buffers.reduce((sum, buffer) => sum + buffer.length, 0)
+    writev(segment.fd, buffers, position, (error, bytesWritten) => {
+      if (error !== null && error !== undefined) return this.#fail('write', error)
+      this.#backlogBytes -= bytesWritten
+      if (bytesWritten < total) {
+        // A short write is legal: the rest goes out in one more.
+        const rest = Buffer.concat(buffers).subarray(bytesWritten)
+        return this.#write(segment, [rest], position + bytesWritten)
+      }
+      this.#writing = false
+      if (this.#unwritten.length > 0) this.#advance()
+      this.#pump()
+    })
+  }
+
+  /** All before the first record that still waits is written: tells those who waited for it. */
+  #advance(): void {
+    const next = this.#unwritten.find(({ seq }) => seq > 0) ?? this.#unplaced[0]
+    this.#writtenSeq = next === undefined ? this.#appendedSeq : next.seq - 1
+    this.#tellWritten()
+    this.#sync()
+  }
+
+  #tellWritten(): void {
+    if (this.#drainWaiters.length > 0 && this.#backlogBytes < SPOOL_BACKLOG_BYTES_MAX / 2) {
+      const waiters = this.#drainWaiters
+      this.#drainWaiters = []
+      for (const run of waiters) run()
+    }
+    if (this.#writtenWaiters.length === 0) return
+    const ready = this.#writtenWaiters.filter(({ seq }) => seq <= this.#writtenSeq)
+    if (ready.length === 0) return
+    this.#writtenWaiters = this.#writtenWaiters.filter(({ seq }) => seq > this.#writtenSeq)
+    for (const { resolve } of ready) resolve()
+  }
+
+  /** One sync at a time; who comes meanwhile shares the next one. */
+  #sync(): void {
+    if (this.#syncing || this.#failure !== null) return
+    const ready = this.#syncWaiters.filter(({ seq }) => seq <= this.#writtenSeq)
+    if (ready.length === 0) return
+    this.#syncWaiters = this.#syncWaiters.filter(({ seq }) => seq > this.#writtenSeq)
+    this.#syncing = true
+    const dirty = this.#segments.filter((segment) => segment.dirty)
+    // A segment that is being written right now stays dirty: this sync may miss those bytes.
+    for (const segment of dirty) segment.dirty = false
+    const { record } = this.#unwritten[0] ?? { record: null }
+    const activated = this.#activated.filter((segment) => record?.segment !== segment)
+    this.#activated = this.#activated.filter((segment) => !activated.includes(segment))
+    this.#syncAll(dirty, () => {
+      // The old content of a reused segment can no longer come back: its marks are free.
+      for (const segment of activated) {
+        for (const mark of segment.guardedBy) mark.guards.delete(segment)
+        segment.guardedBy.clear()
+      }
+      this.#syncing = false
+      for (const { resolve } of ready) resolve()
+      this.#sync()
+    }, ready)
+  }
+
+  #syncAll(dirty: Segment[], done: () => void, waiters: readonly Waiter[]): void {
+    const segment = dirty.pop()
+    if (segment === undefined) return done()
+    if (!this.#options.syncs) return this.#syncAll(dirty, done, waiters)
+    fdatasync(segment.fd, (error) => {
+      if (error === null || error === undefined) return this.#syncAll(dirty, done, waiters)
+      for (const { reject } of waiters) reject(this.#failureOf('sync', error))
+      this.#fail('sync', error)
+    })
+  }
+
+  #failureOf(what: string, error: Error): StoreError {
+    return new StoreError(`the spool cannot ${what}: ${messageOf(error)}`, {
+      remedy: 'ask-operator',
+      cause: error,
+    })
+  }
+
+  /**
+   * After a failed fsync the kernel may have dropped the pages and a second one would lie
+   * (Rebello, ATC 2020): nothing is acknowledged any more, the process must start anew.
+   */
+  #fail(what: string, error: Error): void {
+    if (this.#failure !== null) return
+    this.#failure = this.#failureOf(what, error)
+    this.#options.observer.emit('spool.failed', { what, cause: messageOf(error) })
+    for (const { reject } of [...this.#writtenWaiters, ...this.#syncWaiters]) reject(this.#failure)
+    this.#writtenWaiters = []
+    this.#syncWaiters = []
+    this.#options.onFailure(this.#failure)
+  }
+
+  // Segments: reuse, and writing ahead.
+
+  #collecting = false
+
+  #collectSoon(): void {
+    if (this.#collecting) return
+    this.#collecting = true
+    this.#options.clock.after(0, () => {
+      this.#collecting = false
+      if (!this.#closed) this.#collect()
+    })
+  }
+
+  /** A sealed segment is free when nothing in it lives and no older commit needs its marks. */
+  #collect(): void {
+    const inFree = new Set(this.#free)
+    const sealed = this.#segments
+      .filter((s) => s.sealed && s.refs === 0 && !inFree.has(s))
+      .sort((a, b) => a.generation - b.generation)
+    let found = false
+    for (const segment of sealed) {
+      // The commits that its marks speak of must be gone, or stand before it in the line of reuse.
+      if (![...segment.guards].every((commit) => inFree.has(commit))) continue
+      this.#free.push(segment)
+      inFree.add(segment)
+      found = true
+    }
+    if (found && this.#unplaced.length > 0) {
+      this.#roll()
+      this.#pump()
+    }
+    const inUse = this.#segments.length - this.#free.length
+    if (inUse > 8 && this.#free.length < MARK_SEGMENTS) this.onPressure()
+  }
+
+  #writeAhead(): void {
+    if (this.#aheadRunning || this.#closed || this.#failure !== null) return
+    if (this.#free.length >= MARK_SEGMENTS + AHEAD_SEGMENTS) return
+    const { freeBytes, totalBytes } = this.diskSpace()
+    // Below the reserve of the disk only the segments for marks are still made.
+    const isReserved = freeBytes - SEGMENT_BYTES < totalBytes * 0.05
+    if (isReserved && (this.#free.length >= MARK_SEGMENTS || freeBytes < SEGMENT_BYTES * 2)) {
+      this.#tryLater()
+      return
+    }
+    this.#aheadRunning = true
+    this.#createSegment(AHEAD_PAUSE_MS).then(
+      () => this.#afterAhead(null),
+      (error) => this.#afterAhead(messageOf(error)),
+    )
+  }
+
+  #afterAhead(cause: string | null): void {
+    this.#aheadRunning = false
+    this.#aheadFailed = cause !== null
+    if (this.#closed) return
+    if (cause !== null) {
+      this.#options.observer.emit('spool.refused', { cause })
+      this.#tryLater()
+    }
+    this.#roll()
+    this.#pump()
+  }
+
+  /** The disk is full now; somebody may make room. */
+  #tryLater(): void {
+    if (this.#triesLater) return
+    this.#triesLater = true
+    this.#options.clock.after(1_000, () => {
+      this.#triesLater = false
+      this.#aheadFailed = false
+      this.#writeAhead()
+    })
+  }
+
+  /** Writes a new segment full of zeros, in pieces `pauseMs` apart, syncs it, puts it to the free. */
+  async #createSegment(pauseMs: number): Promise<void> {
+    this.#fileNumber += 1
+    const path = join(this.#options.dir, `${String(this.#fileNumber).padStart(8, '0')}.seg`)
+    assert(!existsSync(path), 'a new segment has a new name')
+    const fd = openSync(path, 'w+', 0o600)
+    try {
+      const zeros = Buffer.alloc(AHEAD_PIECE_BYTES)
+      for (let offset = 0; offset < SEGMENT_BYTES; offset += zeros.length) {
+        await new Promise<void>((resolve, reject) => {
+          writev(fd, [zeros], offset, (error, count) => {
+            if (error) reject(error)
+            else if (count < zeros.length) reject(new Error('no space left for a segment'))
+            else resolve()
+          })
+        })
+        // Urgency may come while we write slowly: then there is no pause any more.
+        if (pauseMs > 0 && this.#unplaced.length === 0) {
+          await new Promise<void>((resolve) => this.#options.clock.after(pauseMs, resolve))
+        }
+        if (this.#closed) throw new Error('closed while writing ahead')
+      }
+      await new Promise<void>((resolve, reject) =>
+        fdatasync(fd, (error) => (error ? reject(error) : resolve())),
+      )
+    } catch (error) {
+      closeSync(fd)
+      unlinkSync(path)
+      throw error
+    }
+    const segment = new Segment(path, fd, 0)
+    segment.sealed = true
+    this.#segments.push(segment)
+    this.#free.push(segment)
+  }
+
+  // Reading at start.
+
+  #read(replay: (record: ReplayedRecord) => void): void {
+    const names = readdirSync(this.#options.dir).filter((name) => /^\d{8}\.seg$/.test(name))
+    const used: Segment[] = []
+    for (const name of names.sort()) {
+      this.#fileNumber = Math.max(this.#fileNumber, Number(name.slice(0, 8)))
+      const path = join(this.#options.dir, name)
+      const fd = openSync(path, 'r+')
+      const header = Buffer.alloc(SEGMENT_HEADER_BYTES)
+      const count = readSync(fd, header, 0, header.length, 0)
+      const valid =
+        count === header.length &&
+        header.readUInt32LE(0) === SEGMENT_MAGIC &&
+        header.readUInt32LE(28) === Bun.hash.crc32(header.subarray(0, 28))
+      const segment = new Segment(path, fd, valid ? header.readUInt32LE(8) : 0)
+      if (valid && header.readUInt32LE(4) > VERSION) {
+        throw new StoreError(`${path} was written by a newer version`, { remedy: 'ask-operator' })
+      }
+      this.#segments.push(segment)
+      if (valid) used.push(segment)
+      else this.#fillUp(segment)
+    }
+    used.sort((a, b) => a.generation - b.generation)
+    for (const segment of used) {
+      this.#generation = Math.max(this.#generation, segment.generation)
+      this.#readSegment(segment, replay)
+    }
+  }
+
+  /** A segment whose writing ahead was cut off gets its blocks now, else its first syncs are slow. */
+  #fillUp(segment: Segment): void {
+    const { size } = Bun.file(segment.path)
+    if (size >= SEGMENT_BYTES) return
+    const zeros = Buffer.alloc(SEGMENT_BYTES - size)
+    writeSync(segment.fd, zeros, 0, zeros.length, size)
+    segment.dirty = false
+  }
+
+  #readSegment(segment: Segment, replay: (record: ReplayedRecord) => void): void {
+    const data = readFileSync(segment.path)
+    let offset = SEGMENT_HEADER_BYTES
+    let lostFrom = -1
+    while (offset + RECORD_HEADER_BYTES <= data.length) {
+      const record = readRecord(data, offset, segment)
+      if (record === null) {
+        if (lostFrom < 0) lostFrom = offset
+        const next = data.indexOf(RECORD_MAGIC_BYTES, offset + 1)
+        if (next < 0) break
+        offset = next
+        continue
+      }
+      if (lostFrom >= 0) {
+        this.#options.observer.emit('spool.corrupted', {
+          segment: segment.path,
+          offset: lostFrom,
+          bytes: offset - lostFrom,
+        })
+        lostFrom = -1
+      }
+      replay(record)
+      offset += (RECORD_HEADER_BYTES + record.payload.length + TRAILER_BYTES + 7) & ~7
+      segment.end = offset
+    }
+  }
+}
+
+function readRecord(data: Buffer, offset: number, segment: Segment): ReplayedRecord | null {
+  if (data.readUInt32LE(offset) !== RECORD_MAGIC) return null
+  const length = data.readUInt32LE(offset + 8)
+  if (data.readUInt32LE(offset + 16) !== segment.generation) return null
+  const start = offset + RECORD_HEADER_BYTES
+  const end = start + length
+  if (end + TRAILER_BYTES > data.length || data.readUInt32LE(end) !== END_MAGIC) return null
+  const payload = data.subarray(start, end)
+  const crc = Bun.hash.crc32(payload, Bun.hash.crc32(data.subarray(offset, offset + 48)))
+  if (data.readUInt32LE(offset + 48) !== crc) return null
+  return {
+    type: data.readUInt32LE(offset + 4) & 0xff,
+    mid: data.latin1Slice(offset + 20, offset + 46) as MessageId,
+    index: data.readUInt32LE(offset + 12),
+    segment,
+    offset: start,
+    payload,
+  }
+}
