@@ -10,8 +10,6 @@ import type { Answer, SessionFacts } from './inspectors.ts'
 
 /** Parent to child. */
 export type Order =
-  /** First frame: confine yourself; only these directories may be read. */
-  | { readonly kind: 'start'; readonly readable: readonly string[] }
   | {
       readonly kind: 'inspect'
       readonly job: number

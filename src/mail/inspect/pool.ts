@@ -201,9 +201,9 @@ class Pool implements Inspectors {
   }
 
   #open(listener: { report: (report: Report) => void; ended: () => void }): Child {
-    const child = new Child(this.#options.command, listener)
-    child.send({ kind: 'start', readable: [this.#options.spoolDir, ...(this.#options.readable ?? [])] })
-    return child
+    const { command, spoolDir, readable = [] } = this.#options
+    const read = [spoolDir, ...readable].flatMap((directory) => ['--read', directory])
+    return new Child([...command, ...read], listener)
   }
 
   #spawn(place: Place): void {

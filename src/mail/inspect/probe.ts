@@ -64,7 +64,7 @@ export async function runProbe(args: readonly string[]): Promise<number> {
   const path = option(args, 'write') ?? `${directory}/probe`
   // Called before the walls stand: afterwards the library could not be opened any more.
   const raw = rawCalls()
-  const missing = args.includes('--unconfined') ? ['everything'] : confine({ readable: [directory] }).missing
+  const missing = args.includes('--unconfined') ? ['everything'] : confine({ readable: [directory] }, args).missing
   const tried: Record<string, string> = {
     readAllowed: attempt(() => readdirFirst(directory)),
     connect: await connectTo(port),

@@ -3,7 +3,7 @@ import { closeSync, constants, openSync, readSync, writeSync } from 'node:fs'
 import { SystemClock } from '../../base/clock.ts'
 import { assert, messageOf } from '../../base/errors.ts'
 import type { Extent } from '../../message/body.ts'
-import { type Confinement, confine } from './confine.ts'
+import { confine } from './confine.ts'
 import { encodeFrame, FrameReader, ORDER_BYTES_MAX, type Order, type Report } from './frames.ts'
 import { type Answer, inspectMail } from './inspectors.ts'
 import { runProbe } from './probe.ts'
@@ -18,14 +18,16 @@ const TELL_MS_MAX = 20
 const BODY_BYTES_MAX = 1_100_000_000
 
 /**
- * What `postern inspector` runs; `args` are the words after that command. Returns the exit code
- * when standard input ends. With `--probe` it tells what its confinement refuses (probe.ts).
+ * What `postern inspector` runs; `args` are the words after that command: `--read DIR` for each
+ * directory in which bodies lie. Returns the exit code when standard input ends. With `--probe`
+ * it tells what its confinement refuses (probe.ts).
  */
 export async function runInspector(args: readonly string[] = process.argv.slice(3)): Promise<number> {
   if (args.includes('--probe')) return runProbe(args)
+  const readable = args.filter((_, index) => args[index - 1] === '--read')
   const reader = new FrameReader(ORDER_BYTES_MAX)
-  let readable: readonly string[] | null = null
   try {
+    report({ kind: 'hello', missing: confine({ readable }, args).missing })
     // Blocking reads: this process has nothing else to wait for, and they cost a third of events.
     for (;;) {
       const room = reader.room(READ_BYTES)
@@ -34,14 +36,7 @@ export async function runInspector(args: readonly string[] = process.argv.slice(
       reader.filled(length)
       for (let frame = reader.next(); frame !== null; frame = reader.next()) {
         // The head is the parent's own: frames from it are not judged.
-        const order = frame.head as Order
-        if (order.kind === 'start') {
-          readable = order.readable
-          report({ kind: 'hello', missing: start(readable).missing })
-        } else {
-          assert(readable !== null, 'no job before the confinement')
-          await obey(order, frame.raw, readable)
-        }
+        await obey(frame.head as Order, frame.raw, readable)
       }
       reader.shrink(KEPT_BYTES_MAX)
     }
@@ -51,11 +46,7 @@ export async function runInspector(args: readonly string[] = process.argv.slice(
   }
 }
 
-function start(readable: readonly string[]): Confinement {
-  return confine({ readable })
-}
-
-async function obey(order: Exclude<Order, { kind: 'start' }>, inline: Buffer, readable: readonly string[]): Promise<void> {
+async function obey(order: Order, inline: Buffer, readable: readonly string[]): Promise<void> {
   try {
     const raw = order.extents === null ? inline : readExtents(order.extents, readable)
     if (order.kind === 'inspect') inspectOne(order, raw)
