@@ -44,7 +44,9 @@ test('for every seed a five-day schedule tries often at first, at least hourly l
     const ages = attemptAges(WAITS, new SeededRandom(seed))
     expect(ages.at(-1)).toBe(5 * DAY_MS)
     // RFC 5321 section 4.5.4.1: two attempts in the first hour.
-    expect(ages.filter((ageMs) => ageMs > 0 && ageMs <= 60 * MINUTE_MS).length).toBeGreaterThanOrEqual(2)
+    expect(
+      ages.filter((ageMs) => ageMs > 0 && ageMs <= 60 * MINUTE_MS).length,
+    ).toBeGreaterThanOrEqual(2)
     const gaps = ages.slice(1).map((ageMs, index) => ageMs - (ages[index] ?? 0))
     expect(Math.min(...gaps)).toBeGreaterThan(0)
     expect(Math.max(...gaps)).toBeLessThanOrEqual(WAITS.longestMs * 1.125)

@@ -9,6 +9,8 @@ export type Outcome =
       readonly host: string
       readonly tls: string | null
       readonly reply: Reply
+      /** The next hop offers DSN (RFC 3461): it reports success itself, we report `relayed` else. */
+      readonly dsnPassedOn?: boolean
     }
   /**
    * Not now. `dotSent`: the final dot went out and no answer came, so it may have arrived;
