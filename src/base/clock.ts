@@ -41,3 +41,8 @@ export function pause(clock: Clock, delayMs: number): Promise<void> {
 export function isoTime(wallMs: number): string {
   return new Date(wallMs).toISOString()
 }
+
+/** The Date that foreign libraries ask for. */
+export function dateOf(wallMs: number): Date {
+  return new Date(wallMs)
+}

@@ -70,7 +70,8 @@ export function removeFile(path: string): void {
     unlinkSync(path)
     syncDirectory(dirname(path))
   } catch (error) {
-    if (codeOf(error) !== 'ENOENT') throw storeError(`${basename(path)} could not be removed`, error)
+    if (codeOf(error) !== 'ENOENT')
+      throw storeError(`${basename(path)} could not be removed`, error)
   }
 }
 

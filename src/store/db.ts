@@ -14,6 +14,7 @@ import { type BunSQLiteDatabase, drizzle } from 'drizzle-orm/bun-sqlite'
 import type { Clock } from '../base/clock.ts'
 import { messageOf, RefusalError, StoreError } from '../base/errors.ts'
 import type { Observer } from '../base/observe.ts'
+import { newerFormat } from '../config/local.ts'
 import type { Migration } from './migrations/index.ts'
 
 export type OpenOptions = {
@@ -83,7 +84,7 @@ export class StoreDatabase {
  */
 export function openDatabase(path: string, options: OpenOptions): StoreDatabase {
   const { synchronous, migrations, clock, observer } = options
-  if (headerVersion(path) > migrations.length) throw newerData()
+  if (headerVersion(path) > migrations.length) throw newerFormat()
   // Made by us, so that it and its log are readable by nobody else.
   if (!existsSync(path)) closeSync(openSync(path, 'a', 0o600))
   const sqlite = new Database(path)
@@ -93,7 +94,7 @@ export function openDatabase(path: string, options: OpenOptions): StoreDatabase 
     const applied = appliedTags(sqlite)
     const known = new Set(migrations.map(({ tag }) => tag))
     if (userVersion(sqlite) > migrations.length || applied.some((tag) => !known.has(tag))) {
-      throw newerData()
+      throw newerFormat()
     }
     sqlite.run('PRAGMA journal_mode = WAL')
     sqlite.run('PRAGMA foreign_keys = ON')
@@ -128,16 +129,6 @@ export class DamagedError extends RefusalError {
       'Restore it from a backup, or move it away to begin without it.',
     )
   }
-}
-
-/** The refusal of a data directory that this program is too old for. */
-export function newerData(): RefusalError {
-  return new RefusalError(
-    'invalid',
-    'data',
-    'The data directory was written by a newer version of postern.',
-    'Start that version or a later one; this one has changed nothing.',
-  )
 }
 
 function migrate(

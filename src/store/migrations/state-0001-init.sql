@@ -54,8 +54,9 @@ CREATE TABLE held (
   sender TEXT NOT NULL,
   subject TEXT,
   from_header TEXT,
-  -- Lower case of subject and from_header where SQLite cannot fold them (not ASCII), else null.
-  folded TEXT,
+  -- Lower case of both where SQLite cannot fold them (not ASCII), else null.
+  folded_subject TEXT,
+  folded_from TEXT,
   client_ip TEXT NOT NULL,
   size_bytes INTEGER NOT NULL,
   score REAL NOT NULL,

@@ -1,0 +1,74 @@
+/** The admin of one node: the topics put together behind the one contract. */
+import type { Clock } from '../base/clock.ts'
+import type { Observer } from '../base/observe.ts'
+import type { LiveConfig } from '../config/live.ts'
+import type { Inspectors } from '../mail/inspect/contract.ts'
+import type { Bodies } from '../store/bodies.ts'
+import type { Changes } from '../store/changes.ts'
+import type { Operators } from '../store/operators.ts'
+import type { Quarantine } from '../store/quarantine.ts'
+import type { Trace } from '../store/trace.ts'
+import { accessPart } from './access.ts'
+import type { Admin, NextHopProbe, NodeStatus } from './contract.ts'
+import { domainsPart } from './domains.ts'
+import { heldPart, type Releases } from './held.ts'
+import type { MailActions } from './mail-actions.ts'
+import { messagesPart } from './messages.ts'
+import { queuePart } from './queue.ts'
+import { settingsPart } from './settings.ts'
+
+/** What the node itself knows of its status; the admin adds queue, quarantine and inspectors. */
+export type StatusParts = Pick<
+  NodeStatus,
+  | 'node'
+  | 'name'
+  | 'version'
+  | 'ready'
+  | 'problems'
+  | 'webPin'
+  | 'startedMs'
+  | 'smtp'
+  | 'web'
+  | 'disk'
+>
+
+export type AdminDeps = {
+  readonly clock: Clock
+  readonly observer: Observer
+  readonly live: LiveConfig
+  readonly changes: Changes
+  readonly trace: Trace
+  readonly quarantine: Quarantine
+  readonly bodies: Bodies
+  readonly operators: Operators
+  readonly inspectors: Pick<Inspectors, 'preview' | 'health'>
+  readonly mail: MailActions
+  readonly status: () => StatusParts
+  readonly probe: (hop: string) => Promise<NextHopProbe>
+}
+
+export function createAdmin(deps: AdminDeps): Admin & Releases {
+  return {
+    status: () => statusOf(deps),
+    metrics: () => deps.observer.metrics(),
+    ...accessPart(deps),
+    ...domainsPart(deps),
+    ...settingsPart(deps),
+    ...messagesPart(deps),
+    ...heldPart(deps),
+    ...queuePart(deps),
+  }
+}
+
+function statusOf({ status, mail, quarantine, inspectors, observer }: AdminDeps): NodeStatus {
+  const parts = status()
+  const { processes, ready, missing } = inspectors.health()
+  return {
+    ...parts,
+    queue: mail.queueTotals(),
+    held: quarantine.count(),
+    inspectors: { processes, ready, missing },
+    possibleDuplicates: observer.count('possible_duplicates_total'),
+    nodes: [{ id: parts.node, name: parts.name, state: 'alive', lagMs: 0 }],
+  }
+}

@@ -1,0 +1,64 @@
+/** Domains: which mail is ours, where it goes, who exists. */
+import { RefusalError } from '../base/errors.ts'
+import type { LiveConfig } from '../config/live.ts'
+import type { Domain } from '../config/snapshot.ts'
+import { readDomainName, readNextHops, readRecipients, readThreshold } from '../config/validate.ts'
+import { formatNextHop, parseNextHop } from '../message/nexthop.ts'
+import type { Changes } from '../store/changes.ts'
+import { mustAct } from './authorise.ts'
+import type { Admin, NextHopProbe } from './contract.ts'
+import type { MailActions } from './mail-actions.ts'
+
+type DomainsPart = Pick<Admin, 'domains' | 'putDomain' | 'removeDomain' | 'probeNextHop'>
+
+export function domainsPart(deps: {
+  readonly live: LiveConfig
+  readonly changes: Changes
+  readonly mail: MailActions
+  readonly probe: (hop: string) => Promise<NextHopProbe>
+}): DomainsPart {
+  const { live, changes, mail, probe } = deps
+  return {
+    domains: () => [...live.current.domains.values()].sort((a, b) => (a.name < b.name ? -1 : 1)),
+
+    putDomain(author, rawName, input) {
+      mustAct(author)
+      const name = readDomainName(rawName)
+      const before = live.current.domains.get(name)
+      const { nextHops, recipients, hold, reject } = input
+      const domain: Domain = {
+        name,
+        nextHops: nextHops === undefined ? (before?.nextHops ?? []) : readNextHops(nextHops),
+        recipients:
+          recipients === undefined
+            ? (before?.recipients ?? null)
+            : recipients === null
+              ? null
+              : readRecipients(name, recipients),
+        hold: hold === undefined ? (before?.hold ?? null) : readThreshold('hold', hold),
+        reject: reject === undefined ? (before?.reject ?? null) : readThreshold('reject', reject),
+      }
+      changes.putDomain(author.name, domain)
+      mail.retryDomain(name)
+      return domain
+    },
+
+    removeDomain(author, rawName) {
+      mustAct(author)
+      changes.removeDomain(author.name, rawName.trim().replace(/\.$/, '').toLowerCase())
+    },
+
+    async probeNextHop(hop) {
+      const parsed = parseNextHop(hop.trim())
+      if (parsed === null) {
+        throw new RefusalError(
+          'invalid',
+          'nextHops',
+          `${JSON.stringify(hop.slice(0, 80))} is not a next hop.`,
+          'Enter smtp://HOST:PORT or lmtp://HOST:PORT, like smtp://mail.example.com:25.',
+        )
+      }
+      return probe(formatNextHop(parsed))
+    },
+  }
+}

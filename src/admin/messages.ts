@@ -1,0 +1,38 @@
+/** Messages: numbers, search, and all that is known of one. */
+import type { Clock } from '../base/clock.ts'
+import type { Quarantine } from '../store/quarantine.ts'
+import { parseQuery } from '../store/query.ts'
+import type { Trace } from '../store/trace.ts'
+import { readMessageId, unknownMessage } from './authorise.ts'
+import type { Admin } from './contract.ts'
+import { detailOf } from './held.ts'
+import type { MailActions } from './mail-actions.ts'
+
+type MessagesPart = Pick<Admin, 'overview' | 'search' | 'message'>
+
+export function messagesPart(deps: {
+  readonly clock: Clock
+  readonly trace: Trace
+  readonly quarantine: Quarantine
+  readonly mail: MailActions
+}): MessagesPart {
+  const { clock, trace, quarantine, mail } = deps
+  return {
+    overview: (sinceMs, buckets) => trace.overview(sinceMs, buckets),
+
+    search({ text, limit, cursor }) {
+      const query = parseQuery(text, clock.wallMs())
+      const found = trace.search(query, { limit, cursor })
+      return { ...found, words: query.words, mistakes: query.mistakes }
+    },
+
+    message(rawId) {
+      const id = readMessageId(rawId)
+      const known = trace.message(id)
+      const entry = quarantine.one(id)
+      const queue = mail.queueOne(id)
+      if (known.rows.length === 0 && entry === null && queue === null) throw unknownMessage(rawId)
+      return { ...known, held: entry === null ? null : detailOf(entry), queue }
+    },
+  }
+}

@@ -1,0 +1,61 @@
+/** Settings and the history of changes. */
+
+import { LIST_MAX } from '../base/limits.ts'
+import type { LiveConfig } from '../config/live.ts'
+import { SETTINGS, type SettingKey } from '../config/schema.ts'
+import { readSettingKey } from '../config/validate.ts'
+import type { Changes, Stamp } from '../store/changes.ts'
+import { mustAct } from './authorise.ts'
+import type { Admin, SettingRow } from './contract.ts'
+import type { MailActions } from './mail-actions.ts'
+
+type SettingsPart = Pick<Admin, 'settings' | 'setting' | 'setSetting' | 'changes' | 'undoChange'>
+
+export function settingsPart(deps: {
+  readonly live: LiveConfig
+  readonly changes: Changes
+  readonly mail: MailActions
+}): SettingsPart {
+  const { live, changes, mail } = deps
+  const rowOf = (key: SettingKey, stamp: Stamp | null): SettingRow => ({
+    key,
+    value: live.current.settings[key],
+    initial: SETTINGS[key].initial,
+    changedBy: stamp?.author ?? null,
+    changedMs: stamp?.atMs ?? null,
+  })
+  return {
+    settings() {
+      const stamps = changes.stamps()
+      // The keys of a constant object are its key type.
+      return (Object.keys(SETTINGS) as SettingKey[]).map((key) =>
+        rowOf(key, stamps.get(`setting/${key}`) ?? null),
+      )
+    },
+
+    setting(rawKey) {
+      const key = readSettingKey(rawKey)
+      return rowOf(key, changes.stamp(`setting/${key}`))
+    },
+
+    setSetting(author, rawKey, value) {
+      mustAct(author)
+      const key = readSettingKey(rawKey)
+      changes.setSetting(author.name, key, value)
+      return rowOf(key, changes.stamp(`setting/${key}`))
+    },
+
+    changes: (limit) =>
+      changes.history(Math.min(Math.max(1, limit), LIST_MAX)).map(({ seq, author, ...rest }) => ({
+        id: seq,
+        by: author,
+        ...rest,
+      })),
+
+    undoChange(author, id) {
+      mustAct(author)
+      const key = changes.undo(author.name, id)
+      if (key.startsWith('domain/')) mail.retryDomain(key.slice('domain/'.length))
+    },
+  }
+}

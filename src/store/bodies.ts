@@ -1,0 +1,364 @@
+/**
+ * Held messages: one sealed file each, DIR/held/<first two>/<mid>. The file alone is enough to
+ * rebuild the index. AES-256-GCM in frames, so that any size is written and read with the memory
+ * of one frame, and a flipped bit, a cut or a swapped frame is an error and never a message.
+ *
+ *   magic 'PSTHELD' 1 byte version | salt 32 | length of meta 4 (big endian)
+ *   frame 0: meta as JSON | frame 1..n: the body, 256 KB each but the last
+ *
+ * Every frame is ciphertext and a tag of 16 bytes. The key of a file is derived from DIR/held.key
+ * and its salt, so a counter is nonce enough; mid, number and end are authenticated with it.
+ */
+import { createCipheriv, createDecipheriv, hkdfSync } from 'node:crypto'
+import { mkdirSync, readdirSync } from 'node:fs'
+import { type FileHandle, mkdir, open, rename, rm, unlink } from 'node:fs/promises'
+import { join } from 'node:path'
+import { assert, StoreError } from '../base/errors.ts'
+import { atomicWrite, codeOf, readIfThere, storeError, UNFINISHED } from '../base/files.ts'
+import { type MessageId, parseMessageId } from '../base/ids.ts'
+import { PIECE_BYTES } from '../base/limits.ts'
+import type { Random } from '../base/random.ts'
+import { type Body, bodySize } from '../message/body.ts'
+import type { Envelope } from '../message/envelope.ts'
+import type { HeldRow } from '../message/rows.ts'
+
+/** All that is known of a held message beside its bytes. */
+export type HeldMail = {
+  /** `recipients` are the addresses of `places`, in their order. */
+  readonly row: HeldRow
+  /** With every recipient of the message, the ones that are not held too. */
+  readonly envelope: Envelope
+  /** Indexes in `envelope.recipients` whose copy is held, ascending; at least one. */
+  readonly places: readonly number[]
+  /** Our own header lines, each with CRLF; they go out before the body. */
+  readonly prepend: string
+}
+
+const MAGIC = Buffer.from('PSTHELD\x01', 'latin1')
+const SALT_BYTES = 32
+const HEADER_BYTES = MAGIC.length + SALT_BYTES + 4
+const TAG_BYTES = 16
+const FRAME_BYTES = PIECE_BYTES
+/** Envelope with 10,000 recipients of 254 bytes, and then some. */
+const META_BYTES_MAX = 32 * 1024 * 1024
+
+export class Bodies {
+  readonly #directory: string
+  readonly #key: Buffer
+  readonly #random: Random
+
+  /** Makes DIR/held and DIR/held.key when they are not there. @throws StoreError */
+  constructor(dataDirectory: string, deps: { readonly random: Random }) {
+    this.#directory = join(dataDirectory, 'held')
+    this.#random = deps.random
+    this.#key = openKey(join(dataDirectory, 'held.key'), this.#directory, deps.random)
+  }
+
+  /**
+   * Writes the message, durably: file and directory are synced when this resolves. A file of the
+   * same id is replaced. @throws StoreError when the disk refuses; nothing is left then
+   */
+  async write(mail: HeldMail, body: Body): Promise<void> {
+    const { id } = mail.envelope
+    const folder = this.#folder(id)
+    const unfinished = join(folder, id + UNFINISHED)
+    try {
+      if ((await mkdir(folder, { recursive: true, mode: 0o700 })) !== undefined) {
+        await syncFolder(this.#directory)
+      }
+      const file = await open(unfinished, 'w', 0o600)
+      try {
+        await this.#writeFrames(file, mail, body)
+        await file.sync()
+      } finally {
+        await file.close()
+      }
+      await rename(unfinished, join(folder, id))
+      await syncFolder(folder)
+    } catch (error) {
+      await rm(unfinished, { force: true }).catch(() => {})
+      if (error instanceof StoreError) throw error
+      throw storeError(`The held message ${id} could not be written`, error)
+    }
+  }
+
+  /** What is known of one held message; null when it is not there. @throws StoreError */
+  async meta(id: MessageId): Promise<HeldMail | null> {
+    const opened = await this.#open(id)
+    if (opened === null) return null
+    try {
+      return opened.mail
+    } finally {
+      await opened.file.close()
+    }
+  }
+
+  /**
+   * The bytes of the body in order, each piece verified before it is handed out; null when it is
+   * not there. The iterator throws StoreError at the first piece that is not what was written,
+   * so a reader that takes all of it has all of it.
+   */
+  async read(
+    id: MessageId,
+  ): Promise<{
+    readonly mail: HeldMail
+    readonly sizeBytes: number
+    readonly pieces: AsyncIterable<Uint8Array>
+  } | null> {
+    const opened = await this.#open(id)
+    if (opened === null) return null
+    // Closed at once and opened again by who reads: one who never does must not leak a file.
+    await opened.file.close()
+    return { mail: opened.mail, sizeBytes: opened.sizeBytes, pieces: this.#pieces(id) }
+  }
+
+  /** Removes the file, durably enough: the name is gone and the directory synced. @throws StoreError */
+  async remove(id: MessageId): Promise<void> {
+    const folder = this.#folder(id)
+    try {
+      await unlink(join(folder, id))
+      await syncFolder(folder)
+    } catch (error) {
+      if (codeOf(error) !== 'ENOENT') {
+        throw storeError(`The held message ${id} could not be removed`, error)
+      }
+    }
+  }
+
+  /** Ids of all files; left-overs of a crash are removed on the way. For the start. */
+  list(): readonly MessageId[] {
+    const ids: MessageId[] = []
+    for (const folder of readdirSync(this.#directory)) {
+      for (const name of readdirSync(join(this.#directory, folder))) {
+        const id = parseMessageId(name)
+        if (id !== null) ids.push(id)
+        else if (name.endsWith(UNFINISHED))
+          void unlink(join(this.#directory, folder, name)).catch(() => {})
+      }
+    }
+    return ids.sort()
+  }
+
+  async #writeFrames(file: FileHandle, mail: HeldMail, body: Body): Promise<void> {
+    const salt = Buffer.from(this.#random.bytes(SALT_BYTES))
+    const meta = Buffer.from(JSON.stringify({ ...mail, bodyBytes: bodySize(body) }))
+    assert(meta.length <= META_BYTES_MAX, 'an envelope is bounded')
+    const header = Buffer.alloc(HEADER_BYTES)
+    MAGIC.copy(header)
+    salt.copy(header, MAGIC.length)
+    header.writeUInt32BE(meta.length, HEADER_BYTES - 4)
+    const key = this.#fileKey(salt)
+    await writeAll(file, header)
+    await writeAll(file, seal(key, mail.envelope.id, { number: 0, last: false }, meta))
+    let number = 1
+    let written = 0
+    const sizeBytes = bodySize(body)
+    for await (const piece of framesOf(body)) {
+      written += piece.length
+      await writeAll(
+        file,
+        seal(key, mail.envelope.id, { number, last: written === sizeBytes }, piece),
+      )
+      number += 1
+    }
+    assert(written === sizeBytes, 'a body has the size that it says')
+  }
+
+  async #open(id: MessageId): Promise<Opened | null> {
+    let file: FileHandle
+    try {
+      file = await open(join(this.#folder(id), id), 'r')
+    } catch (error) {
+      if (codeOf(error) === 'ENOENT') return null
+      throw storeError(`The held message ${id} could not be read`, error)
+    }
+    try {
+      const header = await readExactly(file, id, 0, HEADER_BYTES)
+      const metaBytes = header.readUInt32BE(HEADER_BYTES - 4)
+      if (!header.subarray(0, MAGIC.length).equals(MAGIC) || metaBytes > META_BYTES_MAX)
+        throw broken(id)
+      const key = this.#fileKey(header.subarray(MAGIC.length, HEADER_BYTES - 4))
+      const sealed = await readExactly(file, id, HEADER_BYTES, metaBytes + TAG_BYTES)
+      const text = unseal(key, id, { number: 0, last: false }, sealed).toString()
+      // Authenticated: only this program wrote it.
+      const { bodyBytes, ...mail } = JSON.parse(text) as HeldMail & { readonly bodyBytes: number }
+      return {
+        file,
+        mail,
+        key,
+        sizeBytes: bodyBytes,
+        bodyOffset: HEADER_BYTES + metaBytes + TAG_BYTES,
+      }
+    } catch (error) {
+      await file.close()
+      if (error instanceof StoreError) throw error
+      throw storeError(`The held message ${id} could not be read`, error)
+    }
+  }
+
+  async *#pieces(id: MessageId): AsyncGenerator<Uint8Array> {
+    const opened = await this.#open(id)
+    if (opened === null) throw broken(id)
+    const { file, key, sizeBytes } = opened
+    try {
+      let offset = opened.bodyOffset
+      let done = 0
+      for (let number = 1; done < sizeBytes; number++) {
+        const length = Math.min(FRAME_BYTES, sizeBytes - done)
+        const sealed = await readExactly(file, id, offset, length + TAG_BYTES)
+        done += length
+        offset += sealed.length
+        yield unseal(key, id, { number, last: done === sizeBytes }, sealed)
+      }
+    } catch (error) {
+      if (error instanceof StoreError) throw error
+      throw storeError(`The held message ${id} could not be read`, error)
+    } finally {
+      await file.close()
+    }
+  }
+
+  #fileKey(salt: Uint8Array): Buffer {
+    return Buffer.from(hkdfSync('sha256', this.#key, salt, 'postern held 1', 32))
+  }
+
+  #folder(id: MessageId): string {
+    // The end of an id is a count, so folders fill evenly; its beginning would be one folder a year.
+    return join(this.#directory, id.slice(-2))
+  }
+}
+
+type Opened = {
+  readonly file: FileHandle
+  readonly mail: HeldMail
+  readonly key: Buffer
+  readonly sizeBytes: number
+  readonly bodyOffset: number
+}
+
+type Frame = { readonly number: number; readonly last: boolean }
+
+function seal(key: Buffer, id: MessageId, frame: Frame, plain: Uint8Array): Buffer {
+  const cipher = createCipheriv('aes-256-gcm', key, nonce(frame))
+  cipher.setAAD(associated(id, frame))
+  const sealed = cipher.update(plain)
+  cipher.final()
+  return Buffer.concat([sealed, cipher.getAuthTag()])
+}
+
+function unseal(key: Buffer, id: MessageId, frame: Frame, sealed: Buffer): Buffer {
+  const end = sealed.length - TAG_BYTES
+  const decipher = createDecipheriv('aes-256-gcm', key, nonce(frame), { authTagLength: TAG_BYTES })
+  decipher.setAAD(associated(id, frame))
+  decipher.setAuthTag(sealed.subarray(end))
+  const plain = decipher.update(sealed.subarray(0, end))
+  try {
+    decipher.final()
+  } catch (error) {
+    throw broken(id, error)
+  }
+  return plain
+}
+
+function nonce({ number }: Frame): Buffer {
+  const bytes = Buffer.alloc(12)
+  bytes.writeUInt32BE(number, 8)
+  return bytes
+}
+
+function associated(id: MessageId, { number, last }: Frame): Buffer {
+  return Buffer.from(`postern held 1 ${id} ${number} ${last ? 'last' : 'more'}`)
+}
+
+function broken(id: MessageId, cause?: unknown): StoreError {
+  return new StoreError(`The held message ${id} is damaged on the disk`, {
+    remedy: 'ask-operator',
+    cause,
+  })
+}
+
+/** The bytes of a body in frames of exactly FRAME_BYTES, but for the last. */
+async function* framesOf(body: Body): AsyncGenerator<Uint8Array> {
+  if (body.kind === 'memory') {
+    for (let offset = 0; offset < body.bytes.length; offset += FRAME_BYTES) {
+      yield body.bytes.subarray(offset, offset + FRAME_BYTES)
+    }
+    return
+  }
+  let frame = Buffer.allocUnsafe(FRAME_BYTES)
+  let filled = 0
+  for (const { path, offset, length } of body.extents) {
+    const file = await open(path, 'r')
+    try {
+      let done = 0
+      while (done < length) {
+        const wanted = Math.min(FRAME_BYTES - filled, length - done)
+        const { bytesRead } = await file.read(frame, filled, wanted, offset + done)
+        if (bytesRead === 0)
+          throw new StoreError(`${path} ends too soon`, { remedy: 'ask-operator' })
+        filled += bytesRead
+        done += bytesRead
+        if (filled === FRAME_BYTES) {
+          yield frame
+          frame = Buffer.allocUnsafe(FRAME_BYTES)
+          filled = 0
+        }
+      }
+    } finally {
+      await file.close()
+    }
+  }
+  if (filled > 0) yield frame.subarray(0, filled)
+}
+
+async function writeAll(file: FileHandle, bytes: Buffer): Promise<void> {
+  let written = 0
+  while (written < bytes.length) {
+    const { bytesWritten } = await file.write(bytes, written, bytes.length - written)
+    written += bytesWritten
+  }
+}
+
+async function readExactly(
+  file: FileHandle,
+  id: MessageId,
+  offset: number,
+  length: number,
+): Promise<Buffer> {
+  const bytes = Buffer.allocUnsafe(length)
+  let done = 0
+  while (done < length) {
+    const { bytesRead } = await file.read(bytes, done, length - done, offset + done)
+    if (bytesRead === 0) throw broken(id)
+    done += bytesRead
+  }
+  return bytes
+}
+
+async function syncFolder(path: string): Promise<void> {
+  const folder = await open(path, 'r')
+  try {
+    await folder.sync()
+  } finally {
+    await folder.close()
+  }
+}
+
+/** The master key of the held bodies; without it they cannot be read, so it is never remade. */
+function openKey(path: string, directory: string, random: Random): Buffer {
+  const there = readIfThere(path)
+  if (there !== null) {
+    const key = Buffer.from(there.trim(), 'hex')
+    if (key.length === 32) return key
+    throw new StoreError(`${path} is not a key of 64 hex digits`, { remedy: 'ask-operator' })
+  }
+  mkdirSync(directory, { recursive: true, mode: 0o700 })
+  if (readdirSync(directory).length > 0) {
+    throw new StoreError(`${path} is missing, and without it held mail cannot be read`, {
+      remedy: 'ask-operator',
+    })
+  }
+  const key = Buffer.from(random.bytes(32))
+  atomicWrite(path, `${key.toString('hex')}\n`)
+  return key
+}

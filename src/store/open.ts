@@ -1,0 +1,51 @@
+/** Opens both databases of a data directory. */
+import { renameSync } from 'node:fs'
+import { join } from 'node:path'
+import type { Clock } from '../base/clock.ts'
+import { messageOf } from '../base/errors.ts'
+import { removeFile } from '../base/files.ts'
+import type { Observer } from '../base/observe.ts'
+import { DamagedError, openDatabase, type StoreDatabase } from './db.ts'
+import { STATE_MIGRATIONS, TRACE_MIGRATIONS } from './migrations/index.ts'
+
+export type Databases = { readonly state: StoreDatabase; readonly trace: StoreDatabase }
+
+/**
+ * Call `openNodeFile` before: it refuses a directory of a newer version before anything is
+ * touched. A damaged trace.db is moved aside and begun anew, loudly: history is worth less than
+ * mail. @throws RefusalError for newer data or a damaged state.db; StoreError
+ */
+export function openDatabases(
+  directory: string,
+  deps: { readonly clock: Clock; readonly observer: Observer },
+): Databases {
+  const state = openDatabase(join(directory, 'state.db'), {
+    synchronous: 'FULL',
+    migrations: STATE_MIGRATIONS,
+    ...deps,
+  })
+  try {
+    return { state, trace: openTrace(join(directory, 'trace.db'), deps) }
+  } catch (error) {
+    state.close()
+    throw error
+  }
+}
+
+function openTrace(
+  path: string,
+  deps: { readonly clock: Clock; readonly observer: Observer },
+): StoreDatabase {
+  const options = { synchronous: 'NORMAL', migrations: TRACE_MIGRATIONS, ...deps } as const
+  try {
+    return openDatabase(path, options)
+  } catch (error) {
+    if (!(error instanceof DamagedError)) throw error
+    const aside = `${path}.damaged-${deps.clock.wallMs()}`
+    renameSync(path, aside)
+    removeFile(`${path}-wal`)
+    removeFile(`${path}-shm`)
+    deps.observer.emit('trace.replaced', { moved: aside, cause: messageOf(error) })
+    return openDatabase(path, options)
+  }
+}

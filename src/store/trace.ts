@@ -1,0 +1,593 @@
+/**
+ * The history of every message and recipient. Writing is hot and mail never waits for it: rows go
+ * to a bounded buffer, and one transaction takes what 200 ms have brought.
+ */
+import type { Statement } from 'bun:sqlite'
+import { and, asc, desc, eq, type SQL, sql } from 'drizzle-orm'
+import type { Clock, Timer } from '../base/clock.ts'
+import { RefusalError, StoreError } from '../base/errors.ts'
+import { type MessageId, parseMessageId } from '../base/ids.ts'
+import { LIST_MAX } from '../base/limits.ts'
+import type { Observer } from '../base/observe.ts'
+import type {
+  AcceptState,
+  DeliveryState,
+  Judgement,
+  TraceEvent,
+  TraceRow,
+} from '../message/rows.ts'
+import { conditionOf, contains, foldedOrNull, idFloor, type Searchable } from './conditions.ts'
+import type { StoreDatabase } from './db.ts'
+import type { Query, State } from './query.ts'
+import { judgements, trace, traceEvents } from './tables.ts'
+
+const FLUSH_MS = 200
+/** Buffered rows and events that are written without waiting for the time. */
+const FLUSH_ROWS = 500
+/** Rows and events in the buffer while the database does not take them; about 1 KB each. */
+const BUFFER_MAX = 20_000
+/** Wait after a flush that failed. */
+const FAILED_MS = 5_000
+/** Rows written after which the log is moved into the database even when mail is busy: ~40 MB. */
+const CHECKPOINT_ROWS = 20_000
+/** Silence after which that is done for fewer. */
+const QUIET_MS = 2_000
+
+/** Counting stops here: a `total` above it means "more than 10,000". */
+export const COUNT_MAX = 10_000
+
+export type TraceMessage = {
+  readonly rows: readonly TraceRow[]
+  readonly events: readonly TraceEvent[]
+  readonly judgement: Judgement | null
+}
+
+export type Found<Row> = {
+  readonly rows: readonly Row[]
+  /** Exact up to COUNT_MAX; COUNT_MAX + 1 means more. */
+  readonly total: number
+  readonly cursor: string | null
+}
+
+/** What became of a recipient, in the words of the first screen. */
+export type Standing = 'delivered' | 'held' | 'rejected' | 'deferred' | 'waiting' | 'bounced'
+
+export type Numbers = {
+  readonly counts: Readonly<Record<Standing, number>>
+  /** Oldest first; `deferred` counts what waits too. */
+  readonly series: readonly {
+    readonly atMs: number
+    readonly delivered: number
+    readonly held: number
+    readonly rejected: number
+    readonly deferred: number
+  }[]
+  readonly topRules: readonly { readonly rule: string; readonly count: number }[]
+  readonly topSenders: readonly { readonly sender: string; readonly count: number }[]
+}
+
+const BUCKETS_MAX = 500
+const TOP_MAX = 10
+
+type Change = {
+  readonly state: DeliveryState
+  readonly reply: string | null
+  readonly atMs: number
+}
+
+/** What is not written yet of one message. */
+type Pending = {
+  rows: { readonly place: number; readonly row: TraceRow }[]
+  judgement: Judgement | null
+  readonly events: { readonly seq: number; readonly event: TraceEvent }[]
+  /** By place. */
+  readonly changes: Map<number, Change>
+  releasedMs: Map<number, number>
+  size: number
+}
+
+export class Trace {
+  readonly #store: StoreDatabase
+  readonly #clock: Clock
+  readonly #observer: Observer
+  readonly #isNode: (text: string) => boolean
+  readonly #pending = new Map<MessageId, Pending>()
+  readonly #statements: ReturnType<typeof prepare>
+  #size = 0
+  #seq = 0
+  #timer: Timer | null = null
+  #quiet: Timer | null = null
+  #sinceCheckpoint = 0
+  /** The timer was already shortened because the buffer is full enough. */
+  #full = false
+  #closed = false
+
+  /** `node` names this node for `node:` in queries. */
+  constructor(
+    store: StoreDatabase,
+    deps: {
+      readonly clock: Clock
+      readonly observer: Observer
+      readonly node: { readonly id: string; readonly name: string }
+    },
+  ) {
+    this.#store = store
+    this.#clock = deps.clock
+    this.#observer = deps.observer
+    const names = [deps.node.id, deps.node.name.toLowerCase()]
+    this.#isNode = (text) => names.some((name) => name.startsWith(text.toLowerCase()))
+    this.#statements = prepare(store)
+  }
+
+  /**
+   * Remembers what happened to a message at the door. `rows` in the order of
+   * `Envelope.recipients`: the first is place `firstPlace`, and `outcome` names places. All of
+   * one message. Never waits, never throws.
+   */
+  record(
+    rows: readonly TraceRow[],
+    events: readonly TraceEvent[],
+    judgement: Judgement | null,
+    firstPlace = 0,
+  ): void {
+    const first = rows[0]
+    if (first === undefined) return
+    const pending = this.#of(first.id)
+    for (const [index, row] of rows.entries()) pending.rows.push({ place: firstPlace + index, row })
+    pending.judgement ??= judgement
+    this.#grow(pending, rows.length)
+    for (const event of events) this.#event(pending, event)
+    this.#soon()
+  }
+
+  /**
+   * Remembers what became of one recipient. `reply`: the last reply of a next hop or who decided,
+   * null keeps the one before. `event` null: no line in the history. Never waits, never throws.
+   */
+  outcome(
+    id: MessageId,
+    place: number,
+    state: DeliveryState,
+    reply: string | null,
+    event: TraceEvent | null,
+  ): void {
+    const pending = this.#of(id)
+    const before = pending.changes.get(place)
+    const atMs = event?.atMs ?? this.#clock.wallMs()
+    pending.changes.set(place, { state, reply: reply ?? before?.reply ?? null, atMs })
+    if (before === undefined) this.#grow(pending, 1)
+    if (state === 'released') pending.releasedMs.set(place, atMs)
+    if (event !== null) this.#event(pending, event)
+    this.#soon()
+  }
+
+  /** Adds a line to the history of a message. Never waits, never throws. */
+  note(id: MessageId, event: TraceEvent): void {
+    this.#event(this.#of(id), event)
+    this.#soon()
+  }
+
+  /** Writes all that is buffered. A database that refuses leaves it for later; no throw. */
+  flush(): void {
+    this.#timer?.cancel()
+    this.#timer = null
+    this.#full = false
+    while (this.#pending.size > 0) if (!this.#writeSome()) return
+  }
+
+  /** Newest first. @throws RefusalError for a cursor that is none; StoreError */
+  search(
+    query: Query,
+    page: { readonly limit: number; readonly cursor: string | null },
+  ): Found<TraceRow> {
+    this.flush()
+    const limit = Math.min(Math.max(1, Math.floor(page.limit)), LIST_MAX)
+    const condition = conditionOf(query, this.#searchable())
+    const from = page.cursor === null ? undefined : afterCursor(page.cursor)
+    return this.#store.attempt(() => {
+      const found = this.#store.query
+        .select()
+        .from(trace)
+        .where(and(condition, from))
+        .orderBy(desc(trace.id), desc(trace.place))
+        .limit(limit + 1)
+        .all()
+      const rows = found.slice(0, limit)
+      const last = rows.at(-1)
+      const more = found.length > limit && last !== undefined
+      const total = page.cursor === null && !more ? rows.length : this.#count(condition)
+      return {
+        rows: rows.map(rowOf),
+        total,
+        cursor: more ? `${last.id}.${last.place}` : null,
+      }
+    })
+  }
+
+  /** All that is known of one message; no rows when it is not known. @throws StoreError */
+  message(id: MessageId): TraceMessage {
+    this.flush()
+    return this.#store.attempt(() => {
+      const { query } = this.#store
+      const rows = query
+        .select()
+        .from(trace)
+        .where(eq(trace.id, id))
+        .orderBy(asc(trace.place))
+        .limit(LIST_MAX)
+        .all()
+      const events = query
+        .select()
+        .from(traceEvents)
+        .where(eq(traceEvents.id, id))
+        .orderBy(asc(traceEvents.seq))
+        .limit(LIST_MAX)
+        .all()
+      const judgement = query.select().from(judgements).where(eq(judgements.id, id)).get()
+      return {
+        rows: rows.map(rowOf),
+        events: events.map(({ atMs, recipient, what, detail }) => ({
+          atMs,
+          recipient,
+          what,
+          detail,
+        })),
+        judgement: judgement === undefined ? null : (JSON.parse(judgement.said) as Judgement),
+      }
+    })
+  }
+
+  /**
+   * Counts of recipients since `sinceMs`, whole and in `buckets` equal parts of the time, with
+   * the rules and senders of what was held or rejected. @throws StoreError
+   */
+  overview(sinceMs: number, buckets: number): Numbers {
+    this.flush()
+    const nowMs = this.#clock.wallMs()
+    const parts = Math.min(Math.max(1, Math.floor(buckets)), BUCKETS_MAX)
+    const lengthMs = Math.max(1, nowMs + 1 - sinceMs) / parts
+    const { classes, rules, senders } = this.#statements
+    return this.#store.attempt(() => {
+      const floor = idFloor(sinceMs - 3_600_000)
+      const counts = { delivered: 0, held: 0, rejected: 0, deferred: 0, waiting: 0, bounced: 0 }
+      const series = Array.from({ length: parts }, (_, index) => ({
+        atMs: Math.floor(sinceMs + index * lengthMs),
+        delivered: 0,
+        held: 0,
+        rejected: 0,
+        deferred: 0,
+      }))
+      for (const { state, part, count } of classes.all(sinceMs, lengthMs, floor, sinceMs)) {
+        counts[state] += count
+        const bucket = series[Math.min(part, parts - 1)]
+        if (bucket === undefined || state === 'bounced') continue
+        bucket[state === 'waiting' ? 'deferred' : state] += count
+      }
+      return {
+        counts,
+        series,
+        topRules: topRules(rules.all(floor, sinceMs)),
+        topSenders: senders.all(floor, sinceMs),
+      }
+    })
+  }
+
+  /**
+   * Deletes messages older than `beforeMs`, at most `limit` of them so that nothing waits long.
+   * Gives how many went; call again while it is `limit`. @throws StoreError
+   */
+  prune(beforeMs: number, limit: number): number {
+    return this.#store.transact(() => {
+      const floor = idFloor(beforeMs)
+      const last = this.#statements.oldest.get(floor, limit)
+      if (last === null) return 0
+      this.#statements.pruneJudgements.run(last.id)
+      this.#statements.pruneEvents.run(last.id)
+      this.#statements.pruneTrace.run(last.id)
+      return last.count
+    })
+  }
+
+  /** Writes the rest and stops. The database stays open: its opener closes it. */
+  close(): void {
+    this.flush()
+    this.#closed = true
+    this.#timer?.cancel()
+    this.#quiet?.cancel()
+  }
+
+  #of(id: MessageId): Pending {
+    const there = this.#pending.get(id)
+    if (there !== undefined) return there
+    const pending: Pending = {
+      rows: [],
+      judgement: null,
+      events: [],
+      changes: new Map(),
+      releasedMs: new Map(),
+      size: 0,
+    }
+    this.#pending.set(id, pending)
+    return pending
+  }
+
+  #event(pending: Pending, event: TraceEvent): void {
+    // Ordered by time also across restarts, and never equal within one.
+    this.#seq = Math.max(this.#seq + 1, this.#clock.wallMs() * 1_024)
+    pending.events.push({ seq: this.#seq, event })
+    this.#grow(pending, 1)
+  }
+
+  #grow(pending: Pending, by: number): void {
+    pending.size += by
+    this.#size += by
+    while (this.#size > BUFFER_MAX && this.#pending.size > 1) this.#dropOldest()
+  }
+
+  #dropOldest(): void {
+    for (const [id, oldest] of this.#pending) {
+      this.#pending.delete(id)
+      this.#size -= oldest.size
+      this.#observer.emit('trace.dropped', { message: id, rows: oldest.size })
+      return
+    }
+  }
+
+  #soon(): void {
+    if (this.#closed || this.#pending.size === 0) return
+    // Never written here: the caller is on the path of a mail.
+    if (this.#timer === null) {
+      this.#timer = this.#clock.after(this.#size >= FLUSH_ROWS ? 0 : FLUSH_MS, () =>
+        this.#onTimer(),
+      )
+    } else if (this.#size >= FLUSH_ROWS && !this.#full) {
+      this.#full = true
+      this.#timer.cancel()
+      this.#timer = this.#clock.after(0, () => this.#onTimer())
+    }
+  }
+
+  /** One transaction; what piled up takes several, so that none stops the loop for long. */
+  #onTimer(): void {
+    this.#timer = null
+    this.#full = false
+    if (this.#writeSome()) this.#soon()
+  }
+
+  /** False: the database refused. The store has observed it, and a timer runs. */
+  #writeSome(): boolean {
+    const written: MessageId[] = []
+    let rows = 0
+    try {
+      this.#store.transact(() => {
+        for (const [id, pending] of this.#pending) {
+          if (rows > 0 && rows + pending.size > FLUSH_ROWS) break
+          this.#write(id, pending)
+          written.push(id)
+          rows += pending.size
+        }
+      })
+    } catch (error) {
+      if (!(error instanceof StoreError)) throw error
+      this.#timer?.cancel()
+      if (!this.#closed) this.#timer = this.#clock.after(FAILED_MS, () => this.#onTimer())
+      return false
+    }
+    for (const id of written) this.#pending.delete(id)
+    this.#size -= rows
+    this.#sinceCheckpoint += rows
+    this.#planCheckpoint()
+    return true
+  }
+
+  #write(id: MessageId, pending: Pending): void {
+    const { insert, update, event, judge } = this.#statements
+    const places = new Set<number>()
+    for (const { place, row } of pending.rows) {
+      places.add(place)
+      const change = pending.changes.get(place)
+      insert.run(
+        id,
+        place,
+        row.atMs,
+        row.clientIp,
+        row.sender,
+        row.recipient,
+        row.subject,
+        foldedOrNull(row.subject),
+        row.sizeBytes,
+        row.score,
+        row.rules.length === 0 ? '' : ` ${row.rules.join(' ')} `,
+        pending.judgement?.unknowns.length ?? 0,
+        row.accept,
+        row.acceptReply,
+        change?.state ?? row.delivery,
+        change?.reply ?? row.deliveryReply,
+        change?.atMs ?? row.deliveryMs,
+        pending.releasedMs.get(place) ?? null,
+      )
+    }
+    for (const [place, { state, reply, atMs }] of pending.changes) {
+      if (places.has(place)) continue
+      update.run(state, reply, atMs, pending.releasedMs.get(place) ?? null, id, place)
+    }
+    for (const { seq, event: line } of pending.events) {
+      event.run(id, seq, line.atMs, line.recipient, line.what, line.detail)
+    }
+    if (pending.judgement !== null) judge.run(id, JSON.stringify(pending.judgement))
+  }
+
+  #planCheckpoint(): void {
+    if (this.#sinceCheckpoint >= CHECKPOINT_ROWS) return this.#checkpoint()
+    this.#quiet?.cancel()
+    this.#quiet = this.#closed ? null : this.#clock.after(QUIET_MS, () => this.#checkpoint())
+  }
+
+  #checkpoint(): void {
+    this.#sinceCheckpoint = 0
+    try {
+      this.#store.checkpoint('PASSIVE')
+    } catch (error) {
+      if (!(error instanceof StoreError)) throw error
+    }
+  }
+
+  #count(condition: SQL | undefined): number {
+    const matching = this.#store.query
+      .select({ one: sql`1`.as('one') })
+      .from(trace)
+      .where(condition)
+      .limit(COUNT_MAX + 1)
+      .as('matching')
+    return (
+      this.#store.query.select({ count: sql<number>`count(*)` }).from(matching).get()?.count ?? 0
+    )
+  }
+
+  #searchable(): Searchable {
+    return {
+      id: trace.id,
+      atMs: trace.atMs,
+      from: [trace.sender],
+      to: (pattern) => contains(trace.recipient, pattern),
+      subject: sql`coalesce(${trace.folded}, ${trace.subject}, '')`,
+      ip: trace.clientIp,
+      rules: trace.rules,
+      score: trace.score,
+      sizeBytes: trace.sizeBytes,
+      state: stateCondition,
+      isNode: this.#isNode,
+    }
+  }
+}
+
+function stateCondition(state: State): SQL {
+  const delivery = sql`ifnull(${trace.delivery}, '')`
+  switch (state) {
+    case 'held':
+      return sql`${delivery} = 'held'`
+    case 'delivered':
+      return sql`${delivery} = 'delivered'`
+    case 'rejected':
+      return sql`${trace.accept} in ('rejected', 'refused')`
+    case 'deferred':
+      return sql`(${trace.accept} = 'deferred' or ${delivery} = 'deferred')`
+    case 'waiting':
+      return sql`${delivery} in ('queued', 'deferred', 'inDoubt', 'released')`
+    case 'unknown':
+      return sql`${trace.unknownCount} > 0`
+    case 'released':
+      return sql`${trace.releasedMs} is not null`
+    case 'bounced':
+      return sql`${delivery} = 'bounced'`
+    case 'deleted':
+      return sql`${delivery} in ('deleted', 'expired', 'dropped')`
+  }
+}
+
+function afterCursor(cursor: string): SQL {
+  const [, id = '', place = ''] = /^([0-9a-z]{26})\.(\d{1,6})$/.exec(cursor) ?? []
+  if (parseMessageId(id) === null) throw badCursor()
+  return sql`(${trace.id}, ${trace.place}) < (${id}, ${Number(place)})`
+}
+
+export function badCursor(): RefusalError {
+  return new RefusalError(
+    'invalid',
+    'cursor',
+    'The cursor is not one that this list gave.',
+    'Begin again without a cursor.',
+  )
+}
+
+type Stored = typeof trace.$inferSelect
+
+function rowOf(stored: Stored): TraceRow {
+  return {
+    // Only ids of ours are ever written.
+    id: stored.id as MessageId,
+    atMs: stored.atMs,
+    clientIp: stored.clientIp,
+    sender: stored.sender,
+    recipient: stored.recipient,
+    subject: stored.subject,
+    sizeBytes: stored.sizeBytes,
+    score: stored.score,
+    rules: splitRules(stored.rules),
+    accept: stored.accept satisfies AcceptState,
+    acceptReply: stored.acceptReply,
+    delivery: stored.delivery satisfies DeliveryState | null,
+    deliveryReply: stored.deliveryReply,
+    deliveryMs: stored.deliveryMs,
+  }
+}
+
+export function splitRules(rules: string): readonly string[] {
+  return rules.split(' ').filter((rule) => rule !== '')
+}
+
+/** Sums of single rules out of counts of sets of rules; the most frequent first. */
+function topRules(
+  sets: readonly { readonly rules: string; readonly count: number }[],
+): Numbers['topRules'] {
+  const counts = new Map<string, number>()
+  for (const { rules, count } of sets) {
+    for (const rule of splitRules(rules)) counts.set(rule, (counts.get(rule) ?? 0) + count)
+  }
+  return [...counts]
+    .map(([rule, count]) => ({ rule, count }))
+    .sort((a, b) => b.count - a.count || (a.rule < b.rule ? -1 : 1))
+    .slice(0, TOP_MAX)
+}
+
+/** The standing of a row, or null when it is none of the six. The door comes first. */
+const STANDING = `CASE
+  WHEN accept IN ('rejected', 'refused') THEN 'rejected'
+  WHEN accept = 'deferred' THEN 'deferred'
+  WHEN delivery IN ('delivered', 'held', 'bounced') THEN delivery
+  WHEN delivery IN ('queued', 'deferred', 'inDoubt', 'released') THEN 'waiting'
+END`
+
+/** What was kept away: the rules and senders of these are worth a list. */
+const UNWANTED = `(accept IN ('rejected', 'refused', 'held'))`
+
+/** The hot statements, without the query builder: it costs more than SQLite does. */
+function prepare({ sqlite }: StoreDatabase) {
+  const oldest: Statement<{ id: string; count: number }, [string, number]> = sqlite.prepare(
+    `SELECT max(id) AS id, count(*) AS count
+     FROM (SELECT DISTINCT id FROM trace WHERE id < ? ORDER BY id LIMIT ?) HAVING count(*) > 0`,
+  )
+  const classes: Statement<
+    { state: Standing; part: number; count: number },
+    [sinceMs: number, lengthMs: number, floor: string, sinceMs: number]
+  > = sqlite.prepare(
+    `SELECT ${STANDING} AS state, CAST((at_ms - ?) / ? AS INTEGER) AS part, count(*) AS count
+     FROM trace WHERE id >= ? AND at_ms >= ? AND ${STANDING} IS NOT NULL GROUP BY 1, 2`,
+  )
+  const rules: Statement<{ rules: string; count: number }, [string, number]> = sqlite.prepare(
+    `SELECT rules, count(*) AS count FROM trace
+     WHERE id >= ? AND at_ms >= ? AND rules <> '' AND ${UNWANTED} GROUP BY rules ORDER BY count DESC LIMIT 1000`,
+  )
+  const senders: Statement<{ sender: string; count: number }, [string, number]> = sqlite.prepare(
+    `SELECT sender, count(*) AS count FROM trace
+     WHERE id >= ? AND at_ms >= ? AND ${UNWANTED} GROUP BY sender ORDER BY count DESC, sender LIMIT ${TOP_MAX}`,
+  )
+  return {
+    classes,
+    rules,
+    senders,
+    insert: sqlite.prepare(
+      'INSERT OR REPLACE INTO trace VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)',
+    ),
+    update: sqlite.prepare(
+      `UPDATE trace SET delivery = ?, delivery_reply = ifnull(?, delivery_reply), delivery_ms = ?,
+         released_ms = ifnull(?, released_ms) WHERE id = ? AND place = ?`,
+    ),
+    event: sqlite.prepare('INSERT OR REPLACE INTO trace_event VALUES (?,?,?,?,?,?)'),
+    judge: sqlite.prepare('INSERT OR REPLACE INTO judgement VALUES (?,?)'),
+    oldest,
+    pruneTrace: sqlite.prepare('DELETE FROM trace WHERE id <= ?'),
+    pruneEvents: sqlite.prepare('DELETE FROM trace_event WHERE id <= ?'),
+    pruneJudgements: sqlite.prepare('DELETE FROM judgement WHERE id <= ?'),
+  }
+}
