@@ -11,7 +11,7 @@ import type { Trace } from '../store/trace.ts'
 import { accessPart } from './access.ts'
 import type { Admin, NextHopProbe, NodeStatus } from './contract.ts'
 import { domainsPart } from './domains.ts'
-import { heldPart, type Releases } from './held.ts'
+import { heldPart } from './held.ts'
 import type { MailActions } from './mail-actions.ts'
 import { messagesPart } from './messages.ts'
 import { queuePart } from './queue.ts'
@@ -47,7 +47,7 @@ export type AdminDeps = {
   readonly probe: (hop: string) => Promise<NextHopProbe>
 }
 
-export function createAdmin(deps: AdminDeps): Admin & Releases {
+export function createAdmin(deps: AdminDeps): Admin {
   return {
     status: () => statusOf(deps),
     metrics: () => deps.observer.metrics(),

@@ -1,6 +1,5 @@
 /** Held mail: look at it, release it once, delete it. */
-import type { Clock } from '../base/clock.ts'
-import { isoTime } from '../base/clock.ts'
+import { type Clock, isoTime } from '../base/clock.ts'
 import { messageOf, RefusalError, StoreError } from '../base/errors.ts'
 import type { MessageId } from '../base/ids.ts'
 import type { Observer } from '../base/observe.ts'
@@ -34,36 +33,15 @@ export type HeldDeps = {
   readonly mail: MailActions
 }
 
-export function heldPart(deps: HeldDeps): HeldPart & Releases {
+export function heldPart(deps: HeldDeps): HeldPart {
   const { clock, observer, trace, quarantine, bodies, operators, inspectors, mail } = deps
-  /** Copies on their way into the queue now: nobody sends them a second time. */
+  /** Copies on their way into the queue at this moment: nobody sends them a second time. */
   const onTheWay = new Set<string>()
 
   function entry(id: MessageId): HeldEntry {
     const found = quarantine.one(id)
     if (found === null) throw unknownMessage(id)
     return found
-  }
-
-  async function enqueue(id: MessageId, places: readonly number[], claim: Claim): Promise<void> {
-    const keys = places.map((place) => `${id}.${place}`)
-    for (const key of keys) onTheWay.add(key)
-    try {
-      // Before the queue has it: what the queue says next must not be overwritten.
-      for (const place of places) {
-        trace.outcome(id, place, 'released', `by ${claim.by}`, {
-          atMs: claim.atMs,
-          recipient: entry(id).copies.find((copy) => copy.place === place)?.address ?? null,
-          what: 'released',
-          detail: `by ${claim.by}`,
-        })
-      }
-      await mail.release(id, places, claim)
-      quarantine.markEnqueued(id, places)
-      observer.emit('mail.released', { message: id, recipients: places.length, by: claim.by })
-    } finally {
-      for (const key of keys) onTheWay.delete(key)
-    }
   }
 
   function decide(author: Author, rawId: string, kind: 'release' | 'delete', recipient?: string) {
@@ -74,9 +52,49 @@ export function heldPart(deps: HeldDeps): HeldPart & Releases {
     const claimed = quarantine.claim(id, places, claim)
     if (claimed.length === 0) throw unknownMessage(rawId)
     const won = claimed.filter((copy) => copy.won)
-    if (won.length === 0) throw decidedBefore(claimed)
-    operators.audit(author.name, `held.${kind}`, id, won.map(({ address }) => address).join(', '))
-    return { id, claim, won }
+    if (won.length > 0) {
+      const addresses = won.map(({ address }) => address).join(', ')
+      operators.audit(author.name, `held.${kind}`, id, addresses)
+      for (const { place, address } of won) {
+        // Before the queue has it: what the queue says next must not be overwritten.
+        trace.outcome(id, place, kind === 'release' ? 'released' : 'deleted', `by ${claim.by}`, {
+          atMs: claim.atMs,
+          recipient: address,
+          what: kind === 'release' ? 'released' : 'deleted',
+          detail: `by ${claim.by}`,
+        })
+      }
+    }
+    return { id, claimed, won }
+  }
+
+  /** Copies whose release is decided, and that neither are in the queue nor on their way. */
+  function unsent(id: MessageId, claimed: readonly Claimed[]): readonly Claimed[] {
+    return claimed.filter(
+      ({ claim, enqueued, place }) =>
+        claim.kind === 'release' && !enqueued && !onTheWay.has(`${id}.${place}`),
+    )
+  }
+
+  async function enqueue(id: MessageId, copies: readonly Claimed[]): Promise<void> {
+    const keys = copies.map(({ place }) => `${id}.${place}`)
+    for (const key of keys) onTheWay.add(key)
+    try {
+      for (const { claim, places } of byClaim(copies)) {
+        await mail.release(id, places, claim)
+        quarantine.markEnqueued(id, places)
+      }
+    } catch (error) {
+      if (!(error instanceof StoreError)) throw error
+      throw new RefusalError(
+        'unavailable',
+        'id',
+        `The release is noted, and the queue cannot take the mail now: ${messageOf(error)}.`,
+        'Release it again when that is mended; the next start of the node does it by itself.',
+      )
+    } finally {
+      for (const key of keys) onTheWay.delete(key)
+    }
   }
 
   return {
@@ -125,68 +143,36 @@ export function heldPart(deps: HeldDeps): HeldPart & Releases {
     },
 
     async release(author, rawId, recipient) {
-      const { id, claim, won } = decide(author, rawId, 'release', recipient)
-      try {
-        await enqueue(
-          id,
-          won.map(({ place }) => place),
-          claim,
-        )
-      } catch (error) {
-        if (!(error instanceof StoreError)) throw error
-        throw new RefusalError(
-          'unavailable',
-          'id',
-          `The release is noted, and the queue cannot take the mail now: ${messageOf(error)}.`,
-          'It is tried again by itself; see the overview for what is wrong.',
-        )
-      }
+      const { id, claimed, won } = decide(author, rawId, 'release', recipient)
+      // A release that the queue refused before is tried again by the next click.
+      const copies = unsent(id, claimed)
+      if (won.length === 0 && copies.length === 0) throw decidedBefore(claimed)
+      await enqueue(id, copies)
       return detailOf(entry(id))
     },
 
     async deleteHeld(author, rawId, recipient) {
-      const { id, claim, won } = decide(author, rawId, 'delete', recipient)
-      observer.emit('mail.deleted', {
-        message: id,
-        recipients: won.length,
-        why: 'deleted',
-        by: claim.by,
-      })
-      for (const { place, address } of won) {
-        trace.outcome(id, place, 'deleted', `by ${claim.by}`, {
-          atMs: claim.atMs,
-          recipient: address,
-          what: 'deleted',
-          detail: `by ${claim.by}`,
-        })
+      const { id, claimed, won } = decide(author, rawId, 'delete', recipient)
+      if (won.length === 0) throw decidedBefore(claimed)
+      for (const { claim } of won) {
+        observer.emit('mail.deleted', { message: id, why: 'deleted', by: claim.by })
       }
       return detailOf(entry(id))
-    },
-
-    async resumeReleases() {
-      let resumed = 0
-      for (const { id, places, claim } of quarantine.pendingReleases()) {
-        const left = places.filter((place) => !onTheWay.has(`${id}.${place}`))
-        if (left.length === 0) continue
-        try {
-          await enqueue(id, left, claim)
-          resumed += left.length
-        } catch (error) {
-          if (!(error instanceof StoreError)) throw error
-          observer.emit('store.failed', { message: id, cause: messageOf(error) })
-        }
-      }
-      return resumed
     },
   }
 }
 
-export interface Releases {
-  /**
-   * Enqueues releases that were decided and did not reach the queue: after a crash, or when it
-   * refused. Gives how many copies went. For the start, once the queue runs, and for upkeep.
-   */
-  resumeReleases(): Promise<number>
+/** Copies that one click released, together. */
+function byClaim(
+  copies: readonly Claimed[],
+): readonly { readonly claim: Claim; readonly places: readonly number[] }[] {
+  const groups = Map.groupBy(copies, ({ claim }) => `${claim.atMs} ${claim.by}`)
+  return [...groups.values()].flatMap((group) => {
+    const [first] = group
+    return first === undefined
+      ? []
+      : [{ claim: first.claim, places: group.map(({ place }) => place) }]
+  })
 }
 
 export function detailOf({ row, copies }: HeldEntry): HeldDetail {

@@ -98,9 +98,7 @@ export class Bodies {
    * not there. The iterator throws StoreError at the first piece that is not what was written,
    * so a reader that takes all of it has all of it.
    */
-  async read(
-    id: MessageId,
-  ): Promise<{
+  async read(id: MessageId): Promise<{
     readonly mail: HeldMail
     readonly sizeBytes: number
     readonly pieces: AsyncIterable<Uint8Array>

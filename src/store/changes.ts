@@ -3,8 +3,7 @@
  * and the snapshot that is in force. What was committed is announced, nothing else is.
  */
 import { and, type Column, desc, eq, lte, sql } from 'drizzle-orm'
-import type { Clock } from '../base/clock.ts'
-import { isoTime } from '../base/clock.ts'
+import { type Clock, isoTime } from '../base/clock.ts'
 import { messageOf, RefusalError } from '../base/errors.ts'
 import type { Observer } from '../base/observe.ts'
 import type { LiveConfig } from '../config/live.ts'

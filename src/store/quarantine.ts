@@ -45,6 +45,8 @@ export type Claimed = {
   readonly won: boolean
   /** The claim that stands. */
   readonly claim: Claim
+  /** It is a release, and the copy is known to be in the queue. */
+  readonly enqueued: boolean
 }
 
 /** A release that is decided and not known to be in the queue. */
@@ -66,6 +68,7 @@ export type HeldCopy = {
   readonly place: number
   readonly address: string
   readonly claim: Claim | null
+  readonly enqueuedMs: number | null
 }
 
 export class Quarantine {
@@ -145,11 +148,12 @@ export class Quarantine {
           .where(eq(held.id, id))
           .run()
       }
-      return wanted.map(({ place, address, claim: before }) => ({
+      return wanted.map(({ place, address, claim: before, enqueuedMs }) => ({
         place,
         address,
         won: before === null,
         claim: before ?? claim,
+        enqueued: enqueuedMs !== null,
       }))
     })
   }
@@ -397,11 +401,12 @@ export class Quarantine {
       .where(inArray(heldCopies.id, [...ids]))
       .orderBy(asc(heldCopies.id), asc(heldCopies.place))
       .all()
-      .map(({ id, place, address, kind, decidedBy, decidedMs }) => ({
+      .map(({ id, place, address, kind, decidedBy, decidedMs, enqueuedMs }) => ({
         id,
         place,
         address,
         claim: kind === null ? null : { kind, by: decidedBy ?? '', atMs: decidedMs ?? 0 },
+        enqueuedMs,
       }))
   }
 
@@ -471,7 +476,12 @@ function entryOf(stored: typeof held.$inferSelect, copies: readonly HeldCopy[]):
       heldMs: stored.heldMs,
       expiresMs: stored.expiresMs,
     },
-    copies: copies.map(({ place, address, claim }) => ({ place, address, claim })),
+    copies: copies.map(({ place, address, claim, enqueuedMs }) => ({
+      place,
+      address,
+      claim,
+      enqueuedMs,
+    })),
     bodyGone: stored.bodyGoneMs !== null,
   }
 }

@@ -120,20 +120,19 @@ export class Trace {
   }
 
   /**
-   * Remembers what happened to a message at the door. `rows` in the order of
-   * `Envelope.recipients`: the first is place `firstPlace`, and `outcome` names places. All of
-   * one message. Never waits, never throws.
+   * Remembers what happened to a message at the door. `rows` are all of one message, in the order
+   * of `Envelope.recipients`; their index is the place that `outcome` names. Rows recorded one
+   * after the other for one id stand after each other. Never waits, never throws.
    */
   record(
     rows: readonly TraceRow[],
     events: readonly TraceEvent[],
     judgement: Judgement | null,
-    firstPlace = 0,
   ): void {
     const first = rows[0]
     if (first === undefined) return
     const pending = this.#of(first.id)
-    for (const [index, row] of rows.entries()) pending.rows.push({ place: firstPlace + index, row })
+    for (const row of rows) pending.rows.push({ place: pending.rows.length, row })
     pending.judgement ??= judgement
     this.#grow(pending, rows.length)
     for (const event of events) this.#event(pending, event)
