@@ -1,0 +1,24 @@
+/** How much each suite does: a budget for `run test`, the full counts of the bars for `run soak`. */
+
+const isSoak = process.env['POSTERN_SOAK'] === '1'
+
+/** The seed of everything random here; printed by each suite, POSTERN_SEED replays it. */
+export const SEED = Number(process.env['POSTERN_SEED'] ?? 20_261_122)
+
+/** `quick` in `run test`, `full` in `run soak`. */
+function of(quick: number, full: number): number {
+  return isSoak ? full : quick
+}
+
+export const COUNTS = {
+  kills: of(20, 200),
+  powerCuts: of(3, 10),
+  randomClients: of(5_000, 100_000),
+  /** Messages of 4 KB, 50 KB and 1 MB in each cell of the relay table. */
+  relay: { small: of(1_000, 1_000), middle: of(300, 1_000), large: of(40, 1_000) },
+  starts: of(5, 20),
+  handshakes: of(200, 2_000),
+} as const
+
+/** Longest time of one test, ms. */
+export const PATIENCE_MS = of(240_000, 3_600_000)
