@@ -77,7 +77,10 @@ type Place = {
 /** One message, parsed once and shared by all inspectors. */
 export class Mail {
   readonly raw: Buffer
+  /** In the order of the message; the first one is the message itself. */
   readonly parts: readonly Part[]
+  /** Parts that hold content of their own. */
+  readonly leaves: readonly Part[]
   readonly flaws: readonly MimeFlaw[]
   readonly #bounds: MimeBounds
   readonly #contents = new Map<Part, readonly Buffer[]>()
@@ -89,6 +92,7 @@ export class Mail {
     const walk = new Walk(bounds)
     walk.run(this.raw)
     this.parts = walk.parts
+    this.leaves = walk.parts.filter((part) => !part.container)
     this.flaws = walk.flaws
   }
 
@@ -96,11 +100,6 @@ export class Mail {
   get header(): Header {
     const root = this.parts[0]
     return root === undefined ? EMPTY_HEADER : root.header
-  }
-
-  /** Parts that hold content of their own. */
-  get leaves(): readonly Part[] {
-    return this.parts.filter((part) => !part.container)
   }
 
   /** The decoded content in every reading; more than one only where the encoding is doubtful. */

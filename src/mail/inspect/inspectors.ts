@@ -4,7 +4,10 @@ import { HEADER_BYTES_MAX } from '../../base/limits.ts'
 import { decodeText, fieldValue, plainLine } from '../../message/header.ts'
 import { Mail, MIME_BOUNDS } from '../../message/mime.ts'
 import type { Finding, MessageFacts } from '../../message/verdict.ts'
+import { attachments } from './attachments.ts'
+import { eicar } from './eicar.ts'
 import { gtube } from './gtube.ts'
+import { headers } from './headers.ts'
 import { parseFindings } from './parse.ts'
 
 /** What SMTP said of the message, as far as inspectors ask for it. */
@@ -24,7 +27,7 @@ export interface Inspector {
 }
 
 /** Cheap ones first: what they find is known when a dear one overruns. */
-export const INSPECTORS: readonly Inspector[] = [gtube]
+export const INSPECTORS: readonly Inspector[] = [headers, gtube, attachments, eicar]
 
 /** The answer of one inspector; `parse` stands for the walk that all of them share. */
 export type Answer =
