@@ -153,6 +153,8 @@ export class Queue {
   readonly #messages = new Map<MessageId, Message>()
   #cachedBytes = 0
   #compacting = false
+  /** States that the spool knew at the start, also of messages that were final. */
+  #replayed = new Map<MessageId, readonly RecipientState[]>()
 
   constructor(spool: Spool) {
     this.#spool = spool
@@ -165,6 +167,18 @@ export class Queue {
 
   get(id: MessageId): Message | null {
     return this.#messages.get(id) ?? null
+  }
+
+  /**
+   * What the spool knew of a recipient at the start; null when it knew nothing. Only until
+   * `forgetReplayed`: for work that a crash cut off.
+   */
+  replayedState(id: MessageId, index: number): RecipientState | null {
+    return this.#replayed.get(id)?.[index] ?? null
+  }
+
+  forgetReplayed(): void {
+    this.#replayed.clear()
   }
 
   /** Oldest first. */
@@ -335,6 +349,7 @@ export class Queue {
     const rebuild = new Rebuild()
     const spool = await Spool.open(options, (record) => rebuild.take(record))
     const queue = new Queue(spool)
+    queue.#replayed = rebuild.states()
     for (const { message, pieces, commit } of rebuild.finish(deps)) {
       message.pieces = pieces
       queue.#retain(message, commit.segment, commit.length)
@@ -393,6 +408,15 @@ class Rebuild {
     if (commits !== undefined) this.guards.push([record.segment, commits])
     const rebuilt = this.#rebuilt.get(mid)
     if (rebuilt !== undefined) applyMark(rebuilt.message, record)
+  }
+
+  /** The states of every message that has a COMMIT, whole body or not. */
+  states(): Map<MessageId, readonly RecipientState[]> {
+    const states = new Map<MessageId, readonly RecipientState[]>()
+    for (const [id, { message }] of this.#rebuilt) {
+      states.set(id, message.recipients.map(({ state }) => state))
+    }
+    return states
   }
 
   #accept({ mid, index, segment, offset, payload }: ReplayedRecord): void {

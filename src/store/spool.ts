@@ -265,7 +265,7 @@ export class Spool {
     bytes.writeUInt32LE(type, 4)
     bytes.writeUInt32LE(payload.length, 8)
     bytes.writeUInt32LE(index, 12)
-    bytes.latin1Write(mid, 20, 26)
+    bytes.write(mid, 20, 26, 'latin1')
     bytes.writeUInt16LE(0, 46)
     bytes.set(payload, RECORD_HEADER_BYTES)
     bytes.writeUInt32LE(END_MAGIC, RECORD_HEADER_BYTES + payload.length)
@@ -418,7 +418,7 @@ export class Spool {
     header.writeUInt32LE(SEGMENT_MAGIC, 0)
     header.writeUInt32LE(VERSION, 4)
     header.writeUInt32LE(segment.generation, 8)
-    header.latin1Write(this.#options.spoolId, 12, 16)
+    header.write(this.#options.spoolId, 12, 16, 'latin1')
     header.writeUInt32LE(Bun.hash.crc32(header.subarray(0, 28)), 28)
     this.#tail = segment
     const record = new SpoolRecord(header.length)
@@ -734,7 +734,7 @@ function readRecord(data: Buffer, offset: number, segment: Segment): ReplayedRec
   if (data.readUInt32LE(offset + 48) !== crc) return null
   return {
     type: data.readUInt32LE(offset + 4) & 0xff,
-    mid: data.latin1Slice(offset + 20, offset + 46) as MessageId,
+    mid: data.toString('latin1', offset + 20, offset + 46) as MessageId,
     index: data.readUInt32LE(offset + 12),
     segment,
     offset: start,

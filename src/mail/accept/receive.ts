@@ -1,5 +1,6 @@
 /** What the session asks of the pipeline: a message in, a reply out. */
 import type { MessageId } from '../../base/ids.ts'
+import type { Snapshot } from '../../config/snapshot.ts'
 import type { Envelope } from '../../message/envelope.ts'
 import type { Reply } from '../../message/reply.ts'
 import type { TraceRow } from '../../message/rows.ts'
@@ -13,6 +14,8 @@ export type Arrival = {
   /** True when `last` is all of it. */
   readonly isWhole: boolean
   readonly sizeBytes: number
+  /** The configuration since MAIL: one mail is judged by one. */
+  readonly snapshot: Snapshot
 }
 
 /** A body that is arriving. */

@@ -48,6 +48,13 @@ type Transaction = {
   readonly recipients: Recipient[]
 }
 
+/** A message between 354 and its last dot. */
+type Reception = {
+  readonly decoder: DataDecoder
+  readonly incoming: Incoming
+  readonly id: MessageId
+}
+
 const NEWLINE = 10
 const BAD_SEQUENCE = reply(503, '5.5.1', 'Bad sequence of commands')
 const NOT_IMPLEMENTED = reply(502, '5.5.1', 'Command not implemented')
@@ -64,7 +71,7 @@ export class Session {
   #isExtended = false
   #tls: string | null = null
   #transaction: Transaction | null = null
-  #data: { readonly decoder: DataDecoder; readonly incoming: Incoming; readonly id: MessageId } | null = null
+  #data: Reception | null = null
   #dataStartMono = 0
   /** A reply to the final dot is on its way: input waits. */
   #isBusy = false
@@ -404,7 +411,7 @@ export class Session {
   }
 
   /** Never rejects. */
-  async #endData(data: NonNullable<Session['#data']>): Promise<void> {
+  async #endData(data: Reception): Promise<void> {
     const transaction = this.#transaction
     if (transaction === null) return
     this.#isBusy = true
@@ -424,6 +431,7 @@ export class Session {
           last: decoder.end(),
           isWhole: decoder.isWhole,
           sizeBytes: decoder.sizeBytes,
+          snapshot: transaction.snapshot,
         })
       } catch (error) {
         this.#deps.observer.emit('smtp.failed', { message: id, client: this.#ip, cause: messageOf(error) })
@@ -505,7 +513,7 @@ function readCommandLine(bytes: Buffer): string | null {
     if (octet === 13 || octet === 0) return null
     if (octet > 0x7f) ascii = false
   }
-  if (ascii) return line.latin1Slice()
+  if (ascii) return line.toString('latin1')
   try {
     return new TextDecoder('utf-8', { fatal: true }).decode(line)
   } catch {

@@ -1,0 +1,479 @@
+/**
+ * The path of a mail, in order. The only file that knows all stages: accept, keep, inspect,
+ * decide, hold or queue, deliver, bounce.
+ */
+import type { Clock } from '../base/clock.ts'
+import { messageOf, StoreError } from '../base/errors.ts'
+import { type MessageId, parseMessageId } from '../base/ids.ts'
+import type { Observer } from '../base/observe.ts'
+import type { Random } from '../base/random.ts'
+import type { LiveConfig } from '../config/live.ts'
+import type { Snapshot } from '../config/snapshot.ts'
+import { parseAddress } from '../message/address.ts'
+import type { Body } from '../message/body.ts'
+import { formatNextHop } from '../message/nexthop.ts'
+import { countReceived, receivedField } from '../message/received.ts'
+import { formatReply, type Reply, reply } from '../message/reply.ts'
+import type { AcceptState, Claim, DeliveryState, Judgement, QueueRow, TraceRow } from '../message/rows.ts'
+import { type Inspection, NO_FACTS, type Verdict } from '../message/verdict.ts'
+import type { Bodies } from '../store/bodies.ts'
+import type { Quarantine } from '../store/quarantine.ts'
+import { type Draft, freshRecipient, type Message, type Queue } from '../store/queue.ts'
+import type { Spool } from '../store/spool.ts'
+import type { Trace } from '../store/trace.ts'
+import type { Arrival, Incoming, Receiver } from './accept/receive.ts'
+import { decide } from './decide/decide.ts'
+import { policyFor } from './decide/policy.ts'
+import { type Fate, respond } from './decide/respond.ts'
+import { buildBounce, mayBounce } from './deliver/bounce.ts'
+import type { Deliverer, Route } from './deliver/contract.ts'
+import type { Inspectors } from './inspect/contract.ts'
+import { Holder } from './quarantine/hold.ts'
+import { type ReleaseDeps, release } from './quarantine/release.ts'
+import { pageOfQueue, type Progress, QueueWorker } from './queue/worker.ts'
+import { type BuiltNotice, type Notice, notify } from './queue/notify.ts'
+
+export type PipelineDeps = {
+  readonly hostname: string
+  readonly clock: Clock
+  readonly random: Random
+  readonly observer: Observer
+  readonly live: LiveConfig
+  readonly spool: Spool
+  readonly queue: Queue
+  readonly bodies: Bodies
+  readonly quarantine: Quarantine
+  readonly trace: Trace
+  readonly inspectors: Inspectors
+  readonly deliverer: Deliverer
+}
+
+const NO_INSPECTION: Inspection = { findings: [], unknowns: [], facts: NO_FACTS }
+const NO_ROOM = reply(452, '4.3.1', 'Insufficient system storage')
+const TRY_LATER = reply(451, '4.3.0', 'Local error, try again later')
+
+export class Pipeline {
+  readonly #deps: PipelineDeps
+  readonly #worker: QueueWorker
+  readonly #holder: Holder
+  readonly #releases: ReleaseDeps
+
+  constructor(deps: PipelineDeps) {
+    this.#deps = deps
+    const { queue, live, clock, random, observer, bodies, quarantine } = deps
+    this.#worker = new QueueWorker({
+      queue,
+      live,
+      clock,
+      random,
+      observer,
+      routeKey: (address) => routeKey(routeOf(address, live.current)),
+      attempt: (message, indexes, beforeDot) => this.#attempt(message, indexes, beforeDot),
+      bounce: (message, kind, failed) => this.#bounce({ message, kind, failed }),
+      progress: (message, index, what, detail) => this.#progress(message, index, what, detail),
+    })
+    this.#holder = new Holder({ bodies, quarantine, queue, live, clock, observer })
+    this.#releases = {
+      bodies,
+      queue,
+      clock,
+      expireMs: () => live.current.settings['queue.expire'] * 3_600_000,
+      enqueued: (message) => this.#worker.add(message),
+    }
+  }
+
+  /** What a crash or a stop cut off goes on: held copies and deliveries. Once, at start. */
+  resume(): void {
+    this.#holder.resume()
+    this.#worker.resume()
+  }
+
+  /** No new attempt; resolves when what runs has ended, or after `graceMs`. */
+  async stop(graceMs: number): Promise<void> {
+    const rest = Promise.all([this.#worker.stop(), this.#holder.stop()])
+    await Promise.race([
+      rest,
+      new Promise<void>((resolve) => this.#deps.clock.after(graceMs, resolve)),
+    ])
+  }
+
+  // A mail in: accept > keep > inspect > decide > hold or queue > 250.
+
+  readonly receiver: Receiver = {
+    refusal: (sizeBytes) => {
+      if (this.#deps.queue.hasRoom(sizeBytes)) return null
+      this.#deps.observer.emit('spool.refused', { cause: 'no room' })
+      return NO_ROOM
+    },
+    begin: (id) => this.#begin(id),
+    refused: (row) => {
+      const { trace } = this.#deps
+      trace.record([{ ...row, ...NOTHING_MORE }], [], null)
+    },
+  }
+
+  #begin(id: MessageId): Incoming {
+    const { queue, spool } = this.#deps
+    const draft = queue.draft(id)
+    const hasher = new Bun.CryptoHasher('sha256')
+    let hops = 0
+    return {
+      piece: (bytes) => {
+        if (draft.records.length === 0) hops = countReceived(bytes)
+        hasher.update(bytes)
+        draft.add(bytes)
+        return !spool.isBehind
+      },
+      onDrained: (run) => spool.onDrain(run),
+      end: async (arrival) => {
+        if (arrival.isWhole) hops = countReceived(arrival.last)
+        hasher.update(arrival.last)
+        return await this.#accept(draft, arrival, hasher.digest('hex'), hops)
+      },
+      abort: () => draft.abort(),
+    }
+  }
+
+  async #accept(draft: Draft, arrival: Arrival, sha256: string, hops: number): Promise<Reply> {
+    const { settings } = arrival.snapshot
+    if (hops > settings['mail.hops']) {
+      return this.#end(draft, arrival, NO_INSPECTION, [], reply(554, '5.4.6', 'Too many hops: a mail loop'))
+    }
+    let inspection: Inspection
+    try {
+      // A whole body is written with its COMMIT; the rest of a large one before it is inspected.
+      if (!arrival.isWhole && arrival.last.length > 0) draft.add(arrival.last)
+      inspection = await this.#inspect(draft, arrival)
+    } catch (error) {
+      return this.#end(draft, arrival, NO_INSPECTION, [], this.#storeRefusal(error))
+    }
+    const verdicts = arrival.envelope.recipients.map(({ address }) =>
+      decide(inspection, policyFor(arrival.snapshot, address)),
+    )
+    const response = respond(arrival.id, verdicts)
+    if (response.fates.every((fate) => fate === 'none')) {
+      return this.#end(draft, arrival, inspection, verdicts, response.reply)
+    }
+    try {
+      if (arrival.isWhole) draft.add(arrival.last)
+      const message = await this.#commit(draft, arrival, inspection, verdicts, response.fates, sha256)
+      // From here on the message is ours (RFC 5321 section 6.1).
+      this.#record(arrival, inspection, verdicts, response.fates, response.reply)
+      this.#holder.hold(message)
+      this.#worker.add(message)
+      return response.reply
+    } catch (error) {
+      return this.#end(draft, arrival, inspection, verdicts, this.#storeRefusal(error))
+    }
+  }
+
+  async #inspect(draft: Draft, arrival: Arrival): Promise<Inspection> {
+    const { settings } = arrival.snapshot
+    const names = settings['inspect.inspectors']
+    if (names.length === 0) return NO_INSPECTION
+    const body: Body = arrival.isWhole
+      ? { kind: 'memory', bytes: arrival.last }
+      : { kind: 'extents', extents: await draft.extents(), sizeBytes: arrival.sizeBytes }
+    return await this.#deps.inspectors.inspect({
+      envelope: arrival.envelope,
+      body,
+      inspectors: names,
+      budgetMs: settings['inspect.budget'] * 1_000,
+    })
+  }
+
+  #commit(
+    draft: Draft,
+    { envelope, last, isWhole, sizeBytes, snapshot }: Arrival,
+    inspection: Inspection,
+    verdicts: readonly Verdict[],
+    fates: readonly Fate[],
+    sha256: string,
+  ): Promise<Message> {
+    const isHeld = fates.includes('hold')
+    const { settings } = snapshot
+    return this.#deps.queue.commit(
+      draft,
+      {
+        term: 1,
+        envelope,
+        prepend: receivedField(envelope, this.#deps.hostname),
+        sizeBytes,
+        sha256,
+        pieces: draft.records.length,
+        expiresMs: envelope.receivedMs + settings['queue.expire'] * 3_600_000,
+        facts: inspection.facts,
+        verdicts: isHeld ? verdicts : [],
+        judgement: isHeld ? judge(inspection, verdicts, snapshot) : null,
+        dsn: false,
+        heldMoved: false,
+        recipients: fates.map((fate) => freshRecipient(fate === 'hold' ? 'held' : 'queued')),
+      },
+      isWhole ? last : null,
+    )
+  }
+
+  /** Nothing is kept: the client still has the message. */
+  #end(
+    draft: Draft,
+    arrival: Arrival,
+    inspection: Inspection,
+    verdicts: readonly Verdict[],
+    answer: Reply,
+  ): Reply {
+    draft.abort()
+    const fates = arrival.envelope.recipients.map((): Fate => 'none')
+    this.#record(arrival, inspection, verdicts, fates, answer)
+    return answer
+  }
+
+  #storeRefusal(error: unknown): Reply {
+    const isFull = error instanceof StoreError && error.remedy === 'retry'
+    this.#deps.observer.emit('spool.refused', { cause: messageOf(error) })
+    return isFull ? NO_ROOM : TRY_LATER
+  }
+
+  #record(
+    { envelope, sizeBytes, snapshot }: Arrival,
+    inspection: Inspection,
+    verdicts: readonly Verdict[],
+    fates: readonly Fate[],
+    answer: Reply,
+  ): void {
+    const { observer, trace } = this.#deps
+    const acceptReply = formatReply(answer)
+    const rows = envelope.recipients.map(({ address }, place): TraceRow => {
+      const fate = fates[place] ?? 'none'
+      const accept = acceptState(fate, answer)
+      return {
+        id: envelope.id,
+        atMs: envelope.receivedMs,
+        clientIp: envelope.clientIp,
+        sender: envelope.sender,
+        recipient: address,
+        subject: inspection.facts.subject,
+        sizeBytes,
+        score: verdicts[place]?.score ?? 0,
+        rules: verdicts[place]?.rules ?? [],
+        accept,
+        acceptReply,
+        delivery: fate === 'deliver' ? 'queued' : fate === 'hold' ? 'held' : null,
+        deliveryReply: null,
+        deliveryMs: null,
+      }
+    })
+    const isPlain = inspection.findings.length === 0 && inspection.unknowns.length === 0
+    trace.record(rows, [], isPlain ? null : judge(inspection, verdicts, snapshot))
+    const first = verdicts[0]
+    observer.emit('mail.decided', {
+      message: envelope.id,
+      verdict: rows[0]?.accept ?? 'refused',
+      client: envelope.clientIp,
+      from: envelope.sender,
+      recipients: rows.length,
+      size: sizeBytes,
+      score: first?.score ?? 0,
+      rules: first?.rules.join(',') ?? '',
+      reply: acceptReply,
+    })
+  }
+
+  // A mail out: queue > deliver > done, later, or bounce.
+
+  async #attempt(
+    message: Message,
+    indexes: readonly number[],
+    beforeDot: () => Promise<void>,
+  ): ReturnType<Deliverer['deliver']> {
+    const { envelope, commit } = message
+    const recipients = indexes.flatMap((index) => envelope.recipients[index] ?? [])
+    const snapshot = this.#deps.live.current
+    const outcomes = await this.#deps.deliverer.deliver(
+      {
+        id: message.id,
+        sender: envelope.sender,
+        recipients,
+        eightBit: envelope.eightBit,
+        smtpUtf8: envelope.smtpUtf8,
+        ret: envelope.ret,
+        envid: envelope.envid,
+        prepend: commit.prepend,
+        body: message.body(),
+        beforeDot,
+      },
+      routeOf(recipients[0]?.address ?? '', snapshot),
+      {
+        hostname: this.#deps.hostname,
+        timeoutMs: snapshot.settings['deliver.timeout'] * 1_000,
+      },
+    )
+    return outcomes
+  }
+
+  #bounce(notice: Notice): Promise<void> {
+    const { queue, clock, live, observer } = this.#deps
+    return notify(notice, {
+      queue,
+      clock,
+      observer,
+      build: (asked, header) => this.#buildNotice(asked, header),
+      expireMs: live.current.settings['queue.expire'] * 3_600_000,
+      enqueued: (message) => {
+        this.#deps.trace.record(
+          message.envelope.recipients.map(({ address }) => ({
+            id: message.id,
+            atMs: message.envelope.receivedMs,
+            clientIp: '',
+            sender: '',
+            recipient: address,
+            subject: message.commit.facts.subject,
+            sizeBytes: message.commit.sizeBytes,
+            score: 0,
+            rules: [],
+            accept: 'accepted',
+            acceptReply: `Notification about ${notice.message.id}`,
+            delivery: 'queued',
+            deliveryReply: null,
+            deliveryMs: null,
+          })),
+          [],
+          null,
+        )
+        this.#worker.add(message)
+      },
+    })
+  }
+
+  /** Never to a sender who may be forged: that would be spam of ours (faults.md D19). */
+  #buildNotice({ message, kind, failed }: Notice, header: Uint8Array): BuiltNotice | null {
+    const { envelope, commit } = message
+    if (!mayBounce(envelope, this.#deps.live.current.domains)) return null
+    const built = buildBounce({
+      mid: message.id,
+      kind,
+      reportingHost: this.#deps.hostname,
+      envelope,
+      recipients: failed.flatMap(({ index, reply: why }) => {
+        const recipient = envelope.recipients[index]
+        return recipient === undefined ? [] : [{ ...recipient, reply: why, host: null }]
+      }),
+      original: { bytes: header, isWhole: false },
+      expiresMs: kind === 'delay' ? commit.expiresMs : null,
+      nowMs: this.#deps.clock.wallMs(),
+    })
+    return built === null ? null : { ...built, subject: 'Delivery status notification' }
+  }
+
+  #progress(message: Message, index: number, what: Progress, detail: string): void {
+    this.#told(message.id, index, what, detail, message.envelope.recipients[index]?.address)
+  }
+
+  #told(id: MessageId, place: number, state: DeliveryState, detail: string, address?: string): void {
+    this.#deps.trace.outcome(id, place, state, detail, {
+      atMs: this.#deps.clock.wallMs(),
+      recipient: address ?? null,
+      what: state,
+      detail,
+    })
+  }
+
+  // What an operator may ask of the mail (admin/mail-actions.ts).
+
+  /** @throws StoreError when the held bytes are gone or the spool cannot take them */
+  async release(id: MessageId, places: readonly number[], claim: Claim): Promise<void> {
+    await release(id, places, claim, this.#releases)
+    for (const _ of places) this.#deps.observer.emit('mail.released', { message: id, by: claim.by })
+  }
+
+  queueRows(query: { readonly limit: number; readonly cursor: string | null }): {
+    readonly rows: readonly QueueRow[]
+    readonly total: number
+    readonly cursor: string | null
+  } {
+    return pageOfQueue(this.#waiting(), query.limit, query.cursor)
+  }
+
+  queueOne(id: string): QueueRow | null {
+    const message = this.#message(id)
+    return message === null ? null : this.#worker.row(message)
+  }
+
+  /** Makes one message, or all, due now; how many there were. */
+  retry(id: string | null): number {
+    return this.#worker.retry((message) => id === null || message.id === id)
+  }
+
+  retryDomain(domain: string): number {
+    return this.#worker.retry(({ envelope }) =>
+      envelope.recipients.some(({ address }) => parseAddress(address)?.domain === domain),
+    )
+  }
+
+  /** False when nothing of it waits. */
+  async drop(id: string, bounce: boolean): Promise<boolean> {
+    const message = this.#message(id)
+    if (message === null) return false
+    return await this.#worker.drop(message, bounce, reply(550, '5.7.1', 'Dropped by an operator'))
+  }
+
+  queueTotals(): { readonly messages: number; readonly oldestMs: number | null } {
+    const rows = this.#waiting()
+    const oldestMs = rows.reduce<number | null>(
+      (least, { acceptedMs }) => (least === null || acceptedMs < least ? acceptedMs : least),
+      null,
+    )
+    return { messages: rows.length, oldestMs }
+  }
+
+  #waiting(): readonly QueueRow[] {
+    return [...this.#deps.queue.messages()].flatMap((message) => this.#worker.row(message) ?? [])
+  }
+
+  #message(text: string): Message | null {
+    const id = parseMessageId(text)
+    return id === null ? null : this.#deps.queue.get(id)
+  }
+}
+
+const NOTHING_MORE = {
+  subject: null,
+  score: 0,
+  rules: [],
+  delivery: null,
+  deliveryReply: null,
+  deliveryMs: null,
+} as const
+
+function acceptState(fate: Fate, answer: Reply): AcceptState {
+  if (fate === 'deliver') return 'accepted'
+  if (fate === 'hold') return 'held'
+  return answer.code < 500 ? 'deferred' : 'rejected'
+}
+
+function judge(inspection: Inspection, verdicts: readonly Verdict[], snapshot: Snapshot): Judgement {
+  const worst = verdicts.reduce<Verdict | null>(
+    (worse, verdict) => (worse === null || verdict.score > worse.score ? verdict : worse),
+    null,
+  )
+  return {
+    verdict: worst?.kind ?? 'reject',
+    score: worst?.score ?? 0,
+    findings: inspection.findings,
+    unknowns: inspection.unknowns,
+    holdFrom: snapshot.settings['policy.hold'],
+    rejectFrom: snapshot.settings['policy.reject'],
+  }
+}
+
+/** The next hops of its domain, else its MX. */
+function routeOf(address: string, snapshot: Snapshot): Route {
+  const domain = parseAddress(address)?.domain ?? ''
+  const known = snapshot.domains.get(domain)
+  return known === undefined || known.nextHops.length === 0
+    ? { kind: 'mx', domain }
+    : { kind: 'hops', hops: known.nextHops }
+}
+
+function routeKey(route: Route): string {
+  return route.kind === 'mx' ? `mx ${route.domain}` : route.hops.map(formatNextHop).join(' ')
+}

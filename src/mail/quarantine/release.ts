@@ -1,0 +1,90 @@
+/** Brings released copies back into the queue, by the same door as fresh mail, exactly once. */
+import type { Clock } from '../../base/clock.ts'
+import { StoreError } from '../../base/errors.ts'
+import type { MessageId } from '../../base/ids.ts'
+import type { Claim } from '../../message/rows.ts'
+import { NO_FACTS } from '../../message/verdict.ts'
+import type { Bodies } from '../../store/bodies.ts'
+import { type Commit, freshRecipient, type Message, type Queue } from '../../store/queue.ts'
+
+export type ReleaseDeps = {
+  readonly bodies: Bodies
+  readonly queue: Queue
+  readonly clock: Clock
+  /** How long a released message may wait for its next hop, ms. */
+  readonly expireMs: () => number
+  /** Plans the delivery of what is queued now. */
+  readonly enqueued: (message: Message) => void
+}
+
+/**
+ * Puts the copies at `places` into the queue; durable when this resolves. The claim is durable
+ * already, so after a crash this is asked again: what the spool knows as queued or delivered is
+ * not queued twice.
+ * @throws StoreError when the held bytes are gone or damaged, or the spool cannot take them
+ */
+export async function release(
+  id: MessageId,
+  claimed: readonly number[],
+  claim: Claim,
+  deps: ReleaseDeps,
+): Promise<void> {
+  const queued = deps.queue.get(id)
+  const places = claimed.filter((place) => {
+    const state = queued?.recipients[place]?.state ?? deps.queue.replayedState(id, place)
+    return state === null || state === 'held'
+  })
+  if (places.length === 0) return
+  if (queued !== null && queued.pieces.length > 0) {
+    return await requeue(queued, places, claim, deps)
+  }
+  const held = await deps.bodies.read(id)
+  if (held === null) {
+    throw new StoreError(`The held message ${id} is not on this node any more.`, { remedy: 'give-up' })
+  }
+  const draft = deps.queue.draft(id)
+  const hasher = new Bun.CryptoHasher('sha256')
+  for await (const piece of held.pieces) {
+    hasher.update(piece)
+    draft.add(piece)
+  }
+  const { envelope, prepend, row } = held.mail
+  const commit: Commit = {
+    term: 1,
+    envelope,
+    prepend,
+    sizeBytes: held.sizeBytes,
+    sha256: hasher.digest('hex'),
+    pieces: draft.records.length,
+    expiresMs: deps.clock.wallMs() + deps.expireMs(),
+    facts: { ...NO_FACTS, subject: row.subject, from: row.from },
+    verdicts: [],
+    judgement: null,
+    dsn: false,
+    heldMoved: true,
+    // What this release does not concern was delivered or stays held elsewhere.
+    recipients: envelope.recipients.map((_, place) =>
+      freshRecipient(places.includes(place) ? 'queued' : held.mail.places.includes(place) ? 'held' : 'done'),
+    ),
+  }
+  deps.enqueued(await deps.queue.commit(draft, commit, null))
+}
+
+/** The message still waits for other recipients: its bytes are in the spool. */
+async function requeue(
+  message: Message,
+  places: readonly number[],
+  claim: Claim,
+  deps: ReleaseDeps,
+): Promise<void> {
+  const nowMs = deps.clock.wallMs()
+  deps.queue.mark('defer', message, places, { at: nowMs, attempts: 0, reply: `released by ${claim.by}` })
+  await deps.queue.synced()
+  for (const place of places) {
+    const recipient = message.recipients[place]
+    if (recipient === undefined) continue
+    recipient.state = 'deferred'
+    recipient.nextTryMs = nowMs
+  }
+  deps.enqueued(message)
+}

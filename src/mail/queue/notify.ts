@@ -1,0 +1,109 @@
+/** Tells a sender what became of a message, when the sender may be told: a message of our own. */
+import type { Clock } from '../../base/clock.ts'
+import type { MessageId } from '../../base/ids.ts'
+import { HEADER_BYTES_MAX, PIECE_BYTES } from '../../base/limits.ts'
+import type { Observer } from '../../base/observe.ts'
+import type { Reply } from '../../message/reply.ts'
+import { NO_FACTS } from '../../message/verdict.ts'
+import { freshRecipient, type Message, type Queue, readBody } from '../../store/queue.ts'
+
+export type Notice = {
+  readonly message: Message
+  readonly kind: 'failure' | 'delay'
+  /** Recipients by index, with the reply that is passed on. */
+  readonly failed: readonly { readonly index: number; readonly reply: Reply }[]
+}
+
+/** A notification ready to go. */
+export type BuiltNotice = {
+  /** Canonical bytes. */
+  readonly bytes: Uint8Array
+  readonly recipient: string
+  readonly smtpUtf8: boolean
+  readonly subject: string
+}
+
+export type NotifyDeps = {
+  readonly queue: Queue
+  readonly clock: Clock
+  readonly observer: Observer
+  readonly expireMs: number
+  /** Null when nobody may or wants to be told. */
+  readonly build: (notice: Notice, header: Uint8Array) => BuiltNotice | null
+  readonly enqueued: (message: Message) => void
+}
+
+/**
+ * Queues a notification; it is durable when this resolves. Its id follows from the message, the
+ * recipients and the kind: asked twice, as after a crash, there is one.
+ * @throws StoreError when the spool cannot take it
+ */
+export async function notify(notice: Notice, deps: NotifyDeps): Promise<void> {
+  const { message, kind, failed } = notice
+  if (message.commit.dsn || message.envelope.sender === '') return
+  const built = deps.build(notice, await headerOf(message))
+  if (built === null) return
+  const id = derivedId(message.id, kind, failed.map(({ index }) => index))
+  if (deps.queue.get(id) !== null || deps.queue.replayedState(id, 0) !== null) return
+  const draft = deps.queue.draft(id)
+  for (let offset = 0; offset < built.bytes.length; offset += PIECE_BYTES) {
+    draft.add(built.bytes.subarray(offset, offset + PIECE_BYTES))
+  }
+  const nowMs = deps.clock.wallMs()
+  const queued = await deps.queue.commit(
+    draft,
+    {
+      term: 1,
+      envelope: {
+        id,
+        receivedMs: nowMs,
+        clientIp: '',
+        greeting: '',
+        protocol: 'ESMTP',
+        tls: null,
+        outbound: true,
+        sender: '',
+        eightBit: false,
+        smtpUtf8: built.smtpUtf8,
+        ret: null,
+        envid: null,
+        recipients: [{ address: built.recipient, notify: 'NEVER', orcpt: null }],
+      },
+      prepend: '',
+      sizeBytes: built.bytes.length,
+      sha256: new Bun.CryptoHasher('sha256').update(built.bytes).digest('hex'),
+      pieces: draft.records.length,
+      expiresMs: nowMs + deps.expireMs,
+      facts: { ...NO_FACTS, subject: built.subject },
+      verdicts: [],
+      judgement: null,
+      dsn: true,
+      heldMoved: false,
+      recipients: [freshRecipient('queued')],
+    },
+    built.bytes,
+  )
+  deps.observer.emit('queue.bounced', { message: message.id, notification: id, kind })
+  deps.enqueued(queued)
+}
+
+/** The header block of a message, at most HEADER_BYTES_MAX. */
+async function headerOf(message: Message): Promise<Uint8Array> {
+  for await (const chunk of readBody(message.body())) {
+    const bytes = Buffer.from(chunk.buffer, chunk.byteOffset, chunk.length)
+    const end = bytes.indexOf('\r\n\r\n')
+    return bytes.subarray(0, Math.min(end < 0 ? bytes.length : end + 2, HEADER_BYTES_MAX))
+  }
+  return new Uint8Array()
+}
+
+const ALPHABET = '0123456789abcdefghjkmnpqrstvwxyz'
+
+/** A message id from a hash; the first character keeps it within 128 bits. */
+function derivedId(id: MessageId, kind: string, indexes: readonly number[]): MessageId {
+  const text = `${id} ${kind} ${indexes.join(',')}`
+  const digest = new Bun.CryptoHasher('sha256').update(text).digest()
+  let derived = ALPHABET[(digest[0] ?? 0) & 7] ?? ''
+  for (let at = 1; at < 26; at++) derived += ALPHABET[(digest[at] ?? 0) & 31]
+  return derived as MessageId
+}
