@@ -12,7 +12,14 @@ import { NO_FACTS, type Verdict, type VerdictKind } from '../src/message/verdict
 const POLICY: Policy = { hold: 8, reject: 15 }
 const ID = '01hzy7c3k0000000000000000a' as MessageId
 
-type DecideRow = { name: string; scores: number[]; silent?: string[]; policy?: Policy; kind: VerdictKind; score: number }
+type DecideRow = {
+  name: string
+  scores: number[]
+  silent?: string[]
+  policy?: Policy
+  kind: VerdictKind
+  score: number
+}
 const DECIDE: DecideRow[] = [
   { name: 'a mail without findings is delivered', scores: [], kind: 'deliver', score: 0 },
   { name: 'a mail below the hold score is delivered', scores: [7.9], kind: 'deliver', score: 7.9 },
@@ -22,12 +29,42 @@ const DECIDE: DecideRow[] = [
   { name: 'the reject score refuses', scores: [15], kind: 'reject', score: 15 },
   { name: 'scores add up', scores: [10, 5], kind: 'reject', score: 15 },
   { name: 'a negative score takes off', scores: [10, -5], kind: 'deliver', score: 5 },
-  { name: 'tenths add up to what a person sees', scores: [0.1, 0.2], policy: { hold: 0.3, reject: 9 }, kind: 'hold', score: 0.3 },
+  {
+    name: 'tenths add up to what a person sees',
+    scores: [0.1, 0.2],
+    policy: { hold: 0.3, reject: 9 },
+    kind: 'hold',
+    score: 0.3,
+  },
   { name: 'an unknown is never delivered', scores: [], silent: ['eicar'], kind: 'defer', score: 0 },
-  { name: 'an unknown is not held either: the answer may be a refusal', scores: [9], silent: ['eicar'], kind: 'defer', score: 9 },
-  { name: 'an unknown does not save what is refused anyway', scores: [15], silent: ['eicar'], kind: 'reject', score: 15 },
-  { name: 'a good score does not outweigh an unknown', scores: [-100], silent: ['gtube'], kind: 'defer', score: -100 },
-  { name: 'where reject is not above hold, reject wins', scores: [8], policy: { hold: 8, reject: 5 }, kind: 'reject', score: 8 },
+  {
+    name: 'an unknown is not held either: the answer may be a refusal',
+    scores: [9],
+    silent: ['eicar'],
+    kind: 'defer',
+    score: 9,
+  },
+  {
+    name: 'an unknown does not save what is refused anyway',
+    scores: [15],
+    silent: ['eicar'],
+    kind: 'reject',
+    score: 15,
+  },
+  {
+    name: 'a good score does not outweigh an unknown',
+    scores: [-100],
+    silent: ['gtube'],
+    kind: 'defer',
+    score: -100,
+  },
+  {
+    name: 'where reject is not above hold, reject wins',
+    scores: [8],
+    policy: { hold: 8, reject: 5 },
+    kind: 'reject',
+    score: 8,
+  },
 ]
 
 for (const row of DECIDE) {
@@ -62,13 +99,48 @@ function verdicts(kinds: readonly VerdictKind[]): Verdict[] {
 
 type RespondRow = { name: string; kinds: VerdictKind[]; line: string; fates: Fate[] }
 const RESPOND: RespondRow[] = [
-  { name: 'a clean mail is taken', kinds: ['deliver'], line: `250 2.0.0 ${ID}`, fates: ['deliver'] },
-  { name: 'the sender does not learn of a hold', kinds: ['hold'], line: `250 2.0.0 ${ID}`, fates: ['hold'] },
-  { name: 'all refused: the session refuses and nothing is kept', kinds: ['reject', 'reject'], line: '550 5.7.1 Message refused', fates: ['none', 'none'] },
-  { name: 'one recipient takes it: the refused copy is held, never bounced', kinds: ['reject', 'deliver'], line: `250 2.0.0 ${ID}`, fates: ['hold', 'deliver'] },
-  { name: 'held and refused copies are both held', kinds: ['hold', 'reject'], line: `250 2.0.0 ${ID}`, fates: ['hold', 'hold'] },
-  { name: 'one defer defers all and nothing is kept', kinds: ['deliver', 'defer', 'hold'], line: '451 4.7.1 Try again later', fates: ['none', 'none', 'none'] },
-  { name: 'refused and deferred is deferred', kinds: ['reject', 'defer'], line: '451 4.7.1 Try again later', fates: ['none', 'none'] },
+  {
+    name: 'a clean mail is taken',
+    kinds: ['deliver'],
+    line: `250 2.0.0 ${ID}`,
+    fates: ['deliver'],
+  },
+  {
+    name: 'the sender does not learn of a hold',
+    kinds: ['hold'],
+    line: `250 2.0.0 ${ID}`,
+    fates: ['hold'],
+  },
+  {
+    name: 'all refused: the session refuses and nothing is kept',
+    kinds: ['reject', 'reject'],
+    line: '550 5.7.1 Message refused',
+    fates: ['none', 'none'],
+  },
+  {
+    name: 'one recipient takes it: the refused copy is held, never bounced',
+    kinds: ['reject', 'deliver'],
+    line: `250 2.0.0 ${ID}`,
+    fates: ['hold', 'deliver'],
+  },
+  {
+    name: 'held and refused copies are both held',
+    kinds: ['hold', 'reject'],
+    line: `250 2.0.0 ${ID}`,
+    fates: ['hold', 'hold'],
+  },
+  {
+    name: 'one defer defers all and nothing is kept',
+    kinds: ['deliver', 'defer', 'hold'],
+    line: '451 4.7.1 Try again later',
+    fates: ['none', 'none', 'none'],
+  },
+  {
+    name: 'refused and deferred is deferred',
+    kinds: ['reject', 'defer'],
+    line: '451 4.7.1 Try again later',
+    fates: ['none', 'none'],
+  },
 ]
 
 for (const row of RESPOND) {
@@ -99,14 +171,20 @@ function domain(name: string, hold: number | null, reject: number | null): Domai
 const SNAPSHOT: Snapshot = {
   settings: initialSettings(),
   domains: new Map(
-    [domain('strict.example', 3, 5), domain('half.example', 6, null), domain('xn--bcher-kva.example', 4, 9)].map(
-      (each) => [each.name, each],
-    ),
+    [
+      domain('strict.example', 3, 5),
+      domain('half.example', 6, null),
+      domain('xn--bcher-kva.example', 4, 9),
+    ].map((each) => [each.name, each]),
   ),
 }
 
 const POLICIES: [string, string, Policy][] = [
-  ['a domain without thresholds has those of the settings', 'a@other.example', { hold: 8, reject: 15 }],
+  [
+    'a domain without thresholds has those of the settings',
+    'a@other.example',
+    { hold: 8, reject: 15 },
+  ],
   ['a domain has its own', 'a@strict.example', { hold: 3, reject: 5 }],
   ['a domain may have one of its own', 'a@half.example', { hold: 6, reject: 15 }],
   ['case and the trailing dot make no difference', 'A@Strict.EXAMPLE.', { hold: 3, reject: 5 }],

@@ -55,7 +55,7 @@ export function readHeader(bytes: Buffer, start: number, end: number, bytesMax: 
   const limit = Math.min(end, start + bytesMax)
   const block = bytes.subarray(start, limit)
   const { length, bodyStart } = headerEnd(block)
-  const text = block.latin1Slice(0, length)
+  const text = block.toString('latin1', 0, length)
   const fields: Field[] = []
   const blankBeforeColon: string[] = []
   let junkLines = 0
@@ -80,8 +80,9 @@ export function readHeader(bytes: Buffer, start: number, end: number, bytesMax: 
         if (!(at === 0 && /^>?From /.test(text.slice(0, 6)))) junkLines += 1
       } else {
         const written = text.slice(at, colon)
-        name = written.trim().toLowerCase()
-        if (name.length !== written.length) blankBeforeColon.push(name)
+        const bare = trimBlanks(written)
+        if (bare.length !== written.length) blankBeforeColon.push(bare.toLowerCase())
+        name = bare.toLowerCase()
         value = text.slice(colon + 1, lineEnd)
       }
     }
@@ -98,7 +99,6 @@ export function readHeader(bytes: Buffer, start: number, end: number, bytesMax: 
       junkLines,
       longestLine,
       nul: text.includes('\0'),
-      // biome-ignore lint/suspicious/noControlCharactersInRegex: the octets above 127 are meant
       eightBit: /[^\x00-\x7f]/.test(text),
       bareCr: /\r(?!\n)/.test(text),
     },
@@ -131,6 +131,14 @@ function isFieldName(text: string, from: number, to: number): boolean {
   return true
 }
 
+function trimBlanks(written: string): string {
+  let start = 0
+  let end = written.length
+  while (start < end && isBlank(written.charCodeAt(start))) start += 1
+  while (end > start && isBlank(written.charCodeAt(end - 1))) end -= 1
+  return start === 0 && end === written.length ? written : written.slice(start, end)
+}
+
 function isBlank(code: number): boolean {
   return code === 32 || code === 9 || code === 0
 }
@@ -159,7 +167,6 @@ function newDecoder(label: string): TextDecoder {
 
 /** Octets as characters to text: UTF-8 when they are that, else Latin-1. */
 export function octetsToText(octets: string): string {
-  // biome-ignore lint/suspicious/noControlCharactersInRegex: the octets above 127 are meant
   if (!/[^\x00-\x7f]/.test(octets)) return octets
   const bytes = Buffer.from(octets, 'latin1')
   try {
@@ -181,7 +188,10 @@ export function decodeText(octets: string): string {
   let charset = ''
   const flush = (): void => {
     if (pending.length === 0) return
-    text += decodeCharset(pending.length === 1 ? (pending[0] ?? Buffer.of()) : Buffer.concat(pending), charset)
+    text += decodeCharset(
+      pending.length === 1 ? (pending[0] ?? Buffer.of()) : Buffer.concat(pending),
+      charset,
+    )
     pending = []
   }
   for (const match of octets.matchAll(ENCODED_WORD)) {
@@ -189,10 +199,13 @@ export function decodeText(octets: string): string {
     // RFC 2231 section 5 adds a language after `*`.
     const label = (match[1] ?? '').split('*')[0]?.toLowerCase() ?? ''
     if (pending.length > 0 && (label !== charset || between.trim() !== '')) flush()
-    if (pending.length === 0 && (text === '' || between.trim() !== '')) text += octetsToText(between)
+    if (pending.length === 0 && (text === '' || between.trim() !== ''))
+      text += octetsToText(between)
     charset = label
     const body = match[3] ?? ''
-    pending.push((match[2] ?? '').toLowerCase() === 'b' ? Buffer.from(body, 'base64') : decodeQ(body))
+    pending.push(
+      (match[2] ?? '').toLowerCase() === 'b' ? Buffer.from(body, 'base64') : decodeQ(body),
+    )
     at = match.index + match[0].length
   }
   flush()
@@ -209,15 +222,12 @@ function decodeQ(text: string): Buffer {
 
 /** One line that is safe to store and to list: no control or direction characters, at most `charsMax`. */
 export function plainLine(text: string, charsMax: number): string {
-  return (
-    text
-      .slice(0, charsMax * 4)
-      // biome-ignore lint/suspicious/noControlCharactersInRegex: control characters are what goes
-      .replace(/[\x00-\x1f\x7f-\x9f\u2028\u2029]+/g, ' ')
-      .replace(/[\u202a-\u202e\u2066-\u2069\ufeff]/g, '')
-      .trim()
-      .slice(0, charsMax)
-  )
+  return text
+    .slice(0, charsMax * 4)
+    .replace(/[\x00-\x1f\x7f-\x9f\u2028\u2029]+/g, ' ')
+    .replace(/[\u202a-\u202e\u2066-\u2069\ufeff]/g, '')
+    .trim()
+    .slice(0, charsMax)
 }
 
 /** A value such as `text/plain; charset=x; name*0="a"`, read leniently. */
@@ -291,13 +301,19 @@ export function paramReadings({ params }: Parametered, name: string): readonly s
     const rest = /^(?:(\d{1,3}))?(\*)?$/.exec(param.name.slice(name.length + 1))
     if (rest === null) continue
     const extended = rest[2] === '*' || rest[1] === undefined
-    pieces.push({ order: Number(rest[1] ?? 0), ...(extended ? unpercent(param.value) : { octets: param.value, charset: null }) })
+    pieces.push({
+      order: Number(rest[1] ?? 0),
+      ...(extended ? unpercent(param.value) : { octets: param.value, charset: null }),
+    })
   }
   if (pieces.length > 0) {
     pieces.sort((a, b) => a.order - b.order)
     const charset = pieces.find((piece) => piece.charset !== null)?.charset ?? null
     const octets = pieces.map((piece) => piece.octets).join('')
-    const text = charset === null ? octetsToText(octets) : decodeCharset(Buffer.from(octets, 'latin1'), charset)
+    const text =
+      charset === null
+        ? octetsToText(octets)
+        : decodeCharset(Buffer.from(octets, 'latin1'), charset)
     readings.add(text)
     if (text.includes('=?')) readings.add(decodeText(octets))
   }

@@ -3,13 +3,7 @@
  * readers differ (two boundaries, two encodings) it follows every reading and notes a flaw.
  * Only inspector processes use it: the main process never parses MIME.
  */
-import {
-  fieldValues,
-  type Header,
-  paramReadings,
-  parseParametered,
-  readHeader,
-} from './header.ts'
+import { fieldValues, type Header, paramReadings, parseParametered, readHeader } from './header.ts'
 import { decodeBase64, decodeQuotedPrintable } from './transfer.ts'
 
 export type MimeBounds = {
@@ -158,7 +152,8 @@ class Walk {
 
   #read({ source, start, end, depth, digest }: Place): void {
     const header = readHeader(source, start, end, this.#bounds.headerBytesMax)
-    if (header.cut) this.#flaw('limit', `A header is larger than ${this.#bounds.headerBytesMax} bytes.`)
+    if (header.cut)
+      this.#flaw('limit', `A header is larger than ${this.#bounds.headerBytesMax} bytes.`)
     if (header.flaws.blankBeforeColon.some((name) => name.startsWith('content-'))) {
       this.#flaw('ambiguous', 'A Content field has blanks before its colon.')
     }
@@ -173,7 +168,9 @@ class Walk {
     const nested = isMessage(type) || types.some(({ value }) => isMessage(value))
     const encodings = this.#encodings(header)
     const dispositions = fieldValues(header, 'content-disposition').map(parseParametered)
-    const charset = types.map((each) => paramReadings(each, 'charset')[0]).find((each) => each !== undefined)
+    const charset = types
+      .map((each) => paramReadings(each, 'charset')[0])
+      .find((each) => each !== undefined)
     const part: Part = {
       header,
       type,
@@ -240,7 +237,14 @@ class Walk {
     // Some readers guess the boundary by the first line that looks like one.
     const guess = guessBoundary(part.source.subarray(part.start, part.end))
     if (guess !== null) this.#cut(part, guess, digest)
-    else this.#todo.push({ source: part.source, start: part.start, end: part.end, depth: part.depth + 1, digest })
+    else
+      this.#todo.push({
+        source: part.source,
+        start: part.start,
+        end: part.end,
+        depth: part.depth + 1,
+        digest,
+      })
   }
 
   /** Puts the parts between the lines of `boundary` on the list; returns their number. */
@@ -330,7 +334,8 @@ function fileNames(
   if (types.every(({ params }) => params.length === 0) && dispositions.length === 0) return []
   const names = new Set<string>()
   for (const disposition of dispositions) {
-    for (const name of paramReadings(disposition, 'filename')) names.add(name.slice(-NAME_CHARS_MAX))
+    for (const name of paramReadings(disposition, 'filename'))
+      names.add(name.slice(-NAME_CHARS_MAX))
     for (const name of paramReadings(disposition, 'name')) names.add(name.slice(-NAME_CHARS_MAX))
   }
   for (const type of types) {
@@ -343,6 +348,8 @@ function fileNames(
 
 /** What stands after `--` on the first line that begins with it, within the first 64 KB. */
 function guessBoundary(body: Buffer): string | null {
-  const match = /^--([^\r\n]{1,200}?)(?:--)?[ \t]*$/m.exec(body.latin1Slice(0, Math.min(body.length, 65_536)).replace(/\r/g, ''))
+  const match = /^--([^\r\n]{1,200}?)(?:--)?[ \t]*$/m.exec(
+    body.toString('latin1', 0, Math.min(body.length, 65_536)).replace(/\r/g, ''),
+  )
   return match?.[1] ?? null
 }

@@ -24,7 +24,6 @@ export function policyFor(snapshot: Snapshot, recipientAddress: string): Policy 
 /** Lower case, A-label form, without the trailing dot: as snapshots name domains. */
 function domainOf(address: string): string {
   const written = address.slice(address.lastIndexOf('@') + 1).toLowerCase()
-  // biome-ignore lint/suspicious/noControlCharactersInRegex: ASCII is meant
   const ascii = /^[\x00-\x7f]*$/.test(written) ? written : domainToASCII(written)
   return ascii.endsWith('.') ? ascii.slice(0, -1) : ascii
 }

@@ -11,11 +11,17 @@ type Danger = readonly [attached: number, archived: number]
 const words = (text: string): readonly string[] => text.split(' ')
 
 /** One click runs them: held. */
-const PROGRAMS = words('ade adp app application appref-ms appx bas chm cmd com cpl diagcab exe gadget grp hlp hta ins isp jnlp jse lnk mad maf mam maq mar mas mat mau mav maw mda mdb mde mdt mdw mdz msc msh msh1 msh2 msi msix msp mst ops osd pcd pif prf scf scr sct settingcontent-ms shb shs theme vb vbe vbp vbs vhd vhdx vsw wsc wsf wsh xbap xll xnk')
+const PROGRAMS = words(
+  'ade adp app application appref-ms appx bas chm cmd com cpl diagcab exe gadget grp hlp hta ins isp jnlp jse lnk mad maf mam maq mar mas mat mau mav maw mda mdb mde mdt mdw mdz msc msh msh1 msh2 msi msix msp mst ops osd pcd pif prf scf scr sct settingcontent-ms shb shs theme vb vbe vbp vbs vhd vhdx vsw wsc wsf wsh xbap xll xnk',
+)
 /** The same, but people send them in archives of source code. */
-const SCRIPTS = words('bat csh fxp jar js ksh prg ps1 ps1xml ps2 psc1 psd1 psm1 py pyc pyo pyw reg sh')
+const SCRIPTS = words(
+  'bat csh fxp jar js ksh prg ps1 ps1xml ps2 psc1 psd1 psm1 py pyc pyo pyw reg sh',
+)
 /** Carriers and parts of programs. */
-const CARRIERS = words('ace asp aspx cer cnt crt der dll dmg fon img inf iso its job lib mag mcf msu one onepkg pl pst sys tmp udl url vmdk vxd webpnp website wim xps')
+const CARRIERS = words(
+  'ace asp aspx cer cnt crt der dll dmg fon img inf iso its job lib mag mcf msu one onepkg pl pst sys tmp udl url vmdk vxd webpnp website wim xps',
+)
 const DOUBTFUL = words('arj cab iqy mht mhtml rdp slk sfx zpaq')
 
 const DANGERS: ReadonlyMap<string, Danger> = new Map<string, Danger>([
@@ -29,7 +35,9 @@ const DANGERS: ReadonlyMap<string, Danger> = new Map<string, Danger>([
 
 /** What a harmless name ends with: another extension behind it hides. */
 const HARMLESS = new Set(
-  words('avi bmp csv doc docx eml gif htm html jpeg jpg mov mp3 mp4 odp ods odt pdf png ppt pptx rar rtf tif tiff txt wav xls xlsx zip'),
+  words(
+    'avi bmp csv doc docx eml gif htm html jpeg jpg mov mp3 mp4 odp ods odt pdf png ppt pptx rar rtf tif tiff txt wav xls xlsx zip',
+  ),
 )
 
 /** Content that runs, by its first bytes. */
@@ -37,7 +45,11 @@ const MAGIC: readonly (readonly [what: string, matches: (head: Buffer) => boolea
   ['a Windows program', (head) => begins(head, 'MZ') && head.subarray(0, 64).includes(0)],
   ['a Linux program', (head) => begins(head, '\x7fELF')],
   ['a Windows shortcut', (head) => begins(head, 'L\0\0\0\x01\x14\x02\0')],
-  ['a macOS program', (head) => /^(?:\xfe\xed\xfa[\xce\xcf]|[\xce\xcf]\xfa\xed\xfe)/.test(head.latin1Slice(0, 4))],
+  [
+    'a macOS program',
+    (head) =>
+      /^(?:\xfe\xed\xfa[\xce\xcf]|[\xce\xcf]\xfa\xed\xfe)/.test(head.toString('latin1', 0, 4)),
+  ],
   ['a Java class or macOS program', (head) => begins(head, '\xca\xfe\xba\xbe')],
   ['an Android program', (head) => begins(head, 'dex\n03')],
   ['compiled help', (head) => begins(head, 'ITSF')],
@@ -76,14 +88,22 @@ class Found {
   }
 
   list(): readonly Finding[] {
-    return [...this.#byRule].map(([rule, { score, facts }]) => ({ rule, score, evidence: facts.join(' ') }))
+    return [...this.#byRule].map(([rule, { score, facts }]) => ({
+      rule,
+      score,
+      evidence: facts.join(' '),
+    }))
   }
 }
 
 function lookAt(file: FileFacts, found: Found): ((piece: Buffer) => boolean) | null {
   const score = lookAtNames(file.names, file.depth, file.path, found)
   // Text in the mail itself has no type to hide; all else shows its first bytes.
-  if (score >= RUNS || (file.depth === 0 && file.names.length === 0 && file.type?.startsWith('text/'))) return null
+  if (
+    score >= RUNS ||
+    (file.depth === 0 && file.names.length === 0 && file.type?.startsWith('text/'))
+  )
+    return null
   return (piece) => {
     const what = MAGIC.find(([, matches]) => matches(piece))?.[0]
     if (what !== undefined) found.add('BAD_ATTACHMENT_TYPE', RUNS, `${file.path} is ${what}.`)
@@ -96,15 +116,27 @@ function lookAtNames(names: readonly string[], depth: number, path: string, foun
   let worst = 0
   for (const written of names) {
     if (/[\u202d\u202e]/.test(written)) {
-      found.add('ATTACHMENT_NAME_DECEIVES', DECEIVES, `${plainLine(path, 200)} turns the direction of its name.`)
+      found.add(
+        'ATTACHMENT_NAME_DECEIVES',
+        DECEIVES,
+        `${plainLine(path, 200)} turns the direction of its name.`,
+      )
     }
     const name = cleanName(written)
     const { extension, before } = split(name)
     const score = scoreOf(extension, depth)
     worst = Math.max(worst, score)
-    found.add('BAD_ATTACHMENT_NAME', score, `${plainLine(path, 200)} ends with .${plainLine(extension, 20)}.`)
+    found.add(
+      'BAD_ATTACHMENT_NAME',
+      score,
+      `${plainLine(path, 200)} ends with .${plainLine(extension, 20)}.`,
+    )
     if (score >= 3 && HARMLESS.has(split(before.trimEnd()).extension)) {
-      found.add('ATTACHMENT_DOUBLE_EXTENSION', HIDES, `${plainLine(path, 200)} hides its extension behind another.`)
+      found.add(
+        'ATTACHMENT_DOUBLE_EXTENSION',
+        HIDES,
+        `${plainLine(path, 200)} hides its extension behind another.`,
+      )
     }
   }
   return worst
@@ -120,7 +152,6 @@ function scoreOf(extension: string, depth: number): number {
 function cleanName(written: string): string {
   const shown = written
     .normalize('NFKC')
-    // biome-ignore lint/suspicious/noControlCharactersInRegex: control characters are what goes
     .replace(/[\x00-\x1f\x7f\u00ad\u200b-\u200f\u202a-\u202e\u2060-\u2069\ufeff]/g, '')
   const base = shown.slice(Math.max(shown.lastIndexOf('/'), shown.lastIndexOf('\\')) + 1)
   const stream = base.indexOf(':')
@@ -135,17 +166,21 @@ function trimDots(name: string): string {
 
 function split(name: string): { extension: string; before: string } {
   const dot = name.lastIndexOf('.')
-  return dot === -1 ? { extension: '', before: name } : { extension: name.slice(dot + 1).trim(), before: name.slice(0, dot) }
+  return dot === -1
+    ? { extension: '', before: name }
+    : { extension: name.slice(dot + 1).trim(), before: name.slice(0, dot) }
 }
 
 /** Types that bring their content from elsewhere: nobody can look at it here. */
 function lookAtTypes({ parts }: Mail, found: Found): void {
   for (const { type } of parts) {
-    if (type === 'message/partial') found.add('MESSAGE_PARTIAL', 8, 'The message is one piece of a larger one.')
-    if (type === 'message/external-body') found.add('MESSAGE_EXTERNAL', 4, 'A part is fetched from elsewhere when it is read.')
+    if (type === 'message/partial')
+      found.add('MESSAGE_PARTIAL', 8, 'The message is one piece of a larger one.')
+    if (type === 'message/external-body')
+      found.add('MESSAGE_EXTERNAL', 4, 'A part is fetched from elsewhere when it is read.')
   }
 }
 
 function begins(head: Buffer, magic: string): boolean {
-  return head.latin1Slice(0, magic.length) === magic
+  return head.toString('latin1', 0, magic.length) === magic
 }

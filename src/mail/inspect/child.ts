@@ -1,5 +1,12 @@
 /** One inspector process seen from the pool: its pipe, its reports, its end. */
-import { FrameReader, type Order, encodeFrame, readReport, REPORT_BYTES_MAX, type Report } from './frames.ts'
+import {
+  encodeFrame,
+  FrameReader,
+  type Order,
+  REPORT_BYTES_MAX,
+  type Report,
+  readReport,
+} from './frames.ts'
 
 export type ChildListener = {
   /** Checked reports in their order. */

@@ -4,7 +4,7 @@
  * down. Nothing here needs a privilege.
  */
 import { dlopen, ptr } from 'bun:ffi'
-import { readdirSync, readFileSync, realpathSync } from 'node:fs'
+import { readFileSync, realpathSync } from 'node:fs'
 import { resolve } from 'node:path'
 import { type Machine, seccompFilter } from './seccomp.ts'
 
@@ -142,14 +142,19 @@ function readOnly(path: string): Rule {
 /** From sources (not the compiled binary) modules are read when they are first needed. */
 function sources(): readonly Rule[] {
   if (import.meta.dir.startsWith('/$bunfs/')) return []
-  return [{ path: realpathSync(resolve(import.meta.dir, '../../..')), rights: READ_FILE | READ_DIR }]
+  return [
+    { path: realpathSync(resolve(import.meta.dir, '../../..')), rights: READ_FILE | READ_DIR },
+  ]
 }
 
 /** What a start of this very program reads: itself, its libraries, its own entry under /proc. */
 function programFiles(): readonly Rule[] {
   const mapped = readFileSync('/proc/self/maps', 'latin1').match(/(?<= )\/[^\n]+(?=\n)/g) ?? []
   return [
-    ...[...new Set(mapped), '/proc/self/exe'].map((path) => ({ path, rights: READ_FILE | EXECUTE })),
+    ...[...new Set(mapped), '/proc/self/exe'].map((path) => ({
+      path,
+      rights: READ_FILE | EXECUTE,
+    })),
     { path: '/etc/ld.so.cache', rights: READ_FILE },
     { path: '/proc/self', rights: READ_FILE | READ_DIR },
     ...sources(),

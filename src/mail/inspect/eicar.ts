@@ -24,7 +24,10 @@ export const eicar: Inspector = {
     if (found === null && mail.raw.includes(EICAR)) found = 'The message itself'
     if (found === null) return findings
     // A virus is held whatever else is said; not refused, so that a person sees it.
-    return [{ rule: 'EICAR', score: 12, evidence: `${found} holds the test virus EICAR.` }, ...findings]
+    return [
+      { rule: 'EICAR', score: 12, evidence: `${found} holds the test virus EICAR.` },
+      ...findings,
+    ]
   },
 }
 
@@ -33,7 +36,11 @@ function searcher(): (piece: Buffer) => boolean {
   let before: Buffer = Buffer.of()
   return (piece) => {
     if (piece.includes(EICAR)) return true
-    if (before.length > 0 && Buffer.concat([before, piece.subarray(0, EICAR.length)]).includes(EICAR)) return true
+    if (
+      before.length > 0 &&
+      Buffer.concat([before, piece.subarray(0, EICAR.length)]).includes(EICAR)
+    )
+      return true
     const tail = piece.length >= EICAR.length ? piece : Buffer.concat([before, piece])
     before = Buffer.from(tail.subarray(-EICAR.length))
     return false
@@ -43,8 +50,11 @@ function searcher(): (piece: Buffer) => boolean {
 /** What could not be looked into is said: unseen is not clean. */
 function archiveFindings({ limits, encrypted, broken }: ArchiveFacts): readonly Finding[] {
   const findings: Finding[] = []
-  if (limits.length > 0) findings.push({ rule: 'ARCHIVE_LIMIT', score: 8, evidence: limits.join(' ') })
-  if (encrypted.length > 0) findings.push({ rule: 'ARCHIVE_ENCRYPTED', score: 4, evidence: encrypted.join(' ') })
-  if (broken.length > 0) findings.push({ rule: 'ARCHIVE_BROKEN', score: 4, evidence: broken.join(' ') })
+  if (limits.length > 0)
+    findings.push({ rule: 'ARCHIVE_LIMIT', score: 8, evidence: limits.join(' ') })
+  if (encrypted.length > 0)
+    findings.push({ rule: 'ARCHIVE_ENCRYPTED', score: 4, evidence: encrypted.join(' ') })
+  if (broken.length > 0)
+    findings.push({ rule: 'ARCHIVE_BROKEN', score: 4, evidence: broken.join(' ') })
   return findings
 }

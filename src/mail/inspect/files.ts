@@ -46,7 +46,11 @@ export type ArchiveFacts = {
 }
 
 /** Shows every file of the message to `look`. Throws only what `look` throws. */
-export function visitFiles(mail: Mail, look: FileLook, bounds: FileBounds = FILE_BOUNDS): ArchiveFacts {
+export function visitFiles(
+  mail: Mail,
+  look: FileLook,
+  bounds: FileBounds = FILE_BOUNDS,
+): ArchiveFacts {
   const visit = new Visit(look, bounds)
   for (const part of mail.leaves) {
     const path = pathOf(part.names, part.type)
@@ -115,8 +119,10 @@ class Visit implements ArchiveFacts {
         return nested.take(piece) || wanted
       })
       this.#bytes += Math.min(size, left)
-      if (size > left) note(this.limits, `The archives hold more than ${this.#bounds.bytesMax} bytes.`)
-      else if (nested.tooLarge) note(this.limits, `${path} is an archive too large to open inside another.`)
+      if (size > left)
+        note(this.limits, `The archives hold more than ${this.#bounds.bytesMax} bytes.`)
+      else if (nested.tooLarge)
+        note(this.limits, `${path} is an archive too large to open inside another.`)
       else if (nested.pieces.length > 0) this.#archive(file, Buffer.concat(nested.pieces))
     } catch (error) {
       if (!(error instanceof ZipError)) throw error

@@ -3,8 +3,8 @@
  * The parent believes nothing that a child says: answers are checked, bounded and clamped.
  */
 import type { Extent } from '../../message/body.ts'
-import type { Finding, MessageFacts } from '../../message/verdict.ts'
 import { plainLine } from '../../message/header.ts'
+import type { Finding, MessageFacts } from '../../message/verdict.ts'
 import type { Preview } from './contract.ts'
 import type { Answer, SessionFacts } from './inspectors.ts'
 
@@ -104,7 +104,8 @@ export class FrameReader {
     if (have < PREFIX_BYTES) return null
     const rest = this.#buffer.readUInt32LE(this.#start)
     const headBytes = this.#buffer.readUInt32LE(this.#start + 4)
-    if (rest > this.#bytesMax || headBytes + 4 > rest) throw new Error('a frame has a length that cannot be')
+    if (rest > this.#bytesMax || headBytes + 4 > rest)
+      throw new Error('a frame has a length that cannot be')
     if (have < 4 + rest) return null
     const headAt = this.#start + PREFIX_BYTES
     const head: unknown = JSON.parse(this.#buffer.toString('utf8', headAt, headAt + headBytes))
@@ -138,13 +139,20 @@ export function readReport(head: unknown): Report | null {
     case 'hello':
       return { kind: 'hello', missing: textsOf(head['missing']) }
     case 'failed':
-      return typeof job === 'number' ? { kind: 'failed', job, cause: textOf(head['cause'], 200) } : null
+      return typeof job === 'number'
+        ? { kind: 'failed', job, cause: textOf(head['cause'], 200) }
+        : null
     case 'answers': {
       const answers = head['answers']
       if (typeof job !== 'number' || !Array.isArray(answers)) return null
       const read = answers.map(readAnswer)
       if (read.some((answer) => answer === null)) return null
-      return { kind: 'answers', job, answers: read.filter((answer) => answer !== null), facts: readFacts(head['facts']) }
+      return {
+        kind: 'answers',
+        job,
+        answers: read.filter((answer) => answer !== null),
+        facts: readFacts(head['facts']),
+      }
     }
     case 'preview': {
       const preview = readPreview(head['preview'])
@@ -171,7 +179,11 @@ function readFinding(value: unknown): Finding | null {
   const { rule, score } = value as { rule?: unknown; score?: unknown }
   if (typeof rule !== 'string' || !/^[A-Z][A-Z0-9_]{1,63}$/.test(rule)) return null
   if (typeof score !== 'number' || !Number.isFinite(score)) return null
-  return { rule, score: Math.min(100, Math.max(-100, score)), evidence: textOf(value['evidence'], EVIDENCE_CHARS_MAX) }
+  return {
+    rule,
+    score: Math.min(100, Math.max(-100, score)),
+    evidence: textOf(value['evidence'], EVIDENCE_CHARS_MAX),
+  }
 }
 
 function readFacts(value: unknown): MessageFacts | null {

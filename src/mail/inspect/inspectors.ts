@@ -75,7 +75,9 @@ const FACT_CHARS_MAX = 500
 function factsOf({ header }: Mail): MessageFacts {
   const fact = (name: string): string | null => {
     const value = fieldValue(header, name)
-    return value === null ? null : plainLine(decodeText(value.slice(0, FACT_CHARS_MAX * 8)), FACT_CHARS_MAX)
+    return value === null
+      ? null
+      : plainLine(decodeText(value.slice(0, FACT_CHARS_MAX * 8)), FACT_CHARS_MAX)
   }
   return { subject: fact('subject'), from: fact('from'), messageId: fact('message-id') }
 }

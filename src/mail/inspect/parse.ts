@@ -2,13 +2,14 @@
 import type { Mail, MimeFlaw } from '../../message/mime.ts'
 import type { Finding } from '../../message/verdict.ts'
 
-const RULES: Readonly<Record<MimeFlaw['kind'], { readonly rule: string; readonly score: number }>> = {
-  /** Held: what lies beyond a bound was not looked at, and unseen is not clean. */
-  limit: { rule: 'MIME_LIMIT', score: 8 },
-  /** Held: another reader may find what we did not. */
-  ambiguous: { rule: 'MIME_AMBIGUOUS', score: 8 },
-  broken: { rule: 'MIME_BROKEN', score: 4 },
-}
+const RULES: Readonly<Record<MimeFlaw['kind'], { readonly rule: string; readonly score: number }>> =
+  {
+    /** Held: what lies beyond a bound was not looked at, and unseen is not clean. */
+    limit: { rule: 'MIME_LIMIT', score: 8 },
+    /** Held: another reader may find what we did not. */
+    ambiguous: { rule: 'MIME_AMBIGUOUS', score: 8 },
+    broken: { rule: 'MIME_BROKEN', score: 4 },
+  }
 
 /** One finding a kind, the first facts as evidence. */
 export function parseFindings(mail: Mail): readonly Finding[] {

@@ -92,7 +92,10 @@ class Pool implements Inspectors {
   #closed = false
 
   constructor(options: InspectorOptions, { clock, observer }: InspectorDeps) {
-    assert(options.processes >= 1 && options.processes <= 64, 'between 1 and 64 inspector processes')
+    assert(
+      options.processes >= 1 && options.processes <= 64,
+      'between 1 and 64 inspector processes',
+    )
     assert(options.spoolDir.startsWith('/'), 'the spool directory is an absolute path')
     this.#options = options
     this.#clock = clock
@@ -111,7 +114,8 @@ class Pool implements Inspectors {
   }
 
   inspect(what: InspectionJob): Promise<Inspection> {
-    if (what.inspectors.length === 0) return Promise.resolve({ findings: [], unknowns: [], facts: NO_FACTS })
+    if (what.inspectors.length === 0)
+      return Promise.resolve({ findings: [], unknowns: [], facts: NO_FACTS })
     return new Promise((finish) => {
       const job: Job = {
         id: this.#nextId,
@@ -151,11 +155,13 @@ class Pool implements Inspectors {
     let child: Child | null = null
     try {
       return await new Promise<Preview>((resolve, reject) => {
-        const fail = (cause: string): void => reject(new GatewayError(`No preview: ${cause}.`, { remedy: 'retry' }))
+        const fail = (cause: string): void =>
+          reject(new GatewayError(`No preview: ${cause}.`, { remedy: 'retry' }))
         const timer = this.#clock.after(PREVIEW_MS_MAX, () => fail('it took too long'))
         child = this.#open({
           report: (report) => {
-            if (report.kind === 'hello') child?.send({ kind: 'preview', job: 1, extents: extentsOf(body) }, inlineOf(body))
+            if (report.kind === 'hello')
+              child?.send({ kind: 'preview', job: 1, extents: extentsOf(body) }, inlineOf(body))
             else if (report.kind === 'preview') {
               timer.cancel()
               resolve(report.preview)
@@ -186,7 +192,8 @@ class Pool implements Inspectors {
     const children = this.#places.flatMap((place) => place.child ?? [])
     for (const place of this.#places) {
       place.hello?.cancel()
-      for (const entry of place.pipe) if (entry.job !== null) this.#giveUp(entry.job, 'the inspectors are closed')
+      for (const entry of place.pipe)
+        if (entry.job !== null) this.#giveUp(entry.job, 'the inspectors are closed')
       place.pipe.length = 0
       place.ready = false
       place.child = null
@@ -229,7 +236,10 @@ class Pool implements Inspectors {
   /** Later and later, so that a broken binary does not keep a core busy. */
   #spawnLater(place: Place): void {
     place.failures += 1
-    const delayMs = Math.min(BACKOFF_MS_MAX, BACKOFF_MS_FIRST * 2 ** Math.min(20, place.failures - 1))
+    const delayMs = Math.min(
+      BACKOFF_MS_MAX,
+      BACKOFF_MS_FIRST * 2 ** Math.min(20, place.failures - 1),
+    )
     const timer = this.#clock.after(delayMs, () => {
       this.#retries.delete(timer)
       this.#spawn(place)

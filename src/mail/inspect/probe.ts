@@ -13,7 +13,12 @@ import { confine } from './confine.ts'
 export type ProbeResult = Readonly<Record<string, string>>
 
 /** Calls that change nothing when they pass: their paths and numbers lead nowhere. */
-type RawCall = { readonly name: string; readonly x64: number | null; readonly arm64: number; readonly args: readonly (number | Buffer)[] }
+type RawCall = {
+  readonly name: string
+  readonly x64: number | null
+  readonly arm64: number
+  readonly args: readonly (number | Buffer)[]
+}
 
 const NOWHERE = Buffer.from('/nowhere/at/all\0')
 const AT_FDCWD = -100
@@ -64,7 +69,9 @@ export async function runProbe(args: readonly string[]): Promise<number> {
   const path = option(args, 'write') ?? `${directory}/probe`
   // Called before the walls stand: afterwards the library could not be opened any more.
   const raw = rawCalls()
-  const missing = args.includes('--unconfined') ? ['everything'] : confine({ readable: [directory] }, args).missing
+  const missing = args.includes('--unconfined')
+    ? ['everything']
+    : confine({ readable: [directory] }, args).missing
   const tried: Record<string, string> = {
     readAllowed: attempt(() => readdirFirst(directory)),
     connect: await connectTo(port),
@@ -119,7 +126,16 @@ function connectTo(port: number): Promise<string> {
 
 /** Errors by number that the calls above can give. */
 const ERRORS: Readonly<Record<number, string>> = {
-  1: 'EPERM', 2: 'ENOENT', 3: 'ESRCH', 9: 'EBADF', 13: 'EACCES', 14: 'EFAULT', 22: 'EINVAL', 38: 'ENOSYS', 95: 'EOPNOTSUPP', 97: 'EAFNOSUPPORT',
+  1: 'EPERM',
+  2: 'ENOENT',
+  3: 'ESRCH',
+  9: 'EBADF',
+  13: 'EACCES',
+  14: 'EFAULT',
+  22: 'EINVAL',
+  38: 'ENOSYS',
+  95: 'EOPNOTSUPP',
+  97: 'EAFNOSUPPORT',
 }
 
 function rawCalls(): (number: number, args: readonly (number | Buffer)[]) => string {

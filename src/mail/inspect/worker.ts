@@ -22,7 +22,9 @@ const BODY_BYTES_MAX = 1_100_000_000
  * directory in which bodies lie. Returns the exit code when standard input ends. With `--probe`
  * it tells what its confinement refuses (probe.ts).
  */
-export async function runInspector(args: readonly string[] = process.argv.slice(3)): Promise<number> {
+export async function runInspector(
+  args: readonly string[] = process.argv.slice(3),
+): Promise<number> {
   if (args.includes('--probe')) return runProbe(args)
   const readable = args.filter((_, index) => args[index - 1] === '--read')
   const reader = new FrameReader(ORDER_BYTES_MAX)
@@ -69,7 +71,8 @@ function inspectOne(order: Extract<Order, { kind: 'inspect' }>, raw: Buffer): vo
     answers.push(answer)
     // What speaks against the mail, and what took long, must survive an overrun of the next one.
     const nowMs = clock.monoMs()
-    if (!('findings' in answer && answer.findings.length > 0) && nowMs - toldMs < TELL_MS_MAX) return
+    if (!('findings' in answer && answer.findings.length > 0) && nowMs - toldMs < TELL_MS_MAX)
+      return
     report({ kind: 'answers', job: order.job, answers, facts: null })
     answers = []
     toldMs = nowMs

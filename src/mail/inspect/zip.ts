@@ -53,7 +53,8 @@ const DEFLATED = 8
 
 /** Whether some reader would open it as a zip archive. `names`: the file's. */
 export function looksLikeZip(head: Buffer, names: readonly string[]): boolean {
-  if (head[0] === 0x50 && head[1] === 0x4b && (head[2] === 3 || head[2] === 5 || head[2] === 7)) return true
+  if (head[0] === 0x50 && head[1] === 0x4b && (head[2] === 3 || head[2] === 5 || head[2] === 7))
+    return true
   return names.some((name) => /\.zip[\s.]*$/i.test(name))
 }
 
@@ -77,7 +78,11 @@ export function readZip(bytes: Buffer, entriesMax: number): Zip {
       locals.add(local)
       if (entry === null) broken.push('An entry of the directory leads nowhere.')
       else entries.push(entry)
-      at += DIRECTORY_BYTES + bytes.readUInt16LE(at + 28) + bytes.readUInt16LE(at + 30) + bytes.readUInt16LE(at + 32)
+      at +=
+        DIRECTORY_BYTES +
+        bytes.readUInt16LE(at + 28) +
+        bytes.readUInt16LE(at + 30) +
+        bytes.readUInt16LE(at + 32)
     }
     if (!more && directory.count !== locals.size && directory.count !== entries.length) {
       broken.push('The directory of the archive has another number of entries than it says.')
@@ -89,7 +94,8 @@ export function readZip(bytes: Buffer, entriesMax: number): Zip {
     if (found === null) more = true
     else {
       entries.push(found)
-      if (directory !== null) broken.push('The archive holds an entry that its directory does not name.')
+      if (directory !== null)
+        broken.push('The archive holds an entry that its directory does not name.')
     }
   }
   return { entries, overlap, more, broken: [...new Set(broken)] }
@@ -100,7 +106,12 @@ export function readZip(bytes: Buffer, entriesMax: number): Zip {
  * `bytesMax` bytes go in or come out; returns what it took of them, one more when there is more.
  * @throws ZipError when it is damaged or packed by an unknown method
  */
-export function unpack(bytes: Buffer, entry: ZipEntry, bytesMax: number, take: (piece: Buffer) => boolean): number {
+export function unpack(
+  bytes: Buffer,
+  entry: ZipEntry,
+  bytesMax: number,
+  take: (piece: Buffer) => boolean,
+): number {
   if (entry.method !== STORED && entry.method !== DEFLATED) {
     throw new ZipError(`An entry is packed by the method ${entry.method}, which is not read.`)
   }
@@ -117,10 +128,12 @@ export function unpack(bytes: Buffer, entry: ZipEntry, bytesMax: number, take: (
     else going = take(Buffer.from(piece.buffer, piece.byteOffset, piece.byteLength))
   }
   if (entry.method === STORED) {
-    for (let at = 0; at < packed.length && going; at += PIECE_BYTES) give(packed.subarray(at, at + PIECE_BYTES))
+    for (let at = 0; at < packed.length && going; at += PIECE_BYTES)
+      give(packed.subarray(at, at + PIECE_BYTES))
   } else inflate(packed, entry.open, give, () => going)
   if (size > bytesMax || (going && packed.length > bytesMax)) return bytesMax + 1
-  if (going && entry.crc !== null && entry.crc !== crc) throw new ZipError('An entry fails its checksum.')
+  if (going && entry.crc !== null && entry.crc !== crc)
+    throw new ZipError('An entry fails its checksum.')
   return going ? Math.max(size, packed.length) : size
 }
 
@@ -205,7 +218,13 @@ function packedSize(bytes: Buffer, at: number, extraAt: number): number {
   return size
 }
 
-type Local = { readonly name: string; readonly flags: number; readonly method: number; readonly size: number; readonly start: number }
+type Local = {
+  readonly name: string
+  readonly flags: number
+  readonly method: number
+  readonly size: number
+  readonly start: number
+}
 
 function readLocal(bytes: Buffer, at: number): Local | null {
   if (at + LOCAL_BYTES > bytes.length || bytes.readUInt32LE(at) !== LOCAL_WORD) return null
@@ -243,15 +262,28 @@ function* hiddenEntries(
     else if (!known.has(at)) {
       const local = readLocal(bytes, at)
       // A signature by chance inside other data names a method that nobody uses.
-      if (local !== null && (local.method === STORED || local.method === DEFLATED || (local.flags & ENCRYPTED) !== 0)) {
+      if (
+        local !== null &&
+        (local.method === STORED || local.method === DEFLATED || (local.flags & ENCRYPTED) !== 0)
+      ) {
         left -= 1
         if (left < 0) {
           yield null
           return
         }
         const open = (local.flags & DEFERRED) !== 0 || local.size === 0xffff_ffff
-        const end = open ? (range?.start ?? bytes.length) : Math.min(bytes.length, local.start + local.size)
-        yield { names: [local.name], encrypted: (local.flags & ENCRYPTED) !== 0, method: local.method, start: local.start, end, crc: null, open }
+        const end = open
+          ? (range?.start ?? bytes.length)
+          : Math.min(bytes.length, local.start + local.size)
+        yield {
+          names: [local.name],
+          encrypted: (local.flags & ENCRYPTED) !== 0,
+          method: local.method,
+          start: local.start,
+          end,
+          crc: null,
+          open,
+        }
         from = open ? at + 4 : Math.max(from, end)
       }
     }
