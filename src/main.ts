@@ -1,2 +1,108 @@
-/** The process: argv, one command, one exit code. */
-process.exitCode = 2
+/** The process: argv, one command, one exit code; signals and what nobody caught. */
+import { writeSync } from 'node:fs'
+import { SystemClock } from './base/clock.ts'
+import { messageOf } from './base/errors.ts'
+import { Observer } from './base/observe.ts'
+import { SystemRandom } from './base/random.ts'
+import { runCommandLine } from './cli/run.ts'
+import type { World } from './cli/world.ts'
+
+/** Standard input of a command: a password, a token. */
+const INPUT_BYTES_MAX = 1_048_576
+/** Signals this close together are one wish: a terminal and a parent may both send it. */
+const ONE_WISH_MS = 500
+
+const argv = process.argv.slice(2)
+const clock = new SystemClock()
+
+/** This program again: the compiled binary, or Bun with the file that it runs. */
+const command = Bun.main.startsWith('/$bunfs/') ? [process.execPath] : [process.execPath, Bun.main]
+
+try {
+  process.exitCode = argv[0] === 'inspector' ? await inspect() : await runCommandLine(argv, world())
+} catch (error) {
+  fall(error)
+}
+
+/** Nothing else is loaded or listened to: an inspector closes its doors before its first mail. */
+async function inspect(): Promise<number> {
+  const { runInspector } = await import('./mail/inspect/worker.ts')
+  return await runInspector(argv.slice(1))
+}
+
+function world(): World {
+  process.on('uncaughtException', fall)
+  process.on('unhandledRejection', fall)
+  // A reader that went away is an error of the write, not a death of the process.
+  process.on('SIGPIPE', () => {})
+  process.stdout.on('error', () => {})
+  process.stderr.on('error', () => {})
+  return {
+    environment: process.env,
+    clock,
+    random: new SystemRandom(),
+    command,
+    out: (bytes) => write(process.stdout, bytes),
+    err: (text) => void process.stderr.write(text),
+    input: readInput,
+    terminal: process.stdout.isTTY
+      ? { columns: process.stdout.columns ?? 80, colour: wantsColour() }
+      : null,
+    // Imported when asked for: a command loads no store and no web.
+    startNode: async (options) => (await import('./node.ts')).startNode(options),
+    ended: firstSignal(),
+  }
+}
+
+/** Resolves when the bytes are handed over; a reader that went away ends the wait too. */
+function write(stream: NodeJS.WriteStream, bytes: string | Uint8Array): Promise<void> {
+  return new Promise((resolve) => stream.write(bytes, () => resolve()))
+}
+
+async function readInput(): Promise<string> {
+  const pieces: Uint8Array[] = []
+  let size = 0
+  for await (const piece of Bun.stdin.stream()) {
+    size += piece.length
+    if (size > INPUT_BYTES_MAX) break
+    pieces.push(piece)
+  }
+  return Buffer.concat(pieces).toString('utf8')
+}
+
+/** The conventions of NO_COLOR and of terminals that cannot. */
+function wantsColour(): boolean {
+  const { NO_COLOR: refused = '', TERM: terminal = '' } = process.env
+  return refused === '' && terminal !== 'dumb'
+}
+
+/**
+ * The first SIGINT, SIGTERM or SIGHUP asks for a clean end; a second wish ends at once, with
+ * the exit code of that signal. Only commands that stay wait for it; others die by the signal.
+ */
+function firstSignal(): Promise<string> {
+  if (!['serve', 'demo'].some((word) => argv.includes(word))) return new Promise(() => {})
+  const { promise, resolve } = Promise.withResolvers<string>()
+  let askedMs: number | null = null
+  for (const [signal, number] of [
+    ['SIGHUP', 1],
+    ['SIGINT', 2],
+    ['SIGTERM', 15],
+  ] as const) {
+    process.on(signal, () => {
+      askedMs ??= clock.monoMs()
+      if (clock.monoMs() - askedMs > ONE_WISH_MS) process.exit(128 + number)
+      resolve(signal)
+    })
+  }
+  return promise
+}
+
+/** A bug: one line for the log, and the end. Whoever supervises the node starts it again. */
+function fall(error: unknown): void {
+  const observer = new Observer(clock, (lines) => void writeSync(2, lines))
+  const stack = error instanceof Error ? (error.stack ?? '') : ''
+  observer.emit('node.failed', { cause: messageOf(error), stack: stack.slice(0, 4_000) })
+  observer.flush()
+  process.exit(1)
+}

@@ -1,0 +1,129 @@
+/** `demo`: a newcomer's first minute. A node, a mail server behind it, sample mails; all on loopback. */
+import { mkdtempSync, rmSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { GatewayError, messageOf } from '../../base/errors.ts'
+import { randomHex } from '../../base/random.ts'
+import { formatAddress, isLoopback, parseAddress, parseWeb } from '../address.ts'
+import { Api, pathOf } from '../api.ts'
+import type { Call } from '../parse.ts'
+import { plain } from '../print.ts'
+import { logLevelOf } from '../serve.ts'
+import {
+  type Address,
+  optionOf,
+  type Run,
+  type RunningNode,
+  UsageError,
+  type World,
+} from '../world.ts'
+import { DEMO_DOMAIN, samples } from './samples.ts'
+import { sendMails } from './send.ts'
+import { Sink } from './sink.ts'
+import { type SinkPage, serveSinkPage } from './sink-page.ts'
+
+/** All ends that a demo must close, in the order in which they were opened. */
+type Opened = (() => Promise<void> | void)[]
+
+export const demo: Run = async (call, world) => {
+  const addresses = addressesOf(call)
+  const given = optionOf(call, '--data')
+  const dataDir = given ?? mkdtempSync(join(tmpdir(), 'postern-demo-'))
+  const opened: Opened = []
+  if (given === undefined) opened.push(() => rmSync(dataDir, { recursive: true, force: true }))
+  try {
+    const sink = new Sink(() => world.clock.wallMs())
+    const sinkAddress = await sink.listen(addresses.sink, '--sink')
+    opened.push(() => sink.close())
+
+    const node = await world.startNode({
+      dataDir,
+      smtp: addresses.smtp,
+      web: addresses.web,
+      name: 'demo',
+      command: world.command,
+      logLevel: logLevelOf(call, 'warn'),
+    })
+    opened.push(() => node.stop())
+    const next = `smtp://${formatAddress(sinkAddress)}`
+    await new Api(dataDir).call('PUT', pathOf(['domains', DEMO_DOMAIN]), { nextHops: [next] })
+
+    const send = () => sendSamples(node, world)
+    const page = serveSinkPage(
+      addresses.sinkWeb,
+      node.web.url,
+      () => sink.arrivals(),
+      () => send().then(() => {}),
+    )
+    opened.push(() => page.stop())
+
+    await world.out(welcome(node, page, sinkAddress))
+    await world.out(await send())
+    const rest = given === undefined ? 'Nothing is kept.' : `The data stays in ${given}.`
+    await world.out(`\nCtrl-C stops it. ${rest}\n`)
+    await world.ended
+    return 0
+  } finally {
+    for (const close of opened.reverse()) await close()
+  }
+}
+
+function addressesOf(call: Call) {
+  const web = optionOf(call, '--web') ?? '127.0.0.1:8080'
+  const addressOf = (option: string, otherwise: string) =>
+    onLoopback(option, parseAddress(option, optionOf(call, option) ?? otherwise))
+  return {
+    smtp: addressOf('--smtp', '127.0.0.1:2525'),
+    web: onLoopback('--web', parseWeb('--web', /^https?:/i.test(web) ? web : `http://${web}`)),
+    sink: addressOf('--sink', '127.0.0.1:2526'),
+    sinkWeb: addressOf('--sink-web', '127.0.0.1:8081'),
+  }
+}
+
+function onLoopback<Place extends Address>(option: string, address: Place): Place {
+  if (isLoopback(address.host)) return address
+  throw new UsageError(
+    option.replace(/^--/, ''),
+    `The demo stays on this machine: ${option} must be on loopback.`,
+    'Use 127.0.0.1 or [::1]; for more there is "postern serve".',
+  )
+}
+
+function welcome(node: RunningNode, page: SinkPage, sink: Address): string {
+  const code = codeIn(node.setupUrl)
+  return [
+    '',
+    'Postern demo',
+    '',
+    `  Web pages       ${node.setupUrl ?? node.web.url}`,
+    ...(code === null ? [] : [`  One-time code   ${code}`]),
+    `  What arrived    ${page.url}`,
+    '',
+    `  Mail for ${DEMO_DOMAIN} comes in at ${formatAddress(node.smtp)}; what is not held goes on to`,
+    `  ${formatAddress(sink)}, which stands for your mail server.`,
+    '',
+    '',
+  ].join('\n')
+}
+
+/** The code in the address of the set-up, for those who type it. */
+function codeIn(setupUrl: string | null): string | null {
+  if (setupUrl === null) return null
+  const { searchParams, hash } = new URL(setupUrl)
+  return searchParams.get('code') ?? (hash === '' ? null : hash.slice(1))
+}
+
+/** Sends all samples; says what the node answered to each. Never rejects. */
+async function sendSamples(node: RunningNode, world: World): Promise<string> {
+  const mails = samples(randomHex(world.random, 6), world.clock.wallMs())
+  try {
+    const replies = await sendMails(mails, node.smtp, world.clock)
+    const lines = mails.map(
+      ({ what }, at) => `  sent ${what.padEnd(31)} ${plain(replies[at] ?? '')}\n`,
+    )
+    return lines.join('')
+  } catch (error) {
+    if (!(error instanceof GatewayError)) throw error
+    return `  The sample mails could not be sent: ${messageOf(error)}.\n`
+  }
+}

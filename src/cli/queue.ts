@@ -1,0 +1,89 @@
+/** `queue list|show|retry|drop`: mail that waits for delivery. */
+import { Api, type List, pathOf } from './api.ts'
+import { hintMore, limitOf } from './page.ts'
+import { ago, facts, jsonText, plain, size, span, table } from './print.ts'
+import { dataDirOf, hasFlag, optionOf, type Run, type World } from './world.ts'
+
+type QueueRecipient = {
+  readonly address: string
+  readonly state: string
+  readonly attempts: number
+  readonly nextTry: string | null
+  readonly lastReply: string | null
+}
+
+/** As GET /api/v1/queue gives it. */
+type QueueRow = {
+  readonly id: string
+  readonly sender: string
+  readonly subject: string | null
+  readonly sizeBytes: number
+  readonly acceptedAt: string
+  readonly expiresAt: string
+  readonly state: string
+  readonly recipients: readonly QueueRecipient[]
+}
+
+export const listQueue: Run = async (call, world) => {
+  const path = pathOf(['queue'], { limit: limitOf(call), cursor: optionOf(call, '--cursor') })
+  const list = await new Api(dataDirOf(call)).call<List<QueueRow>>('GET', path)
+  if (call.json) await world.out(jsonText(list.rows))
+  else if (list.rows.length === 0) await world.out('The queue is empty.\n')
+  else {
+    const lines = list.rows.map((row) => [
+      row.id,
+      row.state,
+      ago(world, row.acceptedAt),
+      row.sender === '' ? '<>' : row.sender,
+      row.recipients.map(({ address }) => address).join(', '),
+      row.recipients.find(({ lastReply }) => lastReply !== null)?.lastReply ?? '-',
+    ])
+    const head = ['ID', 'STATE', 'AGE', 'SENDER', 'RECIPIENTS', 'LAST REPLY']
+    await world.out(table(world, head, lines))
+  }
+  hintMore(world, list)
+  return 0
+}
+
+/** The API has no address for one queued mail: its message page holds the queue row. */
+export const showQueued: Run = async (call, world) => {
+  const [id = ''] = call.args
+  const row = await new Api(dataDirOf(call)).call<QueueRow>('GET', pathOf(['queue', id]))
+  const head = facts([
+    ['Id', row.id],
+    ['State', row.state],
+    ['Subject', row.subject ?? '(no subject)'],
+    ['Sender', row.sender === '' ? '<>' : row.sender],
+    ['Size', size(row.sizeBytes)],
+    ['Accepted', `${ago(world, row.acceptedAt)} ago`],
+    ['Given up at', row.expiresAt],
+  ])
+  const recipients = row.recipients.map((one) => plain(`  ${describe(world, one)}`))
+  await world.out(call.json ? jsonText(row) : `${head}${recipients.join('\n')}\n`)
+  return 0
+}
+
+function describe(world: World, one: QueueRecipient): string {
+  const waitMs = one.nextTry === null ? null : Date.parse(one.nextTry) - world.clock.wallMs()
+  const next = waitMs === null ? '' : waitMs <= 0 ? ', due now' : `, next in ${span(waitMs)}`
+  const attempts = `${one.attempts} ${one.attempts === 1 ? 'attempt' : 'attempts'}`
+  return `${one.address}: ${one.state}, ${attempts}${next}: ${one.lastReply ?? 'not tried yet'}`
+}
+
+/** What waits or is in doubt becomes due now; a delivery in doubt may arrive twice. */
+export const retryQueue: Run = async (call, world) => {
+  const [id] = call.args
+  const path = pathOf(id === undefined ? ['queue', 'retry'] : ['queue', id, 'retry'])
+  const answer = await new Api(dataDirOf(call)).call<{ readonly retried: number }>('POST', path)
+  await world.out(call.json ? jsonText(answer) : `${answer.retried} due now.\n`)
+  return 0
+}
+
+export const dropQueued: Run = async (call, world) => {
+  const [id = ''] = call.args
+  const bounce = hasFlag(call, '--bounce')
+  await new Api(dataDirOf(call)).call('POST', pathOf(['queue', id, 'drop']), { bounce })
+  const told = bounce ? 'The sender is told.' : 'Nobody is told.'
+  await world.out(call.json ? jsonText({ id, dropped: true }) : `${id} is dropped. ${told}\n`)
+  return 0
+}

@@ -1,0 +1,60 @@
+/** `status`: what the node is doing, and whether it is ready. */
+import { Api } from './api.ts'
+import { ago, facts, jsonText, size } from './print.ts'
+import { dataDirOf, type Run } from './world.ts'
+
+/** As GET /api/v1/status gives it. */
+export type StatusAnswer = {
+  readonly node: string
+  readonly name: string
+  readonly version: string
+  readonly ready: boolean
+  readonly problems: readonly string[]
+  readonly webPin: string | null
+  readonly startedAt?: string
+  readonly smtp: string
+  readonly web: string
+  readonly queue: { readonly messages: number; readonly oldestAt?: string | null }
+  readonly held: number
+  readonly disk: { readonly freeBytes: number; readonly totalBytes: number }
+  readonly inspectors: {
+    readonly processes: number
+    readonly ready: number
+    readonly missing: readonly string[]
+  }
+  readonly possibleDuplicates: number
+  readonly nodes: readonly { readonly id: string; readonly name: string; readonly state: string }[]
+}
+
+/** A node that is not ready has an answer too: exit code 0, and `ready` is false. */
+export const showStatus: Run = async (call, world) => {
+  const status = await new Api(dataDirOf(call)).call<StatusAnswer>('GET', '/status')
+  if (call.json) {
+    await world.out(jsonText(status))
+    return 0
+  }
+  const { queue, disk, inspectors } = status
+  const free = `${size(disk.freeBytes)} of ${size(disk.totalBytes)} free`
+  const missing =
+    inspectors.missing.length === 0 ? '' : `, without ${inspectors.missing.join(', ')}`
+  await world.out(
+    facts([
+      ['Node', `${status.name} (${status.node}), version ${status.version}`],
+      ['Ready', status.ready ? 'yes' : `no: ${status.problems.join(' ')}`],
+      ['Up', status.startedAt === undefined ? null : ago(world, status.startedAt)],
+      ['Mail', status.smtp],
+      ['Web', status.web],
+      ['Web pin', status.webPin],
+      ['Queue', `${queue.messages} waiting${oldest(ago(world, queue.oldestAt))}`],
+      ['Held', String(status.held)],
+      ['Possible duplicates', String(status.possibleDuplicates)],
+      ['Inspectors', `${inspectors.ready} of ${inspectors.processes} ready${missing}`],
+      ['Disk', free],
+    ]),
+  )
+  return 0
+}
+
+function oldest(age: string): string {
+  return age === '-' ? '' : `, the oldest for ${age}`
+}

@@ -1,0 +1,218 @@
+/**
+ * Every command for people once: help, completion and the manual page follow from this table.
+ * `inspector` is not in it: the program starts that one itself.
+ */
+
+export type Option = {
+  /** With its dashes: `--limit`. */
+  readonly name: string
+  /** Name of its value in the help; null for a flag. */
+  readonly value: string | null
+  /** Environment variable that gives it when the command line does not; null for none. */
+  readonly env: string | null
+  readonly help: string
+}
+
+export type Argument = {
+  readonly name: string
+  readonly need: 'one' | 'optional' | 'many'
+}
+
+export type Command = {
+  /** `queue list`; the words that choose it. */
+  readonly path: string
+  readonly summary: string
+  readonly args: readonly Argument[]
+  readonly options: readonly Option[]
+}
+
+function option(
+  name: string,
+  value: string | null,
+  help: string,
+  env: string | null = null,
+): Option {
+  return { name, value, env, help }
+}
+
+const one = (name: string): Argument => ({ name, need: 'one' })
+const optional = (name: string): Argument => ({ name, need: 'optional' })
+const many = (name: string): Argument => ({ name, need: 'many' })
+
+function command(
+  path: string,
+  summary: string,
+  args: readonly Argument[] = [],
+  options: readonly Option[] = [],
+): Command {
+  return { path, summary, args, options }
+}
+
+/** Every command takes these, before or after its words. */
+export const GLOBAL_OPTIONS: readonly Option[] = [
+  option('--data', 'DIR', 'Data directory of the node.', 'POSTERN_DATA'),
+  option('--json', null, 'Machine-readable output; a refusal is JSON too.'),
+  option('--help', null, 'Help for the command.'),
+  option('--version', null, 'Print the version.'),
+]
+
+const NEXT_HOP = option(
+  '--next-hop',
+  'URL[,URL]',
+  'Where its mail goes, in order of priority: smtp://HOST:PORT or lmtp://HOST:PORT. Without it: by MX.',
+)
+const PAGE: readonly Option[] = [
+  option('--limit', 'N', 'At most N rows, 1 to 1000 (default 1000).'),
+  option('--cursor', 'TEXT', 'Go on after this place: the hint that a longer list prints.'),
+]
+const RECIPIENT = option('--recipient', 'ADDRESS', 'Only this recipient, not all of them.')
+
+const SERVE: readonly Option[] = [
+  option('--smtp', 'HOST:PORT', 'Where mail comes in (default 0.0.0.0:25).', 'POSTERN_SMTP'),
+  option(
+    '--web',
+    'URL',
+    'Web pages and API: [https://]HOST:PORT, or http:// on loopback (default https://0.0.0.0:8443).',
+    'POSTERN_WEB',
+  ),
+  option(
+    '--name',
+    'NAME',
+    'Name of this node for people and for EHLO (default: the hostname).',
+    'POSTERN_NAME',
+  ),
+  option(
+    '--peer',
+    'HOST:PORT',
+    'Reserved: this version runs without peers and refuses it.',
+    'POSTERN_PEER',
+  ),
+  option(
+    '--join',
+    'TOKEN|@FILE',
+    'Reserved: this version runs without peers and refuses it.',
+    'POSTERN_JOIN',
+  ),
+  option(
+    '--dev',
+    null,
+    'Ports that need no privilege: 2525 for mail, 8443 for the web.',
+    'POSTERN_DEV',
+  ),
+  option('--log-level', 'LEVEL', 'debug, info, warn or error (default info).', 'POSTERN_LOG_LEVEL'),
+  option(
+    '--time-scale',
+    'N',
+    'For tests: waits of the queue are N times shorter.',
+    'POSTERN_TIME_SCALE',
+  ),
+]
+
+export const COMMANDS: readonly Command[] = [
+  command('serve', 'Run a node in the foreground.', [], SERVE),
+  command(
+    'demo',
+    'Run a node, a mail server behind it and sample mail, all on loopback.',
+    [],
+    [
+      option(
+        '--smtp',
+        'HOST:PORT',
+        'Where mail comes in (default 127.0.0.1:2525).',
+        'POSTERN_SMTP',
+      ),
+      option('--web', 'HOST:PORT', 'Web pages (default 127.0.0.1:8080).', 'POSTERN_WEB'),
+      option(
+        '--sink',
+        'HOST:PORT',
+        'The mail server behind it (default 127.0.0.1:2526).',
+        'POSTERN_SINK',
+      ),
+      option(
+        '--sink-web',
+        'HOST:PORT',
+        'Page of what reached it (default 127.0.0.1:8081).',
+        'POSTERN_SINK_WEB',
+      ),
+      option(
+        '--log-level',
+        'LEVEL',
+        'debug, info, warn or error (default warn).',
+        'POSTERN_LOG_LEVEL',
+      ),
+    ],
+  ),
+  command('status', 'What the node is doing, and whether it is ready.'),
+  command('doctor', 'What stops this node from working, or would.', [], SERVE.slice(0, 2)),
+
+  command(
+    'domain add',
+    'Take mail for a domain, or replace its next hops.',
+    [one('NAME')],
+    [
+      NEXT_HOP,
+      option('--recipients', 'LIST', 'Known local parts, separated by commas; `any` for all.'),
+      option('--hold', 'SCORE', 'Hold from this score; `default` for that of the settings.'),
+      option('--reject', 'SCORE', 'Refuse from this score; `default` for that of the settings.'),
+    ],
+  ),
+  command('domain list', 'All domains.'),
+  command('domain show', 'One domain.', [one('NAME')]),
+  command('domain remove', 'Take no more mail for a domain.', [one('NAME')]),
+
+  command(
+    'operator add',
+    'Add a person who may sign in to the web pages.',
+    [one('NAME')],
+    [
+      option('--password-stdin', null, 'Read the password from standard input, one line.'),
+      option('--role', 'ROLE', 'admin or viewer (default admin).'),
+    ],
+  ),
+  command('operator list', 'All operators.'),
+  command('operator remove', 'Remove an operator.', [one('NAME')]),
+
+  command('config get', 'One setting, or all.', [optional('KEY')]),
+  command('config set', 'Change a setting; returns when it is in force.', [
+    one('KEY'),
+    one('VALUE'),
+  ]),
+  command('config export', 'All settings and domains as one JSON document.'),
+  command('config history', 'Who changed what, newest first.', [], PAGE.slice(0, 1)),
+  command('config undo', 'Take one change back.', [one('CHANGE')]),
+
+  command('quarantine list', 'Mail that is held.', [many('QUERY')], PAGE),
+  command('quarantine show', 'One held mail, and why.', [one('ID')]),
+  command('quarantine source', 'The mail as it was received, to standard output.', [one('ID')]),
+  command('quarantine release', 'Deliver a held mail.', [one('ID')], [RECIPIENT]),
+  command('quarantine delete', 'Delete a held mail.', [one('ID')], [RECIPIENT]),
+
+  command('queue list', 'Mail that waits for delivery.', [], PAGE),
+  command('queue show', 'One waiting mail with its attempts.', [one('ID')]),
+  command('queue retry', 'Deliver one mail, or all, now.', [optional('ID')]),
+  command(
+    'queue drop',
+    'Give up on a waiting mail.',
+    [one('ID')],
+    [option('--bounce', null, 'Tell the sender.')],
+  ),
+
+  command('trace', 'Find mail: where it is, and why.', [many('QUERY')], PAGE),
+  command('trace list', 'The same as trace.', [many('QUERY')], PAGE),
+  command('trace show', 'The history of one mail.', [one('ID')]),
+
+  command('version', 'Print the version.'),
+  command('help', 'This help, or that of a command.', [many('COMMAND')]),
+  command('completion', 'Print a completion script for bash, zsh or fish.', [one('SHELL')]),
+  command('man', 'Print the manual page.'),
+]
+
+/** Exactly this command; null when there is none. */
+export function findCommand(path: string): Command | null {
+  return COMMANDS.find((candidate) => candidate.path === path) ?? null
+}
+
+/** Commands below a first word: `queue` gives `queue list` and the others. */
+export function commandsUnder(word: string): readonly Command[] {
+  return COMMANDS.filter(({ path }) => path.startsWith(`${word} `))
+}
