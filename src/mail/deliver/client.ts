@@ -219,7 +219,7 @@ export class Client {
       // A dial that ends after its time still has to be closed.
       (socket) => this.#lost !== null && socket.terminate(),
       (cause) => {
-        const text = `cannot connect: ${messageOf(cause)}`
+        const text = `cannot connect: ${reasonOf(cause)}`
         this.#lose(new LinkError(text, { remedy: 'retry', cause }), false)
       },
     )
@@ -368,6 +368,11 @@ export class Client {
       client.#lose(new LinkError(messageOf(error), { remedy: 'retry', cause: error }), false)
     },
   }
+}
+
+/** The name of a system error says more than Bun's text, which is the same for all of them. */
+function reasonOf(cause: unknown): string {
+  return cause instanceof Error && 'code' in cause ? String(cause.code) : messageOf(cause)
 }
 
 function readCapabilities(lines: readonly string[]): Capabilities {

@@ -18,7 +18,11 @@ export async function probeNextHop(
 ): Promise<Probe> {
   const hop = parseNextHop(text)
   if (hop === null) {
-    return { hop: text, ok: false, answer: 'This is no next hop. Write smtp://HOST:PORT or lmtp://HOST:PORT.' }
+    return {
+      hop: text,
+      ok: false,
+      answer: 'This is no next hop. Write smtp://HOST:PORT or lmtp://HOST:PORT.',
+    }
   }
   const written = formatNextHop(hop)
   try {

@@ -40,6 +40,8 @@ export async function transact(client: Client, mail: Mail): Promise<Outcome[]> {
   return await new Transaction(client, mail).run()
 }
 
+const DATA = 'DATA\r\n'
+
 class Transaction {
   readonly #client: Client
   readonly #mail: Mail
@@ -75,7 +77,7 @@ class Transaction {
       rcptCommand(client.capabilities, delivery.recipients[index] as Recipient, delivery.smtpUtf8),
     )
     if (this.#pipelined) {
-      client.send(Buffer.from(`${reset}${mailLine}${rcptLines.join('')}DATA\r\n`))
+      client.send(Buffer.from(`${reset}${mailLine}${rcptLines.join('')}${DATA}`))
     }
     // A failure is met where the marks are awaited, before the dot.
     marks().catch(() => undefined)
@@ -96,9 +98,8 @@ class Transaction {
       if (this.#pipelined) await this.#skip(1)
       return false
     }
-    const go = await this.#ask('DATA\r\n')
+    const go = await this.#ask(DATA)
     if (go.code === 354) return true
-    if (go.code < 400) throw new BadReplyError(`DATA answered with ${go.code}`, { remedy: 'retry' })
     this.#decideAll(byReply(client, go))
     return false
   }
@@ -110,9 +111,8 @@ class Transaction {
       if (early !== null) {
         // The rest of the message would be read as commands.
         this.#client.abandon()
-        this.#decideAll(
-          early.code >= 400 ? byReply(this.#client, early) : badAnswer(this.#client, early),
-        )
+        if (early.code < 400) throw outOfPlace(early)
+        this.#decideAll(byReply(this.#client, early))
         return
       }
     } catch (error) {
@@ -187,12 +187,8 @@ class Transaction {
   }
 
   #afterDot(answer: HopReply): Outcome {
-    if (answer.code < 300 && this.#client.hasUnsent) {
-      throw new BadReplyError('the message was taken before it was sent', { remedy: 'retry' })
-    }
-    if (answer.code >= 300 && answer.code < 400) {
-      throw new BadReplyError(`the final dot answered with ${answer.code}`, { remedy: 'retry' })
-    }
+    const isTooEarly = answer.code < 300 && this.#client.hasUnsent
+    if (isTooEarly || (answer.code >= 300 && answer.code < 400)) throw outOfPlace(answer)
     return byReply(this.#client, answer)
   }
 
@@ -204,6 +200,9 @@ class Transaction {
     if (answer.code === 421) {
       throw new LinkError(formatReply(toReply(answer)), { remedy: 'retry' })
     }
+    // Only DATA is answered with 354, and with no other good news.
+    const isGood = line === DATA ? answer.code === 354 : answer.code < 300
+    if (!isGood && answer.code < 400) throw outOfPlace(answer)
     return answer
   }
 
@@ -234,13 +233,13 @@ function byReply(client: Client, answer: HopReply): Outcome {
   const said = toReply(answer)
   if (answer.code >= 500) return never(client, said)
   if (answer.code >= 400) return later(client, formatReply(said))
-  if (answer.code >= 300) return badAnswer(client, answer)
   const { dsn } = client.capabilities
   return { kind: 'delivered', host: client.label, tls: client.tls, reply: said, dsnPassedOn: dsn }
 }
 
-function badAnswer(client: Client, answer: HopReply): Outcome {
-  return later(client, `an answer out of place: ${formatReply(toReply(answer))}`)
+function outOfPlace(answer: HopReply): BadReplyError {
+  const text = `an answer out of place: ${formatReply(toReply(answer))}`
+  return new BadReplyError(text, { remedy: 'retry' })
 }
 
 function later(client: Client, cause: string): Outcome & { kind: 'later' } {
