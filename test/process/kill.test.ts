@@ -77,7 +77,9 @@ describe(`${COUNTS.kills} kills under load, seed ${SEED}`, () => {
 
   test('each duplicate was in flight at a kill, and the node counted it', () => {
     const { duplicates } = account()
-    const unexplained = duplicates.filter(({ first, next }) => !kills.some((kill) => between(kill, first, next)))
+    const unexplained = duplicates.filter(
+      ({ first, next }) => !kills.some((kill) => between(kill, first, next)),
+    )
     expect(unexplained.map(({ token }) => token)).toEqual([])
     expect(duplicates.length).toBeLessThanOrEqual(doubted)
     const most = kills.reduce((sum, kill) => sum + kill.inFlight, 0)
@@ -98,13 +100,19 @@ function slowness(random: SeededRandom): number {
 /** Deliveries whose dot came and whose reply is not out, or just out. */
 function inFlight(arrivals: readonly Arrival[]): number {
   const nowMs = clock.monoMs()
-  return arrivals.slice(-500).filter(({ repliedMs }) => repliedMs === null || nowMs - repliedMs < MARK_MS).length
+  return arrivals
+    .slice(-500)
+    .filter(({ repliedMs }) => repliedMs === null || nowMs - repliedMs < MARK_MS).length
 }
 
 /** The first copy was under way, or hardly confirmed, when the node died; the next came after it. */
 function between(kill: Kill, first: Arrival, next: Arrival): boolean {
   const confirmedMs = first.repliedMs ?? Number.POSITIVE_INFINITY
-  return first.dotMs <= kill.atMs + MARK_MS && kill.atMs <= next.dotMs && confirmedMs + MARK_MS >= kill.atMs
+  return (
+    first.dotMs <= kill.atMs + MARK_MS &&
+    kill.atMs <= next.dotMs &&
+    confirmedMs + MARK_MS >= kill.atMs
+  )
 }
 
 function count(text: string, word: string): number {

@@ -11,9 +11,9 @@ import { pause, SystemClock } from '../../src/base/clock.ts'
 import { SeededRandom } from '../../src/base/random.ts'
 import { needs } from '../real.ts'
 import { COUNTS, PATIENCE_MS, SEED } from './counts.ts'
-import { accountLine, type Account, Load, settleAccount } from './ledger.ts'
+import { type Account, accountLine, Load, settleAccount } from './ledger.ts'
 import { Postern } from './postern.ts'
-import { treeOf } from './proc.ts'
+import { isAlive, treeOf } from './proc.ts'
 import { Sink } from './sink.ts'
 
 const clock = new SystemClock()
@@ -59,23 +59,34 @@ async function cut(seed: number, environment: Readonly<Record<string, string>>):
     await mountNew(dir, '400M')
     node = await Postern.start({ data: join(dir, 'disk/data'), environment })
     await node.addDomain('example.com', sink.nextHop)
-    load = new Load({ port: node.smtpPort, domain: 'example.com', connections: 8, seed, sizes: [600, 4_000, 20_000, 200_000] })
+    load = new Load({
+      port: node.smtpPort,
+      domain: 'example.com',
+      connections: 8,
+      seed,
+      sizes: [600, 4_000, 20_000, 200_000],
+    })
     await load.ledger.untilAcked(60 + random.below(200), 30_000)
     await pause(clock, random.below(30))
     // Stopped first, copied then: what a reply promised before the stop must be in the copy.
-    for (const pid of treeOf(node.pid)) process.kill(pid, 'SIGSTOP')
+    const tree = treeOf(node.pid)
+    for (const pid of tree) process.kill(pid, 'SIGSTOP')
     await Bun.$`cp --sparse=always ${join(dir, 'disk.img')} ${join(dir, 'copy.img')}`.quiet()
     const { ledger } = load
     const acked = ledger.acked
     await node.kill()
+    // A stopped child does not notice that its parent is gone, and would hold the file system.
+    for (const pid of tree.slice(1)) if (isAlive(pid)) process.kill(pid, 'SIGKILL')
     await load.stop()
     await Bun.$`mount -o loop ${join(dir, 'copy.img')} ${copy}`.quiet()
     sink.manners = {}
-    second = await Postern.start({ data: join(copy, 'data'), readyMs: 30_000 }).catch((error: unknown) => {
-      // Without syncing nothing of the directory need be readable; with it, it must be.
-      if (environment['POSTERN_TEST_NO_SYNC'] === undefined) throw error
-      return null
-    })
+    second = await Postern.start({ data: join(copy, 'data'), readyMs: 30_000 }).catch(
+      (error: unknown) => {
+        // Without syncing nothing of the directory need be readable; with it, it must be.
+        if (environment['POSTERN_TEST_NO_SYNC'] === undefined) throw error
+        return null
+      },
+    )
     if (second !== null) {
       // Without syncing the domain may be lost as well.
       await second.addDomain('example.com', sink.nextHop)
@@ -95,7 +106,10 @@ async function cut(seed: number, environment: Readonly<Record<string, string>>):
 }
 
 const reason = await whyNot()
-const suite = reason === null ? needs('root') : (title: string, body: () => void) => describe.skip(`${title} (needs ${reason})`, body)
+const suite =
+  reason === null
+    ? needs('root')
+    : (title: string, body: () => void) => describe.skip(`${title} (needs ${reason})`, body)
 
 suite(`${COUNTS.powerCuts} power cuts under load, seed ${SEED}`, () => {
   let flusher = ''
@@ -107,17 +121,25 @@ suite(`${COUNTS.powerCuts} power cuts under load, seed ${SEED}`, () => {
   afterAll(() => writeFileSync(FLUSHER, flusher))
 
   for (let n = 0; n < COUNTS.powerCuts; n += 1) {
-    test(`every mail that got 250 survives cut ${n + 1}`, async () => {
-      const account = await cut(SEED + n, {})
-      console.info(`cut ${n + 1}: ${accountLine(account)}`)
-      expect(account.acked).toBeGreaterThan(30)
-      expect(account).toMatchObject({ lost: [], phantom: [], corrupt: [], duplicates: [] })
-    }, PATIENCE_MS)
+    test(
+      `every mail that got 250 survives cut ${n + 1}`,
+      async () => {
+        const account = await cut(SEED + n, {})
+        console.info(`cut ${n + 1}: ${accountLine(account)}`)
+        expect(account.acked).toBeGreaterThan(30)
+        expect(account).toMatchObject({ lost: [], phantom: [], corrupt: [], duplicates: [] })
+      },
+      PATIENCE_MS,
+    )
   }
 
-  test('the same with syncing switched off loses mail, or this proves nothing', async () => {
-    const account = await cut(SEED + 1_000, { POSTERN_TEST_NO_SYNC: '1' })
-    console.info(`without syncing: ${accountLine(account)}`)
-    expect(account.lost.length).toBeGreaterThan(0)
-  }, PATIENCE_MS)
+  test(
+    'the same with syncing switched off loses mail, or this proves nothing',
+    async () => {
+      const account = await cut(SEED + 1_000, { POSTERN_TEST_NO_SYNC: '1' })
+      console.info(`without syncing: ${accountLine(account)}`)
+      expect(account.lost.length).toBeGreaterThan(0)
+    },
+    PATIENCE_MS,
+  )
 })

@@ -1,0 +1,36 @@
+/** A parent of two inspectors that does nothing more: the tests kill it. argv: spool directory, command. */
+import { SystemClock } from '../../src/base/clock.ts'
+import type { MessageId } from '../../src/base/ids.ts'
+import { Observer } from '../../src/base/observe.ts'
+import { createInspectors } from '../../src/mail/inspect/pool.ts'
+
+const [spoolDir = '/tmp', ...command] = process.argv.slice(2)
+const clock = new SystemClock()
+const pool = createInspectors(
+  { command, processes: 2, spoolDir },
+  { clock, observer: new Observer(clock, () => {}) },
+)
+const inspect = (body: string, budgetMs: number) =>
+  pool.inspect({
+    envelope: {
+      id: '01hzy7c3k0000000000000000a' as MessageId,
+      receivedMs: 0,
+      clientIp: '192.0.2.1',
+      greeting: '',
+      protocol: 'SMTP',
+      tls: null,
+      outbound: false,
+      sender: '',
+      eightBit: false,
+      smtpUtf8: false,
+      ret: null,
+      envid: null,
+      recipients: [],
+    },
+    body: { kind: 'memory', bytes: Buffer.from(body) },
+    inspectors: ['gtube'],
+    budgetMs,
+  })
+while (pool.health().ready < 2) await inspect('Subject: x\r\n\r\n', 10_000)
+void inspect('Subject: x\r\n\r\nILLNESS-HANG', 600_000)
+process.stdout.write('ready\n')
