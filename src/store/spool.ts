@@ -137,6 +137,8 @@ export type SpoolOptions = {
   readonly observer: Observer
   /** Free and total bytes of the disk that holds `dir`. */
   readonly freeSpace: () => { readonly freeBytes: number; readonly totalBytes: number }
+  /** Size of a segment; SEGMENT_BYTES, but in tests of reuse. */
+  readonly segmentBytes?: number
   /** False only in a test that proves that syncing matters. */
   readonly syncs: boolean
   /** Told once when a write or a sync failed: no byte of this process can be trusted after it. */
@@ -145,6 +147,7 @@ export type SpoolOptions = {
 
 export class Spool {
   readonly #options: SpoolOptions
+  readonly #segmentBytes: number
   readonly #header = Buffer.alloc(SEGMENT_HEADER_BYTES)
   #segments: Segment[] = []
   /** Free and written ahead, oldest first. */
@@ -179,6 +182,7 @@ export class Spool {
 
   private constructor(options: SpoolOptions) {
     this.#options = options
+    this.#segmentBytes = options.segmentBytes ?? SEGMENT_BYTES
   }
 
   /**
@@ -225,10 +229,10 @@ export class Spool {
   /** True while another message of `sizeBytes` may begin: disk above its reserve, not failed. */
   hasRoom(sizeBytes: number): boolean {
     if (this.#failure !== null || this.#closed) return false
-    const needed = Math.ceil((sizeBytes + 65_536) / SEGMENT_BYTES)
+    const needed = Math.ceil((sizeBytes + 65_536) / this.#segmentBytes)
     if (this.#free.length - MARK_SEGMENTS >= needed) return true
     const { freeBytes, totalBytes } = this.diskSpace()
-    return freeBytes - needed * SEGMENT_BYTES > totalBytes * 0.05
+    return freeBytes - needed * this.#segmentBytes > totalBytes * 0.05
   }
 
   /** Of the disk, at most 1 s old. */
@@ -259,7 +263,7 @@ export class Spool {
     if (this.#failure !== null) throw this.#failure
     if (this.#closed) throw new StoreError('the spool is closed', { remedy: 'retry' })
     const paddedBytes = (RECORD_HEADER_BYTES + payload.length + TRAILER_BYTES + 7) & ~7
-    assert(paddedBytes <= SEGMENT_BYTES - SEGMENT_HEADER_BYTES, 'a record fits a segment')
+    assert(paddedBytes <= this.#segmentBytes - SEGMENT_HEADER_BYTES, 'a record fits a segment')
     const bytes = Buffer.allocUnsafe(paddedBytes)
     bytes.writeUInt32LE(RECORD_MAGIC, 0)
     bytes.writeUInt32LE(type, 4)
@@ -351,7 +355,7 @@ export class Spool {
 
   #place(pending: Pending): boolean {
     const tail = this.#tail
-    if (tail === null || tail.end + pending.bytes.length > SEGMENT_BYTES) return false
+    if (tail === null || tail.end + pending.bytes.length > this.#segmentBytes) return false
     const { bytes, record } = pending
     bytes.writeUInt32LE(tail.generation, 16)
     const payloadEnd = RECORD_HEADER_BYTES + record.length
@@ -402,7 +406,7 @@ export class Spool {
   #mayGrow(): boolean {
     if (this.#aheadFailed) return false
     const { freeBytes, totalBytes } = this.diskSpace()
-    return freeBytes - SEGMENT_BYTES > totalBytes * 0.05
+    return freeBytes - this.#segmentBytes > totalBytes * 0.05
   }
 
   #activate(segment: Segment | null): void {
@@ -584,8 +588,8 @@ export class Spool {
     if (this.#free.length >= MARK_SEGMENTS + AHEAD_SEGMENTS) return
     const { freeBytes, totalBytes } = this.diskSpace()
     // Below the reserve of the disk only the segments for marks are still made.
-    const isReserved = freeBytes - SEGMENT_BYTES < totalBytes * 0.05
-    if (isReserved && (this.#free.length >= MARK_SEGMENTS || freeBytes < SEGMENT_BYTES * 2)) {
+    const isReserved = freeBytes - this.#segmentBytes < totalBytes * 0.05
+    if (isReserved && (this.#free.length >= MARK_SEGMENTS || freeBytes < this.#segmentBytes * 2)) {
       this.#tryLater()
       return
     }
@@ -626,8 +630,8 @@ export class Spool {
     assert(!existsSync(path), 'a new segment has a new name')
     const fd = openSync(path, 'w+', 0o600)
     try {
-      const zeros = Buffer.alloc(AHEAD_PIECE_BYTES)
-      for (let offset = 0; offset < SEGMENT_BYTES; offset += zeros.length) {
+      const zeros = Buffer.alloc(Math.min(AHEAD_PIECE_BYTES, this.#segmentBytes))
+      for (let offset = 0; offset < this.#segmentBytes; offset += zeros.length) {
         await new Promise<void>((resolve, reject) => {
           writev(fd, [zeros], offset, (error, count) => {
             if (error) reject(error)
@@ -688,8 +692,8 @@ export class Spool {
   /** A segment whose writing ahead was cut off gets its blocks now, else its first syncs are slow. */
   #fillUp(segment: Segment): void {
     const { size } = Bun.file(segment.path)
-    if (size >= SEGMENT_BYTES) return
-    const zeros = Buffer.alloc(SEGMENT_BYTES - size)
+    if (size >= this.#segmentBytes) return
+    const zeros = Buffer.alloc(this.#segmentBytes - size)
     writeSync(segment.fd, zeros, 0, zeros.length, size)
     segment.dirty = false
   }

@@ -1,0 +1,317 @@
+/** The spool and the queue on it: what was acknowledged survives, marks never go before their mail. */
+import { afterAll, expect, test } from 'bun:test'
+import { copyFileSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { SystemClock } from '../src/base/clock.ts'
+import type { MessageId, NodeId, SpoolId } from '../src/base/ids.ts'
+import { MessageIds } from '../src/base/ids.ts'
+import { Observer } from '../src/base/observe.ts'
+import { SeededRandom } from '../src/base/random.ts'
+import { type Commit, freshRecipient, isFinal, type Message, Queue, readBody } from '../src/store/queue.ts'
+import type { Spool } from '../src/store/spool.ts'
+
+const root = mkdtempSync(join(tmpdir(), 'postern-spool-'))
+afterAll(() => rmSync(root, { recursive: true, force: true }))
+
+const clock = new SystemClock()
+const observer = new Observer(clock, () => {})
+const ids = new MessageIds('00000000000000aa' as NodeId, 1, clock)
+const SEGMENT = 64 * 1024
+
+type Opened = { readonly queue: Queue; readonly spool: Spool; readonly failures: string[] }
+
+async function open(
+  dir: string,
+  options: { readonly freeBytes?: () => number; readonly observer?: Observer } = {},
+): Promise<Opened> {
+  mkdirSync(dir, { recursive: true })
+  const failures: string[] = []
+  const opened = await Queue.open(
+    {
+      dir,
+      spoolId: '00000000000000bb' as SpoolId,
+      clock,
+      observer: options.observer ?? observer,
+      freeSpace: () => ({ freeBytes: options.freeBytes?.() ?? 1e12, totalBytes: 1e12 }),
+      segmentBytes: SEGMENT,
+      syncs: false,
+      onFailure: (error) => failures.push(error.message),
+    },
+    { clock, observer: options.observer ?? observer },
+  )
+  return { ...opened, failures }
+}
+
+function aCommit(id: MessageId, sizeBytes: number, pieces: number, recipients: number): Commit {
+  return {
+    term: 1,
+    envelope: {
+      id,
+      receivedMs: clock.wallMs(),
+      clientIp: '192.0.2.1',
+      greeting: 'client.test',
+      protocol: 'ESMTP',
+      tls: null,
+      outbound: false,
+      sender: 'a@x.test',
+      eightBit: false,
+      smtpUtf8: false,
+      ret: null,
+      envid: null,
+      recipients: Array.from({ length: recipients }, (_, at) => ({
+        address: `r${at}@example.com`,
+        notify: null,
+        orcpt: null,
+      })),
+    },
+    prepend: '',
+    sizeBytes,
+    sha256: '',
+    pieces,
+    expiresMs: clock.wallMs() + 1e6,
+    facts: { subject: null, from: null, messageId: null },
+    verdicts: [],
+    judgement: null,
+    dsn: false,
+    heldMoved: false,
+    recipients: Array.from({ length: recipients }, () => freshRecipient('queued')),
+  }
+}
+
+async function accept(queue: Queue, body: Uint8Array, recipients = 1): Promise<Message> {
+  const id = ids.next()
+  const draft = queue.draft(id)
+  for (let offset = 0; offset < body.length; offset += 8_192) draft.add(body.subarray(offset, offset + 8_192))
+  return await queue.commit(draft, aCommit(id, body.length, draft.records.length, recipients), null)
+}
+
+async function bytesOf(message: Message): Promise<string> {
+  const chunks: Uint8Array[] = []
+  for await (const chunk of readBody(message.body())) chunks.push(chunk)
+  return Buffer.concat(chunks).toString('latin1')
+}
+
+function snapshotOf(dir: string, name: string): string {
+  const copy = join(root, name)
+  rmSync(copy, { recursive: true, force: true })
+  mkdirSync(copy)
+  for (const file of readdirSync(dir)) copyFileSync(join(dir, file), join(copy, file))
+  return copy
+}
+
+function finish(queue: Queue, message: Message, index: number): void {
+  queue.mark('done', message, [index], { reply: '250 ok' })
+  const recipient = message.recipients[index]
+  if (recipient !== undefined) recipient.state = 'done'
+  queue.settle(message)
+}
+
+test('a committed message survives a reopening, byte for byte, with its states', async () => {
+  const dir = join(root, 'survives')
+  const { queue, spool } = await open(dir)
+  const body = Buffer.from('Subject: x\r\n\r\n'.padEnd(30_000, 'y'))
+  const message = await accept(queue, body, 3)
+  finish(queue, message, 1)
+  queue.mark('defer', message, [2], { at: 123, attempts: 2, reply: '451 later' })
+  await spool.close()
+  const again = await open(dir)
+  const found = again.queue.get(message.id)
+  expect(found?.recipients.map(({ state }) => state)).toEqual(['queued', 'done', 'deferred'])
+  expect(found?.recipients[2]).toMatchObject({ attempts: 2, nextTryMs: 123, lastReply: '451 later' })
+  expect(found === null ? '' : await bytesOf(found)).toBe(body.toString('latin1'))
+  await again.spool.close()
+})
+
+test('a delivery that was under way at a crash is in doubt, not forgotten and not fresh', async () => {
+  const dir = join(root, 'doubt')
+  const { queue, spool } = await open(dir)
+  const message = await accept(queue, Buffer.from('x\r\n'))
+  queue.mark('try', message, [0])
+  await spool.close()
+  const again = await open(dir)
+  expect(again.queue.get(message.id)?.recipients[0]).toMatchObject({ state: 'inDoubt', doubtful: true })
+  await again.spool.close()
+})
+
+test('a body without its commit is nobody’s: not a message after a restart', async () => {
+  const dir = join(root, 'draft')
+  const { queue, spool } = await open(dir)
+  queue.draft(ids.next()).add(Buffer.from('never committed'))
+  await spool.written()
+  await spool.close()
+  const again = await open(dir)
+  expect(again.queue.size).toBe(0)
+  await again.spool.close()
+})
+
+test('a commit that was taken back stays back', async () => {
+  const dir = join(root, 'void')
+  const { queue, spool } = await open(dir)
+  const kept = await accept(queue, Buffer.from('kept\r\n'))
+  const undone = await accept(queue, Buffer.from('undone\r\n'))
+  queue.draft(undone.id).abort('commit')
+  await spool.written()
+  await spool.close()
+  const again = await open(dir)
+  expect([...again.queue.messages()].map(({ id }) => id)).toEqual([kept.id])
+  await again.spool.close()
+})
+
+test('a torn record at the end is dropped, and what stands before it is not', async () => {
+  const dir = join(root, 'torn')
+  const { queue, spool } = await open(dir)
+  const first = await accept(queue, Buffer.from('first\r\n'))
+  const second = await accept(queue, Buffer.from('second\r\n'))
+  const cut = second.pieces[0]?.offset ?? 0
+  await spool.close()
+  const path = join(dir, '00000001.seg')
+  const bytes = readFileSync(path)
+  bytes.fill(0, cut + 3)
+  writeFileSync(path, bytes)
+  const again = await open(dir)
+  expect([...again.queue.messages()].map(({ id }) => id)).toEqual([first.id])
+  await again.spool.close()
+})
+
+test('a flipped bit in the middle loses one message, says so, and no other', async () => {
+  const dir = join(root, 'flip')
+  const { queue, spool } = await open(dir)
+  const messages = [await accept(queue, Buffer.from('one\r\n')), await accept(queue, Buffer.from('two\r\n'))]
+  messages.push(await accept(queue, Buffer.from('three\r\n')))
+  const at = messages[1]?.pieces[0]?.offset ?? 0
+  await spool.close()
+  const path = join(dir, '00000001.seg')
+  const bytes = readFileSync(path)
+  bytes[at] = (bytes[at] ?? 0) ^ 1
+  writeFileSync(path, bytes)
+  const watched = new Observer(clock, () => {})
+  const again = await open(dir, { observer: watched })
+  expect([...again.queue.messages()].map(({ id }) => id)).toEqual([messages[0], messages[2]].map((m) => m?.id ?? ('' as MessageId)))
+  expect(watched.count('spool_corrupt_total')).toBe(1)
+  await again.spool.close()
+})
+
+test('segments are used again: ten times their size goes through a spool that does not grow', async () => {
+  const dir = join(root, 'reuse')
+  const { queue, spool } = await open(dir)
+  // The mark comes some messages later, so it stands in another segment than its commit.
+  const late: Message[] = []
+  for (let count = 0; count < 600; count++) {
+    late.push(await accept(queue, Buffer.alloc(8_000, 120)))
+    const oldest = late.length > 12 ? late.shift() : undefined
+    if (oldest !== undefined) finish(queue, oldest, 0)
+    if (count % 40 !== 0) continue
+    // What the reused segments held before must not come back behind their new end.
+    await spool.written()
+    const copy = await open(snapshotOf(dir, 'reuse-copy'))
+    expect([...copy.queue.messages()].map(({ id }) => id)).toEqual(late.map(({ id }) => id))
+    await copy.spool.close()
+  }
+  expect(spool.segmentCount).toBeLessThan(24)
+  await spool.close()
+})
+
+test('one old message does not pin the disk: it is copied forward, and survives that', async () => {
+  const dir = join(root, 'compact')
+  const { queue, spool } = await open(dir)
+  const old: Message[] = []
+  for (let count = 0; count < 1_200; count++) {
+    const message = await accept(queue, Buffer.alloc(6_000, 97 + (count % 26)))
+    if (count % 60 === 0) old.push(message)
+    else finish(queue, message, 0)
+  }
+  await spool.synced()
+  // 7 MB went through; 20 live messages of 6 KB may hold no more than this.
+  expect(spool.segmentCount).toBeLessThan(60)
+  await spool.close()
+  const again = await open(dir)
+  expect([...again.queue.messages()].map(({ id }) => id).sort()).toEqual(old.map(({ id }) => id).sort())
+  for (const message of again.queue.messages()) expect((await bytesOf(message)).length).toBe(6_000)
+  await again.spool.close()
+})
+
+test('when the disk is full there is no room for mail, and marks still go through', async () => {
+  const dir = join(root, 'full')
+  let freeBytes = 1e12
+  const { queue, spool } = await open(dir, { freeBytes: () => freeBytes })
+  const message = await accept(queue, Buffer.alloc(8_000, 120))
+  const until = clock.monoMs() + 5_000
+  while (spool.segmentCount < 7 && clock.monoMs() < until) await accept(queue, Buffer.from('x'))
+  freeBytes = 0
+  // The space of the disk is read at most once a second.
+  await new Promise<void>((resolve) => clock.after(1_050, resolve))
+  let refused = 0
+  const kept: Message[] = []
+  for (let count = 0; count < 100; count++) {
+    await accept(queue, Buffer.alloc(8_000, 121)).then(
+      (accepted) => kept.push(accepted),
+      () => {
+        refused += 1
+      },
+    )
+  }
+  expect(queue.hasRoom(8_000)).toBe(false)
+  expect(refused).toBeGreaterThan(0)
+  finish(queue, message, 0)
+  for (const accepted of kept) queue.mark('try', accepted, [0])
+  await queue.synced()
+  await spool.close()
+  const again = await open(dir)
+  expect(again.queue.get(message.id)).toBeNull()
+  expect(kept.every(({ id }) => again.queue.get(id)?.recipients[0]?.state === 'inDoubt')).toBe(true)
+  await again.spool.close()
+}, 20_000)
+
+/**
+ * The law: whatever is done in whatever order, a copy of the files at any moment (what kill -9
+ * leaves) holds every acknowledged message that is not final, and no final recipient is live.
+ */
+for (const seed of [1, 2, 3, 4, 5, 6]) {
+  test(`any history, cut at any moment, keeps what was acknowledged (seed ${seed})`, async () => {
+    const random = new SeededRandom(seed)
+    let dir = join(root, `law-${seed}`)
+    let opened = await open(dir)
+    const bodies = new Map<MessageId, string>()
+    const states = new Map<MessageId, string[]>()
+    for (let step = 0; step < 1_500; step++) {
+      const { queue, spool } = opened
+      const act = random.below(100)
+      const live = [...queue.messages()]
+      const some = live[random.below(Math.max(1, live.length))]
+      if (act < 45) {
+        const body = Buffer.alloc(1 + random.below(random.below(10) === 0 ? 40_000 : 3_000), 65 + random.below(26))
+        const message = await accept(queue, body, 1 + random.below(3))
+        bodies.set(message.id, body.toString('latin1'))
+        states.set(message.id, message.recipients.map(() => 'live'))
+      } else if (act < 85 && some !== undefined) {
+        const index = random.below(some.recipients.length)
+        if (isFinal(some.recipients[index]?.state ?? 'done')) continue
+        const known = states.get(some.id)
+        if (random.below(4) === 0) {
+          queue.mark('defer', some, [index], { at: step, attempts: 1, reply: 'later' })
+        } else {
+          finish(queue, some, index)
+          if (known !== undefined) known[index] = 'done'
+        }
+      } else if (act < 97) await spool.written()
+      else {
+        await spool.written()
+        const copy = snapshotOf(dir, `law-${seed}-${step}`)
+        await spool.close()
+        dir = copy
+        opened = await open(dir)
+        for (const [id, known] of states) {
+          const found = opened.queue.get(id)
+          if (known.every((state) => state === 'done')) expect(found).toBeNull()
+          else {
+            expect(found?.recipients.map(({ state }) => (isFinal(state) ? 'done' : 'live'))).toEqual(known)
+            expect(found === null ? '' : await bytesOf(found)).toBe(bodies.get(id) ?? 'gone')
+          }
+        }
+      }
+    }
+    expect(opened.failures).toEqual([])
+    await opened.spool.close()
+  }, 60_000)
+}
