@@ -1,6 +1,6 @@
 /** The process: argv, one command, one exit code; signals and what nobody caught. */
 import { writeSync } from 'node:fs'
-import { SystemClock } from './base/clock.ts'
+import { pause, SystemClock } from './base/clock.ts'
 import { messageOf } from './base/errors.ts'
 import { Observer } from './base/observe.ts'
 import { SystemRandom } from './base/random.ts'
@@ -11,17 +11,32 @@ import type { World } from './cli/world.ts'
 const INPUT_BYTES_MAX = 1_048_576
 /** Signals this close together are one wish: a terminal and a parent may both send it. */
 const ONE_WISH_MS = 500
+/** A log that nobody reads does not hold up the end for longer. */
+const LAST_LINES_MS_MAX = 500
 
 const argv = process.argv.slice(2)
 const clock = new SystemClock()
 
 /** This program again: the compiled binary, or Bun with the file that it runs. */
-const command = Bun.main.startsWith('/$bunfs/') ? [process.execPath] : [process.execPath, Bun.main]
+const program = Bun.main.startsWith('/$bunfs/') ? [process.execPath] : [process.execPath, Bun.main]
+
+/** The command asked to be told of signals: it stays until one comes. */
+let stays = false
 
 try {
-  process.exitCode = argv[0] === 'inspector' ? await inspect() : await runCommandLine(argv, world())
+  process.exitCode = argv[0] === 'inspector' ? await inspect() : await command()
 } catch (error) {
   fall(error)
+}
+
+async function command(): Promise<number> {
+  const code = await runCommandLine(argv, world())
+  // A node that could not start, or was told to stop, may leave a timer or a child behind.
+  if (stays) {
+    await Promise.race([write(process.stderr, ''), pause(clock, LAST_LINES_MS_MAX)])
+    process.exit(code)
+  }
+  return code
 }
 
 /** Nothing else is loaded or listened to: an inspector closes its doors before its first mail. */
@@ -41,22 +56,31 @@ function world(): World {
     environment: process.env,
     clock,
     random: new SystemRandom(),
-    command,
+    command: program,
     out: (bytes) => write(process.stdout, bytes),
-    err: (text) => void process.stderr.write(text),
+    err: say,
     input: readInput,
     terminal: process.stdout.isTTY
       ? { columns: process.stdout.columns ?? 80, colour: wantsColour() }
       : null,
     // Imported when asked for: a command loads no store and no web.
     startNode: async (options) => (await import('./node.ts')).startNode(options),
-    ended: firstSignal(),
+    untilSignal,
   }
 }
 
 /** Resolves when the bytes are handed over; a reader that went away ends the wait too. */
 function write(stream: NodeJS.WriteStream, bytes: string | Uint8Array): Promise<void> {
   return new Promise((resolve) => stream.write(bytes, () => resolve()))
+}
+
+/** At once, so that it is out before an exit. */
+function say(text: string): void {
+  try {
+    writeSync(2, text)
+  } catch {
+    // Nobody reads: there is nobody to tell.
+  }
 }
 
 async function readInput(): Promise<string> {
@@ -78,10 +102,10 @@ function wantsColour(): boolean {
 
 /**
  * The first SIGINT, SIGTERM or SIGHUP asks for a clean end; a second wish ends at once, with
- * the exit code of that signal. Only commands that stay wait for it; others die by the signal.
+ * the exit code of that signal.
  */
-function firstSignal(): Promise<string> {
-  if (!['serve', 'demo'].some((word) => argv.includes(word))) return new Promise(() => {})
+function untilSignal(): Promise<string> {
+  stays = true
   const { promise, resolve } = Promise.withResolvers<string>()
   let askedMs: number | null = null
   for (const [signal, number] of [
@@ -100,7 +124,7 @@ function firstSignal(): Promise<string> {
 
 /** A bug: one line for the log, and the end. Whoever supervises the node starts it again. */
 function fall(error: unknown): void {
-  const observer = new Observer(clock, (lines) => void writeSync(2, lines))
+  const observer = new Observer(clock, say)
   const stack = error instanceof Error ? (error.stack ?? '') : ''
   observer.emit('node.failed', { cause: messageOf(error), stack: stack.slice(0, 4_000) })
   observer.flush()

@@ -78,9 +78,9 @@ describe('a planted violation is found', () => {
         'downwards',
       ],
       [
-        'the node does not know the commands',
+        'the node does not know its process',
         'src/node.ts',
-        "import { a } from './cli/a.ts'",
+        "import { a } from './main.ts'",
         'downwards',
       ],
       [

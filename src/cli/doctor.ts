@@ -85,7 +85,12 @@ function directoryChecks(dataDir: string): Check[] {
       ? bad('data', 'warn', `${dataDir} belongs to user ${uid}.`, 'Run as the user of the node.')
       : closed
         ? pass('data', `${dataDir} is writable and closed to others (${rights}).`)
-        : bad('data', 'fail', `${dataDir} is open to others (${rights}).`, `If it is the node's own: chmod 700 ${dataDir}`)
+        : bad(
+            'data',
+            'fail',
+            `${dataDir} is open to others (${rights}).`,
+            `If it is the node's own: chmod 700 ${dataDir}`,
+          )
     return [directory, diskCheck(dataDir)]
   } catch (error) {
     const absent = codeOf(error) === 'ENOENT'

@@ -45,6 +45,10 @@ export const listDomains: Run = async (call, world) => {
 export const showDomain: Run = async (call, world) => {
   const [name = ''] = call.args
   const row = await new Api(dataDirOf(call)).call<DomainRow>('GET', pathOf(['domains', name]))
+  if (call.json) {
+    await world.out(jsonText(row))
+    return 0
+  }
   const text = facts([
     ['Domain', row.name],
     ['Next hops', where(row)],
@@ -52,7 +56,7 @@ export const showDomain: Run = async (call, world) => {
     ['Hold from', row.hold === null ? 'as the settings' : String(row.hold)],
     ['Reject from', row.reject === null ? 'as the settings' : String(row.reject)],
   ])
-  await world.out(call.json ? jsonText(row) : text)
+  await world.out(text)
   return 0
 }
 

@@ -1,4 +1,5 @@
 /** `queue list|show|retry|drop`: mail that waits for delivery. */
+import { RefusalError } from '../base/errors.ts'
 import { Api, type List, pathOf } from './api.ts'
 import { hintMore, limitOf } from './page.ts'
 import { ago, facts, jsonText, plain, size, span, table } from './print.ts'
@@ -45,10 +46,24 @@ export const listQueue: Run = async (call, world) => {
   return 0
 }
 
-/** The API has no address for one queued mail: its message page holds the queue row. */
+/** The API has no address for a queued mail alone: its history holds the row of the queue. */
 export const showQueued: Run = async (call, world) => {
   const [id = ''] = call.args
-  const row = await new Api(dataDirOf(call)).call<QueueRow>('GET', pathOf(['queue', id]))
+  const path = pathOf(['trace', id])
+  const mail = await new Api(dataDirOf(call)).call<{ readonly queue: QueueRow | null }>('GET', path)
+  if (mail.queue === null) {
+    throw new RefusalError(
+      'notFound',
+      'id',
+      `${id} does not wait in the queue.`,
+      `"postern trace show ${id}" tells what became of it.`,
+    )
+  }
+  await world.out(call.json ? jsonText(mail.queue) : describeMail(world, mail.queue))
+  return 0
+}
+
+function describeMail(world: World, row: QueueRow): string {
   const head = facts([
     ['Id', row.id],
     ['State', row.state],
@@ -59,8 +74,7 @@ export const showQueued: Run = async (call, world) => {
     ['Given up at', row.expiresAt],
   ])
   const recipients = row.recipients.map((one) => plain(`  ${describe(world, one)}`))
-  await world.out(call.json ? jsonText(row) : `${head}${recipients.join('\n')}\n`)
-  return 0
+  return `${head}${recipients.join('\n')}\n`
 }
 
 function describe(world: World, one: QueueRecipient): string {

@@ -17,9 +17,11 @@ import {
  * `ready` when every listener is open; nothing else ever.
  */
 export const serve: Run = async (call, world) => {
-  const node = await world.startNode(nodeOptions(call, world))
+  const options = nodeOptions(call, world)
+  const ended = world.untilSignal()
+  const node = await world.startNode(options)
   await world.out(node.setupUrl === null ? 'ready\n' : `${node.setupUrl}\nready\n`)
-  await world.ended
+  await ended
   await node.stop()
   return 0
 }
@@ -35,7 +37,6 @@ function nodeOptions(call: Call, world: World): NodeOptions {
   }
   const dev = hasFlag(call, '--dev')
   const smtp = optionOf(call, '--smtp') ?? (dev ? '0.0.0.0:2525' : '0.0.0.0:25')
-  const timeScale = timeScaleOf(call)
   return {
     dataDir: dataDirOf(call),
     smtp: parseAddress('--smtp', smtp),
@@ -43,7 +44,6 @@ function nodeOptions(call: Call, world: World): NodeOptions {
     name: optionOf(call, '--name') ?? null,
     command: world.command,
     logLevel: logLevelOf(call, 'info'),
-    ...(timeScale === undefined ? {} : { timeScale }),
   }
 }
 
@@ -56,12 +56,4 @@ export function logLevelOf(call: Call, otherwise: Level): Level {
   const level = LEVELS.find((name) => name === text)
   if (level !== undefined) return level
   throw new UsageError('log-level', `"${text}" is no log level.`, `Give ${LEVELS.join(', ')}.`)
-}
-
-function timeScaleOf(call: Call): number | undefined {
-  const text = optionOf(call, '--time-scale')
-  if (text === undefined) return undefined
-  const scale = Number(text)
-  if (scale >= 1 && scale <= 1e6) return scale
-  throw new UsageError('time-scale', `"${text}" is no scale.`, 'Give a number from 1 to 1000000.')
 }

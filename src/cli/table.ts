@@ -100,12 +100,6 @@ const SERVE: readonly Option[] = [
     'POSTERN_DEV',
   ),
   option('--log-level', 'LEVEL', 'debug, info, warn or error (default info).', 'POSTERN_LOG_LEVEL'),
-  option(
-    '--time-scale',
-    'N',
-    'For tests: waits of the queue are N times shorter.',
-    'POSTERN_TIME_SCALE',
-  ),
 ]
 
 export const COMMANDS: readonly Command[] = [

@@ -16,8 +16,6 @@ export type NodeOptions = {
   readonly name: string | null
   /** How to run this program again: `[binary]`, or `[bun, main.ts]` from source. */
   readonly command: readonly string[]
-  /** Waits of the queue are this many times shorter; for tests. */
-  readonly timeScale?: number
   readonly logLevel?: Level
 }
 
@@ -46,8 +44,11 @@ export type World = {
   readonly terminal: { readonly columns: number; readonly colour: boolean } | null
   /** @throws RefusalError for a port in use, a directory that cannot be used, newer data… */
   startNode(options: NodeOptions): Promise<RunningNode>
-  /** Resolves with the first signal that asks this process to end. */
-  readonly ended: Promise<string>
+  /**
+   * Resolves with the first signal that asks this process to end; from the call on, signals do
+   * not end it by themselves. Called once.
+   */
+  untilSignal(): Promise<string>
 }
 
 /** One command: returns its exit code. Refusals are thrown. */

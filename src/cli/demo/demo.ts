@@ -30,6 +30,7 @@ export const demo: Run = async (call, world) => {
   const given = optionOf(call, '--data')
   const dataDir = given ?? mkdtempSync(join(tmpdir(), 'postern-demo-'))
   const opened: Opened = []
+  const ended = world.untilSignal()
   if (given === undefined) opened.push(() => rmSync(dataDir, { recursive: true, force: true }))
   try {
     const sink = new Sink(() => world.clock.wallMs())
@@ -61,7 +62,7 @@ export const demo: Run = async (call, world) => {
     await world.out(await send())
     const rest = given === undefined ? 'Nothing is kept.' : `The data stays in ${given}.`
     await world.out(`\nCtrl-C stops it. ${rest}\n`)
-    await world.ended
+    await ended
     return 0
   } finally {
     for (const close of opened.reverse()) await close()

@@ -1,0 +1,656 @@
+/** The command line: what it asks of the node, what it prints, and with which code it ends. */
+import { afterAll, beforeAll, describe, expect, test } from 'bun:test'
+import { mkdirSync, mkdtempSync, rmSync } from 'node:fs'
+import { createServer } from 'node:net'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import type { Server } from 'bun'
+import { SystemClock } from '../src/base/clock.ts'
+import { SeededRandom } from '../src/base/random.ts'
+import { parseAddress, parseWeb } from '../src/cli/address.ts'
+import { completionScript } from '../src/cli/completion.ts'
+import { commandHelp, manualPage, overviewHelp } from '../src/cli/help.ts'
+import { parseCommandLine } from '../src/cli/parse.ts'
+import { jsonText, plain, size, span, table } from '../src/cli/print.ts'
+import { RUNNABLE, runCommandLine } from '../src/cli/run.ts'
+import { COMMANDS } from '../src/cli/table.ts'
+import type { NodeOptions, World } from '../src/cli/world.ts'
+import { posternCommand } from './real.ts'
+
+type Asked = { readonly method: string; readonly path: string; readonly body: unknown }
+
+/** A node as far as the command line sees it: fixed answers, and what was asked. */
+class FakeNode {
+  readonly dataDir = mkdtempSync(join(tmpdir(), 'postern-cli-'))
+  readonly asked: Asked[] = []
+  answer: { readonly status: number; readonly body: unknown } = { status: 200, body: {} }
+  readonly #server: Server<undefined>
+
+  constructor() {
+    this.#server = Bun.serve({
+      unix: join(this.dataDir, 'control.sock'),
+      fetch: async (request) => {
+        const { pathname, search } = new URL(request.url)
+        const text = await request.text()
+        const body: unknown = text === '' ? undefined : JSON.parse(text)
+        this.asked.push({ method: request.method, path: pathname + search, body })
+        const { status, body: answer } = this.answer
+        if (answer instanceof Uint8Array) return new Response(new Uint8Array(answer), { status })
+        return answer === undefined
+          ? new Response(null, { status: 204 })
+          : Response.json(answer, { status })
+      },
+    })
+  }
+
+  async close(): Promise<void> {
+    await this.#server.stop(true)
+    rmSync(this.dataDir, { recursive: true, force: true })
+  }
+}
+
+type Ran = { readonly code: number; readonly out: string; readonly err: string }
+
+/** Runs one command line in this process. */
+async function run(argv: readonly string[], world: Partial<World> = {}): Promise<Ran> {
+  let out = ''
+  let err = ''
+  const code = await runCommandLine(argv, {
+    environment: {},
+    clock: new SystemClock(),
+    random: new SeededRandom(1),
+    command: posternCommand(),
+    out: async (text) => {
+      out += typeof text === 'string' ? text : Buffer.from(text).toString('latin1')
+    },
+    err: (text) => {
+      err += text
+    },
+    input: async () => '',
+    terminal: null,
+    startNode: () => Promise.reject(new Error('no node in this test')),
+    untilSignal: () => Promise.resolve('SIGTERM'),
+    ...world,
+  })
+  return { code, out, err }
+}
+
+const node = new FakeNode()
+const onNode = (...words: readonly string[]) => ['--data', node.dataDir, ...words]
+afterAll(() => node.close())
+
+/** Runs a command against the fake node and gives what it was asked, too. */
+async function ask(
+  words: readonly string[],
+  body: unknown,
+  options: { readonly status?: number; readonly world?: Partial<World> } = {},
+): Promise<Ran & { readonly asked: readonly Asked[] }> {
+  node.asked.length = 0
+  node.answer = { status: options.status ?? 200, body }
+  const ran = await run(onNode(...words), options.world)
+  return { ...ran, asked: [...node.asked] }
+}
+
+const list = (rows: readonly unknown[], cursor: string | null = null) => ({
+  rows,
+  total: 1_234,
+  cursor,
+})
+
+describe('what a command asks of the node', () => {
+  const asks: readonly (readonly [
+    words: string,
+    method: string,
+    path: string,
+    body: unknown,
+    answer: unknown,
+  ])[] = [
+    ['status', 'GET', '/api/v1/status', undefined, { ready: true }],
+    ['domain list', 'GET', '/api/v1/domains', undefined, list([])],
+    ['domain show a.example', 'GET', '/api/v1/domains/a.example', undefined, {}],
+    [
+      'domain add a.example --next-hop smtp://h:25,lmtp://h:24',
+      'PUT',
+      '/api/v1/domains/a.example',
+      { nextHops: ['smtp://h:25', 'lmtp://h:24'] },
+      {},
+    ],
+    ['domain add a.example', 'PUT', '/api/v1/domains/a.example', {}, {}],
+    [
+      'domain add a.example --recipients=ann,bob --hold 5.5 --reject default',
+      'PUT',
+      '/api/v1/domains/a.example',
+      { recipients: ['ann', 'bob'], hold: 5.5, reject: null },
+      {},
+    ],
+    [
+      'domain add a.example --recipients any',
+      'PUT',
+      '/api/v1/domains/a.example',
+      { recipients: null },
+      {},
+    ],
+    ['domain remove a/b', 'DELETE', '/api/v1/domains/a%2Fb', undefined, undefined],
+    ['operator list', 'GET', '/api/v1/operators', undefined, list([])],
+    ['operator remove ann', 'DELETE', '/api/v1/operators/ann', undefined, undefined],
+    ['config get', 'GET', '/api/v1/settings', undefined, list([])],
+    ['config get policy.hold', 'GET', '/api/v1/settings/policy.hold', undefined, {}],
+    ['config set policy.hold 5', 'PUT', '/api/v1/settings/policy.hold', { value: '5' }, {}],
+    ['config set policy.hold -1', 'PUT', '/api/v1/settings/policy.hold', { value: '-1' }, {}],
+    ['config history --limit 5', 'GET', '/api/v1/changes?limit=5', undefined, list([])],
+    ['config undo 7', 'POST', '/api/v1/changes/7/undo', undefined, undefined],
+    ['quarantine list', 'GET', '/api/v1/quarantine', undefined, list([])],
+    [
+      'quarantine list from:ann --cursor x',
+      'GET',
+      '/api/v1/quarantine?q=from%3Aann&cursor=x',
+      undefined,
+      list([]),
+    ],
+    ['quarantine show m1', 'GET', '/api/v1/quarantine/m1', undefined, {}],
+    ['quarantine release m1', 'POST', '/api/v1/quarantine/m1/release', {}, {}],
+    [
+      'quarantine release m1 --recipient a@b',
+      'POST',
+      '/api/v1/quarantine/m1/release',
+      { recipient: 'a@b' },
+      {},
+    ],
+    ['quarantine delete m1', 'POST', '/api/v1/quarantine/m1/delete', {}, {}],
+    ['queue list --limit 1000', 'GET', '/api/v1/queue?limit=1000', undefined, list([])],
+    ['queue show m1', 'GET', '/api/v1/trace/m1', undefined, { queue: {} }],
+    ['queue retry', 'POST', '/api/v1/queue/retry', undefined, { retried: 3 }],
+    ['queue retry m1', 'POST', '/api/v1/queue/m1/retry', undefined, { retried: 1 }],
+    ['queue drop m1', 'POST', '/api/v1/queue/m1/drop', { bounce: false }, undefined],
+    ['queue drop m1 --bounce', 'POST', '/api/v1/queue/m1/drop', { bounce: true }, undefined],
+    ['trace', 'GET', '/api/v1/trace', undefined, list([])],
+    ['trace from:ann is:held', 'GET', '/api/v1/trace?q=from%3Aann+is%3Aheld', undefined, list([])],
+    ['trace list ann', 'GET', '/api/v1/trace?q=ann', undefined, list([])],
+    ['trace show m1', 'GET', '/api/v1/trace/m1', undefined, { rows: [], events: [] }],
+  ]
+  for (const [words, method, path, body, answer] of asks) {
+    test(words, async () => {
+      const ran = await ask([...words.split(' '), '--json'], answer)
+      expect(ran.err).toBe('')
+      expect(ran.code).toBe(0)
+      expect(ran.asked).toEqual([{ method, path, body }])
+    })
+  }
+
+  test('an operator is added with the first line of standard input as password', async () => {
+    const world = { input: async () => 'correct horse\r\nsecond line\n' }
+    const words = ['operator', 'add', 'ann', '--password-stdin', '--role', 'viewer']
+    const { asked, code, out } = await ask(words, undefined, { world })
+    const body = { name: 'ann', password: 'correct horse', role: 'viewer' }
+    expect(asked).toEqual([{ method: 'POST', path: '/api/v1/operators', body }])
+    expect(code).toBe(0)
+    expect(out).not.toContain('horse')
+  })
+
+  test('an export is settings by key and the domains', async () => {
+    const { out } = await ask(['config', 'export'], list([{ key: 'policy.hold', value: 8 }]))
+    expect(JSON.parse(out)).toEqual({
+      settings: { 'policy.hold': 8 },
+      domains: [{ key: 'policy.hold', value: 8 }],
+    })
+  })
+})
+
+describe('what a command prints', () => {
+  const held = {
+    id: 'm1',
+    node: 'n1',
+    sender: 'eve@evil.example',
+    recipients: ['ann@a.example'],
+    subject: 'Pay\u001b[2J now\u202e',
+    rules: ['GTUBE'],
+    score: 10,
+    heldAt: '2026-11-22T00:00:00.000Z',
+  }
+
+  test('a list under --json is the plain array, and the place to go on is on stderr', async () => {
+    const { out, err } = await ask(['quarantine', 'list', '--json'], list([held], 'c2'))
+    expect(JSON.parse(out)).toEqual([held])
+    expect(err).toBe('1 of 1234; more: --cursor c2\n')
+  })
+
+  test('text of strangers cannot steer the terminal, in a table or as JSON', async () => {
+    for (const words of [
+      ['quarantine', 'list'],
+      ['quarantine', 'list', '--json'],
+    ]) {
+      const { out } = await ask(words, list([held]))
+      expect(out).toContain('Pay')
+      expect(out).not.toMatch(/[\x00-\x09\x0b-\x1f\x7f-\x9f\u202e]/)
+    }
+  })
+
+  test('a queue says what it waits for', async () => {
+    const recipient = {
+      address: 'ann@a.example',
+      state: 'deferred',
+      attempts: 2,
+      nextTry: null,
+      lastReply: '451 4.3.0 busy',
+    }
+    const row = { ...held, state: 'deferred', acceptedAt: held.heldAt, recipients: [recipient] }
+    const { out } = await ask(['queue', 'list'], list([row]))
+    expect(out).toMatch(/^m1 +deferred .* ann@a\.example +451 4\.3\.0 busy$/m)
+  })
+
+  test('a list of values is printed as config set reads it', async () => {
+    const row = { key: 'limits.exempt', value: ['127.0.0.0/8', '::1'] }
+    expect((await ask(['config', 'get', 'limits.exempt'], row)).out).toBe('127.0.0.0/8,::1\n')
+  })
+
+  test('the source of a held mail comes byte for byte', async () => {
+    const bytes = Uint8Array.from([0, 255, 13, 10, 128])
+    const { out } = await ask(['quarantine', 'source', 'm1'], bytes)
+    expect(Buffer.from(out, 'latin1')).toEqual(Buffer.from(bytes))
+  })
+
+  test('a mail that no longer waits is not shown as waiting', async () => {
+    const { code, err } = await ask(['queue', 'show', 'm1'], { queue: null })
+    expect(code).toBe(1)
+    expect(err).toContain('trace show m1')
+  })
+
+  test('a trace with a word that was not understood says so', async () => {
+    const answer = { ...list([]), mistakes: ['form:ann'] }
+    const { err, out } = await ask(['trace', 'form:ann'], answer)
+    expect(err).toContain('form:ann')
+    expect(out).toBe('No mail matches.\n')
+  })
+})
+
+describe('a refusal', () => {
+  const refusal = {
+    error: {
+      code: 'notFound',
+      field: 'id',
+      message: 'There is no held mail m9.',
+      remedy: 'See "quarantine list".',
+    },
+  }
+
+  test('is one line with the reason and the remedy on stderr, exit code 1', async () => {
+    const { code, out, err } = await ask(['quarantine', 'release', 'm9'], refusal, { status: 404 })
+    expect(code).toBe(1)
+    expect(out).toBe('')
+    expect(err).toBe('postern: There is no held mail m9. See "quarantine list".\n')
+  })
+
+  test('is JSON under --json', async () => {
+    const words = ['quarantine', 'release', 'm9', '--json']
+    const { code, out, err } = await ask(words, refusal, { status: 404 })
+    expect(code).toBe(1)
+    expect(out).toBe('')
+    expect(JSON.parse(err)).toEqual(refusal)
+  })
+
+  test('an answer that is no refusal of ours is still a refusal', async () => {
+    const { code, err } = await ask(['status'], 'oops', { status: 500 })
+    expect(code).toBe(1)
+    expect(err).toBe('postern: The node answered 500. Look at its log.\n')
+  })
+
+  test('without a node it says so and names the directory', async () => {
+    const empty = mkdtempSync(join(tmpdir(), 'postern-cli-none-'))
+    try {
+      const { code, err } = await run(['--data', empty, 'status'])
+      expect(code).toBe(1)
+      expect(err).toStartWith(`postern: no node runs on ${empty}. `)
+      const json = await run(['--data', `${empty}/${'deep/'.repeat(40)}`, 'status', '--json'])
+      expect(JSON.parse(json.err)).toMatchObject({ error: { code: 'unavailable', field: 'data' } })
+    } finally {
+      rmSync(empty, { recursive: true })
+    }
+  })
+
+  test('a socket that was left behind is no node', async () => {
+    const left = mkdtempSync(join(tmpdir(), 'postern-cli-left-'))
+    // A listener that dies without removing its socket, as after kill -9.
+    const maker = `require('net').createServer().listen(${JSON.stringify(join(left, 'control.sock'))}, () => process.kill(process.pid, 'SIGKILL'))`
+    Bun.spawnSync([process.execPath, '-e', maker])
+    const { code, err } = await run(['--data', left, 'status'])
+    rmSync(left, { recursive: true })
+    expect(code).toBe(1)
+    expect(err).toContain('no node runs on')
+  })
+})
+
+describe('wrong usage is exit code 2, one line, and nothing is asked', () => {
+  const mistakes: readonly (readonly [words: string, says: string])[] = [
+    ['frobnicate', 'unknown command "frobnicate"'],
+    ['queue', 'needs one of: list, show, retry, drop'],
+    ['queue frob', 'needs one of'],
+    ['domain add', 'needs NAME'],
+    ['domain add a b', 'does not take "b"'],
+    ['queue list --bounce', 'has no option --bounce'],
+    ['queue list --frob', 'unknown option --frob'],
+    ['queue list --limit', '--limit needs a value'],
+    ['queue list --limit 0', 'out of range'],
+    ['queue list --limit 1001', 'out of range'],
+    ['queue list --limit five', 'out of range'],
+    ['queue drop m1 --bounce=yes', 'takes no value'],
+    ['domain add a.example --hold many', 'no number'],
+    ['operator add ann', 'standard input'],
+    ['completion tcsh', 'bash, zsh, fish'],
+    ['help frobnicate', 'no command'],
+    ['serve --peer 127.0.0.1:7946', 'without peers'],
+    ['serve --join token', 'without peers'],
+    ['serve --smtp 25', 'no address'],
+    ['serve --smtp 127.0.0.1:70000', 'no address'],
+    ['serve --web http://0.0.0.0:8080', 'clear text'],
+    ['serve --web ftp://127.0.0.1:8080', 'no address'],
+    ['serve --log-level loud', 'no log level'],
+    ['demo --smtp 0.0.0.0:2525', 'on loopback'],
+    ['demo --web https://0.0.0.0:8443', 'on loopback'],
+  ]
+  for (const [words, says] of mistakes) {
+    test(words, async () => {
+      const { code, out, err, asked } = await ask(words.split(' '), {})
+      expect(code).toBe(2)
+      expect(out).toBe('')
+      expect(asked).toEqual([])
+      expect(err).toMatch(/^postern: [^\n]+\n$/)
+      expect(err).toContain(says)
+    })
+  }
+
+  test('without a data directory', async () => {
+    const { code, err } = await run(['status'])
+    expect(code).toBe(2)
+    expect(err).toContain('POSTERN_DATA')
+  })
+
+  test('under --json it is an error object too', async () => {
+    const { code, err } = await run(['status', '--json', '--frob'])
+    expect(code).toBe(2)
+    expect(JSON.parse(err)).toMatchObject({ error: { code: 'usage' } })
+  })
+})
+
+describe('options', () => {
+  test('stand before or after the command, with = or without', () => {
+    for (const line of ['--data /d queue list', 'queue --data=/d list', 'queue list --data /d']) {
+      const call = parseCommandLine(line.split(' '), {})
+      expect(call).toMatchObject({ kind: 'call', command: { path: 'queue list' } })
+      expect(call.kind === 'call' && call.options.get('--data')).toBe('/d')
+    }
+  })
+
+  test('come from the environment, and the command line wins', () => {
+    const environment = { POSTERN_DATA: '/env', POSTERN_SMTP: '127.0.0.1:1', POSTERN_DEV: '0' }
+    const call = parseCommandLine(['serve', '--smtp', '127.0.0.1:2'], environment)
+    const options = call.kind === 'call' ? Object.fromEntries(call.options) : {}
+    expect(options).toEqual({ '--data': '/env', '--smtp': '127.0.0.1:2' })
+  })
+
+  test('an option of another command in the environment changes nothing', () => {
+    const call = parseCommandLine(['status'], { POSTERN_SMTP: '127.0.0.1:1' })
+    expect(call.kind === 'call' && call.options.size).toBe(0)
+  })
+
+  test('after -- nothing is an option', () => {
+    const call = parseCommandLine(['trace', '--', '--json'], {})
+    expect(call).toMatchObject({ kind: 'call', args: ['--json'] })
+  })
+})
+
+describe('addresses', () => {
+  test('are HOST:PORT, IPv6 in brackets', () => {
+    expect(parseAddress('--smtp', '127.0.0.1:0')).toEqual({ host: '127.0.0.1', port: 0 })
+    expect(parseAddress('--smtp', '[::1]:25')).toEqual({ host: '::1', port: 25 })
+    for (const text of ['', '::1:25', 'a b:25', 'host:', ':25', '[::1]', '[zz]:25', 'h:25:26']) {
+      expect(() => parseAddress('--smtp', text)).toThrow('no address')
+    }
+  })
+
+  test('of the web are https unless they say http, and http stays on loopback', () => {
+    expect(parseWeb('--web', '0.0.0.0:8443')).toEqual({ host: '0.0.0.0', port: 8443, tls: true })
+    expect(parseWeb('--web', 'https://h.example:1/')).toMatchObject({ tls: true })
+    for (const host of ['127.0.0.1', '127.9.9.9', 'localhost', '[::1]']) {
+      expect(parseWeb('--web', `http://${host}:80`)).toMatchObject({ port: 80, tls: false })
+    }
+    for (const host of ['0.0.0.0', '10.0.0.1', '127.0.0.1.example', '[::]']) {
+      expect(() => parseWeb('--web', `http://${host}:80`)).toThrow('clear text')
+    }
+  })
+})
+
+describe('serve', () => {
+  async function served(argv: readonly string[], setupUrl: string | null) {
+    let options: NodeOptions | null = null
+    let stopped = 0
+    const ran = await run(argv, {
+      environment: { POSTERN_NAME: 'mx1' },
+      startNode: async (given) => {
+        options = given
+        return {
+          admin: undefined as never,
+          smtp: { host: '127.0.0.1', port: 1 },
+          web: { url: 'https://127.0.0.1:2' },
+          setupUrl,
+          stop: async () => {
+            stopped += 1
+          },
+        }
+      },
+    })
+    return { ...ran, options: options as NodeOptions | null, stopped }
+  }
+
+  test('prints the address of the set-up, then exactly ready, and stops on a signal', async () => {
+    const { code, out, err, stopped } = await served(['serve', '--data', '/d'], 'https://h/setup')
+    expect({ code, out, err, stopped }).toEqual({
+      code: 0,
+      out: 'https://h/setup\nready\n',
+      err: '',
+      stopped: 1,
+    })
+    expect((await served(['serve', '--data', '/d'], null)).out).toBe('ready\n')
+  })
+
+  test('listens everywhere by default, and without privilege under --dev', async () => {
+    const { options } = await served(['serve', '--data', '/d'], null)
+    expect(options).toMatchObject({
+      dataDir: '/d',
+      smtp: { host: '0.0.0.0', port: 25 },
+      web: { host: '0.0.0.0', port: 8443, tls: true },
+      name: 'mx1',
+    })
+    const dev = await served(['serve', '--data', '/d', '--dev'], null)
+    expect(dev.options).toMatchObject({ smtp: { port: 2525 }, web: { port: 8443 } })
+  })
+})
+
+describe('help, completion and manual', () => {
+  test('every command of the table has code, and the other way round', () => {
+    expect([...RUNNABLE].sort()).toEqual(COMMANDS.map(({ path }) => path).sort())
+  })
+
+  test('help names every command and every option', async () => {
+    const overview = overviewHelp()
+    for (const command of COMMANDS) {
+      expect(overview).toContain(`  ${command.path}`)
+      const own = commandHelp([command])
+      for (const { name } of command.options) expect(own).toContain(name)
+      const asked = await run([...command.path.split(' '), '--help'])
+      expect(asked).toEqual({ code: 0, out: own, err: '' })
+    }
+  })
+
+  test('the manual page names them too, and no text of ours is a roff request', () => {
+    const page = manualPage('1.2.3')
+    for (const { path, options } of COMMANDS) {
+      expect(page).toContain(path)
+      for (const { name } of options) expect(page).toContain(name.replaceAll('-', '\\-'))
+    }
+    const requests = page.split('\n').filter((line) => line.startsWith('.'))
+    for (const line of requests) expect(line).toMatch(/^\.(TH|SH|SS|TP|B|I)\b/)
+  })
+
+  test('bash completes commands, options and files', () => {
+    const complete = (...words: readonly string[]): string[] => {
+      const quoted = words.map((word) => `'${word}'`).join(' ')
+      const script = `${completionScript('bash')}
+COMP_WORDS=(${quoted}); COMP_CWORD=${words.length - 1}; _postern; printf '%s\\n' "\${COMPREPLY[@]}"`
+      const { stdout } = Bun.spawnSync(['bash', '--norc', '-c', script], { cwd: node.dataDir })
+      return stdout.toString().trim().split('\n')
+    }
+    expect(complete('postern', 'quar')).toEqual(['quarantine'])
+    expect(complete('postern', 'quarantine', 're')).toEqual(['release'])
+    expect(complete('postern', '--data', '/d', 'quarantine', 're')).toEqual(['release'])
+    expect(complete('postern', 'queue', 'drop', 'm1', '--bo')).toEqual(['--bounce'])
+    expect(complete('postern', 'completion', '')).toEqual(['bash', 'zsh', 'fish'])
+    expect(complete('postern', '--data', 'contr')).toEqual(['control.sock'])
+  })
+
+  test('zsh and fish know every command', () => {
+    for (const shell of ['zsh', 'fish'] as const) {
+      const script = completionScript(shell)
+      for (const { path } of COMMANDS) expect(script).toContain(path.split(' ').at(-1) ?? '')
+    }
+  })
+})
+
+describe('what people read', () => {
+  const world = { terminal: null } as World
+
+  test('columns line up, wide characters too', () => {
+    const text = table(
+      world,
+      ['A', 'B'],
+      [
+        ['x', '1'],
+        ['日本', '2'],
+      ],
+    )
+    expect(text).toBe('A     B\nx     1\n日本  2\n')
+  })
+
+  test('a narrow terminal cuts a line instead of wrapping it', () => {
+    const narrow = { terminal: { columns: 8, colour: false } } as World
+    const text = table(narrow, ['A'], [['123456789']])
+    expect(text).toBe('A\n1234567…\n')
+  })
+
+  test('times and sizes are short', () => {
+    expect([0, 999, 61_000, 3_660_000, 90_000_000].map(span)).toEqual([
+      '0 s',
+      '0 s',
+      '1 min',
+      '1 h 1 min',
+      '1 d 1 h',
+    ])
+    expect([0, 999, 1_000, 12_345, 999_999_999].map(size)).toEqual([
+      '0 B',
+      '999 B',
+      '1.0 KB',
+      '12.3 KB',
+      '1000 MB',
+    ])
+  })
+
+  test('plain keeps text and drops what steers', () => {
+    expect(plain('Grüße 日本 🎉')).toBe('Grüße 日本 🎉')
+    expect(plain('a\nb\u009bc\u2028d')).toBe('a·b·c·d')
+    expect(JSON.parse(jsonText({ a: '\u009b\u202e🎉\n' }))).toEqual({ a: '\u009b\u202e🎉\n' })
+  })
+})
+
+describe('the process', () => {
+  async function spawn(...words: readonly string[]): Promise<Ran> {
+    const child = Bun.spawn(posternCommand(...words), {
+      stdin: 'ignore',
+      stdout: 'pipe',
+      stderr: 'pipe',
+    })
+    const [out, err] = [
+      await new Response(child.stdout).text(),
+      await new Response(child.stderr).text(),
+    ]
+    return { code: await child.exited, out, err }
+  }
+
+  test('gives the exit code to the shell', async () => {
+    expect(await spawn('version')).toMatchObject({ code: 0, err: '' })
+    expect(await spawn('--data', '/nowhere', 'status')).toMatchObject({ code: 1, out: '' })
+    expect(await spawn('frobnicate')).toMatchObject({ code: 2, out: '' })
+  })
+
+  test('a reader that goes away is no error', async () => {
+    const script = '"$@" man | head -1; echo "$PIPESTATUS"'
+    const child = Bun.spawnSync(['bash', '-c', script, 'bash', ...posternCommand()])
+    expect(child.stdout.toString()).toMatch(/^\.TH POSTERN 8 .*\n0\n$/)
+    expect(child.stderr.toString()).toBe('')
+  })
+})
+
+describe('doctor', () => {
+  type Check = {
+    readonly name: string
+    readonly state: string
+    readonly seen: string
+    readonly advice: string | null
+  }
+
+  async function checks(
+    ...words: readonly string[]
+  ): Promise<Ran & { readonly by: Map<string, Check> }> {
+    const ran = await run(['doctor', '--json', ...words])
+    const found = JSON.parse(ran.out) as Check[]
+    return { ...ran, by: new Map(found.map((check) => [check.name, check])) }
+  }
+
+  let dir = ''
+  beforeAll(() => {
+    dir = mkdtempSync(join(tmpdir(), 'postern-doctor-'))
+  })
+  afterAll(() => rmSync(dir, { recursive: true, force: true }))
+
+  test('without a node: a free port passes, a port in use fails and names the option', async () => {
+    const taken = createServer()
+    await new Promise<void>((resolve) => taken.listen(0, '127.0.0.1', resolve))
+    const address = taken.address()
+    const port = typeof address === 'object' ? address?.port : 0
+    const { by, code } = await checks('--smtp', `127.0.0.1:${port}`, '--web', '127.0.0.1:0')
+    taken.close()
+    expect(code).toBe(1)
+    expect(by.get('smtp')).toMatchObject({ state: 'fail' })
+    expect(by.get('smtp')?.advice).toContain('--smtp')
+    expect(by.get('web')).toMatchObject({ state: 'pass' })
+  })
+
+  test('a directory that others may read fails', async () => {
+    const open = join(dir, 'open')
+    mkdirSync(open, { mode: 0o755 })
+    expect((await checks('--data', open)).by.get('data')).toMatchObject({ state: 'fail' })
+    const closed = join(dir, 'closed')
+    mkdirSync(closed, { mode: 0o700 })
+    expect((await checks('--data', closed)).by.get('data')).toMatchObject({ state: 'pass' })
+  })
+
+  test('with a node: its own problems are told, and its ports are tried', async () => {
+    const { asked, code, out } = await ask(['doctor', '--json'], {
+      name: 'mx1',
+      version: '1',
+      ready: false,
+      problems: ['The disk is full up to its reserve.'],
+      smtp: '127.0.0.1:1',
+      web: 'http://127.0.0.1:1',
+      inspectors: { processes: 2, ready: 2, missing: ['landlock'] },
+    })
+    const found = new Map((JSON.parse(out) as Check[]).map((check) => [check.name, check]))
+    expect(code).toBe(1)
+    expect(asked).toHaveLength(1)
+    expect(found.get('node')).toMatchObject({
+      state: 'fail',
+      advice: 'The disk is full up to its reserve.',
+    })
+    expect(found.get('smtp')).toMatchObject({ state: 'fail' })
+    expect(found.get('web')).toMatchObject({ state: 'fail' })
+    expect(found.get('inspectors')?.seen).toContain('landlock')
+  })
+})
