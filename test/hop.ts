@@ -216,7 +216,10 @@ export class ManualClock implements Clock {
   after(delayMs: number, run: () => void): Timer {
     const entry = { atMs: this.#nowMs + delayMs, run }
     this.#timers.push(entry)
-    return { cancel: () => void (this.#timers = this.#timers.filter((one) => one !== entry)) }
+    const cancel = (): void => {
+      this.#timers = this.#timers.filter((one) => one !== entry)
+    }
+    return { cancel }
   }
 
   /** Timers that wait. */

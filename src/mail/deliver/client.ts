@@ -4,7 +4,7 @@ import type { Clock, Timer } from '../../base/clock.ts'
 import { assert, GatewayError, messageOf } from '../../base/errors.ts'
 import { formatReply } from '../../message/reply.ts'
 import { type HopReply, ReplyReader, toReply } from './reader.ts'
-import { beginTls, describeTls } from './tls.ts'
+import { beginTls, describeTls, isSecured } from './tls.ts'
 
 /** The connection could not be made, broke, or fell silent. */
 export class LinkError extends GatewayError {
@@ -356,9 +356,10 @@ export class Client {
     drain({ data: { client, isCiphertext } }) {
       if (!isCiphertext) client.#drain()
     },
-    handshake({ data: { client } }, isDone) {
+    handshake(socket) {
+      const { client } = socket.data
       if (client.#handshake !== 'running') return
-      client.#handshake = isDone ? 'done' : 'failed'
+      client.#handshake = isSecured(socket) ? 'done' : 'failed'
       client.#happened()
     },
     close({ data: { client } }) {

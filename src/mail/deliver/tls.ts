@@ -26,6 +26,15 @@ export function beginTls<Data>(
   return socket.upgradeTLS<Data>({ data, tls, socket: handlers })[1]
 }
 
+/**
+ * Whether the handshake agreed on a cipher. The flag that Bun gives its callback is no answer: it
+ * is false for a certificate that nobody asked to be checked, when no server name was sent.
+ */
+export function isSecured(socket: Socket<unknown>): boolean {
+  const cipher: { readonly name: string | null } = socket.getCipher()
+  return cipher.name !== null
+}
+
 /** As in `Outcome.tls`: `TLSv1.3 TLS_AES_256_GCM_SHA384`. */
 export function describeTls(socket: Socket<unknown>): string {
   return `${socket.getTLSVersion()} ${socket.getCipher().name}`
