@@ -16,7 +16,7 @@ export type FileBounds = {
 
 export const FILE_BOUNDS: FileBounds = {
   depthMax: 5,
-  entriesMax: 1_000,
+  entriesMax: 10_000,
   bytesMax: 100 * 1024 * 1024,
   nestedBytesMax: 32 * 1024 * 1024,
 }
