@@ -7,7 +7,6 @@ import { hostname as systemHostname } from 'node:os'
 import { join } from 'node:path'
 import { createWeb } from '../web/server.ts'
 import { createAdmin } from './admin/admin.ts'
-import { Upkeep } from './admin/upkeep.ts'
 import { type Clock, SystemClock } from './base/clock.ts'
 import { type Resolver, SystemResolver } from './base/dns.ts'
 import { messageOf, RefusalError } from './base/errors.ts'
@@ -139,11 +138,7 @@ export async function startNode(
   endpoints.web = servers.url
   listener.start()
   endpoints.smtp = formatEndpoint(options.smtp.host, listener.port)
-  pipeline.resume()
-  await admin.resumeReleases()
-  store.queue.forgetReplayed()
-  const upkeep = new Upkeep({ clock, observer, live, ...store, admin })
-  upkeep.start()
+  await pipeline.resume()
   await untilReady(() => problemsOf(store.spool, listener, inspectors, live), clock)
   observer.emit('node.started', { node: identity.nodeId, name: identity.name, ...endpoints, version: VERSION })
   const code = store.operators.setupCode
@@ -154,7 +149,6 @@ export async function startNode(
     setupUrl: code === null ? null : `${servers.url}/setup?code=${code}`,
     stop: async () => {
       await listener.stop()
-      await upkeep.stop()
       await pipeline.stop(STOP_MS_MAX)
       await deliverer.close()
       web.close()

@@ -305,7 +305,7 @@ for (const seed of [1, 2, 3, 4, 5, 6]) {
           const found = opened.queue.get(id)
           if (known.every((state) => state === 'done')) expect(found).toBeNull()
           else {
-            expect(found?.recipients.map(({ state }) => (isFinal(state) ? 'done' : 'live'))).toEqual(known)
+            expect(found?.recipients.map(({ state }) => String(isFinal(state) ? 'done' : 'live'))).toEqual(known)
             expect(found === null ? '' : await bytesOf(found)).toBe(bodies.get(id) ?? 'gone')
           }
         }

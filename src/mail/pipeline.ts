@@ -29,7 +29,8 @@ import { buildBounce, mayBounce } from './deliver/bounce.ts'
 import type { Deliverer, Route } from './deliver/contract.ts'
 import type { Inspectors } from './inspect/contract.ts'
 import { Holder } from './quarantine/hold.ts'
-import { type ReleaseDeps, release } from './quarantine/release.ts'
+import { Keeper } from './quarantine/keep.ts'
+import { type ReleaseDeps, release, resumeReleases } from './quarantine/release.ts'
 import { pageOfQueue, type Progress, QueueWorker } from './queue/worker.ts'
 import { type BuiltNotice, type Notice, notify } from './queue/notify.ts'
 
@@ -56,11 +57,12 @@ export class Pipeline {
   readonly #deps: PipelineDeps
   readonly #worker: QueueWorker
   readonly #holder: Holder
+  readonly #keeper: Keeper
   readonly #releases: ReleaseDeps
 
   constructor(deps: PipelineDeps) {
     this.#deps = deps
-    const { queue, live, clock, random, observer, bodies, quarantine } = deps
+    const { queue, live, clock, random, observer, bodies, quarantine, trace } = deps
     this.#worker = new QueueWorker({
       queue,
       live,
@@ -73,6 +75,17 @@ export class Pipeline {
       progress: (message, index, what, detail) => this.#progress(message, index, what, detail),
     })
     this.#holder = new Holder({ bodies, quarantine, queue, live, clock, observer })
+    this.#keeper = new Keeper({
+      bodies,
+      quarantine,
+      trace,
+      live,
+      clock,
+      observer,
+      expired: (id, places) => {
+        for (const place of places) this.#told(id, place, 'expired', 'nobody released it in time')
+      },
+    })
     this.#releases = {
       bodies,
       queue,
@@ -82,15 +95,19 @@ export class Pipeline {
     }
   }
 
-  /** What a crash or a stop cut off goes on: held copies and deliveries. Once, at start. */
-  resume(): void {
+  /** What a crash or a stop cut off goes on: held copies, deliveries, releases. Once, at start. */
+  async resume(): Promise<void> {
+    const { quarantine, observer, queue } = this.#deps
     this.#holder.resume()
     this.#worker.resume()
+    await resumeReleases(quarantine, observer, this.#releases)
+    queue.forgetReplayed()
+    this.#keeper.start()
   }
 
   /** No new attempt; resolves when what runs has ended, or after `graceMs`. */
   async stop(graceMs: number): Promise<void> {
-    const rest = Promise.all([this.#worker.stop(), this.#holder.stop()])
+    const rest = Promise.all([this.#worker.stop(), this.#holder.stop(), this.#keeper.stop()])
     await Promise.race([
       rest,
       new Promise<void>((resolve) => this.#deps.clock.after(graceMs, resolve)),

@@ -1,10 +1,12 @@
 /** Brings released copies back into the queue, by the same door as fresh mail, exactly once. */
 import type { Clock } from '../../base/clock.ts'
-import { StoreError } from '../../base/errors.ts'
+import { messageOf, StoreError } from '../../base/errors.ts'
 import type { MessageId } from '../../base/ids.ts'
+import type { Observer } from '../../base/observe.ts'
 import type { Claim } from '../../message/rows.ts'
 import { NO_FACTS } from '../../message/verdict.ts'
 import type { Bodies } from '../../store/bodies.ts'
+import type { Quarantine } from '../../store/quarantine.ts'
 import { type Commit, freshRecipient, type Message, type Queue } from '../../store/queue.ts'
 
 export type ReleaseDeps = {
@@ -87,4 +89,24 @@ async function requeue(
     recipient.nextTryMs = nowMs
   }
   deps.enqueued(message)
+}
+
+/**
+ * Every release that was decided and is not known to be in the queue goes there now: for the
+ * start. One whose bytes are damaged or gone is told to the observer and does not stop the rest.
+ */
+export async function resumeReleases(
+  quarantine: Quarantine,
+  observer: Observer,
+  deps: ReleaseDeps,
+): Promise<void> {
+  for (const { id, places, claim } of quarantine.pendingReleases()) {
+    try {
+      await release(id, places, claim, deps)
+      quarantine.markEnqueued(id, places)
+    } catch (error) {
+      if (!(error instanceof StoreError)) throw error
+      observer.emit('store.failed', { message: id, cause: messageOf(error) })
+    }
+  }
 }
