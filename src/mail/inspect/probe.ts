@@ -61,7 +61,7 @@ function option(args: readonly string[], name: string): string | null {
 /**
  * Options: `--port` of a loopback listener, `--dir` that stays readable, `--write` a path that
  * must not come to be, `--foreign` to make a call of the x32 kind last, which ends the process.
- * Prints `{missing, tried}` as one JSON line. Returns 0.
+ * Prints `{uid, missing, tried}` as one JSON line. Returns 0.
  */
 export async function runProbe(args: readonly string[]): Promise<number> {
   const directory = option(args, 'dir') ?? '/tmp'
@@ -86,7 +86,7 @@ export async function runProbe(args: readonly string[]): Promise<number> {
     const number = process.arch === 'x64' ? call.x64 : call.arm64
     if (number !== null) tried[call.name] = raw(number, call.args)
   }
-  writeSync(1, `${JSON.stringify({ missing, tried })}\n`)
+  writeSync(1, `${JSON.stringify({ uid: process.getuid?.(), missing, tried })}\n`)
   if (args.includes('--foreign')) raw(0x4000_0000 + 39, [])
   return 0
 }
