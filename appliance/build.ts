@@ -12,8 +12,8 @@ const DIST = join(ROOT, 'dist')
 export const BINARY = join(DIST, 'postern')
 
 /** Everything that may change a byte of the binary, beside Bun itself. */
-const INPUTS = new Bun.Glob(
-  '{src/**/*,web/**/*,appliance/build.ts,package.json,bun.lock,tsconfig.json}',
+const INPUTS = ['{src,web}/**/*', 'appliance/build.ts', '{package,tsconfig}.json', 'bun.lock'].map(
+  (pattern) => new Bun.Glob(pattern),
 )
 
 /** Identifiers stay whole: Elysia reads the source text of its handlers. */
@@ -105,7 +105,7 @@ function git(...args: string[]): string | null {
 function fingerprint(version: string): string {
   const hash = new Bun.CryptoHasher('sha256')
   hash.update(`${Bun.version} ${version} ${FLAGS.join(' ')}\n`)
-  const paths = [...INPUTS.scanSync({ cwd: ROOT })].sort()
+  const paths = INPUTS.flatMap((glob) => [...glob.scanSync({ cwd: ROOT })]).sort()
   for (const path of paths) {
     const bytes = readFileSync(join(ROOT, path))
     hash.update(`${path} ${bytes.length}\n`)

@@ -14,8 +14,8 @@ const ROOT = dirname(import.meta.dir)
 
 /** Folders whose suites load the machine or own ports: one at a time, with more time. */
 const HEAVY = /^test\/(process|browser|smtp|soak|hosts)\//
-const LIGHT_LIMIT_MS = 120_000
-const HEAVY_LIMIT_MS = 300_000
+const LIGHT_LIMIT_MS = limitFrom('POSTERN_LIGHT_LIMIT_MS', 120_000)
+const HEAVY_LIMIT_MS = limitFrom('POSTERN_HEAVY_LIMIT_MS', 300_000)
 const LIGHT_AT_A_TIME = 2
 /** One test of a suite, unless it asks for more itself. */
 const TEST_LIMIT_MS = 20_000
@@ -55,6 +55,12 @@ async function main(words: readonly string[]): Promise<void> {
   } finally {
     rmSync(work, { recursive: true, force: true })
   }
+}
+
+/** A limit that a slower machine may raise. */
+function limitFrom(variable: string, otherwise: number): number {
+  const limit = Number(process.env[variable])
+  return limit > 0 ? limit : otherwise
 }
 
 function suites(words: readonly string[]): string[] {

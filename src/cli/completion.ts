@@ -1,5 +1,5 @@
 /** Completion scripts for bash, zsh and fish, from the table of commands. */
-import { COMMANDS, type Command, GLOBAL_OPTIONS, type Option } from './table.ts'
+import { COMMANDS, type Command, commandsUnder, GLOBAL_OPTIONS, type Option } from './table.ts'
 
 export const SHELLS = ['bash', 'zsh', 'fish'] as const
 export type Shell = (typeof SHELLS)[number]
@@ -99,7 +99,7 @@ function fish(): string {
     const when =
       second === undefined
         ? '__fish_use_subcommand'
-        : `__fish_seen_subcommand_from ${first}; and not ${seen}`
+        : `__fish_seen_subcommand_from ${first}; and not __fish_seen_subcommand_from ${secondsOf(first)}`
     return [
       `complete -c postern -f -n ${quote(when)} -a ${second ?? first} -d ${quote(summary)}`,
       ...options.map(
@@ -116,6 +116,12 @@ function fish(): string {
       `complete -c postern -l ${name.slice(2)}${value === null ? '' : ' -r'} -d ${quote(help)}`,
   )
   return `${[...globals, ...firsts, ...lines].join('\n')}\n`
+}
+
+function secondsOf(first: string): string {
+  return commandsUnder(first)
+    .map(({ path }) => path.slice(first.length + 1))
+    .join(' ')
 }
 
 /** First words that are no command themselves. */
