@@ -239,7 +239,8 @@ export class SmtpListener {
       peer.handshake?.cancel()
     }
     const bare = peer.socket
-    peer.handshake = this.#deps.clock.after(HANDSHAKE_MS_MAX, () => {
+    const idleMs = this.#deps.live.current.settings['limits.idle'] * 1_000
+    peer.handshake = this.#deps.clock.after(Math.min(HANDSHAKE_MS_MAX, idleMs), () => {
       if (waiting) bare.terminate()
     })
     const [, secure] = bare.upgradeTLS<Peer>({

@@ -76,6 +76,8 @@ export class Session {
   /** A reply to the final dot is on its way: input waits. */
   #isBusy = false
   #isOver = false
+  /** The greeting is out: before it nothing is read. */
+  #isOpen = false
   #errors = 0
   #messages = 0
   #commands = 0
@@ -98,6 +100,7 @@ export class Session {
   open(): void {
     if (this.#isOver) return
     if (this.#input.length > 0) return this.#over(SYNC_ERROR, 'early')
+    this.#isOpen = true
     this.#say(`220 ${this.#deps.hostname} ESMTP Postern\r\n`)
     this.#flush()
   }
@@ -128,7 +131,8 @@ export class Session {
       return
     }
     this.#input = this.#input.length === 0 ? chunk : Buffer.concat([this.#input, chunk])
-    if (this.#isBusy && this.#input.length > PIPELINE_BYTES_MAX) this.#line.pause()
+    if ((this.#isBusy || !this.#isOpen) && this.#input.length > PIPELINE_BYTES_MAX) this.#line.pause()
+    if (!this.#isOpen) return
     this.#run()
     this.#flush()
   }
@@ -220,11 +224,15 @@ export class Session {
       const bytes = this.#input.subarray(0, end + 1)
       this.#input = this.#input.subarray(end + 1)
       const command = readCommandLine(bytes)
+      if (command === 'not UTF-8') {
+        this.#error(reply(501, '5.5.2', 'Not valid UTF-8'))
+        continue
+      }
       if (command === null) {
         // Bare CR, bare LF or NUL: what follows may be anybody's idea of a line (faults.md A21).
         return this.#over(reply(500, '5.5.2', 'Lines end with CRLF'), 'syntax')
       }
-      this.#command(command)
+      this.#command(command.text)
     }
   }
 
@@ -235,6 +243,10 @@ export class Session {
     const rest = space < 0 ? '' : text.slice(space + 1)
     if (this.#commands > 1_000 && this.#commands > 1_000 * (this.#messages + 1)) {
       return this.#over(reply(421, '4.7.0', 'Too many commands'), 'commands')
+    }
+    // Who said HELO was never told of PIPELINING.
+    if (this.#greeting !== null && !this.#isExtended && this.#input.length > 0) {
+      return this.#over(SYNC_ERROR, 'sync')
     }
     switch (verb) {
       case 'EHLO':
@@ -504,8 +516,8 @@ export class Session {
   }
 }
 
-/** The line without its CRLF; null when it has a bare CR, a bare LF, a NUL or is not UTF-8. */
-function readCommandLine(bytes: Buffer): string | null {
+/** The line without its CRLF; null when it has a bare CR, a bare LF or a NUL. */
+function readCommandLine(bytes: Buffer): { readonly text: string } | 'not UTF-8' | null {
   if (bytes.length < 2 || bytes[bytes.length - 2] !== 13) return null
   const line = bytes.subarray(0, bytes.length - 2)
   let ascii = true
@@ -513,10 +525,10 @@ function readCommandLine(bytes: Buffer): string | null {
     if (octet === 13 || octet === 0) return null
     if (octet > 0x7f) ascii = false
   }
-  if (ascii) return line.toString('latin1')
+  if (ascii) return { text: line.toString('latin1') }
   try {
-    return new TextDecoder('utf-8', { fatal: true }).decode(line)
+    return { text: new TextDecoder('utf-8', { fatal: true }).decode(line) }
   } catch {
-    return null
+    return 'not UTF-8'
   }
 }
