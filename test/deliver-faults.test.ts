@@ -119,19 +119,24 @@ for (const { at, timeouts } of PHASES) {
   })
 }
 
-test('a hop that refuses in the middle of a large body is heard', async () => {
-  const hop = stage.scripted((line, session) => {
-    if (line === 'DATA') {
-      // Never reads a message: says no and goes.
-      session.say('354 go\r\n552 5.3.4 too big\r\n')
-      return 'silence'
+const EARLY = [
+  { said: '552 5.3.4 too big', is: /^never 552 5\.3\.4$/ },
+  { said: '451 4.3.0 not now', is: /^later 451 4\.3\.0 not now$/ },
+  { said: '250 2.0.0 taken unseen', is: /^later an answer out of place/ },
+]
+
+for (const { said, is } of EARLY) {
+  test(`${said} before the end of a large body is heard, and the rest is not sent`, async () => {
+    const hop = stage.scripted((line) => (line === 'DATA' ? `354 go\r\n${said}\r\n` : undefined))
+    const deliverer = stage.deliverer()
+    for (const _ of [1, 2]) {
+      const delivery = mail({ body: memory(largeText()) })
+      expect(brief((await deliverer.deliver(delivery, hop.route, SETTINGS))[0])).toMatch(is)
     }
-    return undefined
+    await hop.until(() => hop.ended === 2)
+    expect(hop.arrivals).toEqual([])
   })
-  const body = memory(largeText().repeat(20))
-  const [outcome] = await stage.deliverTo(hop, mail({ body }))
-  expect(brief(outcome)).toBe('never 552 5.3.4')
-})
+}
 
 test('the final dot waits for the marks', async () => {
   for (const text of ['x\r\n', largeText()]) {
@@ -260,6 +265,9 @@ test('the message goes back only when every hop refuses for good', async () => {
   expect(brief(all)).toBe('never 554 5.7.1')
   const [one] = await deliverer.deliver(mail(), routeOver(refuses(), closedPort()), SETTINGS)
   expect(brief(one)).toStartWith('later cannot connect')
+  const busy = stage.scripted((line) => (line === '' ? '421 4.3.2 busy\r\n' : undefined))
+  const [two] = await deliverer.deliver(mail(), routeOver(busy, refuses()), SETTINGS)
+  expect(brief(two)).toBe('later 421 4.3.2 busy')
 })
 
 test('a route without hops, or to a name that is not there, waits for the operator', async () => {

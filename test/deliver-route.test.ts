@@ -104,7 +104,7 @@ const ROUTES: { name: string; zone: Zone; own?: string[]; domain?: string; is: s
   },
   {
     name: 'an exchanger that is an address is none',
-    zone: { 'd.example': { mx: ['5 192.0.2.7'] } },
+    zone: { 'd.example': { mx: ['5 192.0.2.7'] }, '192.0.2.7': { ips: ['192.0.2.7'] } },
     is: ['never 550 5.4.4'],
   },
   {

@@ -178,7 +178,6 @@ class Transaction {
       }
       client.needsReset = false
       client.messages += 1
-      if (!client.isClean) client.abandon()
     } catch (error) {
       if (!(error instanceof GatewayError)) throw error
       client.abandon()
