@@ -261,16 +261,23 @@ test('a compiled child inspects and previews inside its walls, with every module
     const status = childStatus()
     expect(status).toMatch(/NoNewPrivs:\s+1/)
     expect(status).toMatch(/Seccomp:\s+2/)
+    const limits = readFileSync(`/proc/${childPid()}/limits`, 'latin1')
+    expect(limits).toMatch(/Max file size\s+0\s+0/)
+    expect(limits).toMatch(/Max core file size\s+0\s+0/)
+    expect(limits).toMatch(/Max open files\s+64\s+64/)
   } finally {
     await pool.close()
   }
 })
 
+function childPid(): string {
+  const path = `/proc/${process.pid}/task/${process.pid}/children`
+  return readFileSync(path, 'latin1').trim().split(' ')[0] ?? ''
+}
+
 /** /proc/PID/status of every thread of our child, one after another. */
 function childStatus(): string {
-  const [pid = ''] = readFileSync(`/proc/${process.pid}/task/${process.pid}/children`, 'latin1')
-    .trim()
-    .split(' ')
+  const pid = childPid()
   const threads = readdirSync(`/proc/${pid}/task`)
   const texts = threads.map((thread) =>
     readFileSync(`/proc/${pid}/task/${thread}/status`, 'latin1'),

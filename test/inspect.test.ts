@@ -18,6 +18,7 @@ import type { InspectionJob, Inspectors } from '../src/mail/inspect/contract.ts'
 import { capScores, inspectMail, type SessionFacts } from '../src/mail/inspect/inspectors.ts'
 import { createInspectors } from '../src/mail/inspect/pool.ts'
 import { previewOf } from '../src/mail/inspect/preview.ts'
+import { readZip, unpack } from '../src/mail/inspect/zip.ts'
 import type { Body } from '../src/message/body.ts'
 import type { Envelope } from '../src/message/envelope.ts'
 import { Mail } from '../src/message/mime.ts'
@@ -554,6 +555,18 @@ describe('what is found', () => {
 })
 
 describe('archives', () => {
+  test('unpacking stops at its budget, not at the end', () => {
+    const bytes = Buffer.from(zip({ 'zeros.bin': new Uint8Array(50 * 1024 * 1024) }))
+    const [entry] = readZip(bytes, 10).entries
+    if (entry === undefined) throw new Error('the archive has an entry')
+    let seen = 0
+    const take = (piece: Buffer): boolean => {
+      seen += piece.length
+      return true
+    }
+    expect(unpack(bytes, entry, 8 * 1024 * 1024, take)).toBe(8 * 1024 * 1024 + 1)
+    expect(seen).toBeLessThanOrEqual(8 * 1024 * 1024)
+  })
   const deflated = zip({ 'zeros.bin': new Uint8Array(120 * 1024 * 1024) })
   test('120 MB in a small zip is a limit', () => {
     expect(deflated.length).toBeLessThan(200_000)
@@ -738,6 +751,19 @@ describe('what a hostile mail costs', () => {
       expect(look(changed).causes).toEqual([])
     }
   })
+})
+
+test('twenty levels are looked into, one more is a limit', () => {
+  const levels = (count: number): Buffer => {
+    const lines = Array.from({ length: count }, (_, index) => [
+      `Content-Type: multipart/mixed; boundary=b${index}x`,
+      '',
+      `--b${index}x`,
+    ])
+    return mail([...lines.flat(), 'Content-Disposition: attachment; filename=a.exe', '', 'x'])
+  }
+  expect(rules(levels(20))).toEqual(['BAD_ATTACHMENT_NAME'])
+  expect(rules(levels(21))).toEqual(['MIME_LIMIT'])
 })
 
 test('the parts of a mail come in their order, with their bytes', () => {
@@ -1082,6 +1108,11 @@ describe('the pool', () => {
     await pool.inspect(job(text('x')))
     const [child] = childrenOf(process.pid).filter((pid) => !before.includes(pid))
     expect(readFileSync(`/proc/${child}/environ`, 'latin1')).toBe('')
+    // One that does not start itself anew shows what the pool gave it.
+    const { pool: plain } = open(SICK)
+    await plain.inspect(job(text('x')))
+    const started = childrenOf(process.pid).filter((pid) => !before.includes(pid) && pid !== child)
+    expect(started.map((pid) => readFileSync(`/proc/${pid}/environ`, 'latin1'))).toEqual([''])
     const target = (pid: number, fd: string): string => {
       try {
         return readlinkSync(`/proc/${pid}/fd/${fd}`)

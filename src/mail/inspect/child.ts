@@ -1,4 +1,5 @@
 /** One inspector process seen from the pool: its pipe, its reports, its end. */
+import { plainLine } from '../../message/header.ts'
 import {
   encodeFrame,
   FrameReader,
@@ -11,15 +12,16 @@ import {
 export type ChildListener = {
   /** Checked reports in their order. */
   readonly report: (report: Report) => void
-  /** Once: the process ended, or said what no child says. */
-  readonly ended: () => void
+  /** Once: the process ended, or said what no child says. `words`: what it said on failing to start. */
+  readonly ended: (words?: string) => void
 }
 
 export class Child {
-  readonly #process: Bun.Subprocess<'pipe', 'pipe', 'ignore'>
+  readonly #process: Bun.Subprocess<'pipe', 'pipe', 'pipe'>
   readonly #listener: ChildListener
   #flushing = false
   #over = false
+  #started = false
 
   /** @throws Error when the process cannot be started */
   constructor(command: readonly string[], listener: ChildListener) {
@@ -27,8 +29,8 @@ export class Child {
     this.#process = Bun.spawn([...command], {
       stdin: 'pipe',
       stdout: 'pipe',
-      // Its words would stand between our log lines; what it has to say it reports.
-      stderr: 'ignore',
+      // Its words would stand between our log lines. They are read only when it does not start.
+      stderr: 'pipe',
       cwd: '/',
       // Empty: BUN_OPTIONS and its like run foreign code in any Bun binary.
       env: {},
@@ -92,18 +94,30 @@ export class Child {
         for (let frame = reader.next(); frame !== null; frame = reader.next()) {
           const report = readReport(frame.head)
           if (report === null) return this.#finish()
+          this.#started = true
           if (!this.#over) this.#listener.report(report)
         }
       }
     } catch {
       // A frame that cannot be, or a broken pipe: either way this child is done.
     }
-    this.#finish()
+    this.#finish(this.#started || this.#over ? undefined : await this.#lastWords())
   }
 
-  #finish(): void {
+  /** The first line that a process wrote before it ended; it has seen no mail yet. */
+  async #lastWords(): Promise<string> {
+    this.#process.kill('SIGKILL')
+    try {
+      const { value } = await this.#process.stderr.getReader().read()
+      return plainLine(Buffer.from(value ?? Buffer.of()).toString('utf8', 0, 2_000), 200)
+    } catch {
+      return ''
+    }
+  }
+
+  #finish(words?: string): void {
     if (this.#over) return
     this.#over = true
-    this.#listener.ended()
+    this.#listener.ended(words)
   }
 }

@@ -66,7 +66,6 @@ type Place = {
   readonly pipe: { readonly id: number; job: Job | null; readonly bytes: number }[]
   /** When the first of the pipe came to be first. */
   firstSinceMs: number
-  readyMs: number
   failures: number
   missing: readonly string[]
   hello: Timer | null
@@ -105,7 +104,6 @@ class Pool implements Inspectors {
       ready: false,
       pipe: [],
       firstSinceMs: 0,
-      readyMs: 0,
       failures: 0,
       missing: [],
       hello: null,
@@ -207,7 +205,7 @@ class Pool implements Inspectors {
     timer.cancel()
   }
 
-  #open(listener: { report: (report: Report) => void; ended: () => void }): Child {
+  #open(listener: { report: (report: Report) => void; ended: (words?: string) => void }): Child {
     const { command, spoolDir, readable = [] } = this.#options
     const read = [spoolDir, ...readable].flatMap((directory) => ['--read', directory])
     return new Child([...command, ...read], listener)
@@ -221,14 +219,16 @@ class Pool implements Inspectors {
         report: (report) => {
           if (place.child === child) this.#heard(place, report)
         },
-        ended: () => {
-          if (place.child === child) this.#replace(place, place.ready ? 'crash' : 'start')
+        ended: (words) => {
+          if (place.child === child) this.#replace(place, place.ready ? 'crash' : 'start', words)
         },
       })
       place.child = child
       place.hello = this.#clock.after(HELLO_MS_MAX, () => this.#replace(place, 'start'))
-    } catch {
-      // The binary is gone or the machine is out of processes: try again later.
+    } catch (error) {
+      // The binary is gone or the machine is out of processes.
+      this.#replaced += 1
+      this.#observer.emit('inspect.replaced', { why: 'start', detail: messageOf(error) })
       this.#spawnLater(place)
     }
   }
@@ -253,7 +253,6 @@ class Pool implements Inspectors {
         place.hello?.cancel()
         place.hello = null
         place.ready = true
-        place.readyMs = this.#clock.monoMs()
         place.missing = report.missing
         this.#dispatch()
         return
@@ -261,7 +260,7 @@ class Pool implements Inspectors {
         this.#answered(place, report)
         return
       case 'failed':
-        if (report.job === 0) this.#replace(place, 'crash')
+        if (report.job === 0) this.#replace(place, place.ready ? 'crash' : 'start', report.cause)
         else {
           const entry = this.#first(place, report.job)
           if (entry === null) return
@@ -372,7 +371,7 @@ class Pool implements Inspectors {
   }
 
   /** Ends a child and starts another. The job under way has a strike; those behind it move on. */
-  #replace(place: Place, why: EndCause): void {
+  #replace(place: Place, why: EndCause, detail?: string): void {
     const { child } = place
     if (this.#closed || child === null) return
     const wasReady = place.ready
@@ -383,7 +382,7 @@ class Pool implements Inspectors {
     place.hello = null
     child.kill()
     this.#replaced += 1
-    this.#observer.emit('inspect.replaced', { why })
+    this.#observer.emit('inspect.replaced', { why, detail })
     const moved: Job[] = []
     for (const [index, { job }] of entries.entries()) {
       if (job === null) continue
@@ -392,7 +391,8 @@ class Pool implements Inspectors {
       else moved.push(job)
     }
     this.#waiting.unshift(...moved)
-    if (wasReady) this.#spawn(place)
+    // One that ends without a mail in it would end again: no haste.
+    if (wasReady && entries.length > 0) this.#spawn(place)
     else this.#spawnLater(place)
     this.#dispatch()
   }
