@@ -212,6 +212,23 @@ test('segments are used again: ten times their size goes through a spool that do
   await spool.close()
 })
 
+test('a body that arrives slowly is not overwritten by all that passes it', async () => {
+  const dir = join(root, 'slow')
+  const { queue, spool } = await open(dir)
+  const id = ids.next()
+  const draft = queue.draft(id)
+  draft.add(Buffer.alloc(8_000, 115))
+  for (let count = 0; count < 300; count++) finish(queue, await accept(queue, Buffer.alloc(8_000, 120)), 0)
+  draft.add(Buffer.alloc(8_000, 116))
+  const message = await queue.commit(draft, aCommit(id, 16_000, 2, 1), null)
+  expect(await bytesOf(message)).toBe('s'.repeat(8_000) + 't'.repeat(8_000))
+  await spool.close()
+  const again = await open(dir)
+  const found = again.queue.get(id)
+  expect(found === null ? '' : await bytesOf(found)).toBe('s'.repeat(8_000) + 't'.repeat(8_000))
+  await again.spool.close()
+})
+
 test('one old message does not pin the disk: it is copied forward, and survives that', async () => {
   const dir = join(root, 'compact')
   const { queue, spool } = await open(dir)

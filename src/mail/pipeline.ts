@@ -135,10 +135,11 @@ export class Pipeline {
     const hasher = new Bun.CryptoHasher('sha256')
     let hops = 0
     return {
+      block: () => draft.block(),
       piece: (bytes) => {
         if (draft.records.length === 0) hops = countReceived(bytes)
         hasher.update(bytes)
-        draft.add(bytes)
+        draft.add(bytes, true)
         return !spool.isBehind
       },
       onDrained: (run) => spool.onDrain(run),
@@ -159,7 +160,7 @@ export class Pipeline {
     let inspection: Inspection
     try {
       // A whole body is written with its COMMIT; the rest of a large one before it is inspected.
-      if (!arrival.isWhole && arrival.last.length > 0) draft.add(arrival.last)
+      if (!arrival.isWhole && arrival.last.length > 0) draft.add(arrival.last, true)
       inspection = await this.#inspect(draft, arrival)
     } catch (error) {
       return this.#end(draft, arrival, NO_INSPECTION, [], this.#storeRefusal(error))

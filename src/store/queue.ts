@@ -2,7 +2,7 @@
  * The messages this node is responsible for, and their marks: memory rebuilt from the spool,
  * which is the truth. Every change of state is a spool record first.
  */
-import type { Clock } from '../base/clock.ts'
+import { type Clock, pause } from '../base/clock.ts'
 import { assert, StoreError } from '../base/errors.ts'
 import type { MessageId } from '../base/ids.ts'
 import { CACHE_BYTES_MAX, PIECE_BYTES, QUEUE_MESSAGES_MAX } from '../base/limits.ts'
@@ -50,6 +50,9 @@ export type Commit = {
   readonly recipients: readonly QueuedRecipient[]
 }
 
+/** While a message that moves is being read. */
+const COMPACT_PAUSE_MS = 50
+
 type Piece = { readonly segment: Segment; readonly generation: number; readonly offset: number; readonly length: number }
 
 export class Message {
@@ -63,8 +66,10 @@ export class Message {
   cached: Uint8Array | null = null
   /** Held bytes are in the quarantine: `held` recipients no longer need the spool. */
   heldMoved = false
-  /** Bytes retained per segment, to be released as they were taken. */
-  readonly retained = new Map<Segment, number>()
+  /** Where the COMMIT in force lies. */
+  place: { readonly segment: Segment; readonly length: number } | null = null
+  /** Readers of the body: it must stay where it is. */
+  pins = 0
 
   constructor(id: MessageId, commit: Commit) {
     this.id = id
@@ -80,6 +85,11 @@ export class Message {
   /** Nothing is left to do for the spool. */
   get isFinal(): boolean {
     return this.recipients.every(({ state }) => isFinal(state) || (state === 'held' && this.heldMoved))
+  }
+
+  /** True when the body or the commit in force lies in `segment`. */
+  isIn(segment: Segment): boolean {
+    return this.place?.segment === segment || this.pieces.some((piece) => piece.segment === segment)
   }
 
   body(): Body {
@@ -118,16 +128,33 @@ export class Draft {
   readonly id: MessageId
   readonly records: SpoolRecord[] = []
   readonly #spool: Spool
+  /** The records belong to a message now, or to nobody. */
+  #isOver = false
 
   constructor(id: MessageId, spool: Spool) {
     this.id = id
     this.#spool = spool
   }
 
-  /** Adds at most PIECE_BYTES bytes. @throws StoreError when the spool failed */
-  add(bytes: Uint8Array): void {
+  /** Memory for a piece, to be filled and given to `add`. */
+  block(): Buffer {
+    return this.#spool.block()
+  }
+
+  /**
+   * Adds at most PIECE_BYTES bytes. A block that is given is not the caller's any more.
+   * @throws StoreError when the spool failed
+   */
+  add(bytes: Uint8Array, isGiven = false): void {
     assert(bytes.length <= PIECE_BYTES, 'a piece is bounded')
-    this.records.push(this.#spool.append(RECORD.accept, this.id, this.records.length, bytes))
+    const index = this.records.length
+    this.records.push(this.#spool.append(RECORD.accept, this.id, index, bytes, isGiven))
+  }
+
+  /** Hands the records over: whoever takes them drops them. */
+  give(): readonly SpoolRecord[] {
+    this.#isOver = true
+    return this.records
   }
 
   /** Where the bytes lie, for reading; resolves when they can be read. */
@@ -142,6 +169,8 @@ export class Draft {
 
   /** Nobody will want these bytes; with `commit` the COMMIT that follows them is void too. */
   abort(what: 'body' | 'commit' = 'body'): void {
+    if (this.#isOver) return
+    for (const record of this.give()) this.#spool.drop(record)
     if (this.#spool.failure !== null) return
     if (what === 'body' && this.records.length === 0) return
     this.#spool.append(RECORD.abort, this.id, what === 'body' ? 0 : 1, new Uint8Array())
@@ -150,14 +179,16 @@ export class Draft {
 
 export class Queue {
   readonly #spool: Spool
+  readonly #clock: Clock
   readonly #messages = new Map<MessageId, Message>()
   #cachedBytes = 0
   #compacting = false
   /** States that the spool knew at the start, also of messages that were final. */
   #replayed = new Map<MessageId, readonly RecipientState[]>()
 
-  constructor(spool: Spool) {
+  constructor(spool: Spool, clock: Clock) {
     this.#spool = spool
+    this.#clock = clock
     spool.onPressure = () => void this.#compact()
   }
 
@@ -210,11 +241,12 @@ export class Queue {
       for (const piece of draft.records) piece.place()
     } catch (error) {
       // The client is told 451: should the record survive all the same, this takes it back.
+      this.#spool.drop(record)
       draft.abort('commit')
       throw error
     }
     const message = new Message(draft.id, commit)
-    this.#adopt(message, draft.records, record)
+    this.#adopt(message, draft.give(), record)
     if (bytes !== null && this.#cachedBytes + bytes.length <= CACHE_BYTES_MAX) {
       message.cached = bytes
       this.#cachedBytes += bytes.length
@@ -246,8 +278,7 @@ export class Queue {
     if (!message.isFinal) return
     this.uncache(message)
     this.#messages.delete(message.id)
-    for (const [segment, bytes] of message.retained) this.#spool.release(segment, bytes)
-    message.retained.clear()
+    this.#release(message)
   }
 
   uncache(message: Message): void {
@@ -257,29 +288,34 @@ export class Queue {
   }
 
   #adopt(message: Message, pieces: readonly SpoolRecord[], record: SpoolRecord): void {
-    message.pieces = pieces.map((piece) => {
-      const segment = piece.place()
-      return { segment, generation: segment.generation, offset: piece.offset, length: piece.length }
-    })
-    this.#retain(message, record.place(), record.length)
+    this.#settleIn(message, pieces, record)
+    const { segment } = record
+    if (segment !== null) message.commits.push({ segment, generation: segment.generation })
     const before = this.#messages.get(message.id)
     if (before !== undefined) {
       message.commits.push(...before.commits)
       this.uncache(before)
-      for (const [segment, bytes] of before.retained) this.#spool.release(segment, bytes)
-      before.retained.clear()
+      this.#release(before)
     }
     this.#messages.set(message.id, message)
   }
 
-  #retain(message: Message, commitSegment: Segment, commitBytes: number): void {
-    message.commits.push({ segment: commitSegment, generation: commitSegment.generation })
-    const add = (segment: Segment, bytes: number): void => {
-      message.retained.set(segment, (message.retained.get(segment) ?? 0) + bytes)
-    }
-    add(commitSegment, commitBytes)
-    for (const { segment, length } of message.pieces) add(segment, length)
-    for (const [segment, bytes] of message.retained) this.#spool.retain(segment, bytes)
+  /** The records are those of the message from here on. */
+  #settleIn(message: Message, pieces: readonly SpoolRecord[], record: SpoolRecord): void {
+    message.pieces = pieces.map((piece) => {
+      const segment = piece.place()
+      return { segment, generation: segment.generation, offset: piece.offset, length: piece.length }
+    })
+    const segment = record.place()
+    message.place = { segment, length: record.length }
+  }
+
+  /** The spool may forget body and commit. */
+  #release(message: Message): void {
+    for (const { segment, length } of message.pieces) this.#spool.release(segment, length)
+    if (message.place !== null) this.#spool.release(message.place.segment, message.place.length)
+    message.pieces = []
+    message.place = null
   }
 
   #guard(message: Message, mark: Segment): void {
@@ -300,7 +336,9 @@ export class Queue {
         if (segment.liveBytes > segment.end / 4) break
         const movable = [...this.#messages.values()].filter(
           (message) =>
-            message.retained.has(segment) && message.recipients.every(({ state }) => state !== 'trying'),
+            message.isIn(segment) &&
+            message.pins === 0 &&
+            message.recipients.every(({ state }) => state !== 'trying'),
         )
         for (const message of movable) await this.#copyForward(message)
       }
@@ -314,10 +352,17 @@ export class Queue {
 
   async #copyForward(message: Message): Promise<void> {
     const draft = this.draft(message.id)
-    for await (const chunk of readBody(message.body())) draft.add(chunk)
-    // An attempt may have begun meanwhile; its marks would stand before the copy.
-    if (this.#messages.get(message.id) !== message || message.isFinal) return draft.abort()
-    if (message.recipients.some(({ state }) => state === 'trying')) return draft.abort()
+    const isStill = (): boolean =>
+      this.#messages.get(message.id) === message &&
+      message.pins === 0 &&
+      !message.isFinal &&
+      // Marks of an attempt that begins now would stand before the copy of the commit.
+      message.recipients.every(({ state }) => state !== 'trying')
+    for await (const chunk of readBody(message.body())) {
+      if (!isStill()) break
+      draft.add(chunk)
+    }
+    if (!isStill()) return draft.abort()
     const commit: Commit = {
       ...message.commit,
       pieces: draft.records.length,
@@ -325,20 +370,24 @@ export class Queue {
       recipients: message.recipients.map((recipient) => ({ ...recipient })),
     }
     const record = this.#spool.append(RECORD.commit, message.id, 0, Buffer.from(JSON.stringify(commit)))
+    if (record.segment === null) {
+      this.#spool.drop(record)
+      return draft.abort('commit')
+    }
+    // From here on every mark comes after the copy, and must outlive it too.
+    message.commits.push({ segment: record.segment, generation: record.segment.generation })
     await this.#spool.synced()
-    record.place()
+    // An attempt that began meanwhile reads the old place: it stays until that has ended.
+    while (message.pins > 0 || message.recipients.some(({ state }) => state === 'trying')) {
+      await pause(this.#clock, COMPACT_PAUSE_MS)
+    }
     if (this.#messages.get(message.id) !== message) {
-      // Final while the copy was on its way: say so after it, or a restart would deliver again.
-      this.mark('discard', message, [])
+      this.#spool.drop(record)
+      for (const piece of draft.give()) this.#spool.drop(piece)
       return
     }
-    for (const [segment, bytes] of message.retained) this.#spool.release(segment, bytes)
-    message.retained.clear()
-    message.pieces = draft.records.map((piece) => {
-      const segment = piece.place()
-      return { segment, generation: segment.generation, offset: piece.offset, length: piece.length }
-    })
-    this.#retain(message, record.place(), record.length)
+    this.#release(message)
+    this.#settleIn(message, draft.give(), record)
   }
 
   /** Reads what survived. Call before `Spool.start`. */
@@ -348,11 +397,14 @@ export class Queue {
   ): Promise<{ readonly queue: Queue; readonly spool: Spool }> {
     const rebuild = new Rebuild()
     const spool = await Spool.open(options, (record) => rebuild.take(record))
-    const queue = new Queue(spool)
+    const queue = new Queue(spool, deps.clock)
     queue.#replayed = rebuild.states()
     for (const { message, pieces, commit } of rebuild.finish(deps)) {
       message.pieces = pieces
-      queue.#retain(message, commit.segment, commit.length)
+      message.place = commit
+      message.commits.push({ segment: commit.segment, generation: commit.segment.generation })
+      for (const { segment, length } of pieces) spool.retain(segment, length)
+      spool.retain(commit.segment, commit.length)
       queue.#messages.set(message.id, message)
     }
     for (const [segment, guarded] of rebuild.guards) {

@@ -24,7 +24,7 @@ import { join } from 'node:path'
 import type { Clock } from '../base/clock.ts'
 import { assert, messageOf, StoreError } from '../base/errors.ts'
 import type { MessageId, SpoolId } from '../base/ids.ts'
-import { MARK_SEGMENTS, SEGMENT_BYTES, SPOOL_BACKLOG_BYTES_MAX } from '../base/limits.ts'
+import { MARK_SEGMENTS, PIECE_BYTES, SEGMENT_BYTES, SPOOL_BACKLOG_BYTES_MAX } from '../base/limits.ts'
 import type { Observer } from '../base/observe.ts'
 
 /** Kinds of records (design: mail.md, Names). The numbers are the file format. */
@@ -53,6 +53,10 @@ const VERSION = 1
 const SEGMENT_HEADER_BYTES = 64
 const RECORD_HEADER_BYTES = 52
 const TRAILER_BYTES = 4
+/** A block holds a whole record around a piece. */
+const BLOCK_BYTES = (RECORD_HEADER_BYTES + PIECE_BYTES + TRAILER_BYTES + 7) & ~7
+/** Blocks kept for the next bodies: 16 MB. */
+const BLOCKS_MAX = 64
 /** Segments kept written ahead beyond those for marks. */
 const AHEAD_SEGMENTS = 2
 /** Linux takes at most 1024 buffers in one writev. */
@@ -92,9 +96,14 @@ export class SpoolRecord {
   /** Offset of the payload in the segment. */
   offset = 0
   readonly length: number
+  /** A body or a commit: alive from its birth until its owner lets go. Marks are kept by guards. */
+  readonly isLive: boolean
+  /** Its owner let go before it had a place. */
+  isDropped = false
 
-  constructor(length: number) {
+  constructor(length: number, isLive: boolean) {
     this.length = length
+    this.isLive = isLive
   }
 
   /**
@@ -120,6 +129,8 @@ type Pending = {
   readonly bytes: Buffer
   readonly record: SpoolRecord
   readonly mark: boolean
+  /** Memory that goes back to the pool when it is written. */
+  readonly isBlock: boolean
   /** Place in the order of append. */
   readonly seq: number
 }
@@ -160,6 +171,8 @@ export class Spool {
   /** Placed, not yet handed to the kernel. */
   #unwritten: Pending[] = []
   #backlogBytes = 0
+  /** Blocks that nobody uses now. */
+  readonly #blocks: Buffer[] = []
   #appendedSeq = 0
   #writtenSeq = 0
   #writing = false
@@ -256,28 +269,50 @@ export class Spool {
   }
 
   /**
-   * Adds a record. It is not on disk before `written`, not safe before `synced`.
+   * Memory for the payload of one record of PIECE_BYTES, used again and again: a large body needs
+   * no more than its share of the pool, and is not copied. Fill it, then give it to `append`.
+   */
+  block(): Buffer {
+    const block = this.#blocks.pop() ?? Buffer.allocUnsafeSlow(BLOCK_BYTES)
+    return block.subarray(RECORD_HEADER_BYTES, RECORD_HEADER_BYTES + PIECE_BYTES)
+  }
+
+  /**
+   * Adds a record. It is not on disk before `written`, not safe before `synced`. `payload` is
+   * copied, unless it is (the start of) a block and `isGiven`: then it is not yours any more.
    * @throws StoreError when the spool has failed or is closed
    */
-  append(type: RecordType, mid: MessageId, index: number, payload: Uint8Array): SpoolRecord {
+  append(
+    type: RecordType,
+    mid: MessageId,
+    index: number,
+    payload: Uint8Array,
+    isGiven = false,
+  ): SpoolRecord {
     if (this.#failure !== null) throw this.#failure
     if (this.#closed) throw new StoreError('the spool is closed', { remedy: 'retry' })
     const paddedBytes = (RECORD_HEADER_BYTES + payload.length + TRAILER_BYTES + 7) & ~7
     assert(paddedBytes <= this.#segmentBytes - SEGMENT_HEADER_BYTES, 'a record fits a segment')
-    const bytes = Buffer.allocUnsafe(paddedBytes)
+    const isBlock =
+      isGiven &&
+      payload.buffer.byteLength === BLOCK_BYTES &&
+      payload.byteOffset === RECORD_HEADER_BYTES
+    const bytes = isBlock
+      ? Buffer.from(payload.buffer, 0, paddedBytes)
+      : Buffer.allocUnsafe(paddedBytes)
     bytes.writeUInt32LE(RECORD_MAGIC, 0)
     bytes.writeUInt32LE(type, 4)
     bytes.writeUInt32LE(payload.length, 8)
     bytes.writeUInt32LE(index, 12)
     bytes.write(mid, 20, 26, 'latin1')
     bytes.writeUInt16LE(0, 46)
-    bytes.set(payload, RECORD_HEADER_BYTES)
+    if (!isBlock) bytes.set(payload, RECORD_HEADER_BYTES)
     bytes.writeUInt32LE(END_MAGIC, RECORD_HEADER_BYTES + payload.length)
     bytes.fill(0, RECORD_HEADER_BYTES + payload.length + TRAILER_BYTES)
-    const record = new SpoolRecord(payload.length)
     const isMark = type !== RECORD.accept && type !== RECORD.copy && type !== RECORD.commit
+    const record = new SpoolRecord(payload.length, !isMark)
     this.#appendedSeq += 1
-    const pending = { bytes, record, mark: isMark, seq: this.#appendedSeq }
+    const pending = { bytes, record, mark: isMark, isBlock, seq: this.#appendedSeq }
     this.#backlogBytes += paddedBytes
     if (this.#unplaced.length > 0 || !this.#place(pending)) {
       this.#unplaced.push(pending)
@@ -323,7 +358,13 @@ export class Spool {
     })
   }
 
-  /** A live message has `bytes` in `segment`. */
+  /** Nobody needs this body or commit any more. Once a record. */
+  drop(record: SpoolRecord): void {
+    if (record.segment === null) record.isDropped = true
+    else this.release(record.segment, record.length)
+  }
+
+  /** A live message has `bytes` in `segment`, read from it at the start. */
   retain(segment: Segment, bytes: number): void {
     segment.refs += 1
     segment.liveBytes += bytes
@@ -366,6 +407,7 @@ export class Spool {
     bytes.writeUInt32LE(crc, 48)
     record.segment = tail
     record.offset = tail.end + RECORD_HEADER_BYTES
+    if (record.isLive && !record.isDropped) this.retain(tail, record.length)
     tail.end += bytes.length
     this.#unwritten.push(pending)
     return true
@@ -425,12 +467,12 @@ export class Spool {
     header.write(this.#options.spoolId, 12, 16, 'latin1')
     header.writeUInt32LE(Bun.hash.crc32(header.subarray(0, 28)), 28)
     this.#tail = segment
-    const record = new SpoolRecord(header.length)
+    const record = new SpoolRecord(header.length, false)
     record.segment = segment
     // Goes out like a record at offset 0, so it is written and synced in order.
     record.offset = RECORD_HEADER_BYTES
     this.#backlogBytes += header.length
-    this.#unwritten.push({ bytes: header, record, mark: true, seq: 0 })
+    this.#unwritten.push({ bytes: header, record, mark: true, isBlock: false, seq: 0 })
   }
 
   #pump(): void {
@@ -451,10 +493,10 @@ export class Spool {
     this.#unwritten.splice(0, batch.length)
     this.#writing = true
     segment.dirty = true
-    this.#write(segment, batch.map((pending) => pending.bytes), position)
+    this.#write(segment, batch.map((pending) => pending.bytes), position, batch)
   }
 
-  #write(segment: Segment, buffers: Buffer[], position: number): void {
+  #write(segment: Segment, buffers: Buffer[], position: number, batch: readonly Pending[]): void {
     const total = buffers.reduce((sum, buffer) => sum + buffer.length, 0)
     writev(segment.fd, buffers, position, (error, bytesWritten) => {
       if (error !== null && error !== undefined) return this.#fail('write', error)
@@ -462,7 +504,10 @@ export class Spool {
       if (bytesWritten < total) {
         // A short write is legal: the rest goes out in one more.
         const rest = Buffer.concat(buffers).subarray(bytesWritten)
-        return this.#write(segment, [rest], position + bytesWritten)
+        return this.#write(segment, [rest], position + bytesWritten, batch)
+      }
+      for (const { bytes, isBlock } of batch) {
+        if (isBlock && this.#blocks.length < BLOCKS_MAX) this.#blocks.push(Buffer.from(bytes.buffer))
       }
       this.#writing = false
       if (this.#unwritten.length > 0) this.#advance()

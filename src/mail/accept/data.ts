@@ -25,6 +25,7 @@ export class DataDecoder {
   readonly #newlines: Newlines
   readonly #sizeMax: number
   readonly #pieceBytes: number
+  readonly #block: () => Buffer
   readonly #onPiece: (piece: Uint8Array) => void
   #state = LINE_START
   #out: Buffer
@@ -38,18 +39,20 @@ export class DataDecoder {
   #pieces = 0
 
   /**
-   * `onPiece` gets every full piece of `pieceBytes`; the decoder never touches it again. The rest
-   * stays in it until `end`.
+   * `onPiece` gets every full piece, a block of `pieceBytes` that `block` gave; the decoder never
+   * touches it again. The rest stays in it until `end`.
    */
   constructor(options: {
     readonly newlines: Newlines
     readonly sizeMax: number
     readonly pieceBytes: number
+    readonly block: () => Buffer
     readonly onPiece: (piece: Uint8Array) => void
   }) {
     this.#newlines = options.newlines
     this.#sizeMax = options.sizeMax
     this.#pieceBytes = options.pieceBytes
+    this.#block = options.block
     this.#onPiece = options.onPiece
     this.#out = Buffer.allocUnsafeSlow(Math.min(FIRST_BYTES, options.pieceBytes))
   }
@@ -182,14 +185,15 @@ export class DataDecoder {
 
   #grow(): void {
     if (this.#out.length < this.#pieceBytes) {
-      const larger = Buffer.allocUnsafeSlow(Math.min(this.#out.length * 4, this.#pieceBytes))
+      const size = this.#out.length * 4
+      const larger = size < this.#pieceBytes ? Buffer.allocUnsafeSlow(size) : this.#block()
       larger.set(this.#out)
       this.#out = larger
       return
     }
     this.#pieces += 1
     this.#onPiece(this.#out)
-    this.#out = Buffer.allocUnsafeSlow(this.#pieceBytes)
+    this.#out = this.#block()
     this.#length = 0
   }
 }

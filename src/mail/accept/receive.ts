@@ -20,7 +20,9 @@ export type Arrival = {
 
 /** A body that is arriving. */
 export interface Incoming {
-  /** Takes a full piece. Gives false when the sender should pause until `drained`. */
+  /** Memory for a piece of PIECE_BYTES. */
+  block(): Buffer
+  /** Takes a full piece, a block of ours: it is not the caller's any more. Gives false when the sender should pause until `drained`. */
   piece(bytes: Uint8Array): boolean
   /** Calls once when the sender may go on. */
   onDrained(run: () => void): void

@@ -397,6 +397,7 @@ export class Session {
       newlines: settings['mail.newlines'] as Newlines,
       sizeMax: settings['mail.size'],
       pieceBytes: PIECE_BYTES,
+      block: () => incoming.block(),
       onPiece: (piece) => {
         if (incoming.piece(piece)) return
         this.#line.pause()

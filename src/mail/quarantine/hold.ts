@@ -72,6 +72,7 @@ export class Holder {
   /** Never rejects. */
   async #move(message: Message): Promise<void> {
     const { bodies, quarantine, queue, clock, observer } = this.#deps
+    message.pins += 1
     try {
       const mail = this.#describe(message)
       // The file is durable before the mark that lets the spool forget (design: mail.md, Queue).
@@ -83,6 +84,8 @@ export class Holder {
     } catch (error) {
       observer.emit('store.failed', { message: message.id, cause: messageOf(error) })
       clock.after(RETRY_MS, () => this.hold(message))
+    } finally {
+      message.pins -= 1
     }
   }
 

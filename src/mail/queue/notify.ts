@@ -89,12 +89,17 @@ export async function notify(notice: Notice, deps: NotifyDeps): Promise<void> {
 
 /** The header block of a message, at most HEADER_BYTES_MAX. */
 async function headerOf(message: Message): Promise<Uint8Array> {
-  for await (const chunk of readBody(message.body())) {
-    const bytes = Buffer.from(chunk.buffer, chunk.byteOffset, chunk.length)
-    const end = bytes.indexOf('\r\n\r\n')
-    return bytes.subarray(0, Math.min(end < 0 ? bytes.length : end + 2, HEADER_BYTES_MAX))
+  message.pins += 1
+  try {
+    for await (const chunk of readBody(message.body())) {
+      const bytes = Buffer.from(chunk.buffer, chunk.byteOffset, chunk.length)
+      const end = bytes.indexOf('\r\n\r\n')
+      return bytes.subarray(0, Math.min(end < 0 ? bytes.length : end + 2, HEADER_BYTES_MAX))
+    }
+    return new Uint8Array()
+  } finally {
+    message.pins -= 1
   }
-  return new Uint8Array()
 }
 
 const ALPHABET = '0123456789abcdefghjkmnpqrstvwxyz'
