@@ -37,6 +37,17 @@ export const demo: Run = async (call, world) => {
     const sinkAddress = await sink.listen(addresses.sink, '--sink')
     opened.push(() => sink.close())
 
+    // Before the node: a port that is taken is told at once.
+    let running: RunningNode | null = null
+    const page = serveSinkPage(addresses.sinkWeb, {
+      gateway: () => running?.web.url ?? '',
+      arrivals: () => sink.arrivals(),
+      again: async () => {
+        if (running !== null) await sendSamples(running, world)
+      },
+    })
+    opened.push(() => page.stop())
+
     const node = await world.startNode({
       dataDir,
       smtp: addresses.smtp,
@@ -46,20 +57,12 @@ export const demo: Run = async (call, world) => {
       logLevel: logLevelOf(call, 'warn'),
     })
     opened.push(() => node.stop())
+    running = node
     const next = `smtp://${formatAddress(sinkAddress)}`
     await new Api(dataDir).call('PUT', pathOf(['domains', DEMO_DOMAIN]), { nextHops: [next] })
 
-    const send = () => sendSamples(node, world)
-    const page = serveSinkPage(
-      addresses.sinkWeb,
-      node.web.url,
-      () => sink.arrivals(),
-      () => send().then(() => {}),
-    )
-    opened.push(() => page.stop())
-
     await world.out(welcome(node, page, sinkAddress))
-    await world.out(await send())
+    await world.out(await sendSamples(node, world))
     const rest = given === undefined ? 'Nothing is kept.' : `The data stays in ${given}.`
     await world.out(`\nCtrl-C stops it. ${rest}\n`)
     await ended

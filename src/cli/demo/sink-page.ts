@@ -15,36 +15,38 @@ const POLICY =
 const HEADERS = {
   'content-security-policy': POLICY,
   'x-content-type-options': 'nosniff',
-  'referrer-policy': 'no-referrer',
+  // Not no-referrer: a form would then send `Origin: null`, as a foreign page may.
+  'referrer-policy': 'same-origin',
   'cache-control': 'no-store',
 }
 const MARK =
   '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 24 24"><path fill="#0b8099" fill-rule="evenodd" d="M1 5h4V2h4v3h6V2h4v3h4v17h-7v-7a4 4 0 0 0-8 0v7H1z"/></svg>'
 
-/**
- * Serves on loopback. `again` sends the samples once more.
- * @throws RefusalError when the port is taken
- */
-export function serveSinkPage(
-  address: Address,
-  gateway: string,
-  arrivals: () => readonly Arrival[],
-  again: () => Promise<void>,
-): SinkPage {
+/** What the page shows and does. */
+export type SinkPageParts = {
+  /** Address of the pages of Postern; empty while the node starts. */
+  gateway(): string
+  arrivals(): readonly Arrival[]
+  /** Sends the samples once more. */
+  again(): Promise<void>
+}
+
+/** Serves on loopback. @throws RefusalError when the port is taken */
+export function serveSinkPage(address: Address, parts: SinkPageParts): SinkPage {
   const answer = async (request: Request): Promise<Response> => {
     const url = new URL(request.url)
     if (!isOurs(request, url)) return new Response('Not here.\n', { status: 403, headers: HEADERS })
     switch (`${request.method} ${url.pathname}`) {
       case 'GET /':
-        return html(pageText(gateway, arrivals()))
+        return html(pageText(parts.gateway(), parts.arrivals()))
       case 'GET /sink.css':
         return new Response(css, { headers: { ...HEADERS, 'content-type': 'text/css' } })
       case 'GET /mark.svg':
         return new Response(MARK, { headers: { ...HEADERS, 'content-type': 'image/svg+xml' } })
       case 'GET /arrivals':
-        return Response.json(arrivals(), { headers: HEADERS })
+        return Response.json(parts.arrivals(), { headers: HEADERS })
       case 'POST /again':
-        await again()
+        await parts.again()
         return new Response(null, { status: 303, headers: { ...HEADERS, location: '/' } })
       default:
         return new Response('Not found.\n', { status: 404, headers: HEADERS })
