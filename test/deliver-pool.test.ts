@@ -21,7 +21,9 @@ test('messages at the same time have connections of their own', async () => {
   const hop = stage.hop()
   const deliverer = stage.deliverer()
   const all = Array.from({ length: 5 }, () => deliverer.deliver(mail(), hop.route, SETTINGS))
-  expect((await Promise.all(all)).flat().map(({ kind }) => kind)).toEqual(Array(5).fill('delivered'))
+  expect((await Promise.all(all)).flat().map(({ kind }) => kind)).toEqual(
+    Array(5).fill('delivered'),
+  )
   expect(hop.sessions.length).toBe(5)
 })
 
@@ -134,7 +136,10 @@ needs('openssl')('STARTTLS', () => {
   test('is used where it is offered, without a look at the certificate', async () => {
     const hop = stage.hop({ tls })
     const [outcome] = await stage.deliverTo(hop, mail())
-    expect(outcome).toMatchObject({ kind: 'delivered', tls: expect.stringMatching(/^TLSv1\.[23] TLS_/) })
+    expect(outcome).toMatchObject({
+      kind: 'delivered',
+      tls: expect.stringMatching(/^TLSv1\.[23] TLS_/),
+    })
     expect(hop.arrivals[0]?.tls).toBe(true)
     expect(hop.lines.filter((line) => line.startsWith('EHLO')).length).toBe(2)
   })
