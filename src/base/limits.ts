@@ -20,7 +20,7 @@ export const RECIPIENTS_FLOOR = 100
 export const HEADER_BYTES_MAX = 256 * 1024
 
 /** A body goes to the spool in pieces of this size while it arrives, so memory stays bounded. */
-export const PIECE_BYTES = 256 * 1024
+export const PIECE_BYTES = 64 * 1024
 /** Messages up to this size are delivered from memory after the commit, when memory allows. */
 export const CACHED_BODY_BYTES_MAX = 128 * 1024
 /** All bodies kept in memory for their first attempt. */

@@ -4,6 +4,7 @@ import { isIPv6 } from 'node:net'
 import type { Clock, Timer } from '../../base/clock.ts'
 import { messageOf, RefusalError } from '../../base/errors.ts'
 import type { MessageIds } from '../../base/ids.ts'
+import { TrafficMemory } from '../../base/memory.ts'
 import type { Observer } from '../../base/observe.ts'
 import type { LiveConfig } from '../../config/live.ts'
 import { reply } from '../../message/reply.ts'
@@ -60,6 +61,7 @@ export class SmtpListener {
   #listener: TCPSocketListener<Peer> | null = null
   #sweep: Timer | null = null
   #handshakes = 0
+  readonly #memory = new TrafficMemory()
   #isExempt: (ip: string) => boolean = () => false
   #mayRelay: (ip: string) => boolean = () => false
   #isClosing = false
@@ -88,6 +90,7 @@ export class SmtpListener {
           open: (socket) => this.#opened(socket),
           data: (socket, chunk) => {
             const peer = socket.data
+            this.#memory.took(chunk.length)
             if (!peer.isTls) peer.session?.receive(chunk)
           },
           drain: (socket) => {
