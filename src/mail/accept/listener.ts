@@ -88,16 +88,25 @@ export class SmtpListener {
         port,
         socket: {
           open: (socket) => this.#opened(socket),
+          // A socket that is reset at once may fail without ever having been open: no peer then.
           data: (socket, chunk) => {
-            const peer = socket.data
+            const peer = peerOf(socket)
             this.#memory.took(chunk.length)
-            if (!peer.isTls) peer.session?.receive(chunk)
+            if (peer !== null && !peer.isTls) peer.session?.receive(chunk)
           },
           drain: (socket) => {
-            if (!socket.data.isTls) this.#drain(socket.data)
+            const peer = peerOf(socket)
+            if (peer !== null && !peer.isTls) this.#drain(peer)
           },
-          close: (socket) => this.#closed(socket.data),
-          error: (socket, error) => this.#failed(socket.data, error),
+          close: (socket) => {
+            const peer = peerOf(socket)
+            if (peer !== null) this.#closed(peer)
+          },
+          error: (socket, error) => {
+            const peer = peerOf(socket)
+            if (peer === null) socket.terminate()
+            else this.#failed(peer, error)
+          },
         },
       })
     } catch (error) {
@@ -295,6 +304,11 @@ export class SmtpListener {
     this.#deps.observer.emit('smtp.failed', { client: peer.ip, cause: messageOf(error) })
     peer.socket.terminate()
   }
+}
+
+function peerOf(socket: Socket<Peer>): Peer | null {
+  const peer: Peer | undefined = socket.data
+  return peer ?? null
 }
 
 /** `HOST:PORT` for a log line. */
