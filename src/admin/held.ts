@@ -129,16 +129,20 @@ export function heldPart(deps: HeldDeps): HeldPart {
     async heldSource(rawId) {
       const { sizeBytes, pieces } = await openBody(bodies, entry(readMessageId(rawId)))
       const iterator = pieces[Symbol.asyncIterator]()
-      const stream = new ReadableStream<Uint8Array>({
-        async pull(controller) {
-          const { done, value } = await iterator.next()
-          if (done === true) controller.close()
-          else controller.enqueue(value)
+      const stream = new ReadableStream<Uint8Array>(
+        {
+          async pull(controller) {
+            const { done, value } = await iterator.next()
+            if (done === true) controller.close()
+            else controller.enqueue(value)
+          },
+          async cancel() {
+            await iterator.return?.()
+          },
         },
-        async cancel() {
-          await iterator.return?.()
-        },
-      })
+        // Nothing is read ahead: a stream that nobody takes opens no file.
+        { highWaterMark: 0 },
+      )
       return { stream, sizeBytes }
     },
 

@@ -296,7 +296,9 @@ function refuse(field: string, message: string, advice: string): never {
 
 /** What was given, short, on one line. */
 function quote(raw: unknown): string {
-  const text = JSON.stringify(raw) ?? String(raw)
+  if (raw === '') return 'An empty text'
+  if (typeof raw === 'object' || typeof raw === 'function') return 'What was given'
+  const text = typeof raw === 'string' ? JSON.stringify(raw) : String(raw)
   return text.length > 80 ? `${text.slice(0, 77)}…` : text
 }
 

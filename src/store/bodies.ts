@@ -1,5 +1,5 @@
 /**
- * Held messages: one sealed file each, DIR/held/<first two>/<mid>. The file alone is enough to
+ * Held messages: one sealed file each, DIR/held/<last character>/<mid>. The file alone is enough to
  * rebuild the index. AES-256-GCM in frames, so that any size is written and read with the memory
  * of one frame, and a flipped bit, a cut or a swapped frame is an error and never a message.
  *
@@ -10,10 +10,10 @@
  * and its salt, so a counter is nonce enough; mid, number and end are authenticated with it.
  */
 import { createCipheriv, createDecipheriv, hkdfSync } from 'node:crypto'
-import { mkdirSync, readdirSync } from 'node:fs'
+import { mkdirSync, readdirSync, unlinkSync } from 'node:fs'
 import { type FileHandle, mkdir, open, rename, rm, unlink } from 'node:fs/promises'
 import { join } from 'node:path'
-import { assert, StoreError } from '../base/errors.ts'
+import { AssertionError, assert, StoreError } from '../base/errors.ts'
 import { atomicWrite, codeOf, readIfThere, storeError, UNFINISHED } from '../base/files.ts'
 import { type MessageId, parseMessageId } from '../base/ids.ts'
 import { PIECE_BYTES } from '../base/limits.ts'
@@ -46,6 +46,8 @@ export class Bodies {
   readonly #directory: string
   readonly #key: Buffer
   readonly #random: Random
+  /** Folders that are known to be there, durably; at most 32. */
+  readonly #folders = new Set<string>()
 
   /** Makes DIR/held and DIR/held.key when they are not there. @throws StoreError */
   constructor(dataDirectory: string, deps: { readonly random: Random }) {
@@ -63,9 +65,7 @@ export class Bodies {
     const folder = this.#folder(id)
     const unfinished = join(folder, id + UNFINISHED)
     try {
-      if ((await mkdir(folder, { recursive: true, mode: 0o700 })) !== undefined) {
-        await syncFolder(this.#directory)
-      }
+      await this.#makeFolder(folder)
       const file = await open(unfinished, 'w', 0o600)
       try {
         await this.#writeFrames(file, mail, body)
@@ -77,7 +77,7 @@ export class Bodies {
       await syncFolder(folder)
     } catch (error) {
       await rm(unfinished, { force: true }).catch(() => {})
-      if (error instanceof StoreError) throw error
+      if (error instanceof StoreError || error instanceof AssertionError) throw error
       throw storeError(`The held message ${id} could not be written`, error)
     }
   }
@@ -130,11 +130,17 @@ export class Bodies {
       for (const name of readdirSync(join(this.#directory, folder))) {
         const id = parseMessageId(name)
         if (id !== null) ids.push(id)
-        else if (name.endsWith(UNFINISHED))
-          void unlink(join(this.#directory, folder, name)).catch(() => {})
+        else if (name.endsWith(UNFINISHED)) unlinkSync(join(this.#directory, folder, name))
       }
     }
     return ids.sort()
+  }
+
+  async #makeFolder(folder: string): Promise<void> {
+    if (this.#folders.has(folder)) return
+    await mkdir(folder, { recursive: true, mode: 0o700 })
+    await syncFolder(this.#directory)
+    this.#folders.add(folder)
   }
 
   async #writeFrames(file: FileHandle, mail: HeldMail, body: Body): Promise<void> {
@@ -146,19 +152,19 @@ export class Bodies {
     salt.copy(header, MAGIC.length)
     header.writeUInt32BE(meta.length, HEADER_BYTES - 4)
     const key = this.#fileKey(salt)
-    await writeAll(file, header)
-    await writeAll(file, seal(key, mail.envelope.id, { number: 0, last: false }, meta))
+    // Header, meta and a first frame go out together: most held mails are one write.
+    let parts = [header, ...seal(key, mail.envelope.id, { number: 0, last: false }, meta)]
     let number = 1
     let written = 0
     const sizeBytes = bodySize(body)
     for await (const piece of framesOf(body)) {
       written += piece.length
-      await writeAll(
-        file,
-        seal(key, mail.envelope.id, { number, last: written === sizeBytes }, piece),
-      )
+      parts.push(...seal(key, mail.envelope.id, { number, last: written === sizeBytes }, piece))
+      await writeAll(file, parts)
+      parts = []
       number += 1
     }
+    await writeAll(file, parts)
     assert(written === sizeBytes, 'a body has the size that it says')
   }
 
@@ -199,11 +205,13 @@ export class Bodies {
     if (opened === null) throw broken(id)
     const { file, key, sizeBytes } = opened
     try {
+      const frame = Buffer.allocUnsafe(Math.min(FRAME_BYTES, sizeBytes) + TAG_BYTES)
       let offset = opened.bodyOffset
       let done = 0
       for (let number = 1; done < sizeBytes; number++) {
         const length = Math.min(FRAME_BYTES, sizeBytes - done)
-        const sealed = await readExactly(file, id, offset, length + TAG_BYTES)
+        const sealed = frame.subarray(0, length + TAG_BYTES)
+        await fill(file, id, offset, sealed)
         done += length
         offset += sealed.length
         yield unseal(key, id, { number, last: done === sizeBytes }, sealed)
@@ -221,8 +229,8 @@ export class Bodies {
   }
 
   #folder(id: MessageId): string {
-    // The end of an id is a count, so folders fill evenly; its beginning would be one folder a year.
-    return join(this.#directory, id.slice(-2))
+    // The end of an id is a count, so the 32 folders fill evenly; its beginning is a time.
+    return join(this.#directory, id.slice(-1))
   }
 }
 
@@ -236,12 +244,17 @@ type Opened = {
 
 type Frame = { readonly number: number; readonly last: boolean }
 
-function seal(key: Buffer, id: MessageId, frame: Frame, plain: Uint8Array): Buffer {
+function seal(
+  key: Buffer,
+  id: MessageId,
+  frame: Frame,
+  plain: Uint8Array,
+): readonly [ciphertext: Buffer, tag: Buffer] {
   const cipher = createCipheriv('aes-256-gcm', key, nonce(frame))
   cipher.setAAD(associated(id, frame))
   const sealed = cipher.update(plain)
   cipher.final()
-  return Buffer.concat([sealed, cipher.getAuthTag()])
+  return [sealed, cipher.getAuthTag()]
 }
 
 function unseal(key: Buffer, id: MessageId, frame: Frame, sealed: Buffer): Buffer {
@@ -275,7 +288,10 @@ function broken(id: MessageId, cause?: unknown): StoreError {
   })
 }
 
-/** The bytes of a body in frames of exactly FRAME_BYTES, but for the last. */
+/**
+ * The bytes of a body in frames of exactly FRAME_BYTES, but for the last. A frame holds its bytes
+ * until the next one is asked for.
+ */
 async function* framesOf(body: Body): AsyncGenerator<Uint8Array> {
   if (body.kind === 'memory') {
     for (let offset = 0; offset < body.bytes.length; offset += FRAME_BYTES) {
@@ -283,7 +299,7 @@ async function* framesOf(body: Body): AsyncGenerator<Uint8Array> {
     }
     return
   }
-  let frame = Buffer.allocUnsafe(FRAME_BYTES)
+  const frame = Buffer.allocUnsafe(FRAME_BYTES)
   let filled = 0
   for (const { path, offset, length } of body.extents) {
     const file = await open(path, 'r')
@@ -298,7 +314,6 @@ async function* framesOf(body: Body): AsyncGenerator<Uint8Array> {
         done += bytesRead
         if (filled === FRAME_BYTES) {
           yield frame
-          frame = Buffer.allocUnsafe(FRAME_BYTES)
           filled = 0
         }
       }
@@ -309,11 +324,15 @@ async function* framesOf(body: Body): AsyncGenerator<Uint8Array> {
   if (filled > 0) yield frame.subarray(0, filled)
 }
 
-async function writeAll(file: FileHandle, bytes: Buffer): Promise<void> {
-  let written = 0
-  while (written < bytes.length) {
-    const { bytesWritten } = await file.write(bytes, written, bytes.length - written)
-    written += bytesWritten
+async function writeAll(file: FileHandle, parts: readonly Buffer[]): Promise<void> {
+  let rest = parts.filter(({ length }) => length > 0)
+  while (rest.length > 0) {
+    let { bytesWritten } = await file.writev(rest)
+    rest = rest.flatMap((part) => {
+      const skipped = Math.min(bytesWritten, part.length)
+      bytesWritten -= skipped
+      return skipped === part.length ? [] : [part.subarray(skipped)]
+    })
   }
 }
 
@@ -324,13 +343,18 @@ async function readExactly(
   length: number,
 ): Promise<Buffer> {
   const bytes = Buffer.allocUnsafe(length)
+  await fill(file, id, offset, bytes)
+  return bytes
+}
+
+/** @throws StoreError when the file ends before `bytes` is full */
+async function fill(file: FileHandle, id: MessageId, offset: number, bytes: Buffer): Promise<void> {
   let done = 0
-  while (done < length) {
-    const { bytesRead } = await file.read(bytes, done, length - done, offset + done)
+  while (done < bytes.length) {
+    const { bytesRead } = await file.read(bytes, done, bytes.length - done, offset + done)
     if (bytesRead === 0) throw broken(id)
     done += bytesRead
   }
-  return bytes
 }
 
 async function syncFolder(path: string): Promise<void> {

@@ -84,24 +84,20 @@ export class StoreDatabase {
  */
 export function openDatabase(path: string, options: OpenOptions): StoreDatabase {
   const { synchronous, migrations, clock, observer } = options
-  if (headerVersion(path) > migrations.length) throw newerFormat()
+  refuseNewer(path, migrations)
   // Made by us, so that it and its log are readable by nobody else.
   if (!existsSync(path)) closeSync(openSync(path, 'a', 0o600))
   const sqlite = new Database(path)
   const store = new StoreDatabase(sqlite, basename(path), observer)
   try {
     sqlite.run('PRAGMA busy_timeout = 5000')
-    const applied = appliedTags(sqlite)
-    const known = new Set(migrations.map(({ tag }) => tag))
-    if (userVersion(sqlite) > migrations.length || applied.some((tag) => !known.has(tag))) {
-      throw newerFormat()
-    }
+    checkVersion(sqlite, migrations)
     sqlite.run('PRAGMA journal_mode = WAL')
     sqlite.run('PRAGMA foreign_keys = ON')
     sqlite.run(`PRAGMA synchronous = ${synchronous}`)
     sqlite.run('PRAGMA journal_size_limit = 16777216')
     if (synchronous === 'NORMAL') sqlite.run('PRAGMA wal_autocheckpoint = 0')
-    store.transact(() => migrate(sqlite, migrations, new Set(applied), clock))
+    store.transact(() => migrate(sqlite, migrations, clock))
     return store
   } catch (error) {
     sqlite.close(false)
@@ -131,12 +127,38 @@ export class DamagedError extends RefusalError {
   }
 }
 
-function migrate(
-  sqlite: Database,
-  migrations: readonly Migration[],
-  applied: ReadonlySet<string>,
-  clock: Clock,
-): void {
+/**
+ * Looks before anything is touched: an ordinary connection would move the log of a crashed newer
+ * version into its database when it closes.
+ */
+function refuseNewer(path: string, migrations: readonly Migration[]): void {
+  if (headerVersion(path) > migrations.length) throw newerFormat()
+  if (!existsSync(`${path}-wal`)) return
+  let reader: Database
+  try {
+    reader = new Database(path, { readonly: true })
+  } catch {
+    // Whatever is wrong with it, the real opening says it.
+    return
+  }
+  try {
+    checkVersion(reader, migrations)
+  } catch (error) {
+    if (sqliteCode(error) === null) throw error
+  } finally {
+    reader.close(false)
+  }
+}
+
+function checkVersion(sqlite: Database, migrations: readonly Migration[]): void {
+  const known = new Set(migrations.map(({ tag }) => tag))
+  const isNewer =
+    userVersion(sqlite) > migrations.length || appliedTags(sqlite).some((tag) => !known.has(tag))
+  if (isNewer) throw newerFormat()
+}
+
+function migrate(sqlite: Database, migrations: readonly Migration[], clock: Clock): void {
+  const applied = new Set(appliedTags(sqlite))
   sqlite.run(
     'CREATE TABLE IF NOT EXISTS migration (tag TEXT PRIMARY KEY, applied_ms INTEGER NOT NULL) STRICT',
   )

@@ -23,7 +23,7 @@ import { judgements, trace, traceEvents } from './tables.ts'
 
 const FLUSH_MS = 200
 /** Buffered rows and events that are written without waiting for the time. */
-const FLUSH_ROWS = 500
+const FLUSH_ROWS = 250
 /** Rows and events in the buffer while the database does not take them; about 1 KB each. */
 const BUFFER_MAX = 20_000
 /** Wait after a flush that failed. */
@@ -66,6 +66,8 @@ export type Numbers = {
   readonly topSenders: readonly { readonly sender: string; readonly count: number }[]
 }
 
+/** The first screen counts a message that took longer than this from its id on by its id. */
+const LATE_MS = 3_600_000
 const BUCKETS_MAX = 500
 const TOP_MAX = 10
 
@@ -101,6 +103,7 @@ export class Trace {
   /** The timer was already shortened because the buffer is full enough. */
   #full = false
   #closed = false
+  #kept: { readonly key: string; readonly numbers: Numbers; readonly untilMs: number } | null = null
 
   /** `node` names this node for `node:` in queries. */
   constructor(
@@ -238,37 +241,20 @@ export class Trace {
 
   /**
    * Counts of recipients since `sinceMs`, whole and in `buckets` equal parts of the time, with
-   * the rules and senders of what was held or rejected. @throws StoreError
+   * the rules and senders of what was held or rejected. An answer that took long is given again
+   * for a while: however many ask, they take a twentieth of the loop. @throws StoreError
    */
   overview(sinceMs: number, buckets: number): Numbers {
-    this.flush()
-    const nowMs = this.#clock.wallMs()
     const parts = Math.min(Math.max(1, Math.floor(buckets)), BUCKETS_MAX)
-    const lengthMs = Math.max(1, nowMs + 1 - sinceMs) / parts
-    const { classes, rules, senders } = this.#statements
-    return this.#store.attempt(() => {
-      const floor = idFloor(sinceMs - 3_600_000)
-      const counts = { delivered: 0, held: 0, rejected: 0, deferred: 0, waiting: 0, bounced: 0 }
-      const series = Array.from({ length: parts }, (_, index) => ({
-        atMs: Math.floor(sinceMs + index * lengthMs),
-        delivered: 0,
-        held: 0,
-        rejected: 0,
-        deferred: 0,
-      }))
-      for (const { state, part, count } of classes.all(sinceMs, lengthMs, floor, sinceMs)) {
-        counts[state] += count
-        const bucket = series[Math.min(part, parts - 1)]
-        if (bucket === undefined || state === 'bounced') continue
-        bucket[state === 'waiting' ? 'deferred' : state] += count
-      }
-      return {
-        counts,
-        series,
-        topRules: topRules(rules.all(floor, sinceMs)),
-        topSenders: senders.all(floor, sinceMs),
-      }
-    })
+    const askedMs = this.#clock.monoMs()
+    const key = `${Math.round((this.#clock.wallMs() - sinceMs) / 60_000)} ${parts}`
+    const kept = this.#kept
+    if (kept !== null && kept.key === key && askedMs < kept.untilMs) return kept.numbers
+    this.flush()
+    const numbers = this.#store.attempt(() => this.#numbers(sinceMs, parts))
+    const tookMs = this.#clock.monoMs() - askedMs
+    this.#kept = { key, numbers, untilMs: askedMs + tookMs * 20 }
+    return numbers
   }
 
   /**
@@ -343,6 +329,32 @@ export class Trace {
       this.#full = true
       this.#timer.cancel()
       this.#timer = this.#clock.after(0, () => this.#onTimer())
+    }
+  }
+
+  #numbers(sinceMs: number, parts: number): Numbers {
+    const lengthMs = Math.max(1, this.#clock.wallMs() + 1 - sinceMs) / parts
+    const { classes, rules, senders } = this.#statements
+    const floor = idFloor(sinceMs - LATE_MS)
+    const counts = { delivered: 0, held: 0, rejected: 0, deferred: 0, waiting: 0, bounced: 0 }
+    const series = Array.from({ length: parts }, (_, index) => ({
+      atMs: Math.floor(sinceMs + index * lengthMs),
+      delivered: 0,
+      held: 0,
+      rejected: 0,
+      deferred: 0,
+    }))
+    for (const { state, part, count } of classes.all(sinceMs, lengthMs, floor, sinceMs)) {
+      counts[state] += count
+      const bucket = series[Math.min(part, parts - 1)]
+      if (bucket === undefined || state === 'bounced') continue
+      bucket[state === 'waiting' ? 'deferred' : state] += count
+    }
+    return {
+      counts,
+      series,
+      topRules: topRules(rules.all(floor, sinceMs)),
+      topSenders: senders.all(floor, sinceMs),
     }
   }
 

@@ -1,0 +1,126 @@
+/** A data directory with open stores for one test, on a clock that the test moves. */
+import { mkdtempSync, rmSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { type MessageId, MessageIds, newNodeId } from '../src/base/ids.ts'
+import { Observer } from '../src/base/observe.ts'
+import { SeededRandom } from '../src/base/random.ts'
+import { LiveConfig } from '../src/config/live.ts'
+import type { TraceRow } from '../src/message/rows.ts'
+import { Bodies, type HeldMail } from '../src/store/bodies.ts'
+import { Changes } from '../src/store/changes.ts'
+import { openDatabases } from '../src/store/open.ts'
+import { Operators } from '../src/store/operators.ts'
+import { Quarantine } from '../src/store/quarantine.ts'
+import { Trace } from '../src/store/trace.ts'
+import { ManualClock } from './clock.ts'
+
+export class Room {
+  readonly directory: string
+  readonly clock: ManualClock
+  readonly random = new SeededRandom(7)
+  readonly lines: string[] = []
+  readonly observer: Observer
+  readonly node = { id: newNodeId(new SeededRandom(1)), name: 'mx1' }
+  readonly ids: MessageIds
+  readonly live = new LiveConfig()
+  readonly databases
+  readonly changes: Changes
+  readonly trace: Trace
+  readonly quarantine: Quarantine
+  readonly bodies: Bodies
+  readonly operators: Operators
+
+  /** `directory`: one that is there already, of a room that was closed. */
+  constructor(directory = mkdtempSync(join(tmpdir(), 'postern-')), clock = new ManualClock()) {
+    this.directory = directory
+    this.clock = clock
+    this.observer = new Observer(clock, (lines) => this.lines.push(...lines.split('\n')))
+    this.ids = new MessageIds(this.node.id, 1, clock)
+    this.databases = openDatabases(directory, this)
+    this.changes = new Changes(this.databases.state, this.live, this)
+    this.changes.load()
+    this.trace = new Trace(this.databases.trace, this)
+    this.quarantine = new Quarantine(this.databases.state, this)
+    this.bodies = new Bodies(directory, this)
+    this.operators = new Operators(this.databases.state, this.changes, directory, this)
+  }
+
+  /** Closes as a stop does and opens the same directory again. */
+  reopened(): Room {
+    this.close()
+    return new Room(this.directory, this.clock)
+  }
+
+  close(): void {
+    this.trace.close()
+    this.quarantine.close()
+    this.databases.state.close()
+    this.databases.trace.close()
+    this.observer.flush()
+  }
+
+  remove(): void {
+    rmSync(this.directory, { recursive: true, force: true })
+  }
+
+  row(part: Partial<TraceRow> = {}): TraceRow {
+    return {
+      id: this.ids.next(),
+      atMs: this.clock.wallMs(),
+      clientIp: '192.0.2.1',
+      sender: 'a@sender.example',
+      recipient: 'b@example.com',
+      subject: 'A subject',
+      sizeBytes: 4_000,
+      score: 0,
+      rules: [],
+      accept: 'accepted',
+      acceptReply: '250 2.0.0 ok',
+      delivery: 'queued',
+      deliveryReply: null,
+      deliveryMs: null,
+      ...part,
+    }
+  }
+
+  held(part: Partial<HeldMail['row']> = {}, places: readonly number[] = [0, 1]): HeldMail {
+    const id: MessageId = part.id ?? this.ids.next()
+    const addresses = ['b@example.com', 'c@example.com', 'd@example.com']
+    return {
+      row: {
+        id,
+        sender: 'a@sender.example',
+        recipients: places.map((place) => addresses[place] ?? ''),
+        subject: 'Held subject',
+        from: 'Someone <a@sender.example>',
+        clientIp: '192.0.2.1',
+        sizeBytes: 4_000,
+        score: 10,
+        rules: ['GTUBE'],
+        findings: [{ rule: 'GTUBE', score: 10, evidence: 'The test text stands in it.' }],
+        unknowns: [],
+        heldMs: this.clock.wallMs(),
+        expiresMs: this.clock.wallMs() + 30 * 86_400_000,
+        ...part,
+      },
+      envelope: {
+        id,
+        receivedMs: this.clock.wallMs(),
+        clientIp: '192.0.2.1',
+        greeting: 'sender.example',
+        protocol: 'ESMTP',
+        tls: null,
+        outbound: false,
+        sender: 'a@sender.example',
+        eightBit: false,
+        smtpUtf8: false,
+        ret: null,
+        envid: null,
+        recipients: addresses.map((address) => ({ address, notify: null, orcpt: null })),
+      },
+      places,
+      prepend: 'Received: from sender.example\r\n',
+    }
+  }
+}
