@@ -1,4 +1,9 @@
 /** Kept mails that a node with its initial settings refuses, each with the reply and the reason. */
 
 export const REFUSALS: Readonly<Record<string, { readonly reply: string; readonly why: string }>> =
-  {}
+  {
+    'mail-parser__malformed__007.eml': {
+      reply: '550 5.7.1',
+      why: 'Boundaries that readers find at different places, and no From, Date or Message-ID: the score is above the limit.',
+    },
+  }

@@ -15,7 +15,7 @@ export const COUNTS = {
   powerCuts: of(3, 10),
   randomClients: of(5_000, 100_000),
   /** Messages of 4 KB, 50 KB and 1 MB in each cell of the relay table. */
-  relay: { small: of(1_000, 1_000), middle: of(300, 1_000), large: of(40, 1_000) },
+  relay: { small: of(1_000, 1_000), middle: of(1_000, 1_000), large: of(100, 1_000) },
   starts: of(5, 20),
   handshakes: of(200, 2_000),
 } as const

@@ -17,7 +17,7 @@ needs('root')('a data directory on a small disk', () => {
   test(
     'is refused with 452 before it is full, loses nothing, and recovers by itself',
     async () => {
-      const dir = mkdtempSync(join(tmpdir(), 'postern-full-'))
+      const dir = mkdtempSync(join(tmpdir(), 'postern-proof-full-'))
       const sink = new Sink({ sender: () => '451 4.3.0 Not yet' })
       let node: Postern | null = null
       try {
@@ -114,7 +114,7 @@ needs('root')('a data directory on a small disk', () => {
   test(
     'a disk that another program filled to the last block loses nothing',
     async () => {
-      const dir = mkdtempSync(join(tmpdir(), 'postern-full-'))
+      const dir = mkdtempSync(join(tmpdir(), 'postern-proof-full-'))
       const sink = new Sink({ sender: () => '451 4.3.0 Not yet' })
       let node: Postern | null = null
       try {
@@ -163,7 +163,7 @@ needs('strace')('a disk whose syncs fail', () => {
   test(
     'never gives another 250, and what was acked before arrives',
     async () => {
-      const dir = mkdtempSync(join(tmpdir(), 'postern-eio-'))
+      const dir = mkdtempSync(join(tmpdir(), 'postern-proof-eio-'))
       const sink = new Sink({ sender: () => '451 4.3.0 Not yet' })
       const data = join(dir, 'data')
       const node = await Postern.start({ data })

@@ -49,7 +49,7 @@ export class Postern {
 
   private constructor(options: StartOptions) {
     this.#options = options
-    this.#own = options.data === undefined ? mkdtempSync(join(tmpdir(), 'postern-')) : null
+    this.#own = options.data === undefined ? mkdtempSync(join(tmpdir(), 'postern-proof-')) : null
     this.data = options.data ?? join(this.#own ?? '', 'data')
     this.logFile = `${this.data.replace(/\/$/, '')}.log`
     this.smtpPort = options.smtpPort ?? freePort()

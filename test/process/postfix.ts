@@ -33,7 +33,7 @@ export type Postfix = { readonly port: number; readonly stop: () => Promise<void
 /** Starts it (needs root and the package) and waits until it greets. @throws with its log */
 export async function startPostfix(sinkPort: number): Promise<Postfix> {
   const port = freePort()
-  const root = mkdtempSync(join(tmpdir(), 'postern-postfix-'))
+  const root = mkdtempSync(join(tmpdir(), 'postern-proof-postfix-'))
   chmodSync(root, 0o755)
   for (const name of ['etc', 'spool', 'data', 'log']) mkdirSync(join(root, name), { mode: 0o755 })
   const uid = Number((await Bun.$`id -u postfix`.text()).trim())

@@ -22,7 +22,7 @@ const FLUSHER = '/proc/sys/vm/dirty_writeback_centisecs'
 /** Null when loop file systems can be mounted here, else why not. */
 async function whyNot(): Promise<string | null> {
   if (process.getuid?.() !== 0) return null
-  const dir = mkdtempSync(join(tmpdir(), 'postern-loop-'))
+  const dir = mkdtempSync(join(tmpdir(), 'postern-proof-loop-'))
   try {
     await mountNew(dir, '8M')
     await Bun.$`umount ${join(dir, 'disk')}`.quiet()
@@ -48,7 +48,7 @@ async function mountNew(dir: string, size: string): Promise<void> {
  */
 async function cut(seed: number, environment: Readonly<Record<string, string>>): Promise<Account> {
   const random = new SeededRandom(seed)
-  const dir = mkdtempSync(join(tmpdir(), 'postern-cut-'))
+  const dir = mkdtempSync(join(tmpdir(), 'postern-proof-cut-'))
   const copy = join(dir, 'copy')
   mkdirSync(copy)
   const sink = new Sink({ sender: () => '451 4.3.0 Not before the cut' })

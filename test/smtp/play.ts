@@ -183,11 +183,12 @@ class Player {
         if (dirty.length > 0) throw new Error(`dirt on the wire: ${dirty[0]?.dirt.join(', ')}`)
         return
       }
-      case 'expect-held': {
-        const ids = await this.#target.held(this.#token)
-        if (ids.length !== Number(words)) throw new Error(`${ids.length} are held`)
-        return
-      }
+      case 'expect-held':
+        // The list is written behind the reply; what matters is that it gets there.
+        return this.#until(async () => {
+          const ids = await this.#target.held(this.#token)
+          return ids.length === Number(words) ? null : `${ids.length} are held`
+        })
       case 'release':
         return this.#target.release(await this.#target.held(this.#token))
       case 'retry':
@@ -330,7 +331,8 @@ function holds(kind: string, text: string, arrival: Arrival, body: string): bool
     case 'ends':
       return body.endsWith(text)
     case 'top':
-      return matches(`${text}*`, body)
+      // Folded lines count as one.
+      return matches(`${text}*`, body.replace(/\r\n[ \t]+/g, ' '))
     default:
       throw new Error(`no such question: mail ${kind}`)
   }

@@ -141,7 +141,7 @@ export function parseBytes(text: string, variables: ReadonlyMap<string, string>)
   let rest = text.trim()
   while (rest !== '') {
     const quoted = /^"((?:[^"\\]|\\.)*)"(?:\*(\d+))?\s*/s.exec(rest)
-    const named = /^\$\{(\w+)\}\s*/.exec(rest)
+    const named = /^\$\{(\w+)\}(?:\*(\d+))?\s*/.exec(rest)
     if (quoted !== null) {
       const [all, content = '', count = '1'] = quoted
       const piece = Buffer.from(unescapeText(substitute(content, variables)), 'latin1')
@@ -150,7 +150,8 @@ export function parseBytes(text: string, variables: ReadonlyMap<string, string>)
     } else if (named !== null) {
       const value = variables.get(named[1] ?? '')
       if (value === undefined) throw new SyntaxError(`no variable ${named[1]}`)
-      segments.at(-1)?.push(...parseBytes(value, variables))
+      const pieces = parseBytes(value, variables)
+      for (let n = Number(named[2] ?? 1); n > 0; n -= 1) segments.at(-1)?.push(...pieces)
       rest = rest.slice(named[0].length)
     } else if (rest.startsWith('|')) {
       segments.push([])
