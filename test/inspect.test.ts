@@ -22,6 +22,7 @@ import { readZip, unpack } from '../src/mail/inspect/zip.ts'
 import type { Body } from '../src/message/body.ts'
 import type { Envelope } from '../src/message/envelope.ts'
 import { Mail } from '../src/message/mime.ts'
+import { decodeBase64 } from '../src/message/transfer.ts'
 import type { Finding, Inspection } from '../src/message/verdict.ts'
 
 const ALL = ['gtube', 'eicar', 'headers', 'attachments']
@@ -805,6 +806,19 @@ test('the parts of a mail come in their order, with their bytes', () => {
     'two',
     'three',
   ])
+})
+
+describe('base64', () => {
+  const bytes = Buffer.alloc(3_000_001)
+  for (let at = 0; at < bytes.length; at += 1) bytes[at] = (at * 2_654_435_761) >>> 13
+  const plain = bytes.toString('base64')
+  for (const width of [76, 77, 4, 3_333, 4_000_002]) {
+    test(`large content in lines of ${width} comes out whole`, () => {
+      const lines = plain.match(new RegExp(`.{1,${width}}`, 'g')) ?? []
+      const source = Buffer.from(`..${lines.join('\r\n')}\r\n..`)
+      expect(decodeBase64(source, 2, source.length - 2).equals(bytes)).toBe(true)
+    })
+  }
 })
 
 describe('facts', () => {

@@ -5,13 +5,49 @@
  * skipped; data after padding is read on, as mail readers do. Never throws.
  */
 export function decodeBase64(source: Buffer, start: number, end: number): Buffer {
-  // Native and 38 times quicker than a loop; it stops at padding, so that is looked at first.
-  const text = source.toString('latin1', start, end)
-  const padding = text.indexOf('=')
-  if (padding === -1 || isBlankFrom(source, start + padding, end))
-    return Buffer.from(text, 'base64')
+  const padding = source.subarray(start, end).indexOf(61)
+  if (padding !== -1 && !isBlankFrom(source, start + padding, end))
+    return decodePieces(source, start, end)
+  if (end - start <= STEP_BYTES) return Buffer.from(source.toString('latin1', start, end), 'base64')
+  return (
+    decodeSteps(source, start, end) ?? Buffer.from(source.toString('latin1', start, end), 'base64')
+  )
+}
+
+/** Text at a time: the decoder is native and quick, but takes a string, which is a copy. */
+const STEP_BYTES = 1024 * 1024
+
+/** Line by line in large steps; null where a step does not end with a whole group of four. */
+function decodeSteps(source: Buffer, start: number, end: number): Buffer | null {
+  const out = Buffer.allocUnsafeSlow(Math.ceil(((end - start) * 3) / 4))
+  let length = 0
+  for (let at = start; at < end; ) {
+    const last = end - at <= STEP_BYTES
+    const lineEnd = last ? end : source.lastIndexOf(10, at + STEP_BYTES) + 1
+    if (lineEnd <= at) return null
+    if (!last && digits(source, at, lineEnd) % 4 !== 0) return null
+    length += out.write(source.toString('latin1', at, lineEnd), length, 'base64')
+    at = lineEnd
+  }
+  return out.subarray(0, length)
+}
+
+const IS_DIGIT = Uint8Array.from({ length: 256 }, (_, code) =>
+  /[A-Za-z0-9+/_-]/.test(String.fromCharCode(code)) ? 1 : 0,
+)
+
+function digits(source: Buffer, start: number, end: number): number {
+  let count = 0
+  for (let at = start; at < end; at += 1) count += IS_DIGIT[source[at] ?? 0] ?? 0
+  return count
+}
+
+/** The native decoder stops at padding: each stretch between two is decoded by itself. */
+function decodePieces(source: Buffer, start: number, end: number): Buffer {
   const pieces: Buffer[] = []
-  for (const piece of text.split(/=+/, PIECES_MAX)) pieces.push(Buffer.from(piece, 'base64'))
+  for (const piece of source.toString('latin1', start, end).split(/=+/, PIECES_MAX)) {
+    pieces.push(Buffer.from(piece, 'base64'))
+  }
   return Buffer.concat(pieces)
 }
 

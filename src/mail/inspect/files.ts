@@ -1,7 +1,7 @@
 /** All files of a message, the parts and what lies in their archives, one after another within a budget. */
 import { plainLine } from '../../message/header.ts'
 import type { Mail } from '../../message/mime.ts'
-import { looksLikeZip, readZip, unpack, type ZipEntry, ZipError } from './zip.ts'
+import { looksLikeZip, readZip, STORED, unpack, type ZipEntry, ZipError } from './zip.ts'
 
 export type FileBounds = {
   /** Archives in archives; a file in a zip in the message is at depth 1. */
@@ -111,16 +111,18 @@ class Visit implements ArchiveFacts {
       return
     }
     const nested = new Nested(entry.names, this.#bounds.nestedBytesMax)
+    const stored = entry.method === STORED ? bytes.subarray(entry.start, entry.end) : null
     let wanted = take !== null
     const left = this.#bounds.bytesMax - this.#bytes
     try {
       const size = unpack(bytes, entry, left, (piece) => {
         if (wanted && take !== null) wanted = take(piece)
-        return nested.take(piece) || wanted
+        return (stored === null && nested.take(piece)) || wanted
       })
       this.#bytes += Math.min(size, left)
       if (size > left)
         note(this.limits, `The archives hold more than ${this.#bounds.bytesMax} bytes.`)
+      else if (stored !== null && looksLikeZip(stored, entry.names)) this.#archive(file, stored)
       else if (nested.tooLarge)
         note(this.limits, `${path} is an archive too large to open inside another.`)
       else if (nested.pieces.length > 0) this.#archive(file, Buffer.concat(nested.pieces))

@@ -48,7 +48,8 @@ const DIRECTORY_BYTES = 46
 /** General purpose flags: encrypted, sizes follow the data, strongly encrypted. */
 const ENCRYPTED = 0x41
 const DEFERRED = 0x08
-const STORED = 0
+/** Method of an entry that is not packed at all. */
+export const STORED = 0
 const DEFLATED = 8
 
 /** Whether some reader would open it as a zip archive. `names`: the file's. */
