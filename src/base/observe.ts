@@ -89,8 +89,9 @@ export class Observer {
     this.#buffer.push(
       JSON.stringify({ time: isoTime(this.#clock.wallMs()), level: spec.level, event, ...fields }),
     )
-    if (this.#buffer.length === 1) this.#clock.after(20, () => this.flush())
-    else if (this.#buffer.length >= 256) this.flush()
+    // What was out of the ordinary is out before the process can end for it.
+    if (RANK[spec.level] >= RANK.warn || this.#buffer.length >= 256) this.flush()
+    else if (this.#buffer.length === 1) this.#clock.after(20, () => this.flush())
   }
 
   /** A value that is read when somebody asks: `name` without the prefix `postern_`. */

@@ -71,7 +71,7 @@ export class Pipeline {
       observer,
       routeKey: (address) => routeKey(routeOf(address, live.current)),
       attempt: (message, indexes, beforeDot) => this.#attempt(message, indexes, beforeDot),
-      bounce: (message, kind, failed) => this.#bounce({ message, kind, failed }),
+      bounce: (message, kind, about) => this.#bounce({ message, kind, about }),
       progress: (message, index, what, detail) => this.#progress(message, index, what, detail),
     })
     this.#holder = new Holder({ bodies, quarantine, queue, live, clock, observer })
@@ -363,7 +363,7 @@ export class Pipeline {
   }
 
   /** Never to a sender who may be forged: that would be spam of ours (faults.md D19). */
-  #buildNotice({ message, kind, failed }: Notice, header: Uint8Array): BuiltNotice | null {
+  #buildNotice({ message, kind, about }: Notice, header: Uint8Array): BuiltNotice | null {
     const { envelope, commit } = message
     if (!mayBounce(envelope, this.#deps.live.current.domains)) return null
     const built = buildBounce({
@@ -371,7 +371,7 @@ export class Pipeline {
       kind,
       reportingHost: this.#deps.hostname,
       envelope,
-      recipients: failed.flatMap(({ index, reply: why }) => {
+      recipients: about.flatMap(({ index, reply: why }) => {
         const recipient = envelope.recipients[index]
         return recipient === undefined ? [] : [{ ...recipient, reply: why, host: null }]
       }),

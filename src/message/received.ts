@@ -1,10 +1,9 @@
 /** The trace field that we add, and the ones that others added (RFC 5321 section 4.4). Pure. */
 import { HEADER_BYTES_MAX } from '../base/limits.ts'
 import { hasNonAscii } from './address.ts'
+import { mailDate } from './date.ts'
 import type { Envelope } from './envelope.ts'
 
-const DAYS = ['Sun', 'Mon', 'Tue', 'Wed', 'Thu', 'Fri', 'Sat']
-const MONTHS = ['Jan', 'Feb', 'Mar', 'Apr', 'May', 'Jun', 'Jul', 'Aug', 'Sep', 'Oct', 'Nov', 'Dec']
 const END_OF_HEADER = Buffer.from('\r\n\r\n')
 
 /**
@@ -19,17 +18,7 @@ export function receivedField(envelope: Envelope, hostname: string): string {
   return (
     `Received: from ${cleanName(greeting)} (${literal})\r\n` +
     `\tby ${hostname} (Postern) with ${protocol} id ${id}${mayName ? `\r\n\tfor <${only}>` : ''};\r\n` +
-    `\t${formatDate(receivedMs)}\r\n`
-  )
-}
-
-/** `Sun, 22 Nov 2026 01:02:03 +0000` (RFC 5322 section 3.3). */
-export function formatDate(wallMs: number): string {
-  const date = new Date(wallMs)
-  const two = (value: number): string => String(value).padStart(2, '0')
-  return (
-    `${DAYS[date.getUTCDay()]}, ${date.getUTCDate()} ${MONTHS[date.getUTCMonth()]} ${date.getUTCFullYear()} ` +
-    `${two(date.getUTCHours())}:${two(date.getUTCMinutes())}:${two(date.getUTCSeconds())} +0000`
+    `\t${mailDate(receivedMs)}\r\n`
   )
 }
 

@@ -9,9 +9,9 @@ import { freshRecipient, type Message, type Queue, readBody } from '../../store/
 
 export type Notice = {
   readonly message: Message
-  readonly kind: 'failure' | 'delay'
+  readonly kind: 'failure' | 'delay' | 'success'
   /** Recipients by index, with the reply that is passed on. */
-  readonly failed: readonly { readonly index: number; readonly reply: Reply }[]
+  readonly about: readonly { readonly index: number; readonly reply: Reply }[]
 }
 
 /** A notification ready to go. */
@@ -39,11 +39,11 @@ export type NotifyDeps = {
  * @throws StoreError when the spool cannot take it
  */
 export async function notify(notice: Notice, deps: NotifyDeps): Promise<void> {
-  const { message, kind, failed } = notice
+  const { message, kind, about } = notice
   if (message.commit.dsn || message.envelope.sender === '') return
   const built = deps.build(notice, await headerOf(message))
   if (built === null) return
-  const id = derivedId(message.id, kind, failed.map(({ index }) => index))
+  const id = derivedId(message.id, kind, about.map(({ index }) => index))
   if (deps.queue.get(id) !== null || deps.queue.replayedState(id, 0) !== null) return
   const draft = deps.queue.draft(id)
   for (let offset = 0; offset < built.bytes.length; offset += PIECE_BYTES) {
@@ -63,7 +63,7 @@ export async function notify(notice: Notice, deps: NotifyDeps): Promise<void> {
         tls: null,
         outbound: true,
         sender: '',
-        eightBit: false,
+        eightBit: built.smtpUtf8,
         smtpUtf8: built.smtpUtf8,
         ret: null,
         envid: null,

@@ -31,8 +31,8 @@ export type QueueWorkerDeps = {
   /** Tells the sender, if it may be told; resolves when the DSN is as safe as the mail was. */
   readonly bounce: (
     message: Message,
-    kind: 'failure' | 'delay',
-    failed: readonly { readonly index: number; readonly reply: Reply }[],
+    kind: 'failure' | 'delay' | 'success',
+    about: readonly { readonly index: number; readonly reply: Reply }[],
   ) => Promise<void>
   readonly progress: (message: Message, index: number, what: Progress, detail: string) => void
 }
@@ -326,6 +326,7 @@ export class QueueWorker {
     outcomes: readonly Outcome[],
   ): Promise<void> {
     const done: number[] = []
+    const passed: { readonly index: number; readonly reply: Reply }[] = []
     const failed: { readonly index: number; readonly reply: Reply }[] = []
     const later: { readonly index: number; readonly outcome: Outcome & { kind: 'later' } }[] = []
     for (const [position, index] of indexes.entries()) {
@@ -341,9 +342,13 @@ export class QueueWorker {
       if (outcome.kind === 'delivered') {
         recipient.lastReply = formatReply(outcome.reply)
         done.push(index)
+        // A hop without DSN says nothing to the sender: then it is ours to say (RFC 3461, 5.2.2).
+        const wanted = message.envelope.recipients[index]?.notify?.includes('SUCCESS') === true
+        if (wanted && outcome.dsnPassedOn !== true) passed.push({ index, reply: outcome.reply })
       } else if (outcome.kind === 'never') failed.push({ index, reply: outcome.reply })
       else later.push({ index, outcome })
     }
+    if (passed.length > 0) await this.#deps.bounce(message, 'success', passed)
     if (done.length > 0) this.#finish(message, done)
     for (const { index, outcome } of later) {
       const expired = this.#defer(message, index, outcome)
