@@ -1,0 +1,70 @@
+/** What changed since a page was drawn: counts, and a line above the list; rows never move. */
+import { Elysia, t } from 'elysia'
+import { type Html, html, page } from '../html.ts'
+import { link } from '../parts/forms.ts'
+import { note } from '../parts/marks.ts'
+import { liveWords, menu, type Place } from '../parts/shell.ts'
+import { clockTime, counted, zoneName } from '../parts/words.ts'
+import type { Site } from '../site.ts'
+import { numbers, rangeOf } from './overview.ts'
+
+const PLACES: readonly Place[] = ['overview', 'quarantine', 'queue']
+
+export function livePage(site: Site) {
+  const { admin, clock } = site
+  return new Elysia().get(
+    '/live',
+    ({ query }) => {
+      const at = PLACES.find((place) => place === query.at) ?? 'overview'
+      const status = admin.status()
+      const now = `${clockTime(clock.wallMs())} ${zoneName()}`
+      return page(html`<hx-partial hx-target="#nav" hx-swap="outerHTML">${menu(status, at)}</hx-partial>
+<hx-partial hx-target="#live" hx-swap="innerHTML">${liveWords(status, now)}</hx-partial>
+${more(site, at, query)}`)
+    },
+    {
+      query: t.Object({
+        at: t.Optional(t.String({ maxLength: 20 })),
+        t: t.Optional(t.String({ maxLength: 10 })),
+        q: t.Optional(t.String({ maxLength: 1_000 })),
+        seen: t.Optional(t.String({ maxLength: 64 })),
+      }),
+    },
+  )
+}
+
+type Asked = { readonly t?: string; readonly q?: string; readonly seen?: string }
+
+function more(site: Site, at: Place, { t: range, q = '', seen = '' }: Asked): Html | '' {
+  if (at === 'overview') {
+    return html`<hx-partial hx-target="#numbers" hx-swap="innerMorph">${numbers(site, rangeOf(range))}</hx-partial>`
+  }
+  // A page further back in the list has no newest row to compare with.
+  if (seen === '') return ''
+  const words = at === 'quarantine' ? newHeld(site, q, seen) : newQueued(site, seen)
+  return html`<hx-partial hx-target="#fresh" hx-swap="innerHTML">${words}</hx-partial>`
+}
+
+/** Rows that stand above the first one that the page shows. */
+function newHeld(site: Site, q: string, seen: string): Html | '' {
+  const { rows } = site.admin.held({ text: q, limit: 50, cursor: null })
+  // Ids sort by time of arrival: what was first and is gone does not make the rest new.
+  const fresh = seen === 'none' ? rows.length : rows.filter(({ id }) => id > seen).length
+  if (fresh === 0) return ''
+  const words = `${fresh === 50 ? '50 or more new mails' : counted(fresh, 'new mail')} since this list was drawn.`
+  return note(
+    'info',
+    html`<b>${words}</b>`,
+    html`<a class="btn small" href="${link('/quarantine', { q })}">Show</a>`,
+  )
+}
+
+function newQueued(site: Site, seen: string): Html | '' {
+  const { total } = site.admin.queue({ limit: 1, cursor: null })
+  if (String(total) === seen) return ''
+  return note(
+    'info',
+    html`<b>${counted(total, 'mail')} ${total === 1 ? 'waits' : 'wait'} now.</b> This list was drawn with ${seen}.`,
+    html`<a class="btn small" href="/queue">Show</a>`,
+  )
+}

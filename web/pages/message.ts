@@ -1,0 +1,144 @@
+/** One mail: where it is, why, what it holds; release, delete, retry, give up. */
+import { Elysia, t } from 'elysia'
+import type { HeldDetail, MessageDetail } from '../../src/admin/contract.ts'
+import { RefusalError } from '../../src/base/errors.ts'
+import type { Visit } from '../guard.ts'
+import { type Html, html, safePath, seeOther } from '../html.ts'
+import { answer } from '../parts/answer.ts'
+import { act, csrf, mayAct } from '../parts/forms.ts'
+import { limitsOf } from '../parts/lists.ts'
+import { attachmentsCard, mailCard, previewOf, viewOf } from '../parts/mail.ts'
+import { note } from '../parts/marks.ts'
+import { factsCard, pathCard, queueCard, recipientsCard, whyCard } from '../parts/message-cards.ts'
+import { shell } from '../parts/shell.ts'
+import { some, subjectOf } from '../parts/words.ts'
+import type { Site } from '../site.ts'
+
+const ID = t.Object({ id: t.String({ maxLength: 64 }) })
+const WHOSE = t.Object({
+  recipient: t.Optional(t.String({ maxLength: 400 })),
+  back: t.Optional(t.String({ maxLength: 2_000 })),
+})
+
+export function messagePages(site: Site) {
+  const { admin, guard, flashes } = site
+  return new Elysia({ prefix: '/messages/:id' })
+    .get(
+      '/',
+      ({ request, params, query }) => messagePage(site, request, params.id, { view: query.view }),
+      {
+        params: ID,
+        query: t.Object({ view: t.Optional(t.String({ maxLength: 20 })) }),
+      },
+    )
+    .post(
+      '/release',
+      async ({ request, params, body }) => {
+        const { session } = guard.visitOf(request)
+        try {
+          const before = admin.heldOne(params.id)
+          const whom = body.recipient ?? some(before.row.recipients)
+          await admin.release(guard.authorOf(request), params.id, body.recipient)
+          flashes.add(session, `Released “${subjectOf(before.row.subject)}” to ${whom}`)
+          return seeOther(safePath(body.back, `/messages/${params.id}`))
+        } catch (error) {
+          if (!(error instanceof RefusalError) || error.code !== 'conflict') throw error
+          return await messagePage(site, request, params.id, { refusal: error })
+        }
+      },
+      { params: ID, body: WHOSE },
+    )
+    .get('/delete', ({ request, params, query }) => deletePage(site, request, params.id, query), {
+      params: ID,
+      query: WHOSE,
+    })
+    .post(
+      '/delete',
+      async ({ request, params, body }) => {
+        const { session } = guard.visitOf(request)
+        try {
+          const before = admin.heldOne(params.id)
+          await admin.deleteHeld(guard.authorOf(request), params.id, body.recipient)
+          const whose = body.recipient === undefined ? '' : ` of ${body.recipient}`
+          flashes.add(session, `Deleted “${subjectOf(before.row.subject)}”${whose}`)
+          return seeOther(safePath(body.back, `/messages/${params.id}`))
+        } catch (error) {
+          if (!(error instanceof RefusalError) || error.code !== 'conflict') throw error
+          return await messagePage(site, request, params.id, { refusal: error })
+        }
+      },
+      { params: ID, body: WHOSE },
+    )
+}
+
+type About = { readonly view?: string | undefined; readonly refusal?: RefusalError }
+
+async function messagePage(
+  site: Site,
+  request: Request,
+  id: string,
+  { view, refusal }: About,
+): Promise<Response> {
+  const { admin, clock } = site
+  const visit = site.guard.visitOf(request)
+  const detail = admin.message(id)
+  const held = detail.held !== null && detail.held.row.recipients.length > 0 ? detail.held : null
+  const preview = held === null ? null : await previewOf(admin, id)
+  const nowMs = clock.wallMs()
+  const subject = subjectOf(detail.rows[0]?.subject ?? held?.row.subject ?? null)
+  const mail =
+    preview === null
+      ? html`<section class="card" id="mail"><header><h2>Mail</h2></header><div class="body"><small>Postern keeps no copy of a mail that is not held.</small></div></section>`
+      : await mailCard(admin, id, viewOf(view), preview)
+  const main = html`<div class="head"><div class="title" hx-ignore><small><a href="/messages">Messages</a> / <span class="mono">${id}</span></small><h1>${subject}</h1></div>
+${acts(visit, id, detail, held)}</div>
+${refusal === undefined ? '' : note('warn', html`<b>${refusal.message}</b> ${refusal.advice}`)}
+${answer(detail, limitsOf(site), nowMs)}
+<div class="main-aside"><div class="stack">
+${whyCard(detail)}
+${detail.rows.length > 1 ? recipientsCard(visit, id, detail, nowMs) : ''}
+${mail}
+</div><div class="stack">
+${queueCard(visit, detail, nowMs)}
+${pathCard(detail, nowMs)}
+${factsCard(detail, nowMs)}
+${preview === null ? '' : attachmentsCard(preview)}
+</div></div>`
+  return shell(site, visit, {
+    title: subject,
+    at: held === null ? 'messages' : 'quarantine',
+    main,
+    status: refusal === undefined ? 200 : 409,
+  })
+}
+
+function acts(visit: Visit, id: string, detail: MessageDetail, held: HeldDetail | null): Html | '' {
+  if (!mayAct(visit)) return ''
+  if (held !== null) {
+    const all = held.row.recipients.length > 1 ? ' to all' : ''
+    return html`<div class="acts" id="acts">${act(visit, `/messages/${id}/release`, { words: `Release${all}`, kind: 'primary' })}<a class="btn danger" href="/messages/${id}/delete">Delete</a></div>`
+  }
+  if (detail.queue !== null) {
+    return html`<div class="acts" id="acts">${act(visit, `/queue/${id}/retry`, { words: 'Deliver now', kind: 'primary', fields: { back: `/messages/${id}` } })}<a class="btn danger" href="/queue/${id}/drop">Give up</a></div>`
+  }
+  return ''
+}
+
+/** Asks once more: what is deleted is gone. */
+function deletePage(
+  site: Site,
+  request: Request,
+  id: string,
+  query: { readonly recipient?: string; readonly back?: string },
+): Response {
+  const visit = site.guard.visitOf(request)
+  const { row } = site.admin.heldOne(id)
+  const { recipient } = query
+  const back = safePath(query.back, `/messages/${id}`)
+  const whose = recipient ?? some(row.recipients, 5)
+  const main = html`<div class="head"><h1>Delete this mail?</h1></div>
+<form class="card" method="post" action="/messages/${id}/delete">${csrf(visit)}<input type="hidden" name="back" value="${back === `/messages/${id}` ? '/quarantine' : back}">${recipient === undefined ? '' : html`<input type="hidden" name="recipient" value="${recipient}">`}
+<div class="body first stack" hx-ignore><p><b>${subjectOf(row.subject)}</b><br><span class="muted">from ${row.sender}</span></p><p>${whose} will not receive it. The sender is not told. This cannot be undone.</p>
+<div class="acts"><button class="btn danger">Delete</button><a class="btn quiet" href="${back}">Keep it</a></div></div></form>`
+  return shell(site, visit, { title: 'Delete a mail', at: 'quarantine', main })
+}

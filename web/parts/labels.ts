@@ -1,0 +1,61 @@
+/** Names of settings as people say them; the key stands below in mono. */
+import { isSettingKey, SETTINGS, type Setting, type SettingValue } from '../../src/config/schema.ts'
+import { count, size } from './words.ts'
+
+const LABELS: Readonly<Record<string, string>> = {
+  'mail.size': 'Largest mail',
+  'mail.recipients': 'Recipients of one mail',
+  'mail.hops': 'Hops that make a loop',
+  'mail.newlines': 'Mails with broken line ends',
+  'limits.exempt': 'Clients without limits',
+  'limits.connections': 'Connections of one client',
+  'limits.connectionRate': 'New connections of one client',
+  'limits.recipientRate': 'Recipients of one client',
+  'limits.sessions': 'Connections in all',
+  'limits.messages': 'Mails in one session',
+  'limits.errors': 'Errors in one session',
+  'limits.idle': 'Silence that ends a session',
+  'limits.dataTime': 'Longest time for one mail',
+  'smtp.greetingDelay': 'Wait before the greeting',
+  'relay.networks': 'Clients that may send anywhere',
+  'inspect.inspectors': 'Inspectors',
+  'inspect.budget': 'Time for all inspectors',
+  'policy.hold': 'Hold from score',
+  'policy.reject': 'Reject from score',
+  'quarantine.keep': 'Keep held mails',
+  'trace.keep': 'Remember what happened',
+  'queue.first': 'First wait',
+  'queue.longest': 'Longest wait',
+  'queue.warn': 'Warn the sender after',
+  'queue.expire': 'Give up after',
+  'queue.inDoubt': 'Wait when in doubt',
+  'deliver.connections': 'Connections to one next hop',
+  'deliver.timeout': 'Longest silence of a next hop',
+}
+
+export function settingLabel(key: string): string {
+  return LABELS[key] ?? key
+}
+
+export function settingOf(key: string): Setting | null {
+  return isSettingKey(key) ? SETTINGS[key] : null
+}
+
+/** The groups in the order of the schema. */
+export function groups(): readonly string[] {
+  return [...new Set(Object.values(SETTINGS).map(({ group }) => group))]
+}
+
+/** A value as the history and the hints show it: `50 MB`, `8`, `none`, `gtube, eicar`. */
+export function valueWords(key: string, value: SettingValue): string {
+  if (typeof value === 'boolean') return value ? 'on' : 'off'
+  if (typeof value === 'number') {
+    const setting = settingOf(key)
+    const unit = setting !== null && 'unit' in setting ? setting.unit : ''
+    if (unit === 'bytes') return size(value)
+    const number = Number.isInteger(value) ? count(value) : String(value)
+    return unit === 'score' || unit === '' ? number : `${number} ${unit}`
+  }
+  if (typeof value === 'string') return value
+  return value.length === 0 ? 'none' : value.join(', ')
+}

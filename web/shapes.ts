@@ -1,0 +1,209 @@
+/** Schemas of what the API answers; wire.ts makes the values, test/web.test.ts holds them together. */
+import { t } from 'elysia'
+
+const TIME = t.String({ format: 'date-time', description: 'ISO 8601 UTC' })
+const TEXTS = t.Array(t.String())
+const orNull = <Schema extends Parameters<typeof t.Union>[0][number]>(schema: Schema) =>
+  t.Union([schema, t.Null()])
+
+export const DONE = t.Object({ done: t.Literal(true) })
+export const REMOVED = t.Object({ name: t.String(), removed: t.Literal(true) })
+export const RETRIED = t.Object({ retried: t.Number() })
+export const LOGIN = t.Object({ name: t.String(), role: t.String(), csrf: t.String() })
+
+export const ERROR = t.Object({
+  error: t.Object({
+    code: t.String({
+      description:
+        'invalid, notFound, conflict, unauthenticated, forbidden, locked, unavailable or failed',
+    }),
+    field: orNull(t.String()),
+    message: t.String(),
+    remedy: t.String(),
+  }),
+})
+
+export const WORDS = {
+  words: t.String({ description: 'The query read back' }),
+  mistakes: t.Array(t.String(), { description: 'Parts of the query that are not applied' }),
+}
+
+export function list(
+  row: Parameters<typeof t.Array>[0],
+  more: Parameters<typeof t.Object>[0] = {},
+) {
+  return t.Object({
+    rows: t.Array(row),
+    total: t.Number(),
+    cursor: orNull(t.String({ description: 'Ask again with it for the rows after these' })),
+    ...more,
+  })
+}
+
+export const STATUS = t.Object({
+  node: t.String(),
+  name: t.String(),
+  version: t.String(),
+  ready: t.Boolean(),
+  problems: TEXTS,
+  webPin: orNull(t.String({ description: 'As curl --pinnedpubkey takes it' })),
+  startedAt: TIME,
+  smtp: t.String(),
+  web: t.String(),
+  queue: t.Object({ messages: t.Number(), oldestAt: orNull(TIME) }),
+  held: t.Number(),
+  disk: t.Object({ freeBytes: t.Number(), totalBytes: t.Number() }),
+  inspectors: t.Object({ processes: t.Number(), ready: t.Number(), missing: TEXTS }),
+  possibleDuplicates: t.Number(),
+  nodes: t.Array(
+    t.Object({ id: t.String(), name: t.String(), state: t.String(), lagMs: t.Number() }),
+  ),
+})
+
+const COUNTS = ['delivered', 'held', 'rejected', 'deferred', 'waiting', 'bounced'] as const
+
+export const OVERVIEW = t.Object({
+  counts: t.Object(Object.fromEntries(COUNTS.map((state) => [state, t.Number()]))),
+  series: t.Array(
+    t.Object({
+      at: TIME,
+      delivered: t.Number(),
+      held: t.Number(),
+      rejected: t.Number(),
+      deferred: t.Number(),
+    }),
+  ),
+  topRules: t.Array(t.Object({ rule: t.String(), count: t.Number() })),
+  topSenders: t.Array(t.Object({ sender: t.String(), count: t.Number() })),
+})
+
+const FINDING = t.Object({ rule: t.String(), score: t.Number(), evidence: t.String() })
+const UNKNOWN = t.Object({ inspector: t.String(), cause: t.String() })
+
+const HELD_FIELDS = {
+  id: t.String(),
+  node: t.String(),
+  sender: t.String(),
+  recipients: TEXTS,
+  subject: orNull(t.String()),
+  from: orNull(t.String()),
+  clientIp: t.String(),
+  sizeBytes: t.Number(),
+  score: t.Number(),
+  rules: TEXTS,
+  findings: t.Array(FINDING),
+  unknowns: t.Array(UNKNOWN),
+  heldAt: TIME,
+  expiresAt: TIME,
+}
+export const HELD = t.Object(HELD_FIELDS)
+export const HELD_DETAIL = t.Object({
+  ...HELD_FIELDS,
+  claims: t.Array(t.Object({ recipient: t.String(), kind: t.String(), by: t.String(), at: TIME })),
+})
+
+export const PREVIEW = t.Object({
+  subject: orNull(t.String()),
+  from: orNull(t.String()),
+  to: orNull(t.String()),
+  date: orNull(t.String()),
+  headers: t.Array(t.Object({ name: t.String(), value: t.String() })),
+  text: orNull(t.String()),
+  html: orNull(t.String()),
+  attachments: t.Array(
+    t.Object({ name: t.String(), type: t.String(), sizeBytes: t.Number(), sha256: t.String() }),
+  ),
+  notes: TEXTS,
+})
+
+export const QUEUED = t.Object({
+  id: t.String(),
+  node: t.String(),
+  sender: t.String(),
+  subject: orNull(t.String()),
+  sizeBytes: t.Number(),
+  acceptedAt: TIME,
+  expiresAt: TIME,
+  state: t.String({ description: 'queued, deferred or inDoubt' }),
+  recipients: t.Array(
+    t.Object({
+      address: t.String(),
+      state: t.String(),
+      attempts: t.Number(),
+      nextTry: orNull(TIME),
+      lastReply: orNull(t.String()),
+    }),
+  ),
+})
+
+export const TRACED = t.Object({
+  id: t.String(),
+  node: t.String(),
+  at: TIME,
+  clientIp: t.String(),
+  sender: t.String(),
+  recipient: t.String(),
+  subject: orNull(t.String()),
+  sizeBytes: t.Number(),
+  score: t.Number(),
+  rules: TEXTS,
+  accept: t.String({ description: 'accepted, held, rejected, deferred or refused' }),
+  acceptReply: t.String(),
+  delivery: orNull(t.String({ description: 'What became of it; null when it ended at the door' })),
+  deliveryReply: orNull(t.String()),
+  deliveryAt: orNull(TIME),
+  reply: orNull(t.String({ description: 'The last reply: of the next hop, else of the door' })),
+})
+
+export const MESSAGE = t.Object({
+  rows: t.Array(TRACED),
+  events: t.Array(
+    t.Object({ at: TIME, recipient: orNull(t.String()), what: t.String(), detail: t.String() }),
+  ),
+  judgement: orNull(
+    t.Object({
+      verdict: t.String(),
+      score: t.Number(),
+      findings: t.Array(FINDING),
+      unknowns: t.Array(UNKNOWN),
+      holdFrom: t.Number(),
+      rejectFrom: t.Number(),
+    }),
+  ),
+  held: orNull(HELD_DETAIL),
+  queue: orNull(QUEUED),
+})
+
+export const DOMAIN = t.Object({
+  name: t.String(),
+  nextHops: TEXTS,
+  recipients: orNull(TEXTS),
+  hold: orNull(t.Number()),
+  reject: orNull(t.Number()),
+})
+
+const VALUE = t.Union([t.Number(), t.Boolean(), t.String(), TEXTS])
+
+export const SETTING = t.Object({
+  key: t.String(),
+  value: VALUE,
+  initial: VALUE,
+  changedBy: orNull(t.String()),
+  changedAt: orNull(TIME),
+})
+
+export const CHANGE = t.Object({
+  id: t.Number(),
+  at: TIME,
+  by: t.String(),
+  key: t.String(),
+  before: orNull(t.String()),
+  after: orNull(t.String()),
+})
+
+export const OPERATOR = t.Object({
+  name: t.String(),
+  role: t.String(),
+  addedAt: TIME,
+  lastSeenAt: orNull(TIME),
+})

@@ -1,0 +1,16 @@
+/** What every page is given: the one source of data, the guard, the shell around it. */
+
+import type { Admin } from '../src/admin/contract.ts'
+import type { Clock } from '../src/base/clock.ts'
+import type { Assets } from './embed.ts'
+import type { Flashes } from './flashes.ts'
+import type { Guard } from './guard.ts'
+
+export type Site = {
+  readonly admin: Admin
+  readonly clock: Clock
+  readonly guard: Guard
+  readonly flashes: Flashes
+  readonly assets: Assets
+  readonly nodeName: string
+}

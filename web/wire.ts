@@ -1,0 +1,117 @@
+/** The shapes that the API answers with: the contract that scripts rely on. */
+
+import type {
+  ChangeRow,
+  HeldDetail,
+  MessageDetail,
+  NodeStatus,
+  OverviewNumbers,
+  Page,
+  SettingRow,
+} from '../src/admin/contract.ts'
+import { isoTime } from '../src/base/clock.ts'
+import type { RefusalError } from '../src/base/errors.ts'
+import type { Domain } from '../src/config/snapshot.ts'
+import { formatNextHop } from '../src/message/nexthop.ts'
+import type { HeldRow, QueueRow, TraceRow } from '../src/message/rows.ts'
+
+/** Null stays null; a time is ISO 8601 UTC. */
+function at(wallMs: number | null): string | null {
+  return wallMs === null ? null : isoTime(wallMs)
+}
+
+export function listOf<Row>(rows: readonly Row[], page?: Page<unknown>) {
+  return { rows, total: page?.total ?? rows.length, cursor: page?.cursor ?? null }
+}
+
+export function statusOf(status: NodeStatus) {
+  const { startedMs, queue, ...rest } = status
+  return {
+    ...rest,
+    startedAt: isoTime(startedMs),
+    queue: { messages: queue.messages, oldestAt: at(queue.oldestMs) },
+  }
+}
+
+export function heldOf(row: HeldRow, node: string) {
+  const { heldMs, expiresMs, ...rest } = row
+  return { ...rest, node, heldAt: isoTime(heldMs), expiresAt: isoTime(expiresMs) }
+}
+
+export function heldDetailOf({ row, claims }: HeldDetail, node: string) {
+  return {
+    ...heldOf(row, node),
+    claims: claims.map(({ atMs, ...claim }) => ({ ...claim, at: isoTime(atMs) })),
+  }
+}
+
+export function queueOf(row: QueueRow, node: string) {
+  const { acceptedMs, expiresMs, recipients, ...rest } = row
+  return {
+    ...rest,
+    node,
+    acceptedAt: isoTime(acceptedMs),
+    expiresAt: isoTime(expiresMs),
+    recipients: recipients.map(({ nextTryMs, ...one }) => ({ ...one, nextTry: at(nextTryMs) })),
+  }
+}
+
+export function traceOf(row: TraceRow, node: string) {
+  const { atMs, deliveryMs, acceptReply, deliveryReply, ...rest } = row
+  return {
+    ...rest,
+    node,
+    at: isoTime(atMs),
+    /** The last word: of the next hop, of who released it, or of the door. */
+    reply: deliveryReply ?? acceptReply,
+    acceptReply,
+    deliveryReply,
+    deliveryAt: at(deliveryMs),
+  }
+}
+
+export function messageOf(detail: MessageDetail, node: string) {
+  const { rows, events, judgement, held, queue } = detail
+  return {
+    rows: rows.map((row) => traceOf(row, node)),
+    events: events.map(({ atMs, ...event }) => ({ ...event, at: isoTime(atMs) })),
+    judgement,
+    held: held === null ? null : heldDetailOf(held, node),
+    queue: queue === null ? null : queueOf(queue, node),
+  }
+}
+
+export function domainOf({ nextHops, ...rest }: Domain) {
+  return { ...rest, nextHops: nextHops.map(formatNextHop) }
+}
+
+export function settingOf({ changedMs, ...rest }: SettingRow) {
+  return { ...rest, changedAt: at(changedMs) }
+}
+
+export function changeOf({ atMs, ...rest }: ChangeRow) {
+  return { ...rest, at: isoTime(atMs) }
+}
+
+export function operatorOf(row: {
+  readonly name: string
+  readonly role: string
+  readonly addedMs: number
+  readonly lastSeenMs: number | null
+}) {
+  const { addedMs, lastSeenMs, ...rest } = row
+  return { ...rest, addedAt: isoTime(addedMs), lastSeenAt: at(lastSeenMs) }
+}
+
+export function overviewOf({ series, ...rest }: OverviewNumbers) {
+  return {
+    ...rest,
+    series: series.map(({ atMs, ...bucket }) => ({ ...bucket, at: isoTime(atMs) })),
+  }
+}
+
+/** The form of every refusal. */
+export function errorOf(refusal: RefusalError) {
+  const { code, field, message, advice } = refusal
+  return { error: { code, field, message, remedy: advice } }
+}
