@@ -19,6 +19,8 @@ export type Order =
       readonly extents: readonly Extent[] | null
     }
   | { readonly kind: 'preview'; readonly job: number; readonly extents: readonly Extent[] | null }
+  /** Nothing to do for a while: give memory back. No report follows. */
+  | { readonly kind: 'rest' }
 
 /** Child to parent. */
 export type Report =

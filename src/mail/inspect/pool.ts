@@ -36,6 +36,8 @@ const DEPTH_BYTES_MAX = 512 * 1024
 const WAITING_MAX = 20_000
 /** While jobs run: how often memory and stalls are looked at. */
 const WATCH_MS = 250
+/** Silence after which children give memory back. */
+const REST_MS = 2_000
 /** A child that takes this long for one job gives back the jobs behind it. */
 const STALL_MS = 250
 /** A job that ended this many children is unknown. */
@@ -85,6 +87,7 @@ class Pool implements Inspectors {
   readonly #waiting: Job[] = []
   readonly #retries = new Set<Timer>()
   #watch: Timer | null = null
+  #rest: Timer | null = null
   #nextId = 1
   #replaced = 0
   #previews = 0
@@ -186,6 +189,7 @@ class Pool implements Inspectors {
   async close(): Promise<void> {
     this.#closed = true
     this.#watch?.cancel()
+    this.#rest?.cancel()
     for (const timer of this.#retries) timer.cancel()
     const children = this.#places.flatMap((place) => place.child ?? [])
     for (const place of this.#places) {
@@ -404,6 +408,18 @@ class Pool implements Inspectors {
       for (const place of this.#places) this.#look(place)
       this.#dispatch()
       if (this.#places.some((place) => place.pipe.length > 0)) this.#watchLater()
+      else this.#restLater()
+    })
+  }
+
+  /** The engine collects when it allocates: a child without mail would keep what a busy hour took. */
+  #restLater(): void {
+    this.#rest?.cancel()
+    this.#rest = this.#clock.after(REST_MS, () => {
+      this.#rest = null
+      for (const place of this.#places) {
+        if (place.ready && place.pipe.length === 0) place.child?.send({ kind: 'rest' })
+      }
     })
   }
 

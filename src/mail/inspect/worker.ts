@@ -49,6 +49,10 @@ export async function runInspector(
 }
 
 async function obey(order: Order, inline: Buffer, readable: readonly string[]): Promise<void> {
+  if (order.kind === 'rest') {
+    Bun.gc(true)
+    return
+  }
   try {
     const raw = order.extents === null ? inline : readExtents(order.extents, readable)
     if (order.kind === 'inspect') inspectOne(order, raw)
