@@ -158,7 +158,7 @@ describe('what a command asks of the node', () => {
     ],
     ['quarantine delete m1', 'POST', '/api/v1/quarantine/m1/delete', {}, {}],
     ['queue list --limit 1000', 'GET', '/api/v1/queue?limit=1000', undefined, list([])],
-    ['queue show m1', 'GET', '/api/v1/trace/m1', undefined, { queue: {} }],
+    ['queue show m1', 'GET', '/api/v1/queue/m1', undefined, {}],
     ['queue retry', 'POST', '/api/v1/queue/retry', undefined, { retried: 3 }],
     ['queue retry m1', 'POST', '/api/v1/queue/m1/retry', undefined, { retried: 1 }],
     ['queue drop m1', 'POST', '/api/v1/queue/m1/drop', { bounce: false }, undefined],
@@ -247,12 +247,6 @@ describe('what a command prints', () => {
     const bytes = Uint8Array.from([0, 255, 13, 10, 128])
     const { out } = await ask(['quarantine', 'source', 'm1'], bytes)
     expect(Buffer.from(out, 'latin1')).toEqual(Buffer.from(bytes))
-  })
-
-  test('a mail that no longer waits is not shown as waiting', async () => {
-    const { code, err } = await ask(['queue', 'show', 'm1'], { queue: null })
-    expect(code).toBe(1)
-    expect(err).toContain('trace show m1')
   })
 
   test('a trace with a word that was not understood says so', async () => {

@@ -41,16 +41,19 @@ async function main(words: readonly string[]): Promise<void> {
   const chosen = suites(words)
   const light = chosen.filter((file) => !HEAVY.test(file))
   const heavy = chosen.filter((file) => HEAVY.test(file))
-  if (words.length === 0 || heavy.length > 0) {
+  const needsBinary = words.length === 0 || heavy.length > 0
+  if (needsBinary) {
     const from = performance.now()
     const { ok, output } = build()
     report('build', ok ? PASSED : FAILED, performance.now() - from, ok ? '' : output)
   }
 
+  // Without a binary of this run the suites take the sources.
+  const binary = needsBinary ? BINARY : ''
   const work = mkdtempSync(join(tmpdir(), 'postern-test-'))
   try {
-    await inTurn(LIGHT_AT_A_TIME, light, (file) => suite(file, LIGHT_LIMIT_MS, work))
-    await inTurn(1, heavy, (file) => suite(file, HEAVY_LIMIT_MS, work))
+    await inTurn(LIGHT_AT_A_TIME, light, (file) => suite(file, LIGHT_LIMIT_MS, work, binary))
+    await inTurn(1, heavy, (file) => suite(file, HEAVY_LIMIT_MS, work, binary))
     nameSkips(join(work, 'skips'))
   } finally {
     rmSync(work, { recursive: true, force: true })
@@ -88,7 +91,7 @@ async function tool(name: string, command: readonly string[]): Promise<void> {
   report(name, ok ? PASSED : FAILED, performance.now() - from, ok ? '' : ended.output)
 }
 
-async function suite(file: string, limitMs: number, work: string): Promise<void> {
+async function suite(file: string, limitMs: number, work: string, binary: string): Promise<void> {
   const from = performance.now()
   const junit = join(work, `${file.replaceAll('/', '.')}.xml`)
   const ended = await run(
@@ -101,7 +104,7 @@ async function suite(file: string, limitMs: number, work: string): Promise<void>
       `./${file}`,
     ],
     limitMs,
-    { POSTERN_BIN: BINARY, POSTERN_TEST_SKIPS: join(work, 'skips') },
+    { POSTERN_BIN: binary, POSTERN_TEST_SKIPS: join(work, 'skips') },
   )
   const counted = countJunit(existsSync(junit) ? readFileSync(junit, 'utf8') : '')
   const count = judge(counted, ended.code)

@@ -1,5 +1,4 @@
 /** `queue list|show|retry|drop`: mail that waits for delivery. */
-import { RefusalError } from '../base/errors.ts'
 import { Api, type List, pathOf } from './api.ts'
 import { hintMore, limitOf } from './page.ts'
 import { ago, facts, jsonText, plain, size, span, table } from './print.ts'
@@ -46,20 +45,10 @@ export const listQueue: Run = async (call, world) => {
   return 0
 }
 
-/** The API has no address for a queued mail alone: its history holds the row of the queue. */
 export const showQueued: Run = async (call, world) => {
   const [id = ''] = call.args
-  const path = pathOf(['trace', id])
-  const mail = await new Api(dataDirOf(call)).call<{ readonly queue: QueueRow | null }>('GET', path)
-  if (mail.queue === null) {
-    throw new RefusalError(
-      'notFound',
-      'id',
-      `${id} does not wait in the queue.`,
-      `"postern trace show ${id}" tells what became of it.`,
-    )
-  }
-  await world.out(call.json ? jsonText(mail.queue) : describeMail(world, mail.queue))
+  const row = await new Api(dataDirOf(call)).call<QueueRow>('GET', pathOf(['queue', id]))
+  await world.out(call.json ? jsonText(row) : describeMail(world, row))
   return 0
 }
 
