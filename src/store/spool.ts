@@ -252,10 +252,20 @@ export class Spool {
   diskSpace(): { readonly freeBytes: number; readonly totalBytes: number } {
     const nowMs = this.#options.clock.monoMs()
     if (nowMs - this.#spaceReadMs > 1_000) {
-      this.#space = this.#options.freeSpace()
+      this.#space = this.#readSpace()
       this.#spaceReadMs = nowMs
     }
     return this.#space
+  }
+
+  /** A directory that cannot be asked has no room: the node is not ready, and says so. */
+  #readSpace(): { readonly freeBytes: number; readonly totalBytes: number } {
+    try {
+      return this.#options.freeSpace()
+    } catch (error) {
+      this.#options.observer.emit('spool.refused', { cause: messageOf(error) })
+      return { freeBytes: 0, totalBytes: this.#space.totalBytes }
+    }
   }
 
   /** True while sockets should pause. */
