@@ -1,0 +1,123 @@
+/**
+ * The processes of one peer, and what they cost: a control group where one may be made, else sums
+ * over /proc. Both count children that have ended.
+ */
+import { existsSync, mkdirSync, readFileSync, rmdirSync, writeFileSync } from 'node:fs'
+import { join } from 'node:path'
+import { pause, SystemClock } from '../../src/base/clock.ts'
+import { isAlive, pssOf, treeOf } from '../process/proc.ts'
+
+/** Clock ticks a second in /proc/PID/stat; 100 on every Linux that Bun runs on. */
+const TICKS_PER_S = 100
+const clock = new SystemClock()
+let made = 0
+
+export class Group {
+  /** Null: this machine lets us make none. */
+  readonly #directory: string | null
+  /** Without a control group: what is at the top of its trees. */
+  readonly #roots = new Set<number>()
+
+  constructor(name: string) {
+    this.#directory = makeDirectory(name)
+  }
+
+  get isControlGroup(): boolean {
+    return this.#directory !== null
+  }
+
+  /** Words before a command that put it, and all that it starts, into the group. */
+  get wrapper(): readonly string[] {
+    if (this.#directory === null) return []
+    return ['/bin/sh', '-c', 'echo $$ >"$0" && exec "$@"', join(this.#directory, 'cgroup.procs')]
+  }
+
+  /** A process that was started with `wrapper`, or that one of them left behind. */
+  adopt(pid: number): void {
+    this.#roots.add(pid)
+  }
+
+  /** CPU time in ms so far, user and kernel; only differences mean anything. */
+  cpuMs(): number {
+    if (this.#directory === null) {
+      return this.pids().reduce((sum, pid) => sum + processCpuMs(pid), 0)
+    }
+    const text = readFileSync(join(this.#directory, 'cpu.stat'), 'latin1')
+    return Number(/^usage_usec (\d+)/m.exec(text)?.[1] ?? 0) / 1_000
+  }
+
+  pids(): number[] {
+    if (this.#directory === null) {
+      return [...new Set([...this.#roots].filter(isAlive).flatMap(treeOf))]
+    }
+    const text = readFileSync(join(this.#directory, 'cgroup.procs'), 'latin1')
+    return text.split('\n').filter(Boolean).map(Number)
+  }
+
+  pssBytes(): number {
+    return pssOf(this.pids())
+  }
+
+  /** Ends what still runs of it, and nothing else. */
+  async end(): Promise<void> {
+    for (let tries = 0; tries < 30; tries += 1) {
+      const pids = this.pids()
+      if (pids.length === 0) break
+      for (const pid of pids) {
+        try {
+          process.kill(pid, tries < 10 ? 'SIGTERM' : 'SIGKILL')
+        } catch {
+          // It ended by itself meanwhile.
+        }
+      }
+      await pause(clock, 100)
+    }
+    if (this.#directory === null) return
+    try {
+      rmdirSync(this.#directory)
+    } catch {
+      // A process that is still going away keeps it; it is empty then and costs nothing.
+    }
+  }
+}
+
+/** Own time and that of children that have ended and were waited for. */
+function processCpuMs(pid: number): number {
+  try {
+    const stat = readFileSync(`/proc/${pid}/stat`, 'latin1')
+    const fields = stat.slice(stat.lastIndexOf(')') + 2).split(' ')
+    const ticks = fields.slice(11, 15).reduce((sum, field) => sum + Number(field), 0)
+    return (ticks * 1_000) / TICKS_PER_S
+  } catch {
+    return 0
+  }
+}
+
+function makeDirectory(name: string): string | null {
+  const mounts = readFileSync('/proc/mounts', 'latin1').split('\n')
+  const mount = mounts.map((line) => line.split(' ')).find(([, , type]) => type === 'cgroup2')?.[1]
+  if (mount === undefined) return null
+  made += 1
+  const directory = join(mount, `postern-bench-${process.pid}-${made}-${name}`)
+  try {
+    mkdirSync(directory)
+    // The right to make one is not the right to put processes into it.
+    writeFileSync(join(directory, 'cgroup.procs'), '', { flag: 'a' })
+    if (existsSync(join(directory, 'cpu.stat'))) return directory
+    rmdirSync(directory)
+  } catch {
+    // Not ours to write.
+  }
+  return null
+}
+
+/** Busy CPU time of the whole machine in ms, to see what neighbours took. */
+export function machineCpuMs(): number {
+  const line = readFileSync('/proc/stat', 'latin1').split('\n')[0] ?? ''
+  const [user = 0, nice = 0, system = 0, , , irq = 0, softIrq = 0] = line
+    .trim()
+    .split(/\s+/)
+    .slice(1)
+    .map(Number)
+  return ((user + nice + system + irq + softIrq) * 1_000) / TICKS_PER_S
+}
