@@ -546,12 +546,18 @@ describe('what is found', () => {
     }
   })
 
-  test('files alone never add up to a refusal, and the worst one counts in full', () => {
+  test('files alone, or structure alone, never add up to a refusal, and the worst rule counts in full', () => {
     const files: Finding[] = ['EICAR', 'BAD_ATTACHMENT_NAME', 'ARCHIVE_LIMIT'].map(
       (rule, index) => ({ rule, score: 10 - index, evidence: '' }),
     )
     const other: Finding = { rule: 'GTUBE', score: 10, evidence: '' }
     expect(capScores([other, ...files]).map((finding) => finding.score)).toEqual([10, 10, 2, 0])
+    const mime: Finding[] = ['MIME_LIMIT', 'MIME_AMBIGUOUS', 'MIME_BROKEN'].map((rule) => ({
+      rule,
+      score: 8,
+      evidence: '',
+    }))
+    expect(capScores(mime).map((finding) => finding.score)).toEqual([8, 2, 0])
   })
 })
 

@@ -82,18 +82,30 @@ function factsOf({ header }: Mail): MessageFacts {
   return { subject: fact('subject'), from: fact('from'), messageId: fact('message-id') }
 }
 
-/** Rules that speak of attached files. */
-const FILE_RULES = /^(?:EICAR|BAD_ATTACHMENT_|ATTACHMENT_|ARCHIVE_)/
-/** All of them together hold a message and never refuse it: a person can look and release. */
-const FILE_SCORE_MAX = 12
+/**
+ * Rules that say one thing in several words, and what they may weigh together. Each group holds
+ * a message and never refuses it: attached files, and a structure that readers see differently,
+ * come from honest senders too, so a person can look and release.
+ */
+const GROUPS: readonly { readonly rules: RegExp; readonly scoreMax: number }[] = [
+  { rules: /^(?:EICAR$|BAD_ATTACHMENT_|ATTACHMENT_|ARCHIVE_)/, scoreMax: 12 },
+  { rules: /^MIME_/, scoreMax: 10 },
+]
 
-/** The highest file rules count in full, the rest up to FILE_SCORE_MAX in all. */
+/** In each group the highest rules count in full, the rest up to what the group may weigh. */
 export function capScores(findings: readonly Finding[]): readonly Finding[] {
-  const files = findings.filter((finding) => finding.score > 0 && FILE_RULES.test(finding.rule))
-  if (files.reduce((sum, finding) => sum + finding.score, 0) <= FILE_SCORE_MAX) return findings
+  return GROUPS.reduce(capGroup, findings)
+}
+
+function capGroup(
+  findings: readonly Finding[],
+  group: (typeof GROUPS)[number],
+): readonly Finding[] {
+  const members = findings.filter(({ rule, score }) => score > 0 && group.rules.test(rule))
+  if (members.reduce((sum, { score }) => sum + score, 0) <= group.scoreMax) return findings
   const scores = new Map<Finding, number>()
-  let left = FILE_SCORE_MAX
-  for (const finding of files.toSorted((a, b) => b.score - a.score)) {
+  let left = group.scoreMax
+  for (const finding of members.toSorted((a, b) => b.score - a.score)) {
     const score = Math.min(finding.score, left)
     scores.set(finding, score)
     left -= score
