@@ -1,5 +1,6 @@
 /** Messages: numbers, search, and all that is known of one. */
 import type { Clock } from '../base/clock.ts'
+import type { TraceEvent, TraceRow } from '../message/rows.ts'
 import type { Quarantine } from '../store/quarantine.ts'
 import { parseQuery } from '../store/query.ts'
 import type { Trace } from '../store/trace.ts'
@@ -32,7 +33,24 @@ export function messagesPart(deps: {
       const entry = quarantine.one(id)
       const queue = mail.queueOne(id)
       if (known.rows.length === 0 && entry === null && queue === null) throw unknownMessage(rawId)
-      return { ...known, held: entry === null ? null : detailOf(entry), queue }
+      const events = [...atTheDoor(known.rows), ...known.events]
+      return { ...known, events, held: entry === null ? null : detailOf(entry), queue }
     },
   }
+}
+
+/** The first lines of a history follow from the rows: thousands of mails a second write none. */
+function atTheDoor(rows: readonly TraceRow[]): readonly TraceEvent[] {
+  const first = rows[0]
+  if (first === undefined) return []
+  const from = first.clientIp === '' ? 'made by this node' : `from ${first.clientIp}`
+  return [
+    { atMs: first.atMs, recipient: null, what: 'received', detail: from },
+    ...rows.map(({ atMs, recipient, accept, acceptReply }) => ({
+      atMs,
+      recipient,
+      what: accept,
+      detail: acceptReply,
+    })),
+  ]
 }

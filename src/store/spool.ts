@@ -54,7 +54,7 @@ const SEGMENT_HEADER_BYTES = 64
 const RECORD_HEADER_BYTES = 52
 const TRAILER_BYTES = 4
 /** A block holds a whole record around a piece. */
-const BLOCK_BYTES = (RECORD_HEADER_BYTES + PIECE_BYTES + TRAILER_BYTES + 7) & ~7
+const BLOCK_BYTES = paddedLength(PIECE_BYTES)
 /** Blocks kept for the next bodies: 16 MB. */
 const BLOCKS_MAX = 64
 /** Segments kept written ahead beyond those for marks. */
@@ -174,6 +174,8 @@ export class Spool {
   /** Blocks that nobody uses now. */
   readonly #blocks: Buffer[] = []
   #appendedSeq = 0
+  /** Commits that nobody may be told of yet. */
+  #unsynced: { readonly mid: MessageId; readonly seq: number }[] = []
   #writtenSeq = 0
   #writing = false
   #syncing = false
@@ -301,29 +303,18 @@ export class Spool {
   ): SpoolRecord {
     if (this.#failure !== null) throw this.#failure
     if (this.#closed) throw new StoreError('the spool is closed', { remedy: 'retry' })
-    const paddedBytes = (RECORD_HEADER_BYTES + payload.length + TRAILER_BYTES + 7) & ~7
-    assert(paddedBytes <= this.#segmentBytes - SEGMENT_HEADER_BYTES, 'a record fits a segment')
+    assert(paddedLength(payload.length) <= this.#segmentBytes - SEGMENT_HEADER_BYTES, 'a record fits a segment')
     const isBlock =
       isGiven &&
       payload.buffer.byteLength === BLOCK_BYTES &&
       payload.byteOffset === RECORD_HEADER_BYTES
-    const bytes = isBlock
-      ? Buffer.from(payload.buffer, 0, paddedBytes)
-      : Buffer.allocUnsafe(paddedBytes)
-    bytes.writeUInt32LE(RECORD_MAGIC, 0)
-    bytes.writeUInt32LE(type, 4)
-    bytes.writeUInt32LE(payload.length, 8)
-    bytes.writeUInt32LE(index, 12)
-    bytes.write(mid, 20, 26, 'latin1')
-    bytes.writeUInt16LE(0, 46)
-    if (!isBlock) bytes.set(payload, RECORD_HEADER_BYTES)
-    bytes.writeUInt32LE(END_MAGIC, RECORD_HEADER_BYTES + payload.length)
-    bytes.fill(0, RECORD_HEADER_BYTES + payload.length + TRAILER_BYTES)
+    const bytes = encode(type, mid, index, payload, isBlock ? payload.buffer : null)
     const isMark = type !== RECORD.accept && type !== RECORD.copy && type !== RECORD.commit
     const record = new SpoolRecord(payload.length, !isMark)
     this.#appendedSeq += 1
     const pending = { bytes, record, mark: isMark, isBlock, seq: this.#appendedSeq }
-    this.#backlogBytes += paddedBytes
+    if (type === RECORD.commit) this.#unsynced.push({ mid, seq: this.#appendedSeq })
+    this.#backlogBytes += bytes.length
     if (this.#unplaced.length > 0 || !this.#place(pending)) {
       this.#unplaced.push(pending)
       this.#roll()
@@ -408,13 +399,7 @@ export class Spool {
     const tail = this.#tail
     if (tail === null || tail.end + pending.bytes.length > this.#segmentBytes) return false
     const { bytes, record } = pending
-    bytes.writeUInt32LE(tail.generation, 16)
-    const payloadEnd = RECORD_HEADER_BYTES + record.length
-    const crc = Bun.hash.crc32(
-      bytes.subarray(RECORD_HEADER_BYTES, payloadEnd),
-      Bun.hash.crc32(bytes.subarray(0, 48)),
-    )
-    bytes.writeUInt32LE(crc, 48)
+    finish(bytes, tail.generation, record.length)
     record.segment = tail
     record.offset = tail.end + RECORD_HEADER_BYTES
     if (record.isLive && !record.isDropped) this.retain(tail, record.length)
@@ -553,6 +538,7 @@ export class Spool {
     if (ready.length === 0) return
     this.#syncWaiters = this.#syncWaiters.filter(({ seq }) => seq > this.#writtenSeq)
     this.#syncing = true
+    const safeSeq = this.#writtenSeq
     const dirty = this.#segments.filter((segment) => segment.dirty)
     // A segment that is being written right now stays dirty: this sync may miss those bytes.
     for (const segment of dirty) segment.dirty = false
@@ -566,6 +552,7 @@ export class Spool {
         segment.guardedBy.clear()
       }
       this.#syncing = false
+      this.#unsynced = this.#unsynced.filter(({ seq }) => seq > safeSeq)
       for (const { resolve } of ready) resolve()
       this.#sync()
     }, ready)
@@ -596,11 +583,33 @@ export class Spool {
   #fail(what: string, error: Error): void {
     if (this.#failure !== null) return
     this.#failure = this.#failureOf(what, error)
+    this.#voidUnsynced()
     this.#options.observer.emit('spool.failed', { what, cause: messageOf(error) })
     for (const { reject } of [...this.#writtenWaiters, ...this.#syncWaiters]) reject(this.#failure)
     this.#writtenWaiters = []
     this.#syncWaiters = []
     this.#options.onFailure(this.#failure)
+  }
+
+  /**
+   * The clients of these commits read 451, but the records may be in the page cache, which
+   * survives this process: without a word the next start would deliver what was refused. As good
+   * as it gets on a disk that fails: one write, not synced.
+   */
+  #voidUnsynced(): void {
+    const tail = this.#tail
+    if (tail === null) return
+    try {
+      for (const { mid } of this.#unsynced) {
+        const bytes = encode(RECORD.abort, mid, 1, new Uint8Array(), null)
+        if (tail.end + bytes.length > this.#segmentBytes) return
+        finish(bytes, tail.generation, 0)
+        writeSync(tail.fd, bytes, 0, bytes.length, tail.end)
+        tail.end += bytes.length
+      }
+    } catch (error) {
+      this.#options.observer.emit('spool.failed', { what: 'void', cause: messageOf(error) })
+    }
   }
 
   // Segments: reuse, and writing ahead.
@@ -775,10 +784,43 @@ export class Spool {
         lostFrom = -1
       }
       replay(record)
-      offset += (RECORD_HEADER_BYTES + record.payload.length + TRAILER_BYTES + 7) & ~7
+      offset += paddedLength(record.payload.length)
       segment.end = offset
     }
   }
+}
+
+function paddedLength(payloadBytes: number): number {
+  return (RECORD_HEADER_BYTES + payloadBytes + TRAILER_BYTES + 7) & ~7
+}
+
+/** A record but for its generation and checksum; in `block` when the payload lies in one. */
+function encode(
+  type: RecordType,
+  mid: MessageId,
+  index: number,
+  payload: Uint8Array,
+  block: ArrayBufferLike | null,
+): Buffer {
+  const size = paddedLength(payload.length)
+  const bytes = block === null ? Buffer.allocUnsafe(size) : Buffer.from(block, 0, size)
+  bytes.writeUInt32LE(RECORD_MAGIC, 0)
+  bytes.writeUInt32LE(type, 4)
+  bytes.writeUInt32LE(payload.length, 8)
+  bytes.writeUInt32LE(index, 12)
+  bytes.write(mid, 20, 26, 'latin1')
+  bytes.writeUInt16LE(0, 46)
+  if (block === null) bytes.set(payload, RECORD_HEADER_BYTES)
+  bytes.writeUInt32LE(END_MAGIC, RECORD_HEADER_BYTES + payload.length)
+  bytes.fill(0, RECORD_HEADER_BYTES + payload.length + TRAILER_BYTES)
+  return bytes
+}
+
+/** Binds a record to the segment of this generation. */
+function finish(bytes: Buffer, generation: number, payloadBytes: number): void {
+  bytes.writeUInt32LE(generation, 16)
+  const payload = bytes.subarray(RECORD_HEADER_BYTES, RECORD_HEADER_BYTES + payloadBytes)
+  bytes.writeUInt32LE(Bun.hash.crc32(payload, Bun.hash.crc32(bytes.subarray(0, 48))), 48)
 }
 
 function readRecord(data: Buffer, offset: number, segment: Segment): ReplayedRecord | null {

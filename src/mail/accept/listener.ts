@@ -253,7 +253,8 @@ export class SmtpListener {
     const bare = peer.socket
     const idleMs = this.#deps.live.current.settings['limits.idle'] * 1_000
     peer.handshake = this.#deps.clock.after(Math.min(HANDSHAKE_MS_MAX, idleMs), () => {
-      if (waiting) bare.terminate()
+      // The bare socket can no longer be ended, only the one that took its place.
+      if (waiting) peer.socket.terminate()
     })
     const [, secure] = bare.upgradeTLS<Peer>({
       data: peer,
