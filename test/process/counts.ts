@@ -13,7 +13,7 @@ function of(quick: number, full: number): number {
 export const COUNTS = {
   kills: of(20, 200),
   powerCuts: of(3, 10),
-  randomClients: of(5_000, 100_000),
+  randomClients: of(20_000, 100_000),
   /** Messages of 4 KB, 50 KB and 1 MB in each cell of the relay table. */
   relay: { small: of(1_000, 1_000), middle: of(1_000, 1_000), large: of(100, 1_000) },
   starts: of(5, 20),
