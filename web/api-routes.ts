@@ -2,8 +2,8 @@
 import { t } from 'elysia'
 import type { SearchQuery } from '../src/admin/contract.ts'
 import { RefusalError } from '../src/base/errors.ts'
-import { type Call, limitOf, type Route } from './api.ts'
 import { sourceOf } from './pages/frame.ts'
+import { type Call, limitOf, type Route } from './route.ts'
 import * as shape from './shapes.ts'
 import type { Site } from './site.ts'
 import * as wire from './wire.ts'
@@ -27,7 +27,10 @@ const WHOSE = t.Optional(
   }),
 )
 
-export function apiRoutes(site: Site): readonly Route[] {
+/** What the routes need of the site. */
+type Parts = Pick<Site, 'admin' | 'clock' | 'guard'>
+
+export function apiRoutes(site: Parts): readonly Route[] {
   return [
     ...entryRoutes(site),
     ...nodeRoutes(site),
@@ -58,7 +61,7 @@ function searchOf({ query }: Call): SearchQuery {
   return { text: query['q'] ?? '', limit: limitOf(query['limit']), cursor: query['cursor'] ?? null }
 }
 
-function entryRoutes({ admin, guard }: Site): readonly Route[] {
+function entryRoutes({ admin, guard }: Parts): readonly Route[] {
   const tag = 'Sign-in'
   return [
     {
@@ -129,7 +132,7 @@ function entryRoutes({ admin, guard }: Site): readonly Route[] {
   ]
 }
 
-function nodeRoutes({ admin, clock }: Site): readonly Route[] {
+function nodeRoutes({ admin, clock }: Parts): readonly Route[] {
   const tag = 'Node'
   return [
     {
@@ -181,7 +184,7 @@ function between(
   )
 }
 
-function quarantineRoutes({ admin }: Site): readonly Route[] {
+function quarantineRoutes({ admin }: Parts): readonly Route[] {
   const tag = 'Quarantine'
   const node = () => admin.status().node
   const one = { tag, params: ID, refuses: [404] } as const
@@ -259,7 +262,7 @@ function quarantineRoutes({ admin }: Site): readonly Route[] {
   ]
 }
 
-function queueRoutes({ admin }: Site): readonly Route[] {
+function queueRoutes({ admin }: Parts): readonly Route[] {
   const tag = 'Queue'
   return [
     {
@@ -337,7 +340,7 @@ function queueRoutes({ admin }: Site): readonly Route[] {
   ]
 }
 
-function traceRoutes({ admin }: Site): readonly Route[] {
+function traceRoutes({ admin }: Parts): readonly Route[] {
   const tag = 'Trace'
   return [
     {
@@ -367,7 +370,7 @@ function traceRoutes({ admin }: Site): readonly Route[] {
   ]
 }
 
-function domainRoutes({ admin }: Site): readonly Route[] {
+function domainRoutes({ admin }: Parts): readonly Route[] {
   const tag = 'Domains'
   const one = { tag, path: '/domains/:name', params: NAME } as const
   return [
@@ -441,7 +444,7 @@ function domainRoutes({ admin }: Site): readonly Route[] {
   ]
 }
 
-function settingRoutes({ admin }: Site): readonly Route[] {
+function settingRoutes({ admin }: Parts): readonly Route[] {
   const tag = 'Settings'
   const one = {
     tag,
@@ -471,8 +474,13 @@ function settingRoutes({ admin }: Site): readonly Route[] {
       summary: 'Set; answers when it is in force here',
       body: t.Object({ value: t.Unknown({ description: 'As JSON of its kind, or as text' }) }),
       answer: shape.SETTING,
-      run: (call) =>
-        wire.settingOf(admin.setSetting(call.author(), param(call, 'key'), call.body['value'])),
+      run: (call) => {
+        const value = call.body['value']
+        if (value === undefined) {
+          throw new RefusalError('invalid', 'value', 'value is missing.', 'Send {"value": …}.')
+        }
+        return wire.settingOf(admin.setSetting(call.author(), param(call, 'key'), value))
+      },
     },
     {
       method: 'GET',
@@ -508,7 +516,7 @@ function settingRoutes({ admin }: Site): readonly Route[] {
   ]
 }
 
-function operatorRoutes({ admin }: Site): readonly Route[] {
+function operatorRoutes({ admin }: Parts): readonly Route[] {
   const tag = 'Operators'
   return [
     {

@@ -1,43 +1,11 @@
 /** /api/v1: the data and the acts of the pages, for scripts and for the commands. */
-import { Elysia, type TSchema } from 'elysia'
-import type { Author } from '../src/admin/contract.ts'
-import { RefusalError } from '../src/base/errors.ts'
-import { LIST_MAX } from '../src/base/limits.ts'
+import { Elysia } from 'elysia'
 import { apiRoutes } from './api-routes.ts'
-import type { Visit } from './guard.ts'
 import { documentOf } from './openapi.ts'
+import type { Call } from './route.ts'
 import type { Site } from './site.ts'
 
 export const API = '/api/v1'
-
-/** What a route is given: everything as text or parsed JSON, as its schemas let through. */
-export type Call = {
-  readonly params: Readonly<Record<string, string>>
-  readonly query: Readonly<Record<string, string | undefined>>
-  readonly body: Readonly<Record<string, unknown>>
-  readonly visit: Visit
-  /** @throws RefusalError unauthenticated */
-  readonly author: () => Author
-}
-
-export type Route = {
-  readonly method: 'GET' | 'POST' | 'PUT' | 'DELETE'
-  /** Below /api/v1, with `:name` for parameters. */
-  readonly path: string
-  readonly summary: string
-  readonly tag: string
-  readonly params?: TSchema
-  readonly query?: TSchema
-  readonly body?: TSchema
-  /** What 200 holds; null when it is not JSON. */
-  readonly answer: TSchema | null
-  /** Other statuses than 200 and the refusals that every route may give. */
-  readonly refuses?: readonly number[]
-  /** Nobody has to be signed in. */
-  readonly open?: boolean
-  /** A Response goes out as it is; anything else as JSON. */
-  readonly run: (call: Call) => unknown
-}
 
 export function api(site: Site, version: string) {
   const { guard } = site
@@ -67,17 +35,4 @@ export function api(site: Site, version: string) {
     )
   }
   return app.get('/openapi.json', () => Response.json(document))
-}
-
-/** `?limit=` as a number, 1..1000; `otherwise` when it is not given. @throws RefusalError */
-export function limitOf(text: string | undefined, otherwise = 100): number {
-  if (text === undefined) return otherwise
-  const limit = /^\d{1,6}$/.test(text) ? Number(text) : 0
-  if (limit >= 1 && limit <= LIST_MAX) return limit
-  throw new RefusalError(
-    'invalid',
-    'limit',
-    `limit "${text.slice(0, 20)}" is out of range.`,
-    `Give 1 to ${LIST_MAX}.`,
-  )
 }

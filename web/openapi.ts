@@ -1,5 +1,5 @@
 /** OpenAPI 3.1 of the API, made of the same table that makes its routes. */
-import type { Route } from './api.ts'
+import type { Route } from './route.ts'
 import { ERROR } from './shapes.ts'
 
 type Json = { readonly [key: string]: unknown }

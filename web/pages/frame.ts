@@ -11,7 +11,7 @@ export const FRAME_POLICY =
   "sandbox; default-src 'none'; img-src data:; style-src 'unsafe-inline'; form-action 'none'; base-uri 'none'; frame-ancestors 'self'"
 
 const STYLE =
-  'html{overflow-wrap:anywhere}body{margin:0;padding:20px 24px;font:15px/1.5 Arial,sans-serif;color:#222;background:#fff}img{max-width:100%;height:auto}pre{white-space:pre-wrap;font:13px/1.5 monospace;margin:0}table{max-width:100%}'
+  'html{overflow-wrap:anywhere}body{margin:0;padding:20px 24px;font:15px/1.5 Arial,sans-serif;color:#222;background:#fff}h1{font-size:19px}h2{font-size:17px}img{max-width:100%;height:auto}pre{white-space:pre-wrap;font:13px/1.5 monospace;margin:0}table{max-width:100%}'
 
 const ID = t.Object({ id: t.String({ maxLength: 64 }) })
 

@@ -139,7 +139,7 @@ function accountPage(site: Site, request: Request, refusal: RefusalError | null)
     html`<div class="field"><div><label for="${name}">${label}</label><p>${hint}</p></div><div class="in"><input class="wide" id="${name}" name="${name}" type="password" autocomplete="${auto}" required maxlength="1000"${wrong ? html` aria-invalid="true" aria-describedby="${name}-e"` : ''}>${wrong && refusal !== null ? html`<p class="err" id="${name}-e">${old ? 'This is not your password.' : refusal.message} ${old ? '' : refusal.advice}</p>` : ''}</div></div>`
   const main = html`<div class="head"><h1>${author.name}</h1><p>${author.role === 'admin' ? 'You may look and change' : 'You may look and not change anything'}</p></div>
 <form class="card" method="post" action="/account/password" aria-labelledby="pw">${csrf(visit)}
-<header><h2 id="pw">Change your password</h2></header>
+<header><h2 id="pw">Change your password</h2></header><input hidden autocomplete="username" value="${author.name}" readonly>
 ${field('old', 'Password now', 'So that nobody takes your account at an unlocked screen.', 'current-password', old)}
 ${field('password', 'New password', 'A long sentence is better than a short riddle.', 'new-password', refusal !== null && !old && refusal.field !== 'again')}
 ${field('again', 'New password again', 'You are signed out everywhere else.', 'new-password', refusal?.field === 'again')}

@@ -88,7 +88,7 @@ async function messagePage(
   const subject = subjectOf(detail.rows[0]?.subject ?? held?.row.subject ?? null)
   const mail =
     preview === null
-      ? html`<section class="card" id="mail"><header><h2>Mail</h2></header><div class="body"><small>Postern keeps no copy of a mail that is not held.</small></div></section>`
+      ? html`<section class="card" id="mail"><header><h2>Mail</h2></header><div class="body"><small>${detail.queue === null ? 'Postern keeps only mail that is held or waits.' : 'Only held mail can be looked at.'}</small></div></section>`
       : await mailCard(admin, id, viewOf(view), preview)
   const main = html`<div class="head"><div class="title" hx-ignore><small><a href="/messages">Messages</a> / <span class="mono">${id}</span></small><h1>${subject}</h1></div>
 ${acts(visit, id, detail, held)}</div>
@@ -99,7 +99,7 @@ ${whyCard(detail)}
 ${detail.rows.length > 1 ? recipientsCard(visit, id, detail, nowMs) : ''}
 ${mail}
 </div><div class="stack">
-${queueCard(visit, detail, nowMs)}
+${queueCard(detail, nowMs)}
 ${pathCard(detail, nowMs)}
 ${factsCard(detail, nowMs)}
 ${preview === null ? '' : attachmentsCard(preview)}

@@ -82,7 +82,7 @@ function health(status: NodeStatus, nowMs: number): Html {
   const free = disk.totalBytes === 0 ? 1 : disk.freeBytes / disk.totalBytes
   const oldest = queue.oldestMs === null ? 0 : nowMs - queue.oldestMs
   const check = (mark: Mark, bold: string, words: string) =>
-    html`<li><i class="g ${mark} c"></i><span><b>${bold}</b> ${words}</span></li>`
+    html`<li><i class="g ${mark} c"></i><b>${bold}</b> ${words}</li>`
   const enough = inspectors.ready >= inspectors.processes
   return html`<section class="strip one" aria-label="Health">
 <div><b>${status.name}${status.ready ? badge('alive', 'Ready') : badge('dead', 'Not ready')}</b><span>Mail on ${status.smtp}, version ${status.version}, up ${span(nowMs - status.startedMs)}</span></div>
@@ -101,12 +101,12 @@ const TILES: readonly (readonly [
   word: string,
   more: string,
 ])[] = [
-  ['delivered', 'delivered', 'Delivered', 'taken by the next hop'],
-  ['held', 'held', 'Held', 'put into quarantine'],
+  ['delivered', 'delivered', 'Delivered', 'to the next hop'],
+  ['held', 'held', 'Held', 'in quarantine'],
   ['rejected', 'rejected', 'Rejected', 'at the door'],
-  ['deferred', 'deferred', 'Deferred', 'asked to come again'],
-  ['waiting', 'none', 'Waiting', 'accepted, not delivered yet'],
-  ['bounced', 'rejected', 'Bounced', 'refused by the next hop'],
+  ['deferred', 'deferred', 'Deferred', 'asked to retry'],
+  ['waiting', 'none', 'Waiting', 'in the queue'],
+  ['bounced', 'rejected', 'Bounced', 'by the next hop'],
 ]
 
 function tiles({ counts }: OverviewNumbers, range: Range): Html {

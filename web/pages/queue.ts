@@ -110,7 +110,7 @@ function line(row: QueueRow, nowMs: number, button: Button | null): Html {
     first === undefined
       ? ''
       : nextWords(next.length === 0 ? null : Math.min(...next), nowMs).slice(2)
-  const said = open.find(({ lastReply }) => lastReply !== null)?.lastReply ?? attemptWords(attempts)
+  const said = open.find(({ lastReply }) => lastReply !== null)?.lastReply ?? 'Waits for its turn'
   const acts =
     button === null
       ? ''

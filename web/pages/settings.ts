@@ -66,24 +66,27 @@ function changesIn(
   typed: ReadonlyMap<string, Field>,
 ): Wanted {
   const wanted = new Map<string, unknown>()
+  // A box without a mark is not sent; only a form that showed it means "none" by its absence.
+  const marked = typed.get('shown') ?? []
+  const shown = new Set(typeof marked === 'string' ? [marked] : marked)
   for (const { key, value } of rows) {
     const setting = settingOf(key)
     if (setting === null || setting.group !== group) continue
-    const given = read(setting, typed.get(key))
+    const given = read(setting, typed.get(key), shown.has(key))
     if (given !== null && !same(setting, value, given)) wanted.set(key, given)
   }
   return wanted
 }
 
 /** The field as JSON of its kind; null when the form does not have it. */
-function read(setting: Setting, field: Field): SettingValue | null {
+function read(setting: Setting, field: Field, shown: boolean): SettingValue | null {
   const one = typeof field === 'string' ? field : field?.[0]
   switch (setting.kind) {
-    // A box without a mark is not sent.
     case 'flag':
-      return one !== undefined
+      return one === undefined && !shown ? null : one !== undefined
     case 'names':
-      return field === undefined ? [] : typeof field === 'string' ? [field] : field
+      if (field === undefined) return shown ? [] : null
+      return typeof field === 'string' ? [field] : field
     case 'networks':
       return one === undefined ? null : one.split(/[\s,]+/).filter((word) => word !== '')
     default:
@@ -216,7 +219,7 @@ function inputOf(
       return html`<input id="${id}" name="${key}" value="${typeof typed === 'string' ? typed : String(value)}" inputmode="${setting.kind === 'whole' ? 'numeric' : 'decimal'}" maxlength="30" autocomplete="off"${about}><span class="unit">${unit}</span>`
     }
     case 'flag':
-      return html`<input id="${id}" name="${key}" type="checkbox" value="on"${value === true ? html` checked` : ''}${about}>`
+      return html`<input type="hidden" name="shown" value="${key}"><input id="${id}" name="${key}" type="checkbox" value="on"${value === true ? html` checked` : ''}${about}>`
     case 'choice':
       return html`<select id="${id}" name="${key}"${about}>${setting.choices.map((choice) => html`<option${choice === (typeof typed === 'string' ? typed : value) ? html` selected` : ''}>${choice}</option>`)}</select>`
     case 'networks': {
@@ -226,7 +229,7 @@ function inputOf(
     case 'names': {
       const chosen =
         typed === undefined ? listOf(value) : typeof typed === 'string' ? [typed] : typed
-      return html`<span class="acts" id="${id}">${setting.choices.map((choice) => html`<label class="pick"><input type="checkbox" name="${key}" value="${choice}"${chosen.includes(choice) ? html` checked` : ''}${acts ? '' : html` disabled`}> ${choice}</label>`)}</span>`
+      return html`<input type="hidden" name="shown" value="${key}"><span class="acts" id="${id}">${setting.choices.map((choice) => html`<label class="pick"><input type="checkbox" name="${key}" value="${choice}"${chosen.includes(choice) ? html` checked` : ''}${acts ? '' : html` disabled`}> ${choice}</label>`)}</span>`
     }
   }
 }
@@ -238,7 +241,10 @@ function listOf(value: SettingValue): readonly string[] {
 function domainsCard(site: Site, visit: Visit): Html {
   const domains = site.admin.domains()
   const shown = domains.slice(0, 500)
-  const add = mayAct(visit) ? html`<a class="btn small" href="/domains/new">Add a domain</a>` : ''
+  const add =
+    mayAct(visit) && domains.length > 0
+      ? html`<a class="btn small" href="/domains/new">Add a domain</a>`
+      : ''
   const list =
     domains.length === 0
       ? empty(

@@ -59,7 +59,11 @@ function tracked(rows: readonly TraceRow[], lead: Place): Place {
 type Say = { readonly say: string; readonly more: Html | string }
 
 function whereWords(detail: MessageDetail, lead: TraceRow, nowMs: number): Say {
-  const whom = html`<b>${lead.recipient}</b>`
+  const alike = detail.rows.filter(
+    (row) => row.accept === lead.accept && row.delivery === lead.delivery,
+  )
+  const whom = html`<b>${some(alike.map(({ recipient }) => recipient))}</b>`
+  const have = alike.length === 1 ? 'has' : 'have'
   const when = lead.deliveryMs === null ? '' : `${longTime(lead.deliveryMs, nowMs)}. `
   const reply = lead.deliveryReply === null ? '' : html`It said: <code>${lead.deliveryReply}</code>`
   const told = html`The sender was told: <code>${lead.acceptReply}</code>`
@@ -67,7 +71,7 @@ function whereWords(detail: MessageDetail, lead: TraceRow, nowMs: number): Say {
     case 'rejected':
       return {
         say: 'Rejected at the door',
-        more: html`${whom} has not received it, and nothing is kept. ${told}`,
+        more: html`${whom} ${have} not received it, and nothing is kept. ${told}`,
       }
     case 'refused':
       return {
@@ -90,7 +94,7 @@ function whereWords(detail: MessageDetail, lead: TraceRow, nowMs: number): Say {
           : ` It is deleted ${longTime(detail.held.row.expiresMs, nowMs)} unless somebody releases it.`
       return {
         say: 'Held in quarantine',
-        more: html`${whom} has not received it. The sender was told that it was accepted.${expires}`,
+        more: html`${whom} ${have} not received it. The sender was told that it was accepted.${expires}`,
       }
     }
     case 'delivered':
@@ -111,7 +115,10 @@ function whereWords(detail: MessageDetail, lead: TraceRow, nowMs: number): Say {
     case 'bounced':
       return { say: 'Bounced', more: html`The next hop refused it for ${whom} ${when}${reply}` }
     case 'dropped':
-      return { say: 'Given up by an operator', more: html`${whom} has not received it. ${reply}` }
+      return {
+        say: 'Given up by an operator',
+        more: html`${whom} ${have} not received it. ${reply}`,
+      }
     case 'released':
       return {
         say: 'Released',
@@ -120,12 +127,12 @@ function whereWords(detail: MessageDetail, lead: TraceRow, nowMs: number): Say {
     case 'deleted':
       return {
         say: 'Deleted from quarantine',
-        more: html`${whom} has not received it. Deleted ${lead.deliveryReply} ${when}`,
+        more: html`${whom} ${have} not received it. Deleted ${lead.deliveryReply} ${when}`,
       }
     case 'expired':
       return {
         say: 'Deleted after its time',
-        more: html`Nobody released it. ${whom} has not received it.`,
+        more: html`Nobody released it. ${whom} ${have} not received it.`,
       }
     case 'queued':
     case null:
@@ -165,5 +172,16 @@ function whyWords({ judgement }: MessageDetail, lead: TraceRow, limits: Limits):
 function scale(value: number, { hold, reject }: Limits): Html | '' {
   const x = (at: number) => Math.min(200, Math.max(0, at * 10))
   const pin = Math.min(198, x(value))
-  return html`<div><svg class="scale" viewBox="0 0 200 12" preserveAspectRatio="none" role="img" aria-label="Score ${score(value)}; held from ${hold}, rejected from ${reject}"><rect class="z0" width="${x(hold)}" height="12"/><rect class="z1" x="${x(hold)}" width="${x(reject) - x(hold)}" height="12"/><rect class="z2" x="${x(reject)}" width="${200 - x(reject)}" height="12"/><rect class="pin" x="${pin}" width="2" height="12"/></svg><p class="ends"><small>Deliver</small><small>Hold from ${hold}</small><small>Reject from ${reject}</small></p></div>`
+  return html`<div><svg class="scale" viewBox="0 0 200 12" preserveAspectRatio="none" role="img" aria-label="Score ${score(value)}; held from ${hold}, rejected from ${reject}"><rect class="z0" width="${x(hold)}" height="12"/><rect class="z1" x="${x(hold)}" width="${x(reject) - x(hold)}" height="12"/><rect class="z2" x="${x(reject)}" width="${200 - x(reject)}" height="12"/><rect class="pin" x="${pin}" width="2" height="12"/></svg>${ends(hold, reject)}</div>`
+}
+
+/** Labels under the scale, each at its place; SVG because a place is a number and styles are not. */
+function ends(hold: number, reject: number): Html {
+  const label = (at: number, words: string) => {
+    const percent = Math.min(100, at * 5)
+    const end = percent > 70
+    return html`<text x="${end ? 100 : percent}%" y="13"${end ? html` text-anchor="end"` : ''}>${words}</text>`
+  }
+  const near = Math.abs(reject - hold) < 4
+  return html`<svg class="ends" aria-hidden="true">${hold < 3 ? '' : label(0, 'Deliver')}${near ? '' : label(hold, `Hold from ${hold}`)}${label(reject, `Reject from ${reject}`)}</svg>`
 }

@@ -10,8 +10,8 @@ import { longTime } from './words.ts'
 export function changeLine(visit: Visit, change: ChangeRow, nowMs: number): Html {
   const { key, before, after } = change
   const [kind = '', name = ''] = split(key)
-  const was = before === null ? '' : html`<del>${valueOf(kind, name, before)}</del> `
-  const is = after === null ? '' : html`<ins>${valueOf(kind, name, after)}</ins>`
+  const was = before === null ? '' : html`<del>${wordsOf(kind, name, before)}</del> `
+  const is = after === null ? '' : html`<ins>${wordsOf(kind, name, after)}</ins>`
   // An operator comes and goes with a password, which no history holds.
   const undo =
     mayAct(visit) && kind !== 'operator'
@@ -33,7 +33,7 @@ function titleOf(kind: string, name: string): string {
 }
 
 /** Values are JSON; what cannot be read is shown as it is. */
-function valueOf(kind: string, name: string, text: string): string {
+function wordsOf(kind: string, name: string, text: string): string {
   let value: unknown
   try {
     value = JSON.parse(text)

@@ -46,7 +46,8 @@ type Turn = {
 }
 
 /** `1 to 50 of 80,542`, and the next page. */
-export function turning({ path, query, cursor, before, rows, total }: Turn): Html {
+export function turning({ path, query, cursor, before, rows, total }: Turn): Html | '' {
+  if (rows === 0 && before === 0) return ''
   const older =
     cursor === null
       ? html`<span class="btn small" aria-disabled="true">Older</span>`

@@ -55,13 +55,13 @@ export function recipientsCard(
   })}</tbody></table>${more > 0 ? html`<div class="body"><small>And ${more} more.</small></div>` : ''}</section>`
 }
 
-export function queueCard(visit: Visit, { queue }: MessageDetail, nowMs: number): Html | '' {
+export function queueCard({ queue }: MessageDetail, nowMs: number): Html | '' {
   if (queue === null) return ''
   const open = queue.recipients.filter(
     ({ state }) =>
       state !== 'done' && state !== 'failed' && state !== 'dropped' && state !== 'held',
   )
-  return html`<section class="card" aria-labelledby="dq"><header><h2 id="dq">Delivery</h2>${mayAct(visit) ? act(visit, `/queue/${queue.id}/retry`, { words: 'Deliver now', small: true, fields: { back: `/messages/${queue.id}` } }) : ''}</header>
+  return html`<section class="card" aria-labelledby="dq"><header><h2 id="dq">Delivery</h2></header>
 <ul class="todo" hx-ignore>${open
     .slice(0, RECIPIENTS_SHOWN)
     .map(
@@ -125,7 +125,7 @@ export function factsCard({ rows, held }: MessageDetail, nowMs: number): Html | 
 ${fact('Sender', sender(first.sender))}
 ${fact('From', held?.row.from ?? null)}
 ${fact('Client', first.clientIp)}
-${fact('Received', time(first.atMs, `${longTime(first.atMs, nowMs)}, ${clockTime(first.atMs, true)}`))}
+${fact('Received', time(first.atMs, `${day(first.atMs, nowMs)} ${clockTime(first.atMs, true)}`))}
 ${fact('Size', size(first.sizeBytes))}
 ${fact('Answer', html`<code>${first.acceptReply}</code>`)}
 ${fact('Id', html`<code>${first.id}</code>`)}
