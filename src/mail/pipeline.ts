@@ -435,12 +435,7 @@ export class Pipeline {
   }
 
   queueTotals(): { readonly messages: number; readonly oldestMs: number | null } {
-    const rows = this.#waiting()
-    const oldestMs = rows.reduce<number | null>(
-      (least, { acceptedMs }) => (least === null || acceptedMs < least ? acceptedMs : least),
-      null,
-    )
-    return { messages: rows.length, oldestMs }
+    return this.#worker.totals()
   }
 
   #waiting(): readonly QueueRow[] {

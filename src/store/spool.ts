@@ -23,6 +23,7 @@ import {
 import { join } from 'node:path'
 import type { Clock } from '../base/clock.ts'
 import { assert, messageOf, StoreError } from '../base/errors.ts'
+import { syncDirectory } from '../base/files.ts'
 import type { MessageId, SpoolId } from '../base/ids.ts'
 import { MARK_SEGMENTS, PIECE_BYTES, SEGMENT_BYTES, SPOOL_BACKLOG_BYTES_MAX } from '../base/limits.ts'
 import type { Observer } from '../base/observe.ts'
@@ -59,6 +60,8 @@ const BLOCK_BYTES = paddedLength(PIECE_BYTES)
 const BLOCKS_MAX = 64
 /** Segments kept written ahead beyond those for marks. */
 const AHEAD_SEGMENTS = 2
+/** Free segments kept for the next burst; more go back to the disk. */
+const FREE_SEGMENTS_MAX = 24
 /** Linux takes at most 1024 buffers in one writev. */
 const WRITE_BUFFERS_MAX = 512
 /** Blocks are written ahead in pieces this long, with a pause: bursts stall every sync after them. */
@@ -639,12 +642,28 @@ export class Spool {
       inFree.add(segment)
       found = true
     }
+    if (this.#free.length > FREE_SEGMENTS_MAX) this.#shrink()
     if (found && this.#unplaced.length > 0) {
       this.#roll()
       this.#pump()
     }
     const inUse = this.#segments.length - this.#free.length
     if (inUse > 8 && this.#free.length < MARK_SEGMENTS) this.onPressure()
+  }
+
+  /** Gives back what a backlog left, the oldest first: no mark goes before its commit. */
+  #shrink(): void {
+    const spare = this.#free.splice(0, this.#free.length - FREE_SEGMENTS_MAX)
+    for (const segment of spare) {
+      closeSync(segment.fd)
+      unlinkSync(segment.path)
+    }
+    syncDirectory(this.#options.dir)
+    for (const segment of spare) {
+      for (const mark of segment.guardedBy) mark.guards.delete(segment)
+      for (const commit of segment.guards) commit.guardedBy.delete(segment)
+    }
+    this.#segments = this.#segments.filter((segment) => !spare.includes(segment))
   }
 
   #writeAhead(): void {

@@ -83,8 +83,9 @@ export class QueueWorker {
     }
   }
 
-  /** Plans all recipients of a message that wait for delivery. */
+  /** Plans all recipients of a message that wait for delivery; what was planned before is void. */
   add(message: Message): void {
+    this.#unplan(message)
     const nowWall = this.#deps.clock.wallMs()
     const groups = new Map<string, number[]>()
     for (const [index, { state, nextTryMs }] of message.recipients.entries()) {
@@ -118,8 +119,6 @@ export class QueueWorker {
       const waits = message.recipients.some(({ state }) => state === 'deferred' || state === 'inDoubt')
       if (!waits || !matches(message)) continue
       count += 1
-      for (const task of this.#tasks.get(message) ?? []) task.cancelled = true
-      this.#tasks.delete(message)
       const nowMs = this.#deps.clock.wallMs()
       for (const recipient of message.recipients) {
         if (recipient.state === 'deferred' || recipient.state === 'inDoubt') recipient.nextTryMs = nowMs
@@ -136,8 +135,7 @@ export class QueueWorker {
       return state === 'queued' || state === 'deferred' || state === 'inDoubt'
     })
     if (indexes.length === 0) return false
-    for (const task of this.#tasks.get(message) ?? []) task.cancelled = true
-    this.#tasks.delete(message)
+    this.#unplan(message)
     for (const index of indexes) {
       const recipient = message.recipients[index]
       if (recipient !== undefined) recipient.state = 'trying'
@@ -164,6 +162,18 @@ export class QueueWorker {
     })
   }
 
+  /** Messages of which something waits for delivery, and when the oldest of them came. */
+  totals(): { readonly messages: number; readonly oldestMs: number | null } {
+    let messages = 0
+    let oldestMs: number | null = null
+    for (const { recipients, envelope } of this.#deps.queue.messages()) {
+      if (recipients.every(({ state }) => isFinal(state) || state === 'held')) continue
+      messages += 1
+      if (oldestMs === null || envelope.receivedMs < oldestMs) oldestMs = envelope.receivedMs
+    }
+    return { messages, oldestMs }
+  }
+
   /** The row of a waiting message; null when nothing of it waits for delivery. */
   row(message: Message): QueueRow | null {
     const waits = message.recipients.filter(({ state }) => !isFinal(state) && state !== 'held')
@@ -187,6 +197,11 @@ export class QueueWorker {
         lastReply: recipient.lastReply,
       })),
     }
+  }
+
+  #unplan(message: Message): void {
+    for (const task of this.#tasks.get(message) ?? []) task.cancelled = true
+    this.#tasks.delete(message)
   }
 
   #plan(message: Message, indexes: readonly number[], key: string, waitMs: number): void {
@@ -355,7 +370,7 @@ export class QueueWorker {
       if (expired !== null) failed.push({ index, reply: expired })
     }
     if (failed.length > 0) await this.#fail(message, failed)
-    if (later.length > 0 && later.length > failed.length) {
+    if (later.some(({ index }) => message.recipients[index]?.state === 'deferred')) {
       this.add(message)
       await this.#warn(message)
     }

@@ -1,0 +1,249 @@
+/** The queue worker under a virtual clock: when it tries, what it tells, what it never does twice. */
+import { afterAll, beforeEach, expect, test } from 'bun:test'
+import { mkdirSync, mkdtempSync, rmSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { SystemClock } from '../src/base/clock.ts'
+import { MessageIds, type NodeId, type SpoolId } from '../src/base/ids.ts'
+import { Observer } from '../src/base/observe.ts'
+import { SeededRandom } from '../src/base/random.ts'
+import { LiveConfig } from '../src/config/live.ts'
+import { EMPTY_SNAPSHOT } from '../src/config/snapshot.ts'
+import { type Progress, QueueWorker } from '../src/mail/queue/worker.ts'
+import type { Outcome } from '../src/message/outcome.ts'
+import { reply } from '../src/message/reply.ts'
+import { freshRecipient, type Message, Queue } from '../src/store/queue.ts'
+import { ManualClock } from './clock.ts'
+
+const root = mkdtempSync(join(tmpdir(), 'postern-worker-'))
+afterAll(() => rmSync(root, { recursive: true, force: true }))
+
+const DELIVERED: Outcome = { kind: 'delivered', host: 'h', tls: null, reply: reply(250, '2.0.0', 'ok') }
+const LATER: Outcome = { kind: 'later', host: 'h', cause: '451 not now', dotSent: false }
+const NEVER: Outcome = { kind: 'never', host: 'h', reply: reply(550, '5.1.1', 'no') }
+
+type World = {
+  readonly clock: ManualClock
+  readonly queue: Queue
+  readonly worker: QueueWorker
+  readonly observer: Observer
+  readonly attempts: { readonly id: string; readonly indexes: readonly number[]; readonly atMs: number }[]
+  readonly bounces: { readonly kind: string; readonly indexes: readonly number[] }[]
+  readonly told: { readonly index: number; readonly what: Progress }[]
+  answer: (message: Message, index: number) => Outcome
+}
+
+let count = 0
+let world: World
+
+beforeEach(async () => {
+  count += 1
+  const dir = join(root, String(count))
+  mkdirSync(dir)
+  const clock = new ManualClock()
+  const system = new SystemClock()
+  const observer = new Observer(clock, () => {})
+  const live = new LiveConfig()
+  live.swap({
+    ...EMPTY_SNAPSHOT,
+    settings: { ...EMPTY_SNAPSHOT.settings, 'queue.first': 300, 'queue.longest': 4_200, 'queue.expire': 2, 'queue.warn': 1 },
+  })
+  // The spool waits for a real disk: it has the real clock, the worker the virtual one.
+  const { queue } = await Queue.open(
+    {
+      dir,
+      spoolId: '00000000000000bb' as SpoolId,
+      clock: system,
+      observer,
+      freeSpace: () => ({ freeBytes: 1e12, totalBytes: 1e12 }),
+      segmentBytes: 128 * 1024,
+      syncs: false,
+      onFailure: (error) => {
+        throw error
+      },
+    },
+    { clock, observer },
+  )
+  const attempts: World['attempts'] = []
+  const bounces: World['bounces'] = []
+  const told: World['told'] = []
+  const worker = new QueueWorker({
+    queue,
+    live,
+    clock,
+    random: new SeededRandom(1),
+    observer,
+    routeKey: (address) => address.slice(address.indexOf('@') + 1),
+    attempt: async (message, indexes, beforeDot) => {
+      attempts.push({ id: message.id, indexes: [...indexes], atMs: clock.monoMs() })
+      await beforeDot()
+      return indexes.map((index) => world.answer(message, index))
+    },
+    bounce: async (_, kind, about) => {
+      bounces.push({ kind, indexes: about.map(({ index }) => index) })
+    },
+    progress: (_, index, what) => told.push({ index, what }),
+  })
+  world = { clock, queue, worker, observer, attempts, bounces, told, answer: () => DELIVERED }
+})
+
+const ids = new MessageIds('00000000000000aa' as NodeId, 1, new SystemClock())
+
+async function accept(addresses: readonly string[], notify: string | null = null): Promise<Message> {
+  const id = ids.next()
+  const draft = world.queue.draft(id)
+  draft.add(Buffer.from('Subject: x\r\n\r\nx\r\n'))
+  const message = await world.queue.commit(
+    draft,
+    {
+      term: 1,
+      envelope: {
+        id,
+        receivedMs: world.clock.wallMs(),
+        clientIp: '192.0.2.1',
+        greeting: 'c',
+        protocol: 'ESMTP',
+        tls: null,
+        outbound: false,
+        sender: 'a@x.test',
+        eightBit: false,
+        smtpUtf8: false,
+        ret: null,
+        envid: null,
+        recipients: addresses.map((address) => ({ address, notify, orcpt: null })),
+      },
+      prepend: '',
+      sizeBytes: 17,
+      sha256: '',
+      pieces: 1,
+      expiresMs: 0,
+      facts: { subject: null, from: null, messageId: null },
+      verdicts: [],
+      judgement: null,
+      dsn: false,
+      heldMoved: false,
+      recipients: addresses.map(() => freshRecipient('queued')),
+    },
+    null,
+  )
+  world.worker.add(message)
+  await settled()
+  return message
+}
+
+/** Until no attempt runs: every one ends by itself. */
+async function settled(): Promise<void> {
+  do await new Promise<void>((resolve) => new SystemClock().after(2, resolve))
+  while (world.worker.running > 0)
+}
+
+async function advance(ms: number): Promise<void> {
+  const step = 30_000
+  for (let left = ms; left > 0; left -= step) {
+    world.clock.advance(Math.min(step, left))
+    if (world.worker.running > 0) await settled()
+  }
+}
+
+test('recipients of one hop share an attempt, those of another hop have their own', async () => {
+  await accept(['a@one.test', 'b@one.test', 'c@two.test'])
+  expect(world.attempts.map(({ indexes }) => indexes)).toEqual([[0, 1], [2]])
+  expect(world.queue.size).toBe(0)
+})
+
+test('only who was deferred is tried again, and the others never twice', async () => {
+  world.answer = (_, index) => (index === 1 ? LATER : DELIVERED)
+  const message = await accept(['a@one.test', 'b@one.test', 'c@one.test'])
+  expect(message.recipients.map(({ state }) => state)).toEqual(['done', 'deferred', 'done'])
+  world.answer = () => DELIVERED
+  await advance(400_000)
+  expect(world.attempts.map(({ indexes }) => indexes)).toEqual([[0, 1, 2], [1]])
+  expect(world.queue.size).toBe(0)
+})
+
+test('two hops that defer do not multiply each other’s attempts', async () => {
+  world.answer = () => LATER
+  await accept(['a@one.test', 'b@two.test'])
+  await advance(7_000_000)
+  const perHop = world.attempts.filter(({ indexes }) => indexes[0] === 0).length
+  // 300, 600, 1200, 2400 s, then the last at the expiry of 7200 s: five waits, six attempts.
+  expect(perHop).toBeLessThanOrEqual(6)
+  expect(world.attempts.length).toBe(2 * perHop)
+})
+
+test('what expires goes back once, and a warning went out once before', async () => {
+  world.answer = () => LATER
+  const message = await accept(['a@one.test'])
+  await advance(8_000_000)
+  expect(world.bounces).toEqual([
+    { kind: 'delay', indexes: [0] },
+    { kind: 'failure', indexes: [0] },
+  ])
+  expect(message.recipients[0]?.lastReply).toContain('5.4.7')
+  expect(world.queue.size).toBe(0)
+})
+
+test('a refusal for good goes back at once and is not tried again', async () => {
+  world.answer = () => NEVER
+  await accept(['a@one.test'])
+  await advance(1_000_000)
+  expect(world.attempts.length).toBe(1)
+  expect(world.bounces).toEqual([{ kind: 'failure', indexes: [0] }])
+  expect(world.told.map(({ what }) => what)).toEqual(['bounced'])
+})
+
+test('a success that was asked for is told when the next hop does not tell it', async () => {
+  await accept(['a@one.test'], 'SUCCESS')
+  expect(world.bounces).toEqual([{ kind: 'success', indexes: [0] }])
+  world.answer = () => ({ ...DELIVERED, dsnPassedOn: true }) as Outcome
+  await accept(['a@one.test'], 'SUCCESS')
+  expect(world.bounces.length).toBe(1)
+})
+
+test('retry now tries at once, and once', async () => {
+  world.answer = () => LATER
+  const message = await accept(['a@one.test'])
+  world.answer = () => DELIVERED
+  expect(world.worker.retry(() => true)).toBe(1)
+  await settled()
+  expect(message.recipients[0]?.state).toBe('done')
+  await advance(1_000_000)
+  expect(world.attempts.length).toBe(2)
+})
+
+test('a delivery in doubt waits, is counted when it goes out again, and keeps its bytes', async () => {
+  const message = await accept(['a@one.test'])
+  const [recipient] = message.recipients
+  if (recipient !== undefined) Object.assign(recipient, { state: 'inDoubt', doubtful: true })
+  const before = world.attempts.length
+  // As after a restart: the queue holds it again.
+  world.queue.messages = () => [message].values()
+  world.worker.resume()
+  await advance(299_000)
+  expect(world.attempts.length).toBe(before)
+  await advance(2_000)
+  expect(world.attempts.length).toBe(before + 1)
+  expect(world.observer.count('possible_duplicates_total')).toBe(1)
+})
+
+test('a dropped message is not tried again, and goes back only when asked', async () => {
+  world.answer = () => LATER
+  const quiet = await accept(['a@one.test'])
+  const loud = await accept(['b@one.test'])
+  expect(await world.worker.drop(quiet, false, reply(550, '5.7.1', 'dropped'))).toBe(true)
+  expect(await world.worker.drop(loud, true, reply(550, '5.7.1', 'dropped'))).toBe(true)
+  expect(await world.worker.drop(loud, true, reply(550, '5.7.1', 'dropped'))).toBe(false)
+  await advance(1_000_000)
+  expect(world.attempts.length).toBe(2)
+  expect(world.bounces).toEqual([{ kind: 'failure', indexes: [0] }])
+  expect(world.queue.size).toBe(0)
+})
+
+test('a hop that is down gets one attempt at a time, and its share again when it is back', async () => {
+  world.answer = () => LATER
+  for (let at = 0; at < 20; at++) await accept([`r${at}@one.test`])
+  world.answer = () => DELIVERED
+  await advance(500_000)
+  expect(world.queue.size).toBe(0)
+  expect(world.attempts.length).toBe(40)
+})
