@@ -211,6 +211,18 @@ test('retry now tries at once, and once', async () => {
   expect(world.attempts.length).toBe(2)
 })
 
+test('after a retry the old plan is void: the next attempt waits its full time', async () => {
+  world.answer = () => LATER
+  await accept(['a@one.test'])
+  expect(world.worker.retry(() => true)).toBe(1)
+  await settled()
+  // The first wait would have ended within 340 s, the second lasts 600 s.
+  await advance(500_000)
+  expect(world.attempts.length).toBe(2)
+  await advance(300_000)
+  expect(world.attempts.length).toBe(3)
+})
+
 test('a delivery in doubt waits, is counted when it goes out again, and keeps its bytes', async () => {
   const message = await accept(['a@one.test'])
   const [recipient] = message.recipients

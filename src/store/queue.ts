@@ -3,7 +3,7 @@
  * which is the truth. Every change of state is a spool record first.
  */
 import { type Clock, pause } from '../base/clock.ts'
-import { assert, StoreError } from '../base/errors.ts'
+import { assert, messageOf, StoreError } from '../base/errors.ts'
 import type { MessageId } from '../base/ids.ts'
 import { CACHE_BYTES_MAX, PIECE_BYTES, QUEUE_MESSAGES_MAX } from '../base/limits.ts'
 import type { Observer } from '../base/observe.ts'
@@ -424,11 +424,19 @@ export async function* readBody(body: Body): AsyncGenerator<Uint8Array> {
     return
   }
   for (const { path, offset, length } of body.extents) {
-    const bytes = await Bun.file(path).slice(offset, offset + length).bytes()
+    const bytes = await readExtent(path, offset, length)
     if (bytes.length !== length) {
       throw new StoreError(`${path} has ${bytes.length} of ${length} bytes`, { remedy: 'ask-operator' })
     }
     yield bytes
+  }
+}
+
+async function readExtent(path: string, offset: number, length: number): Promise<Uint8Array> {
+  try {
+    return await Bun.file(path).slice(offset, offset + length).bytes()
+  } catch (cause) {
+    throw new StoreError(`${path} cannot be read: ${messageOf(cause)}`, { remedy: 'ask-operator', cause })
   }
 }
 
