@@ -1,7 +1,7 @@
 /** What an operator may enter, and what it becomes: tables. */
 import { afterEach, describe, expect, test } from 'bun:test'
 import { X509Certificate } from 'node:crypto'
-import { mkdtempSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs'
+import { mkdirSync, mkdtempSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import fc from 'fast-check'
@@ -286,7 +286,10 @@ describe('the data directory', () => {
 
   test('is 0700, and its node file 0600', () => {
     const path = join(directory(), 'new')
+    mkdirSync(path, { mode: 0o755 })
     openDataDirectory(path)
+    openDataDirectory(join(path, 'fresh'))
+    expect(statSync(join(path, 'fresh')).mode & 0o777).toBe(0o700)
     openNodeFile(path, { random: new SeededRandom(1) })
     expect(statSync(path).mode & 0o777).toBe(0o700)
     expect(statSync(join(path, 'node.json')).mode & 0o777).toBe(0o600)
@@ -348,7 +351,7 @@ describe('the data directory', () => {
   test('has one owner, who is named, and a child of the owner does not keep the lock', async () => {
     const path = directory()
     const lock = lockDirectory(path)
-    const child = Bun.spawn(['sh', '-c', 'echo up; exec sleep 60'], { stdout: 'pipe' })
+    await using child = Bun.spawn(['sh', '-c', 'echo up; exec sleep 60'], { stdout: 'pipe' })
     // The kernel closes what a child must not have just after it lets its parent go on.
     await child.stdout.getReader().read()
     const error = refusal(() => lockDirectory(path))
@@ -356,15 +359,13 @@ describe('the data directory', () => {
     expect(error.message).toContain(`pid ${process.pid}`)
     lock.release()
     lockDirectory(path).release()
-    child.kill()
-    await child.exited
   })
 
   test('is free at once after its owner was killed', async () => {
     const path = directory()
     const script = `import { lockDirectory } from ${JSON.stringify(join(import.meta.dir, '../src/base/files.ts'))}
 lockDirectory(${JSON.stringify(path)}); console.write('locked'); setInterval(() => {}, 1000)`
-    const child = Bun.spawn(['bun', '-e', script], { stdout: 'pipe' })
+    await using child = Bun.spawn(['bun', '-e', script], { stdout: 'pipe' })
     const reader = child.stdout.getReader()
     expect(new TextDecoder().decode((await reader.read()).value)).toBe('locked')
     expect(refusal(() => lockDirectory(path)).message).toContain(`pid ${child.pid}`)
@@ -377,6 +378,7 @@ lockDirectory(${JSON.stringify(path)}); console.write('locked'); setInterval(() 
     const path = join(directory(), 'x')
     writeFileSync(`${path}.new`, 'left over and longer', { mode: 0o666 })
     atomicWrite(path, 'one', 0o600)
+    expect(statSync(path).mode & 0o777).toBe(0o600)
     atomicWrite(path, 'two', 0o600)
     expect(readFileSync(path, 'utf8')).toBe('two')
     expect(statSync(path).mode & 0o777).toBe(0o600)

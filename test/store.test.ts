@@ -619,6 +619,20 @@ describe('the trace', () => {
     expect(known.judgement).toEqual(judgement)
   })
 
+  test('shows the last outcome, whether the row was written before it or not', () => {
+    const here = room()
+    const row = here.row()
+    for (const flushes of [false, true]) {
+      const id = here.ids.next()
+      here.trace.record([{ ...row, id }], [], null)
+      if (flushes) here.trace.flush()
+      here.trace.outcome(id, 0, 'deferred', '451 later', null)
+      here.trace.outcome(id, 0, 'delivered', null, null)
+      const [known] = here.trace.message(id).rows
+      expect([known?.delivery, known?.deliveryReply]).toEqual(['delivered', '451 later'])
+    }
+  })
+
   test('gives rows that come one by one for one message a place each', () => {
     const here = room()
     const row = here.row()
@@ -1014,8 +1028,8 @@ describe('a held body', () => {
     expect(await failure(() => here.bodies.write(mail, body))).toBeInstanceOf(StoreError)
     const lying: Body = { kind: 'extents', extents: [{ path, offset: 0, length: 5 }], sizeBytes: 9 }
     expect(await failure(() => here.bodies.write(mail, lying))).toBeInstanceOf(AssertionError)
-    expect(here.bodies.list()).toEqual([])
     expect(readdirSync(join(here.directory, 'held', mail.row.id.slice(-1)))).toEqual([])
+    expect(here.bodies.list()).toEqual([])
     expect(await here.bodies.read(mail.row.id)).toBeNull()
   })
 
@@ -1092,6 +1106,20 @@ describe('held mail', () => {
       }),
       { numRuns: 100 },
     )
+  })
+
+  test('that is added again stays as it was decided', () => {
+    const here = room()
+    const mail = here.held()
+    here.quarantine.add(mail)
+    here.quarantine.claim(mail.row.id, [0], release('ruiz'))
+    here.quarantine.add(mail)
+    expect(here.quarantine.one(mail.row.id)?.copies.map(({ claim }) => claim)).toEqual([
+      release('ruiz'),
+      null,
+    ])
+    here.quarantine.claim(mail.row.id, [0], release('nagy'))
+    expect(here.quarantine.count()).toBe(1)
   })
 
   test('that is not known gives no claim', () => {
