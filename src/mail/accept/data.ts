@@ -4,6 +4,8 @@
  * servers that take less (faults.md A).
  */
 
+import { nextControl, type Words, wordsOf } from '../../base/octets.ts'
+
 /** What a message with a bare CR, a bare LF or a NUL gets. */
 export type Newlines = 'refuse' | 'repair'
 
@@ -62,9 +64,10 @@ export class DataDecoder {
     let state = this.#state
     let index = 0
     const { length } = chunk
+    const words = wordsOf(chunk)
     while (index < length) {
       if (state === IN_LINE) {
-        const end = plainEnd(chunk, index)
+        const end = plainEnd(chunk, words, index)
         if (end > index) this.#take(chunk, index, end)
         // A run that ends with CRLF was cut for the dot after it.
         if (chunk[end - 1] === LF && end > index) state = LINE_START
@@ -202,19 +205,18 @@ export class DataDecoder {
  * The fast part: lines that end in CRLF, up to an octet that needs thought, the dot of a line or
  * the last two octets of the chunk.
  */
-function plainEnd(chunk: Uint8Array, from: number): number {
-  let index = from
+function plainEnd(chunk: Uint8Array, words: Words, from: number): number {
   const { length } = chunk
-  while (index < length) {
-    const octet = chunk[index] as number
-    if (octet > CR) {
-      index += 1
-    } else if (octet === CR) {
+  let index = from
+  for (;;) {
+    index = nextControl(chunk, words, index)
+    if (index === length) return index
+    const octet = chunk[index]
+    if (octet === CR) {
       if (index + 2 >= length || chunk[index + 1] !== LF) return index
       index += 2
       if (chunk[index] === DOT) return index
     } else if (octet === LF || octet === 0) return index
     else index += 1
   }
-  return index
 }

@@ -5,6 +5,7 @@
 import { type FileHandle, open } from 'node:fs/promises'
 import { GatewayError, messageOf } from '../../base/errors.ts'
 import { PIECE_BYTES } from '../../base/limits.ts'
+import { nextControl, wordsOf } from '../../base/octets.ts'
 import { type Body, bodySize } from '../../message/body.ts'
 
 /** A bare CR, a bare LF or a NUL: it would be a second message to some other server. */
@@ -60,15 +61,22 @@ export class DotStuffer {
   }
 }
 
+/** `before`: the octet before `piece`. @throws NotCanonicalError */
 function assertCanonical(piece: Buffer, before: number): void {
-  let last = before
-  for (let index = 0; index < piece.length; index++) {
-    const byte = piece[index] as number
-    // One comparison for nearly all bytes: CR, LF and NUL are the only ones of interest.
-    if (byte <= CR || last === CR) {
-      if (byte === NUL || (byte === LF) !== (last === CR)) throw notCanonical()
+  const words = wordsOf(piece)
+  if (before === CR && piece[0] !== LF) throw notCanonical()
+  for (let index = before === CR ? 1 : 0; ; ) {
+    index = nextControl(piece, words, index)
+    if (index === piece.length) return
+    const octet = piece[index]
+    if (octet === LF || octet === NUL) throw notCanonical()
+    if (octet === CR) {
+      index += 1
+      // What follows the last octet is judged with the next piece.
+      if (index === piece.length) return
+      if (piece[index] !== LF) throw notCanonical()
     }
-    last = byte
+    index += 1
   }
 }
 
