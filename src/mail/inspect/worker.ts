@@ -2,6 +2,7 @@
 import { closeSync, constants, openSync, readSync, writeSync } from 'node:fs'
 import { SystemClock } from '../../base/clock.ts'
 import { assert, messageOf } from '../../base/errors.ts'
+import { TrafficMemory } from '../../base/memory.ts'
 import type { Extent } from '../../message/body.ts'
 import { confine } from './confine.ts'
 import { encodeFrame, FrameReader, ORDER_BYTES_MAX, type Order, type Report } from './frames.ts'
@@ -16,6 +17,8 @@ const KEPT_BYTES_MAX = 1024 * 1024
 const TELL_MS_MAX = 20
 /** Largest body that is put together from extents. */
 const BODY_BYTES_MAX = 1_100_000_000
+/** Bodies put together from extents: garbage after their job. */
+const traffic = new TrafficMemory()
 
 /**
  * What `postern inspector` runs; `args` are the words after that command: `--read DIR` for each
@@ -61,7 +64,7 @@ async function obey(order: Order, inline: Buffer, readable: readonly string[]): 
       const { previewOf } = await import('./preview.ts')
       report({ kind: 'preview', job: order.job, preview: await previewOf(raw) })
     }
-    if (raw.length > KEPT_BYTES_MAX) Bun.gc(true)
+    if (order.extents !== null) traffic.took(raw.length)
   } catch (error) {
     report({ kind: 'failed', job: order.job, cause: messageOf(error) })
   }
