@@ -26,19 +26,32 @@ export type Skip = {
   readonly file: string
   readonly title: string
   readonly needs: readonly string[]
+  /** Nothing that could be installed: this host cannot do it. */
+  readonly host: boolean
 }
+
+/** A suite, as `describe` takes it. */
+type Suite = (title: string, body: () => void) => void
 
 /**
  * A `describe` for suites that need system packages of appliance/packages.txt, or `root`:
  * `needs('postfix', 'swaks')('mail reaches a real Postfix', () => { … })`.
  * Where one is missing the suite is skipped, with the reason in its title.
  */
-export function needs(...names: readonly string[]): (title: string, body: () => void) => void {
+export function needs(...names: readonly string[]): Suite {
   const missing = names.filter((name) => !isThere(name))
   if (missing.length === 0) return (title, body) => describe(title, body)
+  return skipping(missing, false)
+}
+
+/** A `describe` that skips its suite because this host cannot do what it takes: no loop device… */
+export function hostLacks(what: string): Suite {
+  return skipping([what], true)
+}
+
+function skipping(missing: readonly string[], host: boolean): Suite {
   return (title, body) => {
-    const file = relative(ROOT, Bun.main)
-    const skip: Skip = { file, title, needs: missing }
+    const skip: Skip = { file: relative(ROOT, Bun.main), title, needs: missing, host }
     const log = process.env['POSTERN_TEST_SKIPS']
     if (log !== undefined) appendFileSync(log, `${JSON.stringify(skip)}\n`)
     describe.skip(`${title} (needs ${missing.join(', ')})`, body)

@@ -30,20 +30,16 @@ const PIPELINE = 'src/mail/pipeline.ts'
 /** Packages that live in named folders only; `bun:` and `node:` modules that do too. */
 const PACKAGES: readonly (readonly [name: string, where: readonly string[]])[] = [
   ['elysia', ['web/']],
-  ['@elysiajs/openapi', ['web/']],
   ['htmx.org', ['web/']],
-  ['smtp-server', ['src/mail/accept/', 'src/cli/demo/']],
+  ['smtp-server', ['src/mail/accept/', 'src/cli/demo/sink.ts']],
   ['drizzle-orm', ['src/store/']],
   ['bun:sqlite', ['src/store/']],
   ['mailparser', ['src/mail/inspect/']],
   ['sanitize-html', ['src/mail/inspect/']],
   ['fflate', ['src/mail/inspect/']],
-  ['@peculiar/x509', ['src/base/', 'src/store/', 'src/mail/accept/', 'src/node.ts', 'src/config/']],
-  [
-    'reflect-metadata',
-    ['src/base/', 'src/store/', 'src/mail/accept/', 'src/node.ts', 'src/config/'],
-  ],
-  ['bun:ffi', ['src/base/', 'src/store/', 'src/mail/inspect/']],
+  ['@peculiar/x509', ['src/config/certificate.ts']],
+  ['reflect-metadata', ['src/config/certificate.ts']],
+  ['bun:ffi', ['src/base/files.ts', 'src/mail/inspect/']],
   ['node:dns', ['src/base/dns.ts']],
   ['dns', ['src/base/dns.ts']],
 ]

@@ -14,6 +14,8 @@ const SUITES = {
   crash: `import { test } from 'bun:test'\ntest('a', () => {})\nprocess.kill(process.pid, 'SIGKILL')\n`,
   loose: `import { test } from 'bun:test'\ntest('a', () => {})\nthrow new Error('outside of a test')\n`,
   hang: `import { test } from 'bun:test'\ntest('a', () => Bun.sleepSync(60_000))\n`,
+  hushed: `import { test } from 'bun:test'\ntest('a', () => {})\ntest.skip('b', () => {})\n`,
+  host: `import { test } from 'bun:test'\nimport { hostLacks } from './real.ts'\nhostLacks('a moon')('a promise', () => { test('a', () => {}) })\n`,
   needs: `import { test } from 'bun:test'\nimport { needs } from './real.ts'\nneeds('nothing-such')('a promise', () => { test('a', () => {}) })\n`,
 }
 
@@ -87,7 +89,7 @@ describe('a run', () => {
     expect(out).toContain('(fail) no')
   })
 
-  for (const name of ['empty', 'crash', 'loose'] as const) {
+  for (const name of ['empty', 'crash', 'loose', 'hushed'] as const) {
     test(`a suite that is ${name} counts as failed`, () => {
       repository.suites('good', name)
       const { code, out, last } = repository.run()
@@ -112,6 +114,13 @@ describe('a run', () => {
     expect(here.out).toContain('apt-get install nothing-such')
     const there = repository.run({ CI: 'true' })
     expect({ code: there.code, last: there.last }).toEqual({ code: 1, last: '5 passed, 1 failed' })
+  })
+
+  test('what a host cannot do is named, and no failure even on CI', () => {
+    repository.suites('good', 'host')
+    const { code, out, last } = repository.run({ CI: 'true' })
+    expect({ code, last }).toEqual({ code: 0, last: '5 passed, 0 failed' })
+    expect(out).toContain('skipped test/host.test.ts: a promise (needs a moon)')
   })
 
   test('a type error, a lint error and a build that fails are each one failure', () => {
@@ -145,7 +154,7 @@ describe('a run', () => {
     repository.write('src/part.ts', `export const part = 'again'\n`)
     repository.run()
     expect(said()).toBe('again')
-  })
+  }, 30_000)
 
   test('words choose suites by their path', () => {
     repository.suites('good', 'bad')
@@ -160,7 +169,8 @@ describe('a report', () => {
     expect(judge(none, 0).failed).toBe(1)
     expect(judge({ ...none, passed: 3 }, 1).failed).toBe(1)
     expect(judge({ ...none, passed: 3 }, null).failed).toBe(1)
-    expect(judge({ ...none, skipped: 3 }, 0).failed).toBe(0)
+    expect(judge({ ...none, skipped: 3 }, 0, true).failed).toBe(0)
+    expect(judge({ ...none, passed: 3, skipped: 1 }, 0).failed).toBe(1)
     expect(judge({ ...none, passed: 3, failed: 2 }, 1).failed).toBe(2)
   })
 
