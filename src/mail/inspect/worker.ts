@@ -2,7 +2,6 @@
 import { closeSync, constants, openSync, readSync, writeSync } from 'node:fs'
 import { SystemClock } from '../../base/clock.ts'
 import { assert, messageOf } from '../../base/errors.ts'
-import { TrafficMemory } from '../../base/memory.ts'
 import type { Extent } from '../../message/body.ts'
 import { confine } from './confine.ts'
 import { encodeFrame, FrameReader, ORDER_BYTES_MAX, type Order, type Report } from './frames.ts'
@@ -18,7 +17,7 @@ const TELL_MS_MAX = 20
 /** Largest body that is put together from extents. */
 const BODY_BYTES_MAX = 1_100_000_000
 /** Bodies put together from extents: garbage after their job. */
-const traffic = new TrafficMemory()
+const traffic = new TrafficMemory(new SystemClock())
 
 /**
  * What `postern inspector` runs; `args` are the words after that command: `--read DIR` for each
@@ -64,10 +63,17 @@ async function obey(order: Order, inline: Buffer, readable: readonly string[]): 
       const { previewOf } = await import('./preview.ts')
       report({ kind: 'preview', job: order.job, preview: await previewOf(raw) })
     }
-    if (order.extents !== null) traffic.took(raw.length)
+    if (order.extents !== null) collectAfter(raw.length)
   } catch (error) {
     report({ kind: 'failed', job: order.job, cause: messageOf(error) })
   }
+}
+
+function collectAfter(bytes: number): void {
+  uncollectedBytes += bytes
+  if (uncollectedBytes < COLLECT_EVERY_BYTES) return
+  uncollectedBytes = 0
+  Bun.gc(true)
 }
 
 function inspectOne(order: Extract<Order, { kind: 'inspect' }>, raw: Buffer): void {
