@@ -359,6 +359,10 @@ describe('held mail', () => {
       ['held', null],
     ])
     expect(events.map(({ what, recipient }) => [what, recipient])).toEqual([
+      ['received', null],
+      ['held', 'b@example.com'],
+      ['held', 'c@example.com'],
+      ['held', 'd@example.com'],
       ['released', 'b@example.com'],
       ['released', 'c@example.com'],
     ])

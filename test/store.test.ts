@@ -32,7 +32,7 @@ import {
   STATE_MIGRATIONS,
   TRACE_MIGRATIONS,
 } from '../src/store/migrations/index.ts'
-import { openDatabases } from '../src/store/open.ts'
+import { openDatabases, refuseNewerData } from '../src/store/open.ts'
 import { parseQuery } from '../src/store/query.ts'
 import * as tables from '../src/store/tables.ts'
 import { ManualClock } from './clock.ts'
@@ -89,6 +89,7 @@ async function failure(act: () => Promise<unknown>): Promise<unknown> {
 /** Name, size and digest of every file: what "nothing changed" means. */
 function fingerprint(directory: string): readonly string[] {
   return readdirSync(directory)
+    .filter((name) => name !== 'held')
     .sort()
     .map((name) => {
       const bytes = readFileSync(join(directory, name))
@@ -199,6 +200,22 @@ describe('a database', () => {
     expect(fingerprint(copy).filter((line) => !line.startsWith('state.db-shm'))).toEqual([
       ...before,
     ])
+  })
+
+  test('and node file of a newer version are found before anything is touched', () => {
+    const first = room()
+    const { directory } = first
+    first.close()
+    opened.pop()
+    made.push(directory)
+    refuseNewerData(directory)
+    openDatabase(
+      join(directory, 'trace.db'),
+      options([...TRACE_MIGRATIONS, { ...later, tag: 'trace-0099' }]),
+    ).close()
+    const before = fingerprint(directory)
+    expect(refusal(() => refuseNewerData(directory)).message).toContain('newer version')
+    expect(fingerprint(directory)).toEqual(before)
   })
 
   test('gets the migrations that it lacks, also one that another branch numbered before', () => {
@@ -657,7 +674,7 @@ describe('the trace', () => {
     const first = here.row()
     const event = { atMs: 1, recipient: null, what: 'x', detail: '' }
     here.trace.record([first], [event], null)
-    for (let count = 0; count < 12_000; count++) here.trace.record([here.row()], [event], null)
+    for (let count = 0; count < 22_000; count++) here.trace.record([here.row()], [event], null)
     expect(here.observer.count('trace_dropped_total')).toBe(2_001)
     here.clock.advance(60_000)
     expect(here.observer.count('store_failed_total')).toBeGreaterThan(5)
@@ -669,7 +686,7 @@ describe('the trace', () => {
     here.trace.flush()
     expect(here.trace.message(first.id).rows).toEqual([])
     expect(here.databases.trace.sqlite.query('SELECT count(*) AS n FROM trace').get()).toEqual({
-      n: 10_000,
+      n: 20_000,
     })
   })
 

@@ -16,7 +16,7 @@ export function queuePart({
 }): QueuePart {
   return {
     queue: ({ limit, cursor }) =>
-      mail.queueRows({ limit: Math.min(Math.max(1, limit), LIST_MAX), cursor }),
+      mail.queueRows({ limit: Math.min(Math.max(1, Math.floor(limit) || 1), LIST_MAX), cursor }),
 
     retry(author, rawId) {
       mustAct(author)

@@ -46,11 +46,13 @@ export function settingsPart(deps: {
     },
 
     changes: (limit) =>
-      changes.history(Math.min(Math.max(1, limit), LIST_MAX)).map(({ seq, author, ...rest }) => ({
-        id: seq,
-        by: author,
-        ...rest,
-      })),
+      changes
+        .history(Math.min(Math.max(1, Math.floor(limit) || 1), LIST_MAX))
+        .map(({ seq, author, ...rest }) => ({
+          id: seq,
+          by: author,
+          ...rest,
+        })),
 
     undoChange(author, id) {
       mustAct(author)

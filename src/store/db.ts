@@ -68,9 +68,12 @@ export class StoreDatabase {
     this.attempt(() => this.sqlite.run(`PRAGMA wal_checkpoint(${mode})`))
   }
 
+  /** Never throws: what a full disk leaves in the log is read from there at the next start. */
   close(): void {
     try {
       this.checkpoint('TRUNCATE')
+    } catch (error) {
+      if (!(error instanceof StoreError)) throw error
     } finally {
       this.sqlite.close(false)
     }
@@ -129,9 +132,9 @@ export class DamagedError extends RefusalError {
 
 /**
  * Looks before anything is touched: an ordinary connection would move the log of a crashed newer
- * version into its database when it closes.
+ * version into its database when it closes. @throws RefusalError
  */
-function refuseNewer(path: string, migrations: readonly Migration[]): void {
+export function refuseNewer(path: string, migrations: readonly Migration[]): void {
   if (headerVersion(path) > migrations.length) throw newerFormat()
   if (!existsSync(`${path}-wal`)) return
   let reader: Database

@@ -5,10 +5,21 @@ import type { Clock } from '../base/clock.ts'
 import { messageOf } from '../base/errors.ts'
 import { removeFile } from '../base/files.ts'
 import type { Observer } from '../base/observe.ts'
-import { DamagedError, openDatabase, type StoreDatabase } from './db.ts'
+import { readNodeFile } from '../config/local.ts'
+import { DamagedError, openDatabase, refuseNewer, type StoreDatabase } from './db.ts'
 import { STATE_MIGRATIONS, TRACE_MIGRATIONS } from './migrations/index.ts'
 
 export type Databases = { readonly state: StoreDatabase; readonly trace: StoreDatabase }
+
+/**
+ * Refuses a directory that a newer version wrote to, without touching anything in it: for the
+ * very beginning of a start, before the lock and `openNodeFile`. @throws RefusalError
+ */
+export function refuseNewerData(directory: string): void {
+  readNodeFile(directory)
+  refuseNewer(join(directory, 'state.db'), STATE_MIGRATIONS)
+  refuseNewer(join(directory, 'trace.db'), TRACE_MIGRATIONS)
+}
 
 /**
  * Call `openNodeFile` before: it refuses a directory of a newer version before anything is

@@ -39,6 +39,8 @@ const SEEN_EVERY_MS = 60_000
 const SESSIONS_MAX = 1_000
 const OPERATORS_MAX = 200
 const AUDIT_ROWS_MAX = 100_000
+/** A message has up to 10,000 recipients; the claims name them all. */
+const AUDIT_DETAIL_MAX = 1_000
 
 const PASSWORD_CHARACTERS_MIN = 8
 const PASSWORD_BYTES_MAX = 1_024
@@ -437,7 +439,13 @@ export class Operators {
     const { query } = this.#store
     const { seq } = query
       .insert(audits)
-      .values({ atMs: this.#clock.wallMs(), author, act, subject, detail })
+      .values({
+        atMs: this.#clock.wallMs(),
+        author,
+        act,
+        subject,
+        detail: detail.slice(0, AUDIT_DETAIL_MAX),
+      })
       .returning({ seq: audits.seq })
       .get()
     query

@@ -213,7 +213,7 @@ export class Quarantine {
     page: { readonly limit: number; readonly cursor: string | null },
   ): Found<HeldRow> {
     this.flush()
-    const limit = Math.min(Math.max(1, Math.floor(page.limit)), LIST_MAX)
+    const limit = Math.min(Math.max(1, Math.floor(page.limit) || 1), LIST_MAX)
     const condition = and(gt(held.undecided, 0), conditionOf(query, this.#searchable()))
     if (page.cursor !== null && parseMessageId(page.cursor) === null) throw badCursor()
     const from = page.cursor === null ? undefined : lt(held.id, page.cursor)
@@ -227,15 +227,9 @@ export class Quarantine {
         .all()
       const rows = found.slice(0, limit)
       const more = found.length > limit
-      const copies = this.#copies(rows.map(({ id }) => id))
+      const copies = Map.groupBy(this.#copies(rows.map(({ id }) => id)), ({ id }) => id)
       return {
-        rows: rows.map(
-          (row) =>
-            entryOf(
-              row,
-              copies.filter(({ id }) => id === row.id),
-            ).row,
-        ),
+        rows: rows.map((row) => entryOf(row, copies.get(row.id) ?? []).row),
         total: page.cursor === null && !more ? rows.length : this.#count(condition),
         cursor: more ? (rows.at(-1)?.id ?? null) : null,
       }

@@ -24,8 +24,8 @@ import { judgements, trace, traceEvents } from './tables.ts'
 const FLUSH_MS = 200
 /** Buffered rows and events that are written without waiting for the time. */
 const FLUSH_ROWS = 250
-/** Rows and events in the buffer while the database does not take them; about 1 KB each. */
-const BUFFER_MAX = 20_000
+/** Rows and events in the buffer while the database does not take them; about 500 bytes each. */
+const BUFFER_MAX = 40_000
 /** Wait after a flush that failed. */
 const FAILED_MS = 5_000
 /** Rows written after which the log is moved into the database even when mail is busy: ~40 MB. */
@@ -183,7 +183,7 @@ export class Trace {
     page: { readonly limit: number; readonly cursor: string | null },
   ): Found<TraceRow> {
     this.flush()
-    const limit = Math.min(Math.max(1, Math.floor(page.limit)), LIST_MAX)
+    const limit = Math.min(Math.max(1, Math.floor(page.limit) || 1), LIST_MAX)
     const condition = conditionOf(query, this.#searchable())
     const from = page.cursor === null ? undefined : afterCursor(page.cursor)
     return this.#store.attempt(() => {
@@ -245,7 +245,7 @@ export class Trace {
    * for a while: however many ask, they take a twentieth of the loop. @throws StoreError
    */
   overview(sinceMs: number, buckets: number): Numbers {
-    const parts = Math.min(Math.max(1, Math.floor(buckets)), BUCKETS_MAX)
+    const parts = Math.min(Math.max(1, Math.floor(buckets) || 1), BUCKETS_MAX)
     const askedMs = this.#clock.monoMs()
     const key = `${Math.round((this.#clock.wallMs() - sinceMs) / 60_000)} ${parts}`
     const kept = this.#kept
