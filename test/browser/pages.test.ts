@@ -1,0 +1,268 @@
+/** The pages in Chromium: what an operator does, on a desk, on a phone, without script. */
+import { afterAll, beforeAll, expect, test } from 'bun:test'
+import type { Browser, BrowserContext, Page } from 'playwright-core'
+import { needs } from '../real.ts'
+import { CODE, PASSWORD } from '../web-fake.ts'
+import { busyDay, ORDINARY } from '../web-mails.ts'
+import { launch, type Place, serve, signIn } from './place.ts'
+
+const DESK = { width: 1_440, height: 900 }
+const PHONE = { width: 390, height: 844 }
+
+/** Everything that was printed or thrown: under the policy of the pages there is nothing. */
+function complaints(page: Page): string[] {
+  const found: string[] = []
+  page.on('console', (message) => {
+    if (['error', 'warning'].includes(message.type())) found.push(message.text())
+  })
+  page.on('pageerror', (error) => found.push(error.message))
+  return found
+}
+
+function everyPage(place: Place): readonly string[] {
+  const held = place.admin.kept.find(({ mail }) => mail.state === 'held' && mail.html !== undefined)
+  const many = place.admin.kept.find(({ mail }) => mail.recipients.length > 1)
+  const waiting = place.admin.kept.find(({ mail }) => mail.state === 'deferred')
+  const states = ['delivered', 'rejected', 'refused', 'bounced', 'inDoubt'].map(
+    (state) => `/messages/${place.admin.kept.find(({ mail }) => mail.state === state)?.id}`,
+  )
+  return [
+    '/',
+    '/messages',
+    '/messages?q=form%3Ax+nothing',
+    '/quarantine',
+    '/queue',
+    '/settings',
+    '/settings?group=Limits',
+    '/domains/new',
+    '/domains/example.com',
+    '/operators',
+    '/operators/h.berg',
+    '/changes',
+    '/account',
+    '/nowhere',
+    `/messages/${held?.id}`,
+    `/messages/${held?.id}?view=headers`,
+    `/messages/${held?.id}?view=source`,
+    `/messages/${held?.id}/delete`,
+    `/messages/${many?.id}`,
+    `/messages/${waiting?.id}`,
+    `/queue/${waiting?.id}/drop`,
+    ...states,
+  ]
+}
+
+needs('chromium')('pages in Chromium', () => {
+  let browser: Browser
+  let opened: BrowserContext[] = []
+  let served: Place[] = []
+
+  beforeAll(async () => {
+    browser = await launch()
+  })
+  afterAll(async () => {
+    await browser.close()
+    for (const place of served) place.stop()
+    served = []
+  })
+
+  async function visit(
+    place: Place,
+    options: Parameters<Browser['newContext']>[0] = {},
+  ): Promise<Page> {
+    for (const context of opened) await context.close()
+    const context = await browser.newContext({ viewport: DESK, ...options })
+    opened = [context]
+    const page = await context.newPage()
+    await signIn(page, place)
+    return page
+  }
+
+  function node(about: Parameters<typeof serve>[0]): Place {
+    const place = serve(about)
+    served.push(place)
+    return place
+  }
+
+  test('who signs in releases a mail beside the list, without a reload, and sees it released', async () => {
+    const place = node({ mails: ORDINARY })
+    const page = await visit(place)
+    const printed = complaints(page)
+    await page.click('nav >> text=Quarantine')
+    await page.waitForSelector('h1:has-text("Quarantine")')
+    await page.evaluate(() => document.body.setAttribute('data-same', ''))
+    await page.click('#list a:has-text("Offer: 40 %")')
+    await page.waitForSelector('#peek h2:has-text("Offer: 40 %")')
+    await page.click('#peek button:has-text("Release to all")')
+    await page.waitForSelector('#toasts :has-text("Released “Offer: 40 % off office chairs”")')
+    expect(await page.locator('#list a:has-text("Offer: 40 %")').count()).toBe(0)
+    expect(await page.locator('body[data-same]').count()).toBe(1)
+    expect(await page.locator('#nav a:has-text("Quarantine") span').textContent()).toBe('3')
+    expect(place.admin.calls.length).toBe(1)
+    await page.goto(`${place.url}/messages?q=is%3Areleased`)
+    expect(await page.locator('.track:has-text("Released")').count()).toBe(3)
+    await page.click('.data a >> nth=0')
+    await page.waitForSelector('.say:has-text("Released")')
+    expect(printed).toEqual([])
+  })
+
+  test('many are marked and released at once; no mark moves to another mail', async () => {
+    const place = node({ mails: ORDINARY })
+    const page = await visit(place)
+    await page.goto(`${place.url}/quarantine`)
+    expect(await page.locator('.bulk').isVisible()).toBe(false)
+    await page.check('#list tbody tr:nth-child(1) [type=checkbox]')
+    await page.check('#list tbody tr:nth-child(2) [type=checkbox]')
+    expect(await page.locator('[data-count]').textContent()).toBe('2 selected')
+    await page.click('.bulk button:has-text("Release")')
+    await page.waitForSelector('#toasts :has-text("Released 2 mails")')
+    expect(await page.locator('#list tbody tr').count()).toBe(2)
+    expect(await page.locator('#list tbody :checked').count()).toBe(0)
+  })
+
+  test('a second click elsewhere reads who was first', async () => {
+    const place = node({ mails: ORDINARY })
+    const page = await visit(place)
+    const held = place.admin.kept.find(({ mail }) => mail.state === 'held')
+    await page.goto(`${place.url}/messages/${held?.id}`)
+    await place.admin.release({ name: 'h.berg', role: 'admin' }, held?.id ?? '')
+    await page.click('#acts button:has-text("Release")')
+    await page.waitForSelector('.note:has-text("Already released by h.berg")')
+    expect(await page.locator('#acts').count()).toBe(0)
+  })
+
+  test('a wrong value is named at its field, what was typed stays, and a good one can be undone', async () => {
+    const place = node({ mails: [] })
+    const page = await visit(place)
+    const printed = complaints(page)
+    await page.goto(`${place.url}/settings`)
+    await page.fill('#policy-hold', '40')
+    await page.click('button:has-text("Save")')
+    await page.waitForSelector('#policy-hold-e:has-text("Reject must be above hold")')
+    expect(await page.inputValue('#policy-hold')).toBe('40')
+    await page.fill('#policy-hold', '9')
+    await page.click('button:has-text("Save")')
+    await page.waitForSelector('.toast:has-text("Hold from score: 9")')
+    expect(place.admin.setting('policy.hold').value).toBe(9)
+    await page.click('.toast button:has-text("Undo")')
+    await page.waitForSelector('.toast:has-text("undone")')
+    expect(place.admin.setting('policy.hold').value).toBe(8)
+    // A 422 is an answer, and Chromium prints each one that is not 200.
+    expect(printed.filter((line) => !line.includes('422'))).toEqual([])
+  })
+
+  test('new mail is told above the list and moves no row', async () => {
+    const place = node({ mails: ORDINARY })
+    const page = await visit(place)
+    await page.goto(`${place.url}/quarantine`)
+    const first = await page.locator('#list tbody tr >> nth=0').getAttribute('id')
+    const [mail] = ORDINARY
+    if (mail !== undefined) place.admin.add({ ...mail, subject: 'Fresh', minutesAgo: 0 })
+    await page.waitForSelector('#fresh :has-text("1 new mail")', { timeout: 15_000 })
+    expect(await page.locator('#list tbody tr >> nth=0').getAttribute('id')).toBe(first)
+    expect(await page.locator('#nav a:has-text("Quarantine") span').textContent()).toBe('5')
+    await page.click('#fresh a')
+    await page.waitForSelector('#list a:has-text("Fresh")')
+  }, 30_000)
+
+  test('who is signed out is led to the sign-in by the next click', async () => {
+    const place = node({ mails: ORDINARY })
+    const page = await visit(place)
+    await page.goto(`${place.url}/quarantine`)
+    await page.context().clearCookies()
+    await page.click('#list a >> nth=1')
+    await page.waitForURL(`${place.url}/login`)
+  })
+
+  test('keys move through the list, mark a row and reach the search', async () => {
+    const place = node({ mails: ORDINARY })
+    const page = await visit(place)
+    await page.goto(`${place.url}/quarantine`)
+    await page.keyboard.press('j')
+    await page.keyboard.press('x')
+    expect(await page.locator('#list tbody tr:nth-child(2) :checked').count()).toBe(1)
+    await page.keyboard.press('/')
+    await page.keyboard.type('office')
+    await page.keyboard.press('Enter')
+    await page.waitForURL(/messages\?q=office/)
+    expect(await page.locator('#list tbody tr').count()).toBe(3)
+  })
+
+  test('no page prints an error under its policy or is wider than a phone, light and dark', async () => {
+    const place = node({ mails: busyDay() })
+    for (const colorScheme of ['light', 'dark'] as const) {
+      const page = await visit(place, { viewport: PHONE, colorScheme })
+      const printed = complaints(page)
+      for (const path of everyPage(place)) {
+        await page.goto(place.url + path)
+        const width = await page.evaluate(() => document.documentElement.scrollWidth)
+        expect([path, width]).toEqual([path, PHONE.width])
+        expect([path, ...printed.filter((line) => !line.includes('404'))]).toEqual([path])
+        expect([path, await page.locator('h1').count()]).toEqual([path, 1])
+      }
+    }
+  }, 60_000)
+
+  test('on a phone the menu opens and a held mail opens its page', async () => {
+    const place = node({ mails: ORDINARY })
+    const page = await visit(place, { viewport: PHONE })
+    await page.click('button.menu')
+    await page.click('#nav a:has-text("Quarantine")')
+    await page.waitForSelector('h1:has-text("Quarantine")')
+    expect(await page.locator('#peek').isVisible()).toBe(false)
+    await page.click('#list a:has-text("Rechnung")')
+    await page.waitForURL(/\/messages\/[0-9a-z]{26}$/)
+    await page.waitForSelector('.say:has-text("Held in quarantine")')
+  })
+
+  test('without script everything is a link or a form: set-up, release, delete, settings, domain', async () => {
+    const fresh = node({ mails: [], setup: true })
+    const context = await browser.newContext({ javaScriptEnabled: false })
+    opened.push(context)
+    const page = await context.newPage()
+    await page.goto(`${fresh.url}/setup?code=${CODE}`)
+    await page.fill('[name=domain]', 'example.com')
+    await page.fill('[name=hop]', 'smtp://silent.example:25')
+    await page.keyboard.press('Enter')
+    await page.waitForSelector('.note.fail:has-text("does not take mail now")')
+    await page.fill('[name=hop]', 'smtp://mail.example.com:25')
+    await page.click('button:has-text("Try again")')
+    await page.waitForSelector('.note.pass')
+    await page.click('button:has-text("Save and go on")')
+    await page.fill('[name=name]', 'a.ruiz')
+    await page.fill('[name=password]', PASSWORD)
+    await page.fill('[name=again]', PASSWORD)
+    await page.click('button:has-text("Finish")')
+    await page.waitForSelector('h1:has-text("Overview")')
+    expect(await page.locator('.toast').textContent()).toContain('The set-up is done')
+    expect(fresh.admin.domains().map(({ name }) => name)).toEqual(['example.com'])
+
+    const place = node({ mails: ORDINARY })
+    await signIn(page, place)
+    await page.click('#nav a:has-text("Quarantine")')
+    await page.click('#list a:has-text("Rechnung")')
+    await page.click('#acts button:has-text("Release")')
+    expect(await page.locator('.say >> nth=0').textContent()).toBe('Released')
+    expect(await page.locator('.toast').textContent()).toContain('to m.keller@example.com')
+
+    await page.goto(`${place.url}/quarantine`)
+    await page.check('#list tbody tr:nth-child(1) [type=checkbox]')
+    await page.click('.bulk button:has-text("Delete")')
+    await page.click('button:has-text("Delete")')
+    expect(await page.locator('.toast').textContent()).toContain('Deleted 1 mail')
+
+    await page.goto(`${place.url}/settings`)
+    await page.fill('#policy-hold', '9')
+    await page.click('button:has-text("Save")')
+    expect(await page.locator('#policy-hold').inputValue()).toBe('9')
+
+    await page.click('text=Add a domain')
+    await page.fill('#name', 'clinic.example')
+    await page.fill('#hops', 'lmtp://mail.clinic.example:24')
+    await page.click('button:has-text("Add the domain")')
+    expect(await page.locator('td:has-text("clinic.example")').count()).toBeGreaterThan(0)
+
+    await page.click('[data-theme-toggle]')
+    expect(await page.locator('html').getAttribute('data-theme')).toBe('dark')
+  }, 40_000)
+})
