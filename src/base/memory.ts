@@ -6,7 +6,7 @@ import type { Clock, Timer } from './clock.ts'
  * a small object, so without this 100 senders of 1 MB grow the process by 200 MB; one collection
  * costs 3 to 5 ms.
  */
-const COLLECT_EVERY_BYTES = 4 * 1024 * 1024
+const COLLECT_EVERY_BYTES = 8 * 1024 * 1024
 /** Silence after which what the traffic left is given back. */
 const REST_MS = 1_000
 

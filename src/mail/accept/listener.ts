@@ -61,7 +61,7 @@ export class SmtpListener {
   #listener: TCPSocketListener<Peer> | null = null
   #sweep: Timer | null = null
   #handshakes = 0
-  readonly #memory = new TrafficMemory()
+  readonly #memory: TrafficMemory
   #isExempt: (ip: string) => boolean = () => false
   #mayRelay: (ip: string) => boolean = () => false
   #isClosing = false
@@ -70,6 +70,7 @@ export class SmtpListener {
     this.#options = options
     this.#deps = deps
     this.#throttle = new Throttle(deps.clock)
+    this.#memory = new TrafficMemory(deps.clock)
     const apply = (): void => {
       const { settings } = deps.live.current
       this.#isExempt = networkList(settings['limits.exempt'])
