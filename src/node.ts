@@ -27,8 +27,7 @@ import { createInspectors } from './mail/inspect/pool.ts'
 import { Pipeline } from './mail/pipeline.ts'
 import { Bodies } from './store/bodies.ts'
 import { Changes } from './store/changes.ts'
-import { openDatabase, type StoreDatabase } from './store/db.ts'
-import { STATE_MIGRATIONS, TRACE_MIGRATIONS } from './store/migrations/index.ts'
+import { openDatabases, refuseNewerData } from './store/open.ts'
 import { Operators } from './store/operators.ts'
 import { Quarantine } from './store/quarantine.ts'
 import { Queue } from './store/queue.ts'
@@ -61,6 +60,7 @@ export async function startNode(
   const observer = new Observer(clock, writeLog, options.logLevel)
   const { dataDir } = options
   openDataDirectory(dataDir)
+  refuseNewerData(dataDir)
   const lock = lockDirectory(dataDir)
   const identity = openNodeFile(dataDir, {
     random,
@@ -184,15 +184,7 @@ async function openStores(
   deps: { readonly clock: Clock; readonly random: Random; readonly observer: Observer },
 ): Promise<Stores> {
   const { clock, observer } = deps
-  const open = (name: string, synchronous: 'FULL' | 'NORMAL'): StoreDatabase =>
-    openDatabase(join(dataDir, name), {
-      synchronous,
-      migrations: name === 'state.db' ? STATE_MIGRATIONS : TRACE_MIGRATIONS,
-      clock,
-      observer,
-    })
-  const state = open('state.db', 'FULL')
-  const history = open('trace.db', 'NORMAL')
+  const { state, trace: history } = openDatabases(dataDir, { clock, observer })
   const node = { id: identity.nodeId, name: identity.name }
   const changes = new Changes(state, live, deps)
   changes.load()

@@ -16,8 +16,6 @@ const KEPT_BYTES_MAX = 1024 * 1024
 const TELL_MS_MAX = 20
 /** Largest body that is put together from extents. */
 const BODY_BYTES_MAX = 1_100_000_000
-/** Bodies put together from extents: garbage after their job. */
-const traffic = new TrafficMemory(new SystemClock())
 
 /**
  * What `postern inspector` runs; `args` are the words after that command: `--read DIR` for each
