@@ -16,6 +16,10 @@ const KEPT_BYTES_MAX = 1024 * 1024
 const TELL_MS_MAX = 20
 /** Largest body that is put together from extents. */
 const BODY_BYTES_MAX = 1_100_000_000
+/** Bodies put together from extents are garbage after their job; the engine sees no pressure. */
+const COLLECT_EVERY_BYTES = 16 * 1024 * 1024
+
+let uncollectedBytes = 0
 
 /**
  * What `postern inspector` runs; `args` are the words after that command: `--read DIR` for each
