@@ -459,6 +459,32 @@ describe('serve', () => {
   })
 })
 
+test('who stops the demo does not wait for the replies to its samples', async () => {
+  const silent = createServer()
+  await new Promise<void>((resolve) => silent.listen(0, '127.0.0.1', resolve))
+  const address = silent.address()
+  const port = typeof address === 'object' ? (address?.port ?? 0) : 0
+  const asked = new Promise<string>((resolve) => silent.once('connection', () => resolve('SIGINT')))
+  node.answer = { status: 200, body: {} }
+  let stopped = false
+  const words = ['demo', '--sink', '127.0.0.1:0', '--sink-web', '127.0.0.1:0']
+  const { code, out } = await run(onNode(...words), {
+    untilSignal: () => asked,
+    startNode: async () => ({
+      admin: undefined as never,
+      smtp: { host: '127.0.0.1', port },
+      web: { url: 'http://127.0.0.1:1' },
+      setupUrl: null,
+      stop: async () => {
+        stopped = true
+      },
+    }),
+  })
+  silent.close()
+  expect({ code, stopped }).toEqual({ code: 0, stopped: true })
+  expect(out).toContain('Postern demo')
+})
+
 describe('help, completion and manual', () => {
   test('every command of the table has code, and the other way round', () => {
     expect([...RUNNABLE].sort()).toEqual(COMMANDS.map(({ path }) => path).sort())

@@ -62,9 +62,10 @@ export const demo: Run = async (call, world) => {
     await new Api(dataDir).call('PUT', pathOf(['domains', DEMO_DOMAIN]), { nextHops: [next] })
 
     await world.out(welcome(node, page, sinkAddress))
-    await world.out(await sendSamples(node, world))
+    // Who stops the demo does not wait for the replies to its samples.
+    const replies = await Promise.race([sendSamples(node, world), ended.then(() => '')])
     const rest = given === undefined ? 'Nothing is kept.' : `The data stays in ${given}.`
-    await world.out(`\nCtrl-C stops it. ${rest}\n`)
+    await world.out(`${replies}\nCtrl-C stops it. ${rest}\n`)
     await ended
     return 0
   } finally {
