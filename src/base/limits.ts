@@ -28,7 +28,7 @@ export const CACHE_BYTES_MAX = 24 * 1024 * 1024
 /** Bodies up to this size travel to an inspector inside the job; larger ones by reference. */
 export const INLINE_BODY_BYTES_MAX = 64 * 1024
 /** Bytes handed to the spool and not yet written, all sessions; beyond it sockets pause. */
-export const SPOOL_BACKLOG_BYTES_MAX = 16 * 1024 * 1024
+export const SPOOL_BACKLOG_BYTES_MAX = 4 * 1024 * 1024
 /** A spool segment. Smaller reclaims sooner, larger syncs fewer files. */
 export const SEGMENT_BYTES = 16 * 1024 * 1024
 /** Segments kept for marks alone (64 MB): a full disk still drains (design: mail.md, Names). */

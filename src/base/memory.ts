@@ -13,11 +13,14 @@ const REST_MS = 1_000
 export class TrafficMemory {
   readonly #clock: Clock
   #bytes = 0
-  #lastMono = 0
-  #rest: Timer | null = null
+  #lastMono: number
+  #rest: Timer | null
 
   constructor(clock: Clock) {
     this.#clock = clock
+    this.#lastMono = clock.monoMs()
+    // What the start left is garbage too.
+    this.#rest = clock.after(REST_MS, () => this.#mayRest())
   }
 
   /** Call with the size of every block that came from a socket. */

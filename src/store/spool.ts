@@ -56,7 +56,7 @@ const RECORD_HEADER_BYTES = 52
 const TRAILER_BYTES = 4
 /** A block holds a whole record around a piece. */
 const BLOCK_BYTES = paddedLength(PIECE_BYTES)
-/** Blocks kept for the next bodies: 16 MB. */
+/** Blocks kept for the next bodies: 4 MB. */
 const BLOCKS_MAX = 64
 /** Segments kept written ahead beyond those for marks. */
 const AHEAD_SEGMENTS = 2
