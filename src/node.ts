@@ -140,7 +140,12 @@ export async function startNode(
   endpoints.smtp = formatEndpoint(options.smtp.host, listener.port)
   await pipeline.resume()
   await untilReady(() => problemsOf(store.spool, listener, inspectors, live), clock)
-  observer.emit('node.started', { node: identity.nodeId, name: identity.name, ...endpoints, version: VERSION })
+  observer.emit('node.started', {
+    node: identity.nodeId,
+    name: identity.name,
+    ...endpoints,
+    version: VERSION,
+  })
   const code = store.operators.setupCode
   return {
     admin,
@@ -191,13 +196,15 @@ async function openStores(
   const bodies = new Bodies(dataDir, deps)
   const quarantine = new Quarantine(state, { clock, observer, node })
   const { damaged } = await quarantine.rebuild(bodies)
-  for (const id of damaged) observer.emit('store.failed', { message: id, cause: 'held file is damaged' })
+  for (const id of damaged)
+    observer.emit('store.failed', { message: id, cause: 'held file is damaged' })
   const trace = new Trace(history, { clock, observer, node })
   const operators = new Operators(state, changes, dataDir, deps)
   const spoolDir = join(dataDir, 'spool')
   mkdirSync(spoolDir, { recursive: true, mode: 0o700 })
   const syncs = process.env['POSTERN_TEST_NO_SYNC'] !== '1'
-  if (!syncs) observer.emit('node.failed', { cause: 'POSTERN_TEST_NO_SYNC is set: mail will be lost' })
+  if (!syncs)
+    observer.emit('node.failed', { cause: 'POSTERN_TEST_NO_SYNC is set: mail will be lost' })
   const { queue, spool } = await Queue.open(
     {
       dir: spoolDir,
@@ -251,7 +258,8 @@ function problemsOf(
   const problems: string[] = []
   const { settings } = live.current
   if (spool.failure !== null) problems.push(`The spool has failed: ${spool.failure.message}.`)
-  else if (!spool.hasRoom(settings['mail.size'])) problems.push('The disk is full up to its reserve.')
+  else if (!spool.hasRoom(settings['mail.size']))
+    problems.push('The disk is full up to its reserve.')
   if (!listener.isListening) problems.push('The SMTP port is not open.')
   if (settings['inspect.inspectors'].length > 0 && inspectors.health().ready === 0) {
     problems.push('No inspector answers.')
@@ -276,10 +284,24 @@ function registerGauges(
   observer.gauge('queue_messages', 'Messages in the spool that are not final', () => queue.size)
   observer.gauge('held_messages', 'Messages in quarantine', () => quarantine.count())
   observer.gauge('spool_segments', 'Spool segments, free ones included', () => spool.segmentCount)
-  observer.gauge('spool_backlog_bytes', 'Bytes handed to the spool and not written', () => spool.backlogBytes)
-  observer.gauge('disk_free_bytes', 'Free bytes of the disk of the spool', () => spool.diskSpace().freeBytes)
-  observer.gauge('inspectors_ready', 'Inspector processes that answer', () => inspectors.health().ready)
-  observer.gauge('memory_resident_bytes', 'Resident memory of the main process', () => process.memoryUsage.rss())
+  observer.gauge(
+    'spool_backlog_bytes',
+    'Bytes handed to the spool and not written',
+    () => spool.backlogBytes,
+  )
+  observer.gauge(
+    'disk_free_bytes',
+    'Free bytes of the disk of the spool',
+    () => spool.diskSpace().freeBytes,
+  )
+  observer.gauge(
+    'inspectors_ready',
+    'Inspector processes that answer',
+    () => inspectors.health().ready,
+  )
+  observer.gauge('memory_resident_bytes', 'Resident memory of the main process', () =>
+    process.memoryUsage.rss(),
+  )
 }
 
 type Handle = (

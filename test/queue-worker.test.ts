@@ -18,7 +18,12 @@ import { ManualClock } from './clock.ts'
 const root = mkdtempSync(join(tmpdir(), 'postern-worker-'))
 afterAll(() => rmSync(root, { recursive: true, force: true }))
 
-const DELIVERED: Outcome = { kind: 'delivered', host: 'h', tls: null, reply: reply(250, '2.0.0', 'ok') }
+const DELIVERED: Outcome = {
+  kind: 'delivered',
+  host: 'h',
+  tls: null,
+  reply: reply(250, '2.0.0', 'ok'),
+}
 const LATER: Outcome = { kind: 'later', host: 'h', cause: '451 not now', dotSent: false }
 const NEVER: Outcome = { kind: 'never', host: 'h', reply: reply(550, '5.1.1', 'no') }
 
@@ -27,7 +32,11 @@ type World = {
   readonly queue: Queue
   readonly worker: QueueWorker
   readonly observer: Observer
-  readonly attempts: { readonly id: string; readonly indexes: readonly number[]; readonly atMs: number }[]
+  readonly attempts: {
+    readonly id: string
+    readonly indexes: readonly number[]
+    readonly atMs: number
+  }[]
   readonly bounces: { readonly kind: string; readonly indexes: readonly number[] }[]
   readonly told: { readonly index: number; readonly what: Progress }[]
   answer: (message: Message, index: number) => Outcome
@@ -46,7 +55,13 @@ beforeEach(async () => {
   const live = new LiveConfig()
   live.swap({
     ...EMPTY_SNAPSHOT,
-    settings: { ...EMPTY_SNAPSHOT.settings, 'queue.first': 300, 'queue.longest': 4_200, 'queue.expire': 2, 'queue.warn': 1 },
+    settings: {
+      ...EMPTY_SNAPSHOT.settings,
+      'queue.first': 300,
+      'queue.longest': 4_200,
+      'queue.expire': 2,
+      'queue.warn': 1,
+    },
   })
   // The spool waits for a real disk: it has the real clock, the worker the virtual one.
   const { queue } = await Queue.open(
@@ -89,7 +104,10 @@ beforeEach(async () => {
 
 const ids = new MessageIds('00000000000000aa' as NodeId, 1, new SystemClock())
 
-async function accept(addresses: readonly string[], notify: string | null = null): Promise<Message> {
+async function accept(
+  addresses: readonly string[],
+  notify: string | null = null,
+): Promise<Message> {
   const id = ids.next()
   const draft = world.queue.draft(id)
   draft.add(Buffer.from('Subject: x\r\n\r\nx\r\n'))

@@ -1,6 +1,14 @@
 /** The spool and the queue on it: what was acknowledged survives, marks never go before their mail. */
 import { afterAll, expect, test } from 'bun:test'
-import { copyFileSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
+import {
+  copyFileSync,
+  mkdirSync,
+  mkdtempSync,
+  readdirSync,
+  readFileSync,
+  rmSync,
+  writeFileSync,
+} from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { SystemClock } from '../src/base/clock.ts'
@@ -8,7 +16,14 @@ import type { MessageId, NodeId, SpoolId } from '../src/base/ids.ts'
 import { MessageIds } from '../src/base/ids.ts'
 import { Observer } from '../src/base/observe.ts'
 import { SeededRandom } from '../src/base/random.ts'
-import { type Commit, freshRecipient, isFinal, type Message, Queue, readBody } from '../src/store/queue.ts'
+import {
+  type Commit,
+  freshRecipient,
+  isFinal,
+  type Message,
+  Queue,
+  readBody,
+} from '../src/store/queue.ts'
 import type { Spool } from '../src/store/spool.ts'
 
 const root = mkdtempSync(join(tmpdir(), 'postern-spool-'))
@@ -82,7 +97,8 @@ function aCommit(id: MessageId, sizeBytes: number, pieces: number, recipients: n
 async function accept(queue: Queue, body: Uint8Array, recipients = 1): Promise<Message> {
   const id = ids.next()
   const draft = queue.draft(id)
-  for (let offset = 0; offset < body.length; offset += 8_192) draft.add(body.subarray(offset, offset + 8_192))
+  for (let offset = 0; offset < body.length; offset += 8_192)
+    draft.add(body.subarray(offset, offset + 8_192))
   return await queue.commit(draft, aCommit(id, body.length, draft.records.length, recipients), null)
 }
 
@@ -118,7 +134,11 @@ test('a committed message survives a reopening, byte for byte, with its states',
   const again = await open(dir)
   const found = again.queue.get(message.id)
   expect(found?.recipients.map(({ state }) => state)).toEqual(['queued', 'done', 'deferred'])
-  expect(found?.recipients[2]).toMatchObject({ attempts: 2, nextTryMs: 123, lastReply: '451 later' })
+  expect(found?.recipients[2]).toMatchObject({
+    attempts: 2,
+    nextTryMs: 123,
+    lastReply: '451 later',
+  })
   expect(found === null ? '' : await bytesOf(found)).toBe(body.toString('latin1'))
   await again.spool.close()
 })
@@ -130,7 +150,10 @@ test('a delivery that was under way at a crash is in doubt, not forgotten and no
   queue.mark('try', message, [0])
   await spool.close()
   const again = await open(dir)
-  expect(again.queue.get(message.id)?.recipients[0]).toMatchObject({ state: 'inDoubt', doubtful: true })
+  expect(again.queue.get(message.id)?.recipients[0]).toMatchObject({
+    state: 'inDoubt',
+    doubtful: true,
+  })
   await again.spool.close()
 })
 
@@ -177,7 +200,10 @@ test('a torn record at the end is dropped, and what stands before it is not', as
 test('a flipped bit in the middle loses one message, says so, and no other', async () => {
   const dir = join(root, 'flip')
   const { queue, spool } = await open(dir)
-  const messages = [await accept(queue, Buffer.from('one\r\n')), await accept(queue, Buffer.from('two\r\n'))]
+  const messages = [
+    await accept(queue, Buffer.from('one\r\n')),
+    await accept(queue, Buffer.from('two\r\n')),
+  ]
   messages.push(await accept(queue, Buffer.from('three\r\n')))
   const at = messages[1]?.pieces[0]?.offset ?? 0
   await spool.close()
@@ -187,7 +213,9 @@ test('a flipped bit in the middle loses one message, says so, and no other', asy
   writeFileSync(path, bytes)
   const watched = new Observer(clock, () => {})
   const again = await open(dir, { observer: watched })
-  expect([...again.queue.messages()].map(({ id }) => id)).toEqual([messages[0], messages[2]].map((m) => m?.id ?? ('' as MessageId)))
+  expect([...again.queue.messages()].map(({ id }) => id)).toEqual(
+    [messages[0], messages[2]].map((m) => m?.id ?? ('' as MessageId)),
+  )
   expect(watched.count('spool_corrupt_total')).toBe(1)
   await again.spool.close()
 })
@@ -218,7 +246,8 @@ test('a body that arrives slowly is not overwritten by all that passes it', asyn
   const id = ids.next()
   const draft = queue.draft(id)
   draft.add(Buffer.alloc(8_000, 115))
-  for (let count = 0; count < 300; count++) finish(queue, await accept(queue, Buffer.alloc(8_000, 120)), 0)
+  for (let count = 0; count < 300; count++)
+    finish(queue, await accept(queue, Buffer.alloc(8_000, 120)), 0)
   draft.add(Buffer.alloc(8_000, 116))
   const message = await queue.commit(draft, aCommit(id, 16_000, 2, 1), null)
   expect(await bytesOf(message)).toBe('s'.repeat(8_000) + 't'.repeat(8_000))
@@ -243,7 +272,9 @@ test('one old message does not pin the disk: it is copied forward, and survives 
   expect(spool.segmentCount).toBeLessThan(60)
   await spool.close()
   const again = await open(dir)
-  expect([...again.queue.messages()].map(({ id }) => id).sort()).toEqual(old.map(({ id }) => id).sort())
+  expect([...again.queue.messages()].map(({ id }) => id).sort()).toEqual(
+    old.map(({ id }) => id).sort(),
+  )
   for (const message of again.queue.messages()) expect((await bytesOf(message)).length).toBe(6_000)
   await again.spool.close()
 })
@@ -297,10 +328,16 @@ for (const seed of [1, 2, 3, 4, 5, 6]) {
       const live = [...queue.messages()]
       const some = live[random.below(Math.max(1, live.length))]
       if (act < 45) {
-        const body = Buffer.alloc(1 + random.below(random.below(10) === 0 ? 40_000 : 3_000), 65 + random.below(26))
+        const body = Buffer.alloc(
+          1 + random.below(random.below(10) === 0 ? 40_000 : 3_000),
+          65 + random.below(26),
+        )
         const message = await accept(queue, body, 1 + random.below(3))
         bodies.set(message.id, body.toString('latin1'))
-        states.set(message.id, message.recipients.map(() => 'live'))
+        states.set(
+          message.id,
+          message.recipients.map(() => 'live'),
+        )
       } else if (act < 85 && some !== undefined) {
         const index = random.below(some.recipients.length)
         if (isFinal(some.recipients[index]?.state ?? 'done')) continue
@@ -322,7 +359,9 @@ for (const seed of [1, 2, 3, 4, 5, 6]) {
           const found = opened.queue.get(id)
           if (known.every((state) => state === 'done')) expect(found).toBeNull()
           else {
-            expect(found?.recipients.map(({ state }) => String(isFinal(state) ? 'done' : 'live'))).toEqual(known)
+            expect(
+              found?.recipients.map(({ state }) => String(isFinal(state) ? 'done' : 'live')),
+            ).toEqual(known)
             expect(found === null ? '' : await bytesOf(found)).toBe(bodies.get(id) ?? 'gone')
           }
         }

@@ -7,7 +7,11 @@ import type { Domain } from '../config/snapshot.ts'
 import type { Preview } from '../mail/inspect/contract.ts'
 import type { Claim, HeldRow, Judgement, QueueRow, TraceEvent, TraceRow } from '../message/rows.ts'
 
-export type Page<Row> = { readonly rows: readonly Row[]; readonly total: number; readonly cursor: string | null }
+export type Page<Row> = {
+  readonly rows: readonly Row[]
+  readonly total: number
+  readonly cursor: string | null
+}
 
 /** Who acts: an operator of the web, or `cli` through the control socket. */
 export type Author = { readonly name: string; readonly role: 'admin' | 'viewer' }
@@ -45,22 +49,42 @@ export type NodeStatus = {
   readonly queue: { readonly messages: number; readonly oldestMs: number | null }
   readonly held: number
   readonly disk: { readonly freeBytes: number; readonly totalBytes: number }
-  readonly inspectors: { readonly processes: number; readonly ready: number; readonly missing: readonly string[] }
+  readonly inspectors: {
+    readonly processes: number
+    readonly ready: number
+    readonly missing: readonly string[]
+  }
   readonly possibleDuplicates: number
-  readonly nodes: readonly { readonly id: string; readonly name: string; readonly state: 'alive'; readonly lagMs: number }[]
+  readonly nodes: readonly {
+    readonly id: string
+    readonly name: string
+    readonly state: 'alive'
+    readonly lagMs: number
+  }[]
 }
 
 /** The numbers of the first screen. */
 export type OverviewNumbers = {
   /** Counts of messages and recipients since `sinceMs`, by trace state. */
-  readonly counts: Readonly<Record<'delivered' | 'held' | 'rejected' | 'deferred' | 'waiting' | 'bounced', number>>
+  readonly counts: Readonly<
+    Record<'delivered' | 'held' | 'rejected' | 'deferred' | 'waiting' | 'bounced', number>
+  >
   /** Oldest first; equal buckets. */
-  readonly series: readonly { readonly atMs: number; readonly delivered: number; readonly held: number; readonly rejected: number; readonly deferred: number }[]
+  readonly series: readonly {
+    readonly atMs: number
+    readonly delivered: number
+    readonly held: number
+    readonly rejected: number
+    readonly deferred: number
+  }[]
   readonly topRules: readonly { readonly rule: string; readonly count: number }[]
   readonly topSenders: readonly { readonly sender: string; readonly count: number }[]
 }
 
-export type HeldDetail = { readonly row: HeldRow; readonly claims: readonly (Claim & { readonly recipient: string })[] }
+export type HeldDetail = {
+  readonly row: HeldRow
+  readonly claims: readonly (Claim & { readonly recipient: string })[]
+}
 
 export type MessageDetail = {
   readonly rows: readonly TraceRow[]
@@ -93,21 +117,44 @@ export interface Admin {
   /** The one-time code printed by `serve`; wrong ones lock like a login. */
   setupCodeMatches(code: string, clientIp: string): boolean
   /** First operator; closes the set-up for good. */
-  setup(input: { readonly code: string; readonly name: string; readonly password: string; readonly clientIp: string }): Promise<void>
+  setup(input: {
+    readonly code: string
+    readonly name: string
+    readonly password: string
+    readonly clientIp: string
+  }): Promise<void>
 
   /** @throws RefusalError unauthenticated, or locked with the time to wait */
-  login(name: string, password: string, clientIp: string): Promise<{ readonly session: string; readonly author: Author }>
+  login(
+    name: string,
+    password: string,
+    clientIp: string,
+  ): Promise<{ readonly session: string; readonly author: Author }>
   authenticate(session: string): Author | null
   logout(session: string): void
 
-  operators(): readonly { readonly name: string; readonly role: string; readonly addedMs: number; readonly lastSeenMs: number | null }[]
+  operators(): readonly {
+    readonly name: string
+    readonly role: string
+    readonly addedMs: number
+    readonly lastSeenMs: number | null
+  }[]
   addOperator(author: Author, name: string, password: string, role: string): Promise<void>
   removeOperator(author: Author, name: string): void
   changePassword(author: Author, name: string, password: string): Promise<void>
 
   domains(): readonly Domain[]
   /** Adds or replaces. Undefined fields keep their value. Makes waiting mail of the domain due. */
-  putDomain(author: Author, name: string, input: { readonly nextHops?: readonly string[]; readonly recipients?: readonly string[] | null; readonly hold?: number | null; readonly reject?: number | null }): Domain
+  putDomain(
+    author: Author,
+    name: string,
+    input: {
+      readonly nextHops?: readonly string[]
+      readonly recipients?: readonly string[] | null
+      readonly hold?: number | null
+      readonly reject?: number | null
+    },
+  ): Domain
   removeDomain(author: Author, name: string): void
   /** Connects, reads the greeting, says EHLO and QUIT. */
   probeNextHop(hop: string): Promise<NextHopProbe>
@@ -123,11 +170,15 @@ export interface Admin {
   search(query: SearchQuery): SearchResult
   message(id: string): MessageDetail
 
-  held(query: SearchQuery): Page<HeldRow> & { readonly words: string; readonly mistakes: readonly string[] }
+  held(
+    query: SearchQuery,
+  ): Page<HeldRow> & { readonly words: string; readonly mistakes: readonly string[] }
   heldOne(id: string): HeldDetail
   heldPreview(id: string): Promise<Preview>
   /** The message as it was received, less nothing; for download and source view. */
-  heldSource(id: string): Promise<{ readonly stream: ReadableStream<Uint8Array>; readonly sizeBytes: number }>
+  heldSource(
+    id: string,
+  ): Promise<{ readonly stream: ReadableStream<Uint8Array>; readonly sizeBytes: number }>
   /** All undecided recipients of the message, or one. Returns when it is in the queue. */
   release(author: Author, id: string, recipient?: string): Promise<HeldDetail>
   deleteHeld(author: Author, id: string, recipient?: string): Promise<HeldDetail>

@@ -25,31 +25,124 @@ export const EVENTS = {
   'node.stopped': { level: 'info' },
   'node.failed': { level: 'error' },
   'smtp.connected': { level: 'debug', counter: 'smtp_connections_total', help: 'SMTP connections' },
-  'smtp.refused': { level: 'info', counter: 'smtp_refused_total', help: 'SMTP connections and commands refused', labels: ['why'] },
-  'smtp.failed': { level: 'warn', counter: 'smtp_failed_total', help: 'SMTP sessions ended by an error of ours' },
-  'smtp.secured': { level: 'debug', counter: 'smtp_tls_total', help: 'STARTTLS handshakes', labels: ['result'] },
-  'mail.decided': { level: 'info', counter: 'mail_total', help: 'Messages by verdict', labels: ['verdict'] },
+  'smtp.refused': {
+    level: 'info',
+    counter: 'smtp_refused_total',
+    help: 'SMTP connections and commands refused',
+    labels: ['why'],
+  },
+  'smtp.failed': {
+    level: 'warn',
+    counter: 'smtp_failed_total',
+    help: 'SMTP sessions ended by an error of ours',
+  },
+  'smtp.secured': {
+    level: 'debug',
+    counter: 'smtp_tls_total',
+    help: 'STARTTLS handshakes',
+    labels: ['result'],
+  },
+  'mail.decided': {
+    level: 'info',
+    counter: 'mail_total',
+    help: 'Messages by verdict',
+    labels: ['verdict'],
+  },
   'mail.held': { level: 'debug', counter: 'mail_held_total', help: 'Messages put into quarantine' },
-  'mail.released': { level: 'info', counter: 'mail_released_total', help: 'Held recipients released' },
-  'mail.deleted': { level: 'info', counter: 'mail_deleted_total', help: 'Held recipients deleted or expired', labels: ['why'] },
-  'inspect.silent': { level: 'warn', counter: 'inspect_unknown_total', help: 'Inspectors that gave no answer', labels: ['inspector'] },
-  'inspect.replaced': { level: 'warn', counter: 'inspect_replaced_total', help: 'Inspector processes ended and replaced', labels: ['why'] },
-  'deliver.unsecured': { level: 'info', counter: 'deliver_tls_failed_total', help: 'Next hops reached in clear text because STARTTLS failed' },
-  'deliver.failed': { level: 'error', counter: 'deliver_failed_total', help: 'Attempts ended by an error of ours' },
-  'queue.tried': { level: 'info', counter: 'deliveries_total', help: 'Attempts by outcome', labels: ['outcome'] },
-  'queue.doubted': { level: 'warn', counter: 'possible_duplicates_total', help: 'Deliveries that may have arrived before' },
-  'queue.bounced': { level: 'info', counter: 'bounces_total', help: 'Delivery status notifications sent', labels: ['kind'] },
+  'mail.released': {
+    level: 'info',
+    counter: 'mail_released_total',
+    help: 'Held recipients released',
+  },
+  'mail.deleted': {
+    level: 'info',
+    counter: 'mail_deleted_total',
+    help: 'Held recipients deleted or expired',
+    labels: ['why'],
+  },
+  'inspect.silent': {
+    level: 'warn',
+    counter: 'inspect_unknown_total',
+    help: 'Inspectors that gave no answer',
+    labels: ['inspector'],
+  },
+  'inspect.replaced': {
+    level: 'warn',
+    counter: 'inspect_replaced_total',
+    help: 'Inspector processes ended and replaced',
+    labels: ['why'],
+  },
+  'deliver.unsecured': {
+    level: 'info',
+    counter: 'deliver_tls_failed_total',
+    help: 'Next hops reached in clear text because STARTTLS failed',
+  },
+  'deliver.failed': {
+    level: 'error',
+    counter: 'deliver_failed_total',
+    help: 'Attempts ended by an error of ours',
+  },
+  'queue.tried': {
+    level: 'info',
+    counter: 'deliveries_total',
+    help: 'Attempts by outcome',
+    labels: ['outcome'],
+  },
+  'queue.doubted': {
+    level: 'warn',
+    counter: 'possible_duplicates_total',
+    help: 'Deliveries that may have arrived before',
+  },
+  'queue.bounced': {
+    level: 'info',
+    counter: 'bounces_total',
+    help: 'Delivery status notifications sent',
+    labels: ['kind'],
+  },
   'spool.opened': { level: 'info' },
-  'spool.corrupted': { level: 'error', counter: 'spool_corrupt_total', help: 'Spool records that failed their checksum' },
-  'spool.failed': { level: 'error', counter: 'spool_failed_total', help: 'Writes or syncs of the spool that failed' },
-  'spool.refused': { level: 'warn', counter: 'spool_refused_total', help: 'Messages refused for want of space' },
-  'store.failed': { level: 'error', counter: 'store_failed_total', help: 'Database operations that failed' },
+  'spool.corrupted': {
+    level: 'error',
+    counter: 'spool_corrupt_total',
+    help: 'Spool records that failed their checksum',
+  },
+  'spool.failed': {
+    level: 'error',
+    counter: 'spool_failed_total',
+    help: 'Writes or syncs of the spool that failed',
+  },
+  'spool.refused': {
+    level: 'warn',
+    counter: 'spool_refused_total',
+    help: 'Messages refused for want of space',
+  },
+  'store.failed': {
+    level: 'error',
+    counter: 'store_failed_total',
+    help: 'Database operations that failed',
+  },
   'trace.replaced': { level: 'error' },
-  'trace.dropped': { level: 'warn', counter: 'trace_dropped_total', help: 'Messages whose history could not be written' },
-  'config.ignored': { level: 'error', counter: 'config_ignored_total', help: 'Stored settings that no longer hold and were not used' },
+  'trace.dropped': {
+    level: 'warn',
+    counter: 'trace_dropped_total',
+    help: 'Messages whose history could not be written',
+  },
+  'config.ignored': {
+    level: 'error',
+    counter: 'config_ignored_total',
+    help: 'Stored settings that no longer hold and were not used',
+  },
   'config.changed': { level: 'info', counter: 'config_changes_total', help: 'Changes of settings' },
-  'web.failed': { level: 'error', counter: 'web_failed_total', help: 'Requests that ended with an error of ours' },
-  'operator.entered': { level: 'info', counter: 'logins_total', help: 'Sign-ins', labels: ['result'] },
+  'web.failed': {
+    level: 'error',
+    counter: 'web_failed_total',
+    help: 'Requests that ended with an error of ours',
+  },
+  'operator.entered': {
+    level: 'info',
+    counter: 'logins_total',
+    help: 'Sign-ins',
+    labels: ['result'],
+  },
 } as const satisfies Record<string, EventSpec>
 
 export type EventName = keyof typeof EVENTS
@@ -60,7 +153,10 @@ export class Observer {
   readonly #clock: Clock
   readonly #write: (lines: string) => void
   readonly #least: number
-  readonly #counters = new Map<string, { readonly help: string; readonly values: Map<string, number> }>()
+  readonly #counters = new Map<
+    string,
+    { readonly help: string; readonly values: Map<string, number> }
+  >()
   readonly #gauges = new Map<string, Gauge>()
   #buffer: string[] = []
 
@@ -80,7 +176,8 @@ export class Observer {
   emit(event: EventName, fields: Fields = {}): void {
     const spec: EventSpec = EVENTS[event]
     if (spec.counter !== undefined) {
-      const labels = spec.labels?.map((label) => `${label}="${fields[label] ?? ''}"`).join(',') ?? ''
+      const labels =
+        spec.labels?.map((label) => `${label}="${fields[label] ?? ''}"`).join(',') ?? ''
       const values = this.#counters.get(spec.counter)?.values
       values?.set(labels, (values.get(labels) ?? 0) + 1)
     }

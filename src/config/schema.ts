@@ -15,7 +15,12 @@ export type Setting =
       readonly group: string
       readonly help: string
     }
-  | { readonly kind: 'flag'; readonly initial: boolean; readonly group: string; readonly help: string }
+  | {
+      readonly kind: 'flag'
+      readonly initial: boolean
+      readonly group: string
+      readonly help: string
+    }
   | {
       readonly kind: 'choice'
       readonly initial: string
@@ -24,7 +29,12 @@ export type Setting =
       readonly help: string
     }
   /** A list of CIDR networks or addresses. */
-  | { readonly kind: 'networks'; readonly initial: readonly string[]; readonly group: string; readonly help: string }
+  | {
+      readonly kind: 'networks'
+      readonly initial: readonly string[]
+      readonly group: string
+      readonly help: string
+    }
   /** A list of names from `choices`. */
   | {
       readonly kind: 'names'
@@ -39,34 +49,248 @@ export type SettingValue = number | boolean | string | readonly string[]
 export const INSPECTOR_NAMES = ['gtube', 'eicar', 'headers', 'attachments'] as const
 
 export const SETTINGS = {
-  'mail.size': { kind: 'whole', initial: 52_428_800, min: 65_536, max: 1_073_741_824, unit: 'bytes', group: 'Limits', help: 'Largest message. A larger one is refused with 552.' },
-  'mail.recipients': { kind: 'whole', initial: 1_000, min: 100, max: 10_000, unit: 'recipients', group: 'Limits', help: 'Recipients of one message. Further ones get 452 and come again.' },
-  'mail.hops': { kind: 'whole', initial: 50, min: 10, max: 200, unit: 'hops', group: 'Limits', help: 'Received lines from which a message counts as a loop and is refused.' },
-  'mail.newlines': { kind: 'choice', initial: 'refuse', choices: ['refuse', 'repair'], group: 'Limits', help: 'What happens to a message with a bare CR, a bare LF or a NUL: refused with 550 5.6.11, or made canonical before anything looks at it.' },
-  'limits.exempt': { kind: 'networks', initial: ['127.0.0.0/8', '::1'], group: 'Limits', help: 'Clients without connection, rate and message limits. It never grants relaying.' },
-  'limits.connections': { kind: 'whole', initial: 20, min: 1, max: 10_000, unit: 'connections', group: 'Limits', help: 'Connections at a time from one client network (/32, /64).' },
-  'limits.connectionRate': { kind: 'whole', initial: 60, min: 1, max: 100_000, unit: 'per minute', group: 'Limits', help: 'New connections a minute from one client network.' },
-  'limits.recipientRate': { kind: 'whole', initial: 200, min: 1, max: 1_000_000, unit: 'per 5 min', group: 'Limits', help: 'Recipients in 5 minutes from one client network.' },
-  'limits.sessions': { kind: 'whole', initial: 2_000, min: 10, max: 100_000, unit: 'connections', group: 'Limits', help: 'Connections at a time in all. Beyond it 421.' },
-  'limits.messages': { kind: 'whole', initial: 50, min: 1, max: 100_000, unit: 'messages', group: 'Limits', help: 'Messages in one session.' },
-  'limits.errors': { kind: 'whole', initial: 10, min: 1, max: 1_000, unit: 'errors', group: 'Limits', help: 'Refused commands in one session, then 421.' },
-  'limits.idle': { kind: 'whole', initial: 300, min: 10, max: 3_600, unit: 's', group: 'Limits', help: 'Silence after which a session ends with 421.' },
-  'limits.dataTime': { kind: 'whole', initial: 1_800, min: 60, max: 86_400, unit: 's', group: 'Limits', help: 'Longest time for one message from DATA to its last dot.' },
-  'smtp.greetingDelay': { kind: 'whole', initial: 0, min: 0, max: 10_000, unit: 'ms', group: 'Limits', help: 'Wait before the greeting for clients that were not seen to behave; who talks before it is refused.' },
-  'relay.networks': { kind: 'networks', initial: [], group: 'Limits', help: 'Clients that may send to any domain through this gateway.' },
-  'inspect.inspectors': { kind: 'names', initial: INSPECTOR_NAMES, choices: INSPECTOR_NAMES, group: 'Policy', help: 'Which inspectors look at a message.' },
-  'inspect.budget': { kind: 'number', initial: 30, min: 0.1, max: 300, unit: 's', group: 'Policy', help: 'Time for all inspectors. After it the answer is unknown and the sender is asked to try again.' },
-  'policy.hold': { kind: 'number', initial: 8, min: 0.1, max: 100, unit: 'score', group: 'Policy', help: 'Score from which a message is held.' },
-  'policy.reject': { kind: 'number', initial: 15, min: 0.1, max: 1_000, unit: 'score', group: 'Policy', help: 'Score from which a message is refused at the door. Above the hold score.' },
-  'quarantine.keep': { kind: 'number', initial: 30, min: 0.001, max: 365, unit: 'days', group: 'Quarantine', help: 'Held messages are deleted after this time.' },
-  'trace.keep': { kind: 'number', initial: 30, min: 0.01, max: 365, unit: 'days', group: 'Quarantine', help: 'What happened to a message is remembered this long.' },
-  'queue.first': { kind: 'number', initial: 300, min: 0.05, max: 3_600, unit: 's', group: 'Queue', help: 'First wait after a temporary failure; doubled each time.' },
-  'queue.longest': { kind: 'number', initial: 4_200, min: 0.05, max: 86_400, unit: 's', group: 'Queue', help: 'Longest wait between two attempts.' },
-  'queue.warn': { kind: 'number', initial: 4, min: 0, max: 120, unit: 'hours', group: 'Queue', help: 'Delay after which the sender gets a warning; 0 for none.' },
-  'queue.expire': { kind: 'number', initial: 120, min: 0.0001, max: RETRY_AGE_MS_MAX / 3_600_000, unit: 'hours', group: 'Queue', help: 'Age at which a message that cannot be delivered goes back to its sender.' },
-  'queue.inDoubt': { kind: 'number', initial: 300, min: 0, max: 86_400, unit: 's', group: 'Queue', help: 'Wait before a message whose delivery was cut off by a crash is delivered again.' },
-  'deliver.connections': { kind: 'whole', initial: 20, min: 1, max: 1_000, unit: 'connections', group: 'Queue', help: 'Connections at a time to one next hop.' },
-  'deliver.timeout': { kind: 'number', initial: 300, min: 0.1, max: 1_200, unit: 's', group: 'Queue', help: 'Longest silence of a next hop. After the last dot it is twice as long.' },
+  'mail.size': {
+    kind: 'whole',
+    initial: 52_428_800,
+    min: 65_536,
+    max: 1_073_741_824,
+    unit: 'bytes',
+    group: 'Limits',
+    help: 'Largest message. A larger one is refused with 552.',
+  },
+  'mail.recipients': {
+    kind: 'whole',
+    initial: 1_000,
+    min: 100,
+    max: 10_000,
+    unit: 'recipients',
+    group: 'Limits',
+    help: 'Recipients of one message. Further ones get 452 and come again.',
+  },
+  'mail.hops': {
+    kind: 'whole',
+    initial: 50,
+    min: 10,
+    max: 200,
+    unit: 'hops',
+    group: 'Limits',
+    help: 'Received lines from which a message counts as a loop and is refused.',
+  },
+  'mail.newlines': {
+    kind: 'choice',
+    initial: 'refuse',
+    choices: ['refuse', 'repair'],
+    group: 'Limits',
+    help: 'What happens to a message with a bare CR, a bare LF or a NUL: refused with 550 5.6.11, or made canonical before anything looks at it.',
+  },
+  'limits.exempt': {
+    kind: 'networks',
+    initial: ['127.0.0.0/8', '::1'],
+    group: 'Limits',
+    help: 'Clients without connection, rate and message limits. It never grants relaying.',
+  },
+  'limits.connections': {
+    kind: 'whole',
+    initial: 20,
+    min: 1,
+    max: 10_000,
+    unit: 'connections',
+    group: 'Limits',
+    help: 'Connections at a time from one client network (/32, /64).',
+  },
+  'limits.connectionRate': {
+    kind: 'whole',
+    initial: 60,
+    min: 1,
+    max: 100_000,
+    unit: 'per minute',
+    group: 'Limits',
+    help: 'New connections a minute from one client network.',
+  },
+  'limits.recipientRate': {
+    kind: 'whole',
+    initial: 200,
+    min: 1,
+    max: 1_000_000,
+    unit: 'per 5 min',
+    group: 'Limits',
+    help: 'Recipients in 5 minutes from one client network.',
+  },
+  'limits.sessions': {
+    kind: 'whole',
+    initial: 2_000,
+    min: 10,
+    max: 100_000,
+    unit: 'connections',
+    group: 'Limits',
+    help: 'Connections at a time in all. Beyond it 421.',
+  },
+  'limits.messages': {
+    kind: 'whole',
+    initial: 50,
+    min: 1,
+    max: 100_000,
+    unit: 'messages',
+    group: 'Limits',
+    help: 'Messages in one session.',
+  },
+  'limits.errors': {
+    kind: 'whole',
+    initial: 10,
+    min: 1,
+    max: 1_000,
+    unit: 'errors',
+    group: 'Limits',
+    help: 'Refused commands in one session, then 421.',
+  },
+  'limits.idle': {
+    kind: 'whole',
+    initial: 300,
+    min: 10,
+    max: 3_600,
+    unit: 's',
+    group: 'Limits',
+    help: 'Silence after which a session ends with 421.',
+  },
+  'limits.dataTime': {
+    kind: 'whole',
+    initial: 1_800,
+    min: 60,
+    max: 86_400,
+    unit: 's',
+    group: 'Limits',
+    help: 'Longest time for one message from DATA to its last dot.',
+  },
+  'smtp.greetingDelay': {
+    kind: 'whole',
+    initial: 0,
+    min: 0,
+    max: 10_000,
+    unit: 'ms',
+    group: 'Limits',
+    help: 'Wait before the greeting for clients that were not seen to behave; who talks before it is refused.',
+  },
+  'relay.networks': {
+    kind: 'networks',
+    initial: [],
+    group: 'Limits',
+    help: 'Clients that may send to any domain through this gateway.',
+  },
+  'inspect.inspectors': {
+    kind: 'names',
+    initial: INSPECTOR_NAMES,
+    choices: INSPECTOR_NAMES,
+    group: 'Policy',
+    help: 'Which inspectors look at a message.',
+  },
+  'inspect.budget': {
+    kind: 'number',
+    initial: 30,
+    min: 0.1,
+    max: 300,
+    unit: 's',
+    group: 'Policy',
+    help: 'Time for all inspectors. After it the answer is unknown and the sender is asked to try again.',
+  },
+  'policy.hold': {
+    kind: 'number',
+    initial: 8,
+    min: 0.1,
+    max: 100,
+    unit: 'score',
+    group: 'Policy',
+    help: 'Score from which a message is held.',
+  },
+  'policy.reject': {
+    kind: 'number',
+    initial: 15,
+    min: 0.1,
+    max: 1_000,
+    unit: 'score',
+    group: 'Policy',
+    help: 'Score from which a message is refused at the door. Above the hold score.',
+  },
+  'quarantine.keep': {
+    kind: 'number',
+    initial: 30,
+    min: 0.001,
+    max: 365,
+    unit: 'days',
+    group: 'Quarantine',
+    help: 'Held messages are deleted after this time.',
+  },
+  'trace.keep': {
+    kind: 'number',
+    initial: 30,
+    min: 0.01,
+    max: 365,
+    unit: 'days',
+    group: 'Quarantine',
+    help: 'What happened to a message is remembered this long.',
+  },
+  'queue.first': {
+    kind: 'number',
+    initial: 300,
+    min: 0.05,
+    max: 3_600,
+    unit: 's',
+    group: 'Queue',
+    help: 'First wait after a temporary failure; doubled each time.',
+  },
+  'queue.longest': {
+    kind: 'number',
+    initial: 4_200,
+    min: 0.05,
+    max: 86_400,
+    unit: 's',
+    group: 'Queue',
+    help: 'Longest wait between two attempts.',
+  },
+  'queue.warn': {
+    kind: 'number',
+    initial: 4,
+    min: 0,
+    max: 120,
+    unit: 'hours',
+    group: 'Queue',
+    help: 'Delay after which the sender gets a warning; 0 for none.',
+  },
+  'queue.expire': {
+    kind: 'number',
+    initial: 120,
+    min: 0.0001,
+    max: RETRY_AGE_MS_MAX / 3_600_000,
+    unit: 'hours',
+    group: 'Queue',
+    help: 'Age at which a message that cannot be delivered goes back to its sender.',
+  },
+  'queue.inDoubt': {
+    kind: 'number',
+    initial: 300,
+    min: 0,
+    max: 86_400,
+    unit: 's',
+    group: 'Queue',
+    help: 'Wait before a message whose delivery was cut off by a crash is delivered again.',
+  },
+  'deliver.connections': {
+    kind: 'whole',
+    initial: 20,
+    min: 1,
+    max: 1_000,
+    unit: 'connections',
+    group: 'Queue',
+    help: 'Connections at a time to one next hop.',
+  },
+  'deliver.timeout': {
+    kind: 'number',
+    initial: 300,
+    min: 0.1,
+    max: 1_200,
+    unit: 's',
+    group: 'Queue',
+    help: 'Longest silence of a next hop. After the last dot it is twice as long.',
+  },
 } as const satisfies Record<string, Setting>
 
 export type SettingKey = keyof typeof SETTINGS
@@ -96,11 +320,26 @@ export function initialSettings(): Settings {
 export function checkTogether(settings: Settings, changed: SettingKey): void {
   if (settings['policy.hold'] >= settings['policy.reject']) {
     throw changed === 'policy.reject'
-      ? new RefusalError('invalid', changed, `Reject must be above hold, which is ${settings['policy.hold']}.`, `Enter more than ${settings['policy.hold']}.`)
-      : new RefusalError('invalid', changed, `Hold must be below reject, which is ${settings['policy.reject']}.`, `Enter less than ${settings['policy.reject']}, or raise reject first.`)
+      ? new RefusalError(
+          'invalid',
+          changed,
+          `Reject must be above hold, which is ${settings['policy.hold']}.`,
+          `Enter more than ${settings['policy.hold']}.`,
+        )
+      : new RefusalError(
+          'invalid',
+          changed,
+          `Hold must be below reject, which is ${settings['policy.reject']}.`,
+          `Enter less than ${settings['policy.reject']}, or raise reject first.`,
+        )
   }
   if (settings['queue.first'] > settings['queue.longest']) {
-    throw new RefusalError('invalid', changed, 'The first wait must not be longer than the longest wait.', `queue.first is ${settings['queue.first']} s, queue.longest is ${settings['queue.longest']} s.`)
+    throw new RefusalError(
+      'invalid',
+      changed,
+      'The first wait must not be longer than the longest wait.',
+      `queue.first is ${settings['queue.first']} s, queue.longest is ${settings['queue.longest']} s.`,
+    )
   }
 }
 

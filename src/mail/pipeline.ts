@@ -14,7 +14,14 @@ import type { Body } from '../message/body.ts'
 import { formatNextHop } from '../message/nexthop.ts'
 import { countReceived, receivedField } from '../message/received.ts'
 import { formatReply, type Reply, reply } from '../message/reply.ts'
-import type { AcceptState, Claim, DeliveryState, Judgement, QueueRow, TraceRow } from '../message/rows.ts'
+import type {
+  AcceptState,
+  Claim,
+  DeliveryState,
+  Judgement,
+  QueueRow,
+  TraceRow,
+} from '../message/rows.ts'
 import { type Inspection, NO_FACTS, type Verdict } from '../message/verdict.ts'
 import type { Bodies } from '../store/bodies.ts'
 import type { Quarantine } from '../store/quarantine.ts'
@@ -31,8 +38,8 @@ import type { Inspectors } from './inspect/contract.ts'
 import { Holder } from './quarantine/hold.ts'
 import { Keeper } from './quarantine/keep.ts'
 import { type ReleaseDeps, release, resumeReleases } from './quarantine/release.ts'
-import { pageOfQueue, type Progress, QueueWorker } from './queue/worker.ts'
 import { type BuiltNotice, type Notice, notify } from './queue/notify.ts'
+import { type Progress, pageOfQueue, QueueWorker } from './queue/worker.ts'
 
 export type PipelineDeps = {
   readonly hostname: string
@@ -155,7 +162,13 @@ export class Pipeline {
   async #accept(draft: Draft, arrival: Arrival, sha256: string, hops: number): Promise<Reply> {
     const { settings } = arrival.snapshot
     if (hops > settings['mail.hops']) {
-      return this.#end(draft, arrival, NO_INSPECTION, [], reply(554, '5.4.6', 'Too many hops: a mail loop'))
+      return this.#end(
+        draft,
+        arrival,
+        NO_INSPECTION,
+        [],
+        reply(554, '5.4.6', 'Too many hops: a mail loop'),
+      )
     }
     let inspection: Inspection
     try {
@@ -174,7 +187,14 @@ export class Pipeline {
     }
     try {
       if (arrival.isWhole) draft.add(arrival.last)
-      const message = await this.#commit(draft, arrival, inspection, verdicts, response.fates, sha256)
+      const message = await this.#commit(
+        draft,
+        arrival,
+        inspection,
+        verdicts,
+        response.fates,
+        sha256,
+      )
       // From here on the message is ours (RFC 5321 section 6.1).
       this.#record(arrival, inspection, verdicts, response.fates, response.reply)
       this.#holder.hold(message)
@@ -386,7 +406,13 @@ export class Pipeline {
     this.#told(message.id, index, what, detail, message.envelope.recipients[index]?.address)
   }
 
-  #told(id: MessageId, place: number, state: DeliveryState, detail: string, address?: string): void {
+  #told(
+    id: MessageId,
+    place: number,
+    state: DeliveryState,
+    detail: string,
+    address?: string,
+  ): void {
     this.#deps.trace.outcome(id, place, state, detail, {
       atMs: this.#deps.clock.wallMs(),
       recipient: address ?? null,
@@ -463,7 +489,11 @@ function acceptState(fate: Fate, answer: Reply): AcceptState {
   return answer.code < 500 ? 'deferred' : 'rejected'
 }
 
-function judge(inspection: Inspection, verdicts: readonly Verdict[], snapshot: Snapshot): Judgement {
+function judge(
+  inspection: Inspection,
+  verdicts: readonly Verdict[],
+  snapshot: Snapshot,
+): Judgement {
   const worst = verdicts.reduce<Verdict | null>(
     (worse, verdict) => (worse === null || verdict.score > worse.score ? verdict : worse),
     null,

@@ -13,7 +13,9 @@ export type NextHop = {
  * Null when it is none of these; never throws.
  */
 export function parseNextHop(text: string): NextHop | null {
-  const match = /^(?:(smtp|lmtp):\/\/)?(\[[0-9a-f:.]+\]|[a-z0-9._-]+)(?::(\d{1,5}))?\/?$/i.exec(text)
+  const match = /^(?:(smtp|lmtp):\/\/)?(\[[0-9a-f:.]+\]|[a-z0-9._-]+)(?::(\d{1,5}))?\/?$/i.exec(
+    text,
+  )
   if (match === null) return null
   const protocol = (match[1] ?? 'smtp').toLowerCase() as NextHop['protocol']
   const host = (match[2] ?? '').replace(/^\[|\]$/g, '').toLowerCase()

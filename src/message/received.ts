@@ -31,7 +31,8 @@ export function countReceived(bytes: Uint8Array): number {
   for (let start = 0; start < end; ) {
     // Only the first letter is compared before the slice: most fields are not this one.
     const first = (buffer[start] ?? 0) | 0x20
-    if (first === 0x72 && buffer.toString('latin1', start, start + 9).toLowerCase() === 'received:') count += 1
+    if (first === 0x72 && buffer.toString('latin1', start, start + 9).toLowerCase() === 'received:')
+      count += 1
     const next = buffer.indexOf(10, start)
     if (next < 0) break
     start = next + 1

@@ -53,7 +53,12 @@ export type Commit = {
 /** While a message that moves is being read. */
 const COMPACT_PAUSE_MS = 50
 
-type Piece = { readonly segment: Segment; readonly generation: number; readonly offset: number; readonly length: number }
+type Piece = {
+  readonly segment: Segment
+  readonly generation: number
+  readonly offset: number
+  readonly length: number
+}
 
 export class Message {
   readonly id: MessageId
@@ -84,7 +89,9 @@ export class Message {
 
   /** Nothing is left to do for the spool. */
   get isFinal(): boolean {
-    return this.recipients.every(({ state }) => isFinal(state) || (state === 'held' && this.heldMoved))
+    return this.recipients.every(
+      ({ state }) => isFinal(state) || (state === 'held' && this.heldMoved),
+    )
   }
 
   /** True when the body or the commit in force lies in `segment`. */
@@ -255,14 +262,23 @@ export class Queue {
   }
 
   /** Adds a mark. It is in order with all others, not yet durable. @throws StoreError */
-  mark(kind: MarkKind, message: Message, indexes: readonly number[], rest: Omit<MarkPayload, 'r'> = {}): void {
+  mark(
+    kind: MarkKind,
+    message: Message,
+    indexes: readonly number[],
+    rest: Omit<MarkPayload, 'r'> = {},
+  ): void {
     const payload = Buffer.from(JSON.stringify({ r: indexes, ...rest }))
     const record = this.#spool.append(RECORD[kind], message.id, 0, payload)
     if (kind !== 'try') this.#spool.syncSoon()
     const { segment } = record
     // Without a place yet the guard is set by whoever gives it one: marks wait only on a full disk.
     if (segment !== null) this.#guard(message, segment)
-    else void this.#spool.written().then(() => this.#guard(message, record.place()), () => {})
+    else
+      void this.#spool.written().then(
+        () => this.#guard(message, record.place()),
+        () => {},
+      )
   }
 
   /** Resolves when all marks so far are durable. @throws StoreError */
@@ -272,7 +288,10 @@ export class Queue {
 
   /** Forgets the message when nothing is left to do. */
   settle(message: Message): void {
-    if (message.cached !== null && message.recipients.every(({ state }) => state !== 'queued' && state !== 'trying')) {
+    if (
+      message.cached !== null &&
+      message.recipients.every(({ state }) => state !== 'queued' && state !== 'trying')
+    ) {
       this.uncache(message)
     }
     if (!message.isFinal) return
@@ -369,7 +388,12 @@ export class Queue {
       heldMoved: message.heldMoved,
       recipients: message.recipients.map((recipient) => ({ ...recipient })),
     }
-    const record = this.#spool.append(RECORD.commit, message.id, 0, Buffer.from(JSON.stringify(commit)))
+    const record = this.#spool.append(
+      RECORD.commit,
+      message.id,
+      0,
+      Buffer.from(JSON.stringify(commit)),
+    )
     if (record.segment === null) {
       this.#spool.drop(record)
       return draft.abort('commit')
@@ -426,7 +450,9 @@ export async function* readBody(body: Body): AsyncGenerator<Uint8Array> {
   for (const { path, offset, length } of body.extents) {
     const bytes = await readExtent(path, offset, length)
     if (bytes.length !== length) {
-      throw new StoreError(`${path} has ${bytes.length} of ${length} bytes`, { remedy: 'ask-operator' })
+      throw new StoreError(`${path} has ${bytes.length} of ${length} bytes`, {
+        remedy: 'ask-operator',
+      })
     }
     yield bytes
   }
@@ -434,9 +460,14 @@ export async function* readBody(body: Body): AsyncGenerator<Uint8Array> {
 
 async function readExtent(path: string, offset: number, length: number): Promise<Uint8Array> {
   try {
-    return await Bun.file(path).slice(offset, offset + length).bytes()
+    return await Bun.file(path)
+      .slice(offset, offset + length)
+      .bytes()
   } catch (cause) {
-    throw new StoreError(`${path} cannot be read: ${messageOf(cause)}`, { remedy: 'ask-operator', cause })
+    throw new StoreError(`${path} cannot be read: ${messageOf(cause)}`, {
+      remedy: 'ask-operator',
+      cause,
+    })
   }
 }
 
@@ -474,7 +505,10 @@ class Rebuild {
   states(): Map<MessageId, readonly RecipientState[]> {
     const states = new Map<MessageId, readonly RecipientState[]>()
     for (const [id, { message }] of this.#rebuilt) {
-      states.set(id, message.recipients.map(({ state }) => state))
+      states.set(
+        id,
+        message.recipients.map(({ state }) => state),
+      )
     }
     return states
   }

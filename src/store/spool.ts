@@ -25,7 +25,12 @@ import type { Clock } from '../base/clock.ts'
 import { assert, messageOf, StoreError } from '../base/errors.ts'
 import { syncDirectory } from '../base/files.ts'
 import type { MessageId, SpoolId } from '../base/ids.ts'
-import { MARK_SEGMENTS, PIECE_BYTES, SEGMENT_BYTES, SPOOL_BACKLOG_BYTES_MAX } from '../base/limits.ts'
+import {
+  MARK_SEGMENTS,
+  PIECE_BYTES,
+  SEGMENT_BYTES,
+  SPOOL_BACKLOG_BYTES_MAX,
+} from '../base/limits.ts'
 import type { Observer } from '../base/observe.ts'
 
 /** Kinds of records (design: mail.md, Names). The numbers are the file format. */
@@ -114,7 +119,8 @@ export class SpoolRecord {
    * @throws StoreError when the disk was too full to give the record a place
    */
   place(): Segment {
-    if (this.segment === null) throw new StoreError('no space left in the spool', { remedy: 'retry' })
+    if (this.segment === null)
+      throw new StoreError('no space left in the spool', { remedy: 'retry' })
     return this.segment
   }
 }
@@ -209,7 +215,10 @@ export class Spool {
    * counted and passed over.
    * @throws StoreError when a segment cannot be read or the first one not be written
    */
-  static async open(options: SpoolOptions, replay: (record: ReplayedRecord) => void): Promise<Spool> {
+  static async open(
+    options: SpoolOptions,
+    replay: (record: ReplayedRecord) => void,
+  ): Promise<Spool> {
     const spool = new Spool(options)
     spool.#read(replay)
     return spool
@@ -306,7 +315,10 @@ export class Spool {
   ): SpoolRecord {
     if (this.#failure !== null) throw this.#failure
     if (this.#closed) throw new StoreError('the spool is closed', { remedy: 'retry' })
-    assert(paddedLength(payload.length) <= this.#segmentBytes - SEGMENT_HEADER_BYTES, 'a record fits a segment')
+    assert(
+      paddedLength(payload.length) <= this.#segmentBytes - SEGMENT_HEADER_BYTES,
+      'a record fits a segment',
+    )
     const isBlock =
       isGiven &&
       payload.buffer.byteLength === BLOCK_BYTES &&
@@ -430,7 +442,8 @@ export class Spool {
         break
       } else {
         // No room and none to come: bodies give way, so that marks never wait behind them.
-        for (const { bytes } of this.#unplaced.filter((p) => !p.mark)) this.#backlogBytes -= bytes.length
+        for (const { bytes } of this.#unplaced.filter((p) => !p.mark))
+          this.#backlogBytes -= bytes.length
         this.#unplaced = this.#unplaced.filter((pending) => pending.mark)
       }
     }
@@ -491,7 +504,12 @@ export class Spool {
     this.#unwritten.splice(0, batch.length)
     this.#writing = true
     segment.dirty = true
-    this.#write(segment, batch.map((pending) => pending.bytes), position, batch)
+    this.#write(
+      segment,
+      batch.map((pending) => pending.bytes),
+      position,
+      batch,
+    )
   }
 
   #write(segment: Segment, buffers: Buffer[], position: number, batch: readonly Pending[]): void {
@@ -505,7 +523,8 @@ export class Spool {
         return this.#write(segment, [rest], position + bytesWritten, batch)
       }
       for (const { bytes, isBlock } of batch) {
-        if (isBlock && this.#blocks.length < BLOCKS_MAX) this.#blocks.push(Buffer.from(bytes.buffer))
+        if (isBlock && this.#blocks.length < BLOCKS_MAX)
+          this.#blocks.push(Buffer.from(bytes.buffer))
       }
       this.#writing = false
       if (this.#unwritten.length > 0) this.#advance()
@@ -548,17 +567,21 @@ export class Spool {
     const { record } = this.#unwritten[0] ?? { record: null }
     const activated = this.#activated.filter((segment) => record?.segment !== segment)
     this.#activated = this.#activated.filter((segment) => !activated.includes(segment))
-    this.#syncAll(dirty, () => {
-      // The old content of a reused segment can no longer come back: its marks are free.
-      for (const segment of activated) {
-        for (const mark of segment.guardedBy) mark.guards.delete(segment)
-        segment.guardedBy.clear()
-      }
-      this.#syncing = false
-      this.#unsynced = this.#unsynced.filter(({ seq }) => seq > safeSeq)
-      for (const { resolve } of ready) resolve()
-      this.#sync()
-    }, ready)
+    this.#syncAll(
+      dirty,
+      () => {
+        // The old content of a reused segment can no longer come back: its marks are free.
+        for (const segment of activated) {
+          for (const mark of segment.guardedBy) mark.guards.delete(segment)
+          segment.guardedBy.clear()
+        }
+        this.#syncing = false
+        this.#unsynced = this.#unsynced.filter(({ seq }) => seq > safeSeq)
+        for (const { resolve } of ready) resolve()
+        this.#sync()
+      },
+      ready,
+    )
   }
 
   #syncAll(dirty: Segment[], done: () => void, waiters: readonly Waiter[]): void {

@@ -39,7 +39,8 @@ export function readMail(text: string, isExtended: boolean): MailArguments | Rep
   for (const [name, value] of parameters) {
     switch (name) {
       case 'SIZE':
-        if (value === null || !/^\d{1,20}$/.test(value)) return syntax('SIZE takes a number of octets')
+        if (value === null || !/^\d{1,20}$/.test(value))
+          return syntax('SIZE takes a number of octets')
         sizeBytes = Number(value)
         break
       case 'BODY':
@@ -73,7 +74,11 @@ export function readMail(text: string, isExtended: boolean): MailArguments | Rep
 }
 
 /** The text after `RCPT TO:`, or a refusal. */
-export function readRcpt(text: string, isExtended: boolean, smtpUtf8: boolean): RcptArguments | Reply {
+export function readRcpt(
+  text: string,
+  isExtended: boolean,
+  smtpUtf8: boolean,
+): RcptArguments | Reply {
   const path = readPath(text.trimStart())
   if (path === null) return reply(501, '5.1.3', 'Syntax: RCPT TO:<address>')
   const parameters = readParameters(path.rest)

@@ -1,6 +1,7 @@
 /** Port 25: sockets, TLS, throttle and clocks around sessions. */
-import type { Socket, TCPSocketListener } from 'bun'
+
 import { isIPv6 } from 'node:net'
+import type { Socket, TCPSocketListener } from 'bun'
 import type { Clock, Timer } from '../../base/clock.ts'
 import { messageOf, RefusalError } from '../../base/errors.ts'
 import type { MessageIds } from '../../base/ids.ts'
@@ -171,14 +172,21 @@ export class SmtpListener {
     const { settings } = this.#deps.live.current
     const session = this.#session(peer)
     peer.session = session
-    if (this.#isClosing) return session.refuse(reply(421, '4.3.2', 'Shutting down, try again later'), 'shutdown')
+    if (this.#isClosing)
+      return session.refuse(reply(421, '4.3.2', 'Shutting down, try again later'), 'shutdown')
     if (this.#peers.size > settings['limits.sessions']) {
-      return session.refuse(reply(421, '4.3.2', 'Too many connections, try again later'), 'sessions')
+      return session.refuse(
+        reply(421, '4.3.2', 'Too many connections, try again later'),
+        'sessions',
+      )
     }
     const isExempt = this.#isExempt(ip)
     if (!isExempt) {
       if (!this.#throttle.opened(ip, settings)) {
-        return session.refuse(reply(421, '4.7.0', 'Too many connections from your network'), 'connections')
+        return session.refuse(
+          reply(421, '4.7.0', 'Too many connections from your network'),
+          'connections',
+        )
       }
       peer.counted = true
     }
@@ -211,7 +219,8 @@ export class SmtpListener {
         snapshot: () => live.current,
         mayRelay: (ip) => this.#mayRelay(ip),
         isExempt: (ip) => this.#isExempt(ip),
-        addressed: (ip) => this.#isExempt(ip) || this.#throttle.addressed(ip, live.current.settings),
+        addressed: (ip) =>
+          this.#isExempt(ip) || this.#throttle.addressed(ip, live.current.settings),
         tlsOffered: this.#options.tls !== null,
       },
     )
@@ -272,11 +281,16 @@ export class SmtpListener {
         open: () => {},
         handshake: (socket, ok) => {
           settled()
-          const cipher = (socket as unknown as { getCipher?: () => { name: string | null } }).getCipher?.()
+          const cipher = (
+            socket as unknown as { getCipher?: () => { name: string | null } }
+          ).getCipher?.()
           const version = (socket as unknown as { getTLSVersion?: () => string }).getTLSVersion?.()
           // With `ok` alone a client that speaks TLS 1.1 would look like one that gave up.
           const isSecure = ok && typeof cipher?.name === 'string'
-          this.#deps.observer.emit('smtp.secured', { client: peer.ip, result: isSecure ? 'ok' : 'failed' })
+          this.#deps.observer.emit('smtp.secured', {
+            client: peer.ip,
+            result: isSecure ? 'ok' : 'failed',
+          })
           if (!isSecure) return socket.terminate()
           peer.session?.secured(`${version ?? 'TLS'} ${cipher.name}`)
         },

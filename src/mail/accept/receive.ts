@@ -38,5 +38,10 @@ export interface Receiver {
   /** Why no further message can begin, or null; asked at MAIL (faults.md P7). */
   refusal(sizeBytes: number): Reply | null
   /** A recipient, a message or a client was refused: a row of the trace. */
-  refused(row: Omit<TraceRow, 'subject' | 'score' | 'rules' | 'delivery' | 'deliveryReply' | 'deliveryMs'>): void
+  refused(
+    row: Omit<
+      TraceRow,
+      'subject' | 'score' | 'rules' | 'delivery' | 'deliveryReply' | 'deliveryMs'
+    >,
+  ): void
 }

@@ -131,7 +131,8 @@ export class Session {
       return
     }
     this.#input = this.#input.length === 0 ? chunk : Buffer.concat([this.#input, chunk])
-    if ((this.#isBusy || !this.#isOpen) && this.#input.length > PIPELINE_BYTES_MAX) this.#line.pause()
+    if ((this.#isBusy || !this.#isOpen) && this.#input.length > PIPELINE_BYTES_MAX)
+      this.#line.pause()
     if (!this.#isOpen) return
     this.#run()
     this.#flush()
@@ -152,7 +153,10 @@ export class Session {
     const nowMono = this.#deps.clock.monoMs()
     if (nowMono - this.#activeMono > settings['limits.idle'] * 1_000) {
       this.#over(reply(421, '4.4.2', 'Idle for too long'), 'idle')
-    } else if (this.#data !== null && nowMono - this.#dataStartMono > settings['limits.dataTime'] * 1_000) {
+    } else if (
+      this.#data !== null &&
+      nowMono - this.#dataStartMono > settings['limits.dataTime'] * 1_000
+    ) {
       this.#over(reply(421, '4.4.2', 'The message took too long'), 'slow')
     }
   }
@@ -299,10 +303,21 @@ export class Session {
     this.#transaction = null
     if (!isExtended) return this.#say(`250 ${this.#deps.hostname}\r\n`)
     const size = this.#deps.snapshot().settings['mail.size']
-    const offers = ['PIPELINING', `SIZE ${size}`, '8BITMIME', 'SMTPUTF8', 'DSN', 'ENHANCEDSTATUSCODES']
+    const offers = [
+      'PIPELINING',
+      `SIZE ${size}`,
+      '8BITMIME',
+      'SMTPUTF8',
+      'DSN',
+      'ENHANCEDSTATUSCODES',
+    ]
     if (this.#deps.tlsOffered && this.#tls === null) offers.unshift('STARTTLS')
     const lines = [this.#deps.hostname, ...offers]
-    this.#say(lines.map((line, index) => `250${index === lines.length - 1 ? ' ' : '-'}${line}\r\n`).join(''))
+    this.#say(
+      lines
+        .map((line, index) => `250${index === lines.length - 1 ? ' ' : '-'}${line}\r\n`)
+        .join(''),
+    )
   }
 
   #startTls(rest: string): void {
@@ -320,7 +335,8 @@ export class Session {
 
   #mail(rest: string): void {
     if (this.#greeting === null || this.#transaction !== null) return this.#error(BAD_SEQUENCE)
-    if (!/^from:/i.test(rest)) return this.#error(reply(501, '5.5.4', 'Syntax: MAIL FROM:<address>'))
+    if (!/^from:/i.test(rest))
+      return this.#error(reply(501, '5.5.4', 'Syntax: MAIL FROM:<address>'))
     const mail = readMail(rest.slice(5), this.#isExtended)
     if ('code' in mail) return this.#error(mail)
     const snapshot = this.#deps.snapshot()
@@ -348,7 +364,10 @@ export class Session {
       return this.#reply(reply(452, '4.5.3', 'Too many recipients'))
     }
     if (!this.#deps.addressed(this.#ip)) {
-      return this.#refuseRecipient(reply(452, '4.7.1', 'Too many recipients from your network, try later'), rest)
+      return this.#refuseRecipient(
+        reply(452, '4.7.1', 'Too many recipients from your network, try later'),
+        rest,
+      )
     }
     const checked = checkRecipient(rcpt.recipient, snapshot, this.#deps.mayRelay(this.#ip))
     if ('code' in checked) return this.#refuseRecipient(checked, rcpt.recipient?.text ?? '')
@@ -447,7 +466,11 @@ export class Session {
           snapshot: transaction.snapshot,
         })
       } catch (error) {
-        this.#deps.observer.emit('smtp.failed', { message: id, client: this.#ip, cause: messageOf(error) })
+        this.#deps.observer.emit('smtp.failed', {
+          message: id,
+          client: this.#ip,
+          cause: messageOf(error),
+        })
         final = reply(451, '4.3.0', 'Local error, try again later')
       }
     }

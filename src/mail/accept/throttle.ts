@@ -23,7 +23,9 @@ export function networkOf(ip: string): string {
   const [head = '', tail = ''] = ip.split('::')
   const left = head === '' ? [] : head.split(':')
   const right = tail === '' ? [] : tail.split(':')
-  const zeros = ip.includes('::') ? Array<string>(Math.max(0, 8 - left.length - right.length)).fill('0') : []
+  const zeros = ip.includes('::')
+    ? Array<string>(Math.max(0, 8 - left.length - right.length)).fill('0')
+    : []
   return `${[...left, ...zeros, ...right].slice(0, 4).join(':')}::/64`
 }
 

@@ -118,5 +118,7 @@ export class Holder {
 }
 
 function heldPlaces(message: Message): readonly number[] {
-  return [...message.recipients.keys()].filter((place) => message.recipients[place]?.state === 'held')
+  return [...message.recipients.keys()].filter(
+    (place) => message.recipients[place]?.state === 'held',
+  )
 }

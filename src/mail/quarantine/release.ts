@@ -42,7 +42,9 @@ export async function release(
   }
   const held = await deps.bodies.read(id)
   if (held === null) {
-    throw new StoreError(`The held message ${id} is not on this node any more.`, { remedy: 'give-up' })
+    throw new StoreError(`The held message ${id} is not on this node any more.`, {
+      remedy: 'give-up',
+    })
   }
   const draft = deps.queue.draft(id)
   const hasher = new Bun.CryptoHasher('sha256')
@@ -66,7 +68,9 @@ export async function release(
     heldMoved: true,
     // What this release does not concern was delivered or stays held elsewhere.
     recipients: envelope.recipients.map((_, place) =>
-      freshRecipient(places.includes(place) ? 'queued' : held.mail.places.includes(place) ? 'held' : 'done'),
+      freshRecipient(
+        places.includes(place) ? 'queued' : held.mail.places.includes(place) ? 'held' : 'done',
+      ),
     ),
   }
   deps.enqueued(await deps.queue.commit(draft, commit, null))
@@ -80,7 +84,11 @@ async function requeue(
   deps: ReleaseDeps,
 ): Promise<void> {
   const nowMs = deps.clock.wallMs()
-  deps.queue.mark('defer', message, places, { at: nowMs, attempts: 0, reply: `released by ${claim.by}` })
+  deps.queue.mark('defer', message, places, {
+    at: nowMs,
+    attempts: 0,
+    reply: `released by ${claim.by}`,
+  })
   await deps.queue.synced()
   for (const place of places) {
     const recipient = message.recipients[place]

@@ -43,7 +43,11 @@ export async function notify(notice: Notice, deps: NotifyDeps): Promise<void> {
   if (message.commit.dsn || message.envelope.sender === '') return
   const built = deps.build(notice, await headerOf(message))
   if (built === null) return
-  const id = derivedId(message.id, kind, about.map(({ index }) => index))
+  const id = derivedId(
+    message.id,
+    kind,
+    about.map(({ index }) => index),
+  )
   if (deps.queue.get(id) !== null || deps.queue.replayedState(id, 0) !== null) return
   const draft = deps.queue.draft(id)
   for (let offset = 0; offset < built.bytes.length; offset += PIECE_BYTES) {

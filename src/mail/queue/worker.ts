@@ -6,7 +6,7 @@ import type { Observer } from '../../base/observe.ts'
 import type { Random } from '../../base/random.ts'
 import type { LiveConfig } from '../../config/live.ts'
 import type { Outcome } from '../../message/outcome.ts'
-import { formatReply, reply, type Reply } from '../../message/reply.ts'
+import { formatReply, type Reply, reply } from '../../message/reply.ts'
 import type { QueueRow } from '../../message/rows.ts'
 import { isFinal, type Message, type Queue } from '../../store/queue.ts'
 import { nextDelayMs } from './schedule.ts'
@@ -46,7 +46,13 @@ type Task = {
 }
 
 /** One next hop: what is ready for it, and how much it takes now. */
-type Destination = { readonly key: string; readonly ready: Task[]; head: number; active: number; limit: number }
+type Destination = {
+  readonly key: string
+  readonly ready: Task[]
+  head: number
+  active: number
+  limit: number
+}
 
 export class QueueWorker {
   readonly #deps: QueueWorkerDeps
@@ -116,12 +122,15 @@ export class QueueWorker {
   retry(matches: (message: Message) => boolean): number {
     let count = 0
     for (const message of this.#deps.queue.messages()) {
-      const waits = message.recipients.some(({ state }) => state === 'deferred' || state === 'inDoubt')
+      const waits = message.recipients.some(
+        ({ state }) => state === 'deferred' || state === 'inDoubt',
+      )
       if (!waits || !matches(message)) continue
       count += 1
       const nowMs = this.#deps.clock.wallMs()
       for (const recipient of message.recipients) {
-        if (recipient.state === 'deferred' || recipient.state === 'inDoubt') recipient.nextTryMs = nowMs
+        if (recipient.state === 'deferred' || recipient.state === 'inDoubt')
+          recipient.nextTryMs = nowMs
       }
       this.add(message)
     }
@@ -140,7 +149,12 @@ export class QueueWorker {
       const recipient = message.recipients[index]
       if (recipient !== undefined) recipient.state = 'trying'
     }
-    if (bounce) await this.#deps.bounce(message, 'failure', indexes.map((index) => ({ index, reply: why })))
+    if (bounce)
+      await this.#deps.bounce(
+        message,
+        'failure',
+        indexes.map((index) => ({ index, reply: why })),
+      )
     this.#deps.queue.mark('fail', message, indexes, { reply: formatReply(why) })
     await this.#deps.queue.synced()
     for (const index of indexes) {
@@ -193,7 +207,9 @@ export class QueueWorker {
         state: recipient.state,
         attempts: recipient.attempts,
         nextTryMs:
-          recipient.state === 'deferred' || recipient.state === 'inDoubt' ? recipient.nextTryMs : null,
+          recipient.state === 'deferred' || recipient.state === 'inDoubt'
+            ? recipient.nextTryMs
+            : null,
         lastReply: recipient.lastReply,
       })),
     }
@@ -449,7 +465,10 @@ export class QueueWorker {
     await this.#deps.bounce(
       message,
       'delay',
-      late.map(([index, { lastReply }]) => ({ index, reply: reply(451, '4.4.7', lastReply ?? 'Not yet delivered') })),
+      late.map(([index, { lastReply }]) => ({
+        index,
+        reply: reply(451, '4.4.7', lastReply ?? 'Not yet delivered'),
+      })),
     )
     for (const [index, { nextTryMs, attempts }] of late) {
       this.#deps.queue.mark('defer', message, [index], { at: nextTryMs, attempts, warned: true })
@@ -462,7 +481,11 @@ export function pageOfQueue(
   rows: readonly QueueRow[],
   limit: number,
   cursor: string | null,
-): { readonly rows: readonly QueueRow[]; readonly total: number; readonly cursor: MessageId | null } {
+): {
+  readonly rows: readonly QueueRow[]
+  readonly total: number
+  readonly cursor: MessageId | null
+} {
   const newestFirst = [...rows].sort((a, b) => (a.id < b.id ? 1 : -1))
   const rest = cursor === null ? newestFirst : newestFirst.filter(({ id }) => id < cursor)
   const page = rest.slice(0, limit)
@@ -498,8 +521,10 @@ function pop(heap: Task[]): Task | null {
     const left = 2 * at + 1
     const right = left + 1
     let least = at
-    if ((heap[left]?.dueMono ?? Number.POSITIVE_INFINITY) < (heap[least]?.dueMono ?? 0)) least = left
-    if ((heap[right]?.dueMono ?? Number.POSITIVE_INFINITY) < (heap[least]?.dueMono ?? 0)) least = right
+    if ((heap[left]?.dueMono ?? Number.POSITIVE_INFINITY) < (heap[least]?.dueMono ?? 0))
+      least = left
+    if ((heap[right]?.dueMono ?? Number.POSITIVE_INFINITY) < (heap[least]?.dueMono ?? 0))
+      least = right
     if (least === at) return first
     const [a, b] = [heap[at], heap[least]]
     if (a === undefined || b === undefined) return first
