@@ -197,11 +197,15 @@ function fieldOf(row: SettingRow, facts: FieldFacts): Html {
     row.changedBy === null || row.changedMs === null
       ? ''
       : ` Set by ${row.changedBy}, ${longTime(row.changedMs, nowMs)}.`
+  const label =
+    setting.kind === 'names'
+      ? html`<span class="label">${settingLabel(row.key)}</span>`
+      : html`<label for="${id}">${settingLabel(row.key)}</label>`
   const error =
     refusal === undefined
       ? ''
       : html`<p class="err" id="${id}-e">${refusal.message} ${refusal.advice}</p>`
-  return html`<div class="field" id="f-${id}"><div><label for="${id}">${settingLabel(row.key)}</label><p id="${id}-h">${setting.help}</p><small class="mono">${row.key}</small></div><div class="in">${inputOf(setting, row, id, facts)}${error}<span class="from">Default ${valueWords(row.key, row.initial)}.${by}</span></div></div>`
+  return html`<div class="field" id="f-${id}"><div>${label}<p id="${id}-h">${setting.help}</p><small class="mono">${row.key}</small></div><div class="in">${inputOf(setting, row, id, facts)}${error}<span class="from">Default ${valueWords(row.key, row.initial)}.${by}</span></div></div>`
 }
 
 function inputOf(
@@ -229,7 +233,7 @@ function inputOf(
     case 'names': {
       const chosen =
         typed === undefined ? listOf(value) : typeof typed === 'string' ? [typed] : typed
-      return html`<input type="hidden" name="shown" value="${key}"><span class="acts" id="${id}">${setting.choices.map((choice) => html`<label class="pick"><input type="checkbox" name="${key}" value="${choice}"${chosen.includes(choice) ? html` checked` : ''}${acts ? '' : html` disabled`}> ${choice}</label>`)}</span>`
+      return html`<input type="hidden" name="shown" value="${key}"><span class="acts" role="group" aria-label="${settingLabel(key)}">${setting.choices.map((choice) => html`<label class="pick"><input type="checkbox" name="${key}" value="${choice}"${chosen.includes(choice) ? html` checked` : ''}${acts ? '' : html` disabled`}> ${choice}</label>`)}</span>`
     }
   }
 }

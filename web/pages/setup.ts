@@ -6,6 +6,7 @@ import { type Html, html, seeOther } from '../html.ts'
 import { link } from '../parts/forms.ts'
 import { glyph, note } from '../parts/marks.ts'
 import { door } from '../parts/shell.ts'
+import { sentence } from '../parts/words.ts'
 import type { Site } from '../site.ts'
 import { mustMatch } from './login.ts'
 
@@ -171,8 +172,9 @@ ${probe === null ? '' : probeNote(probe)}
 
 /** What a next hop said when it was tried. */
 export function probeNote(probe: NextHopProbe): Html {
-  if (probe.ok) return note('pass', html`<b>${probe.hop} answers.</b> ${probe.answer}`)
-  return note('fail', html`<b>${probe.hop} does not take mail now.</b> ${probe.answer}`)
+  if (probe.ok) return note('pass', html`<b>${probe.hop} answers.</b> It said: ${probe.answer}`)
+  const why = sentence(probe.answer)
+  return note('fail', html`<b>${probe.hop} does not take mail now.</b> ${why}`)
 }
 
 function operatorStep(site: Site, typed: Typed, refusal: RefusalError | null): Sheet {

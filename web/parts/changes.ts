@@ -4,14 +4,18 @@ import type { SettingValue } from '../../src/config/schema.ts'
 import type { Visit } from '../guard.ts'
 import { type Html, html } from '../html.ts'
 import { act, mayAct } from './forms.ts'
-import { settingLabel, valueWords } from './labels.ts'
+import { settingLabel, settingOf, valueWords } from './labels.ts'
 import { longTime } from './words.ts'
 
 export function changeLine(visit: Visit, change: ChangeRow, nowMs: number): Html {
   const { key, before, after } = change
   const [kind = '', name = ''] = split(key)
-  const was = before === null ? '' : html`<del>${wordsOf(kind, name, before)}</del> `
-  const is = after === null ? '' : html`<ins>${wordsOf(kind, name, after)}</ins>`
+  // A setting that was never set has its default; a domain or an operator was not there.
+  const setting = kind === 'setting' ? settingOf(name) : null
+  const initial = setting === null ? null : JSON.stringify(setting.initial)
+  const [old, fresh] = [before ?? initial, after ?? initial]
+  const was = old === null ? '' : html`<del>${wordsOf(kind, name, old)}</del> `
+  const is = fresh === null ? '' : html`<ins>${wordsOf(kind, name, fresh)}</ins>`
   // An operator comes and goes with a password, which no history holds.
   const undo =
     mayAct(visit) && kind !== 'operator'

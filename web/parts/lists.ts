@@ -48,6 +48,7 @@ type Turn = {
 /** `1 to 50 of 80,542`, and the next page. */
 export function turning({ path, query, cursor, before, rows, total }: Turn): Html | '' {
   if (rows === 0 && before === 0) return ''
+  const only = before === 0 && cursor === null
   const older =
     cursor === null
       ? html`<span class="btn small" aria-disabled="true">Older</span>`
@@ -58,7 +59,7 @@ export function turning({ path, query, cursor, before, rows, total }: Turn): Htm
       : html`<a class="btn small" href="${link(path, { q: query })}">Newest</a>`
   const words =
     rows === 0 ? '' : `${count(before + 1)} to ${count(before + rows)} of ${count(total)}`
-  return html`<div class="head"><small>${words}</small><div class="acts">${newest}${older}</div></div>`
+  return html`<div class="head"><small>${words}</small>${only ? '' : html`<div class="acts">${newest}${older}</div>`}</div>`
 }
 
 /** Rows before this page, from the address; nonsense is none. */

@@ -54,7 +54,7 @@ async function content(
     return html`<div class="body">${note('unknown', html`<b>There is no preview.</b> ${preview} The source is there.`)}</div>`
   }
   const notes = preview.notes.join(' ')
-  const said = html`<div class="body acts"><small>Nothing is loaded, and links are text. ${notes}</small></div>`
+  const said = html`<div class="body acts"><small>Nothing in it loads or runs. ${notes}</small></div>`
   if (view === 'preview') return html`${said}${frame(id)}`
   if (view === 'text') {
     if (preview.text === null) return empty('This mail has no text part.')

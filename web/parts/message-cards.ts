@@ -83,6 +83,7 @@ export function nextWords(nextTryMs: number | null, nowMs: number): string {
 }
 
 const EVENT: Readonly<Record<string, readonly [mark: Mark, words: string]>> = {
+  received: ['info', 'Received'],
   accepted: ['delivered', 'Accepted'],
   held: ['held', 'Held'],
   rejected: ['rejected', 'Rejected at the door'],

@@ -114,3 +114,9 @@ export function sender(address: string): string {
 export function subjectOf(subject: string | null): string {
   return subject === null || subject.trim() === '' ? '(no subject)' : subject
 }
+
+/** With a capital and a full stop. */
+export function sentence(words: string): string {
+  const text = words.charAt(0).toUpperCase() + words.slice(1)
+  return /[.!?]$/.test(text) ? text : `${text}.`
+}
