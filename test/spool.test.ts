@@ -220,6 +220,22 @@ test('a flipped bit in the middle loses one message, says so, and no other', asy
   await again.spool.close()
 })
 
+test('a damaged segment header does not take its mail with it', async () => {
+  const dir = join(root, 'header')
+  const { queue, spool } = await open(dir)
+  const message = await accept(queue, Buffer.from('kept\r\n'))
+  await spool.close()
+  const path = join(dir, '00000001.seg')
+  const bytes = readFileSync(path)
+  bytes[9] = (bytes[9] ?? 0) ^ 4
+  writeFileSync(path, bytes)
+  const watched = new Observer(clock, () => {})
+  const again = await open(dir, { observer: watched })
+  expect(again.queue.get(message.id)).not.toBeNull()
+  expect(watched.count('spool_corrupt_total')).toBe(1)
+  await again.spool.close()
+})
+
 test('segments are used again: ten times their size goes through a spool that does not grow', async () => {
   const dir = join(root, 'reuse')
   const { queue, spool } = await open(dir)

@@ -11,7 +11,8 @@ import type { Body, Extent } from '../message/body.ts'
 import type { Envelope } from '../message/envelope.ts'
 import type { Judgement, RecipientState } from '../message/rows.ts'
 import type { MessageFacts, Verdict } from '../message/verdict.ts'
-import { RECORD, type ReplayedRecord, type Segment, Spool, type SpoolRecord } from './spool.ts'
+import { RECORD } from './records.ts'
+import { type ReplayedRecord, type Segment, Spool, type SpoolRecord } from './spool.ts'
 
 /** One recipient of a queued message; its index is that of the envelope. */
 export type QueuedRecipient = {

@@ -1,12 +1,6 @@
 /**
- * The append-only spool: segment files whose blocks are written ahead, records with checksum and
- * end mark, many records for one fdatasync off the event loop. The truth for accepted mail.
- *
- * File format, little endian. A segment starts with 64 bytes: `PSEG`, version u32, generation
- * u32, spoolId (16 ASCII), CRC-32 of these 28 bytes. A record: `PREC`, type u8, 3 zero bytes,
- * length u32, index u32, generation u32, mid (26 ASCII, 2 zero bytes), CRC-32 of the 48 bytes
- * before it and the payload; payload; `PEND`; zeros up to a multiple of 8. A record counts only
- * with the generation of its segment, so what a reused segment held before is never read.
+ * The append-only spool: segment files whose blocks are written ahead, many records for one
+ * fdatasync off the event loop. The truth for accepted mail; records.ts has the file format.
  */
 import {
   closeSync,
@@ -32,33 +26,21 @@ import {
   SPOOL_BACKLOG_BYTES_MAX,
 } from '../base/limits.ts'
 import type { Observer } from '../base/observe.ts'
+import {
+  bindRecord,
+  encodeRecord,
+  encodeSegmentHeader,
+  paddedLength,
+  RECORD,
+  RECORD_HEADER_BYTES,
+  type RecordType,
+  readRecords,
+  readSegmentHeader,
+  SEGMENT_HEADER_BYTES,
+  type StoredRecord,
+  youngestGeneration,
+} from './records.ts'
 
-/** Kinds of records (design: mail.md, Names). The numbers are the file format. */
-export const RECORD = {
-  accept: 1,
-  copy: 2,
-  commit: 3,
-  abort: 4,
-  try: 5,
-  done: 6,
-  fail: 7,
-  defer: 8,
-  hold: 9,
-  claim: 10,
-  xfer: 11,
-  adopt: 12,
-  discard: 13,
-} as const
-export type RecordType = (typeof RECORD)[keyof typeof RECORD]
-
-const SEGMENT_MAGIC = 0x47455350
-const RECORD_MAGIC = 0x43455250
-const RECORD_MAGIC_BYTES = Buffer.from('PREC')
-const END_MAGIC = 0x444e4550
-const VERSION = 1
-const SEGMENT_HEADER_BYTES = 64
-const RECORD_HEADER_BYTES = 52
-const TRAILER_BYTES = 4
 /** A block holds a whole record around a piece. */
 const BLOCK_BYTES = paddedLength(PIECE_BYTES)
 /** Blocks kept for the next bodies: 4 MB. */
@@ -125,14 +107,7 @@ export class SpoolRecord {
   }
 }
 
-export type ReplayedRecord = {
-  readonly type: number
-  readonly mid: MessageId
-  readonly index: number
-  readonly segment: Segment
-  readonly offset: number
-  readonly payload: Buffer
-}
+export type ReplayedRecord = StoredRecord & { readonly segment: Segment }
 
 type Pending = {
   readonly bytes: Buffer
@@ -168,7 +143,6 @@ export type SpoolOptions = {
 export class Spool {
   readonly #options: SpoolOptions
   readonly #segmentBytes: number
-  readonly #header = Buffer.alloc(SEGMENT_HEADER_BYTES)
   #segments: Segment[] = []
   /** Free and written ahead, oldest first. */
   #free: Segment[] = []
@@ -323,7 +297,7 @@ export class Spool {
       isGiven &&
       payload.buffer.byteLength === BLOCK_BYTES &&
       payload.byteOffset === RECORD_HEADER_BYTES
-    const bytes = encode(type, mid, index, payload, isBlock ? payload.buffer : null)
+    const bytes = encodeRecord(type, mid, index, payload, isBlock ? payload.buffer : null)
     const isMark = type !== RECORD.accept && type !== RECORD.copy && type !== RECORD.commit
     const record = new SpoolRecord(payload.length, !isMark)
     this.#appendedSeq += 1
@@ -414,7 +388,7 @@ export class Spool {
     const tail = this.#tail
     if (tail === null || tail.end + pending.bytes.length > this.#segmentBytes) return false
     const { bytes, record } = pending
-    finish(bytes, tail.generation, record.length)
+    bindRecord(bytes, tail.generation, record.length)
     record.segment = tail
     record.offset = tail.end + RECORD_HEADER_BYTES
     if (record.isLive && !record.isDropped) this.retain(tail, record.length)
@@ -471,12 +445,7 @@ export class Spool {
     segment.generation = this.#generation
     segment.sealed = false
     segment.end = SEGMENT_HEADER_BYTES
-    const header = Buffer.from(this.#header)
-    header.writeUInt32LE(SEGMENT_MAGIC, 0)
-    header.writeUInt32LE(VERSION, 4)
-    header.writeUInt32LE(segment.generation, 8)
-    header.write(this.#options.spoolId, 12, 16, 'latin1')
-    header.writeUInt32LE(Bun.hash.crc32(header.subarray(0, 28)), 28)
+    const header = encodeSegmentHeader(segment.generation, this.#options.spoolId)
     this.#tail = segment
     const record = new SpoolRecord(header.length, false)
     record.segment = segment
@@ -627,9 +596,9 @@ export class Spool {
     if (tail === null) return
     try {
       for (const { mid } of this.#unsynced) {
-        const bytes = encode(RECORD.abort, mid, 1, new Uint8Array(), null)
+        const bytes = encodeRecord(RECORD.abort, mid, 1, new Uint8Array(), null)
         if (tail.end + bytes.length > this.#segmentBytes) return
-        finish(bytes, tail.generation, 0)
+        bindRecord(bytes, tail.generation, 0)
         writeSync(tail.fd, bytes, 0, bytes.length, tail.end)
         tail.end += bytes.length
       }
@@ -775,17 +744,10 @@ export class Spool {
       const path = join(this.#options.dir, name)
       const fd = openSync(path, 'r+')
       const header = Buffer.alloc(SEGMENT_HEADER_BYTES)
-      const count = readSync(fd, header, 0, header.length, 0)
-      const valid =
-        count === header.length &&
-        header.readUInt32LE(0) === SEGMENT_MAGIC &&
-        header.readUInt32LE(28) === Bun.hash.crc32(header.subarray(0, 28))
-      const segment = new Segment(path, fd, valid ? header.readUInt32LE(8) : 0)
-      if (valid && header.readUInt32LE(4) > VERSION) {
-        throw new StoreError(`${path} was written by a newer version`, { remedy: 'ask-operator' })
-      }
+      readSync(fd, header, 0, header.length, 0)
+      const segment = new Segment(path, fd, this.#generationOf(path, header))
       this.#segments.push(segment)
-      if (valid) used.push(segment)
+      if (segment.generation > 0) used.push(segment)
       else this.#fillUp(segment)
     }
     used.sort((a, b) => a.generation - b.generation)
@@ -804,83 +766,31 @@ export class Spool {
     segment.dirty = false
   }
 
+  /** Of a segment that was used, or 0. A damaged header does not take its records with it. */
+  #generationOf(path: string, header: Buffer): number {
+    const said = readSegmentHeader(header)
+    if (said === 'blank') return 0
+    if (said === 'newer') {
+      throw new StoreError(`${path} was written by a newer version`, { remedy: 'ask-operator' })
+    }
+    if (said !== 'damaged') return said.generation
+    this.#options.observer.emit('spool.corrupted', {
+      segment: path,
+      offset: 0,
+      bytes: header.length,
+    })
+    return youngestGeneration(readFileSync(path))
+  }
+
   #readSegment(segment: Segment, replay: (record: ReplayedRecord) => void): void {
-    const data = readFileSync(segment.path)
-    let offset = SEGMENT_HEADER_BYTES
-    let lostFrom = -1
-    while (offset + RECORD_HEADER_BYTES <= data.length) {
-      const record = readRecord(data, offset, segment)
-      if (record === null) {
-        if (lostFrom < 0) lostFrom = offset
-        const next = data.indexOf(RECORD_MAGIC_BYTES, offset + 1)
-        if (next < 0) break
-        offset = next
+    for (const found of readRecords(readFileSync(segment.path), segment.generation)) {
+      if ('gapAt' in found) {
+        const { gapAt: offset, bytes } = found
+        this.#options.observer.emit('spool.corrupted', { segment: segment.path, offset, bytes })
         continue
       }
-      if (lostFrom >= 0) {
-        this.#options.observer.emit('spool.corrupted', {
-          segment: segment.path,
-          offset: lostFrom,
-          bytes: offset - lostFrom,
-        })
-        lostFrom = -1
-      }
-      replay(record)
-      offset += paddedLength(record.payload.length)
-      segment.end = offset
+      replay({ ...found, segment })
+      segment.end = found.offset - RECORD_HEADER_BYTES + paddedLength(found.payload.length)
     }
-  }
-}
-
-function paddedLength(payloadBytes: number): number {
-  return (RECORD_HEADER_BYTES + payloadBytes + TRAILER_BYTES + 7) & ~7
-}
-
-/** A record but for its generation and checksum; in `block` when the payload lies in one. */
-function encode(
-  type: RecordType,
-  mid: MessageId,
-  index: number,
-  payload: Uint8Array,
-  block: ArrayBufferLike | null,
-): Buffer {
-  const size = paddedLength(payload.length)
-  const bytes = block === null ? Buffer.allocUnsafe(size) : Buffer.from(block, 0, size)
-  bytes.writeUInt32LE(RECORD_MAGIC, 0)
-  bytes.writeUInt32LE(type, 4)
-  bytes.writeUInt32LE(payload.length, 8)
-  bytes.writeUInt32LE(index, 12)
-  bytes.write(mid, 20, 26, 'latin1')
-  bytes.writeUInt16LE(0, 46)
-  if (block === null) bytes.set(payload, RECORD_HEADER_BYTES)
-  bytes.writeUInt32LE(END_MAGIC, RECORD_HEADER_BYTES + payload.length)
-  bytes.fill(0, RECORD_HEADER_BYTES + payload.length + TRAILER_BYTES)
-  return bytes
-}
-
-/** Binds a record to the segment of this generation. */
-function finish(bytes: Buffer, generation: number, payloadBytes: number): void {
-  bytes.writeUInt32LE(generation, 16)
-  const payload = bytes.subarray(RECORD_HEADER_BYTES, RECORD_HEADER_BYTES + payloadBytes)
-  bytes.writeUInt32LE(Bun.hash.crc32(payload, Bun.hash.crc32(bytes.subarray(0, 48))), 48)
-}
-
-function readRecord(data: Buffer, offset: number, segment: Segment): ReplayedRecord | null {
-  if (data.readUInt32LE(offset) !== RECORD_MAGIC) return null
-  const length = data.readUInt32LE(offset + 8)
-  if (data.readUInt32LE(offset + 16) !== segment.generation) return null
-  const start = offset + RECORD_HEADER_BYTES
-  const end = start + length
-  if (end + TRAILER_BYTES > data.length || data.readUInt32LE(end) !== END_MAGIC) return null
-  const payload = data.subarray(start, end)
-  const crc = Bun.hash.crc32(payload, Bun.hash.crc32(data.subarray(offset, offset + 48)))
-  if (data.readUInt32LE(offset + 48) !== crc) return null
-  return {
-    type: data.readUInt32LE(offset + 4) & 0xff,
-    mid: data.toString('latin1', offset + 20, offset + 46) as MessageId,
-    index: data.readUInt32LE(offset + 12),
-    segment,
-    offset: start,
-    payload,
   }
 }

@@ -25,7 +25,8 @@ import { Bodies } from '../../src/store/bodies.ts'
 import { openDatabases } from '../../src/store/open.ts'
 import { Quarantine } from '../../src/store/quarantine.ts'
 import { Queue } from '../../src/store/queue.ts'
-import { RECORD, Spool } from '../../src/store/spool.ts'
+import { RECORD } from '../../src/store/records.ts'
+import { Spool } from '../../src/store/spool.ts'
 import { Trace } from '../../src/store/trace.ts'
 
 /** In order: each is the one before and `adds`. */
