@@ -6,6 +6,8 @@ import { SEED } from '../process/counts.ts'
 import { unstuff } from '../process/sink.ts'
 
 const ROUNDS = 40_000
+/** Small, so that most streams fill several. */
+const PIECE_BYTES = 64
 /** What framing is made of, and some text long enough for quick paths. */
 const WORDS = [
   '\r\n',
@@ -51,7 +53,8 @@ function decode(chunks: readonly Buffer[], newlines: Newlines): Decoded | null {
   const decoder = new DataDecoder({
     newlines,
     sizeMax: 1_000_000,
-    pieceBytes: 64,
+    pieceBytes: PIECE_BYTES,
+    block: () => Buffer.alloc(PIECE_BYTES, 'x'),
     onPiece: (piece) => pieces.push(Buffer.from(piece).toString('latin1')),
   })
   let before = 0
