@@ -149,10 +149,12 @@ async function act(page: Page, place: Place, planted: string[]): Promise<void> {
   }
   const [first] = place.admin.kept
   await page.goto(`${place.url}/messages/${first?.id}`, { waitUntil: 'networkidle' })
-  const frame = page.frames().find((one) => one.url().endsWith('/frame'))
-  if (frame !== undefined) {
-    await frame.locator('#out').dispatchEvent('click')
-    await frame.locator('#send').dispatchEvent('click')
+  const preview = page.locator('main iframe')
+  if ((await preview.count()) === 1) {
+    await preview.scrollIntoViewIfNeeded()
+    const inside = page.frameLocator('main iframe')
+    await inside.locator('#out').dispatchEvent('click')
+    await inside.locator('#send').dispatchEvent('click')
     await page.waitForLoadState('networkidle')
   }
   const release = page.locator('#acts form button')
