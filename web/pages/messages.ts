@@ -34,7 +34,7 @@ export function messagesPage(site: Site) {
       const main = html`<div class="head"><h1>Messages</h1><p>One row for each mail and recipient</p></div>
 <div class="chips">${tabs('/messages', 'Verdict', TABS, text)}<p class="muted">${capital(found.words)}: <b>${count(found.total)}</b></p></div>
 ${mistakes(found.mistakes)}
-${help(found, text)}
+${help(found)}
 <section class="card" id="list" aria-label="Messages">${list(site, found, text)}</section>
 ${turning({ path: '/messages', query: text, cursor: found.cursor, before, rows: found.rows.length, total: found.total })}`
       return shell(site, guard.visitOf(request), {
@@ -54,9 +54,9 @@ ${turning({ path: '/messages', query: text, cursor: found.cursor, before, rows: 
   )
 }
 
-/** Nothing is drawn when nothing is wrong: the words of the search are enough. */
-function help({ mistakes: wrong }: SearchResult, text: string): Html | '' {
-  if (wrong.length === 0 && text !== '?') return ''
+/** Drawn when something is wrong; an empty list has the same words in it. */
+function help({ mistakes: wrong, rows }: SearchResult): Html | '' {
+  if (wrong.length === 0 || rows.length === 0) return ''
   return html`<details class="card"><summary class="body first">What can I write?</summary><div class="body">${QUERY_HELP}</div></details>`
 }
 

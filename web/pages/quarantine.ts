@@ -7,7 +7,7 @@ import { type Html, html, safePath, seeOther } from '../html.ts'
 import { act, csrf, link, mayAct, SWAP } from '../parts/forms.ts'
 import { beforeOf, limitsOf, mistakes, ROWS, tabs, turning } from '../parts/lists.ts'
 import { frame } from '../parts/mail.ts'
-import { empty, glyph, icon, type Limits, meter, note } from '../parts/marks.ts'
+import { empty, glyph, type Limits, meter, note } from '../parts/marks.ts'
 import { rulesInWords, unknownWords } from '../parts/rules.ts'
 import { shell } from '../parts/shell.ts'
 import {
@@ -268,7 +268,7 @@ function deleteMany(site: Site, visit: Visit, ids: readonly string[], back: stri
   const main = html`<div class="head"><h1>Delete ${counted(rows.length, 'mail')}?</h1></div>
 ${note('warn', html`<b>This cannot be undone.</b> The recipients will not receive them, and the senders are not told.`)}
 <form class="card" method="post" action="/quarantine/bulk">${csrf(visit)}<input type="hidden" name="back" value="${back}">
-<ul class="todo" hx-ignore>${rows.map((row) => html`<li>${icon('clip')}<div class="two"><input type="hidden" name="mid" value="${row.id}"><b>${subjectOf(row.subject)}</b><small>${sender(row.sender)} → ${some(row.recipients)}</small></div></li>`)}</ul>
+<ul class="todo" hx-ignore>${rows.map((row) => html`<li>${glyph('held')}<div class="two"><input type="hidden" name="mid" value="${row.id}"><b>${subjectOf(row.subject)}</b><small>${sender(row.sender)} → ${some(row.recipients)}</small></div></li>`)}</ul>
 <div class="body first acts"><button class="btn danger" name="act" value="delete-now">Delete</button><a class="btn quiet" href="${back}">Keep them</a></div></form>`
   return shell(site, visit, { title: 'Delete mails', at: 'quarantine', main })
 }
