@@ -21,6 +21,8 @@ const LIGHT_AT_A_TIME = 2
 const TEST_LIMIT_MS = 20_000
 /** Of a failed suite, this much of the end of its output is printed. */
 const OUTPUT_CHARS_MAX = 20_000
+/** How long the output of an ended suite may stay open. */
+const ESCAPED_MS_MAX = 5_000
 
 type Count = { readonly passed: number; readonly failed: number; readonly skipped: number }
 type Ended = { readonly code: number | null; readonly output: string; readonly late: boolean }
@@ -196,20 +198,47 @@ async function run(
     late = true
     endGroup(child.pid)
   }, limitMs)
-  const output = Promise.all([
-    new Response(child.stdout).text().catch(() => ''),
-    new Response(child.stderr).text().catch(() => ''),
-  ])
+  const output = [new Collected(child.stdout), new Collected(child.stderr)]
   const code = await child.exited
   clearTimeout(limit)
-  // Whatever the suite left behind also holds its pipes open: end it, then read to the end.
+  // Whatever the suite left behind also holds its pipes open: end it, then read to the end. What
+  // left the group as well is not waited for.
   endGroup(child.pid)
   running.delete(child.pid)
-  const { promise: escaped, resolve } = Promise.withResolvers<string[]>()
-  const patience = setTimeout(() => resolve(['(output cut: a child kept it open)']), 5_000)
-  const text = (await Promise.race([output, escaped])).join('')
+  const patience = setTimeout(() => {
+    for (const stream of output) stream.stop()
+  }, ESCAPED_MS_MAX)
+  await Promise.all(output.map(({ ended }) => ended))
   clearTimeout(patience)
-  return { code, output: text, late }
+  return { code, output: output.map(({ text }) => text).join(''), late }
+}
+
+/** The output of a process so far, and whether it came to its end. */
+class Collected {
+  text = ''
+  readonly ended: Promise<void>
+  readonly #reader: ReadableStreamDefaultReader<Uint8Array>
+
+  constructor(stream: ReadableStream<Uint8Array>) {
+    this.#reader = stream.getReader()
+    this.ended = this.#read()
+  }
+
+  async #read(): Promise<void> {
+    const decoder = new TextDecoder()
+    for (;;) {
+      const { done, value } = await this.#reader.read()
+      if (done) return
+      this.text += decoder.decode(value, { stream: true })
+      // A suite that prints without end is judged by its end.
+      if (this.text.length > 4 * OUTPUT_CHARS_MAX) this.text = this.text.slice(-OUTPUT_CHARS_MAX)
+    }
+  }
+
+  stop(): void {
+    this.text += '\n(the output was still held open)\n'
+    void this.#reader.cancel()
+  }
 }
 
 function endGroup(pid: number): void {

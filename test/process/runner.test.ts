@@ -14,6 +14,7 @@ const SUITES = {
   crash: `import { test } from 'bun:test'\ntest('a', () => {})\nprocess.kill(process.pid, 'SIGKILL')\n`,
   loose: `import { test } from 'bun:test'\ntest('a', () => {})\nthrow new Error('outside of a test')\n`,
   hang: `import { test } from 'bun:test'\ntest('a', () => Bun.sleepSync(60_000))\n`,
+  holds: `import { test } from 'bun:test'\ntest('a', () => {\n  Bun.spawnSync(['sh', '-c', 'setsid sleep 25 &'], { stdio: ['ignore', 'inherit', 'inherit'] })\n})\n`,
   hushed: `import { test } from 'bun:test'\ntest('a', () => {})\ntest.skip('b', () => {})\n`,
   host: `import { test } from 'bun:test'\nimport { hostLacks } from './real.ts'\nhostLacks('a moon')('a promise', () => { test('a', () => {}) })\n`,
   needs: `import { test } from 'bun:test'\nimport { needs } from './real.ts'\nneeds('nothing-such')('a promise', () => { test('a', () => {}) })\n`,
@@ -56,6 +57,7 @@ class Repository {
 
   run(environment: Readonly<Record<string, string>> = {}, ...words: readonly string[]) {
     const { CI: _, ...rest } = process.env
+    const from = performance.now()
     const child = Bun.spawnSync([process.execPath, 'test/run.ts', ...words], {
       cwd: this.dir,
       env: { ...rest, POSTERN_LIGHT_LIMIT_MS: '4000', ...environment },
@@ -64,7 +66,12 @@ class Repository {
       stderr: 'pipe',
     })
     const out = child.stdout.toString()
-    return { code: child.exitCode, out, last: out.trimEnd().split('\n').at(-1) }
+    return {
+      code: child.exitCode,
+      out,
+      last: out.trimEnd().split('\n').at(-1),
+      tookMs: performance.now() - from,
+    }
   }
 }
 
@@ -105,6 +112,13 @@ describe('a run', () => {
     expect({ code, last }).toEqual({ code: 1, last: '5 passed, 1 failed' })
     expect(out).toContain('ended after 1.5 s')
   }, 30_000)
+
+  test('a child that outlives its suite and holds the output open holds up nobody', () => {
+    repository.suites('holds')
+    const { last, tookMs } = repository.run()
+    expect(last).toBe('4 passed, 0 failed')
+    expect(tookMs).toBeLessThan(20_000)
+  }, 40_000)
 
   test('a skipped suite is named with its package, and is a failure on CI only', () => {
     repository.suites('good', 'needs')
