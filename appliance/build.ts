@@ -19,6 +19,10 @@ const INPUTS = ['{src,web}/**/*', 'appliance/build.ts', '{package,tsconfig}.json
 /** Identifiers stay whole: Elysia reads the source text of its handlers. */
 const FLAGS = [
   '--compile',
+  // What is imported when needed is a file of its own in the binary: a child that inspects never
+  // reads the web, and nobody reads the certificate writer (9 MB less in each process).
+  '--splitting',
+  '--format=esm',
   '--minify-whitespace',
   '--minify-syntax',
   '--sourcemap',
