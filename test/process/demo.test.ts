@@ -200,23 +200,33 @@ describe('the demo', () => {
     expect((await fetch(demo.url('/arrivals'), { headers: host })).status).toBe(403)
   })
 
-  test('the page of the sink shows what strangers wrote as text', async () => {
+  /** Delivers a message straight to the sink, past the gateway. */
+  const intoSink = async (recipient: string, message: string): Promise<void> => {
     const wire = await Wire.connect({ port: demo.sink })
     await wire.reply()
-    for (const line of [
-      'EHLO a.example',
-      'MAIL FROM:<a@a.example>',
-      'RCPT TO:<b@b.example>',
-      'DATA',
-    ]) {
-      await say(wire, line)
+    const envelope = ['EHLO a.example', 'MAIL FROM:<a@a.example>', `RCPT TO:<${recipient}>`, 'DATA']
+    for (const line of envelope) await say(wire, line)
+    expect((await say(wire, message)).code).toBe(250)
+    wire.drop()
+  }
+
+  test('the sink counts a mail that comes twice, and not a copy for somebody else', async () => {
+    const mail = (id: string) => `Subject: ${id}\r\nMessage-ID: <${id}@a.example>\r\n\r\nHello\r\n.`
+    for (const recipient of ['b@b.example', 'c@b.example', 'b@b.example']) {
+      await intoSink(recipient, mail('twice'))
     }
-    const { code } = await say(
-      wire,
+    for (const recipient of ['b@b.example', 'c@b.example']) await intoSink(recipient, mail('once'))
+    const timesOf = async (subject: string) =>
+      (await demo.arrivals()).find((one) => one.subject === subject)?.times
+    expect(await timesOf('twice')).toBe(2)
+    expect(await timesOf('once')).toBe(1)
+  })
+
+  test('the page of the sink shows what strangers wrote as text', async () => {
+    await intoSink(
+      'b@b.example',
       'From: "<b>" <a@a.example>\r\nSubject: <script>alert(1)</script>&amp;\r\n\r\nHello\r\n.',
     )
-    wire.drop()
-    expect(code).toBe(250)
     const response = await fetch(demo.url('/'))
     const text = await response.text()
     expect(text).toContain('&lt;script&gt;alert(1)&lt;/script&gt;&amp;amp;')
