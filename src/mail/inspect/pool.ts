@@ -48,6 +48,7 @@ const BACKOFF_MS_MAX = 10_000
 const PREVIEW_MS_MAX = 10_000
 /** Previews at a time; each has a child of its own. */
 const PREVIEWS_MAX = 2
+const PREVIEWS_WAITING_MAX = 20
 const CLOSE_MS_MAX = 1_000
 
 /** A message on its way to a child, or in one. */
@@ -91,6 +92,7 @@ class Pool implements Inspectors {
   #nextId = 1
   #replaced = 0
   #previews = 0
+  readonly #previewsWaiting: (() => void)[] = []
   #closed = false
 
   constructor(options: InspectorOptions, { clock, observer }: InspectorDeps) {
@@ -149,10 +151,13 @@ class Pool implements Inspectors {
 
   /** One child a preview: it pays for the parser, and no two mails ever meet in it. */
   async preview(body: Body): Promise<Preview> {
-    if (this.#closed || this.#previews >= PREVIEWS_MAX) {
+    // A page and its frame, and another operator: they wait for each other, within reason.
+    if (this.#closed || this.#previewsWaiting.length >= PREVIEWS_WAITING_MAX) {
       throw new GatewayError('Too many previews are being made.', { remedy: 'retry' })
     }
-    this.#previews += 1
+    if (this.#previews >= PREVIEWS_MAX) {
+      await new Promise<void>((resolve) => this.#previewsWaiting.push(resolve))
+    } else this.#previews += 1
     let child: Child | null = null
     try {
       return await new Promise<Preview>((resolve, reject) => {
@@ -181,7 +186,10 @@ class Pool implements Inspectors {
       if (error instanceof GatewayError) throw error
       throw new GatewayError(messageOf(error), { remedy: 'retry', cause: error })
     } finally {
-      this.#previews -= 1
+      // The place goes to whoever waited longest, else it is free.
+      const next = this.#previewsWaiting.shift()
+      if (next === undefined) this.#previews -= 1
+      else next()
       ;(child as Child | null)?.kill()
     }
   }
