@@ -1191,6 +1191,13 @@ describe('the pool', () => {
     await until(() => childrenOf(process.pid).length === before.length)
   })
 
+  test('more previews at once than may run wait for each other, and all come', async () => {
+    const { pool } = open(REAL)
+    const body = { kind: 'memory', bytes: Buffer.from('Subject: x\r\n\r\nhello\r\n') } as const
+    const previews = await Promise.all([1, 2, 3, 4, 5].map(() => pool.preview(body)))
+    expect(previews.map(({ subject }) => subject)).toEqual(['x', 'x', 'x', 'x', 'x'])
+  }, 30_000)
+
   test('a preview of a body that is not there says so', async () => {
     const { pool } = open(REAL)
     const gone: Body = {
