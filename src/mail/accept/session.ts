@@ -6,6 +6,7 @@ import type { Clock } from '../../base/clock.ts'
 import { messageOf } from '../../base/errors.ts'
 import type { MessageId, MessageIds } from '../../base/ids.ts'
 import { COMMAND_BYTES_MAX, PIECE_BYTES, PIPELINE_BYTES_MAX } from '../../base/limits.ts'
+import { giveBack } from '../../base/memory.ts'
 import type { Observer } from '../../base/observe.ts'
 import type { Snapshot } from '../../config/snapshot.ts'
 import type { Envelope, Recipient } from '../../message/envelope.ts'
@@ -127,6 +128,8 @@ export class Session {
     this.#activeMono = this.#deps.clock.monoMs()
     if (this.#data !== null && !this.#isBusy && this.#input.length === 0) {
       this.#receiveData(chunk)
+      // All of it was copied; a view of something else must stay as it is.
+      if (chunk.byteLength === chunk.buffer.byteLength) giveBack(chunk)
       this.#flush()
       return
     }
