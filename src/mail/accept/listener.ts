@@ -190,7 +190,8 @@ export class SmtpListener {
       }
       peer.counted = true
     }
-    const delayMs = isExempt ? 0 : settings['smtp.greetingDelay']
+    const isKnown = isExempt || this.#throttle.hasBehaved(ip)
+    const delayMs = isKnown ? 0 : settings['smtp.greetingDelay']
     if (delayMs === 0) session.open()
     else this.#deps.clock.after(delayMs, () => session.open())
   }
@@ -221,6 +222,9 @@ export class SmtpListener {
         isExempt: (ip) => this.#isExempt(ip),
         addressed: (ip) =>
           this.#isExempt(ip) || this.#throttle.addressed(ip, live.current.settings),
+        behaved: (ip) => {
+          if (!this.#isExempt(ip)) this.#throttle.behaved(ip)
+        },
         tlsOffered: this.#options.tls !== null,
       },
     )

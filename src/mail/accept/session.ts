@@ -40,6 +40,8 @@ export type SessionDeps = {
   readonly isExempt: (ip: string) => boolean
   /** False when one more recipient from this client is too many. */
   readonly addressed: (ip: string) => boolean
+  /** A message of this client was accepted. */
+  readonly behaved: (ip: string) => void
   readonly tlsOffered: boolean
 }
 
@@ -477,6 +479,7 @@ export class Session {
         final = reply(451, '4.3.0', 'Local error, try again later')
       }
     }
+    if (final.code === 250) this.#deps.behaved(this.#ip)
     this.#messages += 1
     this.#transaction = null
     this.#data = null

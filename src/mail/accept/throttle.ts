@@ -15,6 +15,8 @@ type Network = {
   connections: number
   windowMono: number
   recipients: number
+  /** A message from here was accepted: it need not wait for its greeting any more. */
+  hasBehaved: boolean
 }
 
 /** IPv4 addresses are counted one by one, IPv6 by /64: whoever has one has all of it. */
@@ -87,6 +89,16 @@ export class Throttle {
     return network.recipients <= settings['limits.recipientRate']
   }
 
+  /** A message from this client was accepted. */
+  behaved(ip: string): void {
+    this.#of(ip).hasBehaved = true
+  }
+
+  /** Whether this client network was seen to behave, as far as is remembered. */
+  hasBehaved(ip: string): boolean {
+    return this.#networks.get(networkOf(ip))?.hasBehaved === true
+  }
+
   #of(ip: string): Network {
     const key = networkOf(ip)
     const known = this.#networks.get(key)
@@ -99,6 +111,7 @@ export class Throttle {
       connections: 0,
       windowMono: nowMono,
       recipients: 0,
+      hasBehaved: false,
     }
     this.#networks.set(key, network)
     if (this.#networks.size > NETWORKS_MAX) {
