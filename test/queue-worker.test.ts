@@ -1,5 +1,5 @@
 /** The queue worker under a virtual clock: when it tries, what it tells, what it never does twice. */
-import { afterAll, beforeEach, expect, test } from 'bun:test'
+import { afterAll, afterEach, beforeEach, expect, test } from 'bun:test'
 import { mkdirSync, mkdtempSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
@@ -13,6 +13,7 @@ import { type Progress, QueueWorker } from '../src/mail/queue/worker.ts'
 import type { Outcome } from '../src/message/outcome.ts'
 import { reply } from '../src/message/reply.ts'
 import { freshRecipient, type Message, Queue } from '../src/store/queue.ts'
+import type { Spool } from '../src/store/spool.ts'
 import { ManualClock } from './clock.ts'
 
 const root = mkdtempSync(join(tmpdir(), 'postern-worker-'))
@@ -30,6 +31,7 @@ const NEVER: Outcome = { kind: 'never', host: 'h', reply: reply(550, '5.1.1', 'n
 type World = {
   readonly clock: ManualClock
   readonly queue: Queue
+  readonly spool: Spool
   readonly worker: QueueWorker
   readonly observer: Observer
   readonly attempts: {
@@ -64,7 +66,7 @@ beforeEach(async () => {
     },
   })
   // The spool waits for a real disk: it has the real clock, the worker the virtual one.
-  const { queue } = await Queue.open(
+  const { queue, spool } = await Queue.open(
     {
       dir,
       spoolId: '00000000000000bb' as SpoolId,
@@ -99,8 +101,20 @@ beforeEach(async () => {
     },
     progress: (_, index, what) => told.push({ index, what }),
   })
-  world = { clock, queue, worker, observer, attempts, bounces, told, answer: () => DELIVERED }
+  world = {
+    clock,
+    queue,
+    spool,
+    worker,
+    observer,
+    attempts,
+    bounces,
+    told,
+    answer: () => DELIVERED,
+  }
 })
+
+afterEach(async () => await world.spool.close())
 
 const ids = new MessageIds('00000000000000aa' as NodeId, 1, new SystemClock())
 
