@@ -4,7 +4,7 @@ import { mkdtempSync, readFileSync, rmSync, statfsSync, writeFileSync } from 'no
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { pause, SystemClock } from '../../src/base/clock.ts'
-import { needs } from '../real.ts'
+import { hostLacks, needs } from '../real.ts'
 import { accountLine, Ledger, Load, settleAccount } from './ledger.ts'
 import { Postern } from './postern.ts'
 import { Sink } from './sink.ts'
@@ -13,7 +13,8 @@ const clock = new SystemClock()
 const TEST_MS = 120_000
 const FULL_BYTES = 400 * 1_048_576
 
-needs('root')('a data directory on a small disk', () => {
+const small = (await canMount()) ? needs('root') : hostLacks('tmpfs mounts')
+small('a data directory on a small disk', () => {
   test(
     'is refused with 452 before it is full, loses nothing, and recovers by itself',
     async () => {
@@ -55,7 +56,9 @@ needs('root')('a data directory on a small disk', () => {
         )
         expect(refusals.length).toBeGreaterThanOrEqual(20)
         expect(refusals.filter((reply) => !reply.startsWith('452 4.3.1'))).toEqual([])
-        expect(mostFull).toBeLessThan(0.995)
+        // By the rule, not by a write that failed: the disk still had room for what was under way.
+        expect(mostFull).toBeLessThan(1)
+        expect(node.log()).not.toMatch(/"event":"(?:spool|store)\.failed"|ENOSPC|SQLITE_FULL/)
         expect(ledger.indeterminate).toBe(0)
         // The node still answers and may be told things.
         expect((await node.status()).queue.messages).toBe(ledger.acked)
@@ -232,6 +235,16 @@ needs('strace')('a disk whose syncs fail', () => {
     TEST_MS,
   )
 })
+
+/** True where nothing but root is missing: a container may refuse root its mounts. */
+async function canMount(): Promise<boolean> {
+  if (process.getuid?.() !== 0) return true
+  const dir = mkdtempSync(join(tmpdir(), 'postern-proof-full-'))
+  const { exitCode } = await Bun.$`mount -t tmpfs -o size=1M tmpfs ${dir}`.quiet().nothrow()
+  if (exitCode === 0) await Bun.$`umount ${dir}`.quiet()
+  rmSync(dir, { recursive: true, force: true })
+  return exitCode === 0
+}
 
 function failed(trace: string): boolean {
   try {

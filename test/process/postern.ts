@@ -59,7 +59,12 @@ export class Postern {
   /** Starts a node and waits for its `ready` line. @throws with its log when it does not come */
   static async start(options: StartOptions = {}): Promise<Postern> {
     const node = new Postern(options)
-    await node.begin()
+    try {
+      await node.begin()
+    } catch (error) {
+      await node.dispose()
+      throw error
+    }
     return node
   }
 
