@@ -386,7 +386,10 @@ export class Spool {
 
   #place(pending: Pending): boolean {
     const tail = this.#tail
-    if (tail === null || tail.end + pending.bytes.length > this.#segmentBytes) return false
+    // Until the segments for marks are written, each segment keeps some room for them: the disk
+    // may be full before they are.
+    const kept = !pending.mark && this.#free.length < MARK_SEGMENTS ? this.#segmentBytes / 32 : 0
+    if (tail === null || tail.end + pending.bytes.length > this.#segmentBytes - kept) return false
     const { bytes, record } = pending
     bindRecord(bytes, tail.generation, record.length)
     record.segment = tail
@@ -694,6 +697,10 @@ export class Spool {
     this.#options.clock.after(1_000, () => {
       this.#triesLater = false
       this.#aheadFailed = false
+      if (this.#closed || this.#failure !== null) return
+      // Bodies for which there is no room any more give way to the marks behind them.
+      this.#roll()
+      this.#pump()
       this.#writeAhead()
     })
   }
