@@ -327,6 +327,19 @@ test('when the disk is full there is no room for mail, and marks still go throug
   await again.spool.close()
 }, 20_000)
 
+test('a directory in which no file can be made is asked again later, not in a loop', async () => {
+  const dir = join(root, 'gone')
+  const watched = new Observer(clock, () => {})
+  const { queue, spool } = await open(dir, { observer: watched })
+  await accept(queue, Buffer.from('x'))
+  rmSync(dir, { recursive: true })
+  // Two tries fit into this time: one at once, one a second later.
+  await new Promise<void>((resolve) => clock.after(1_500, resolve))
+  expect(watched.count('spool_refused_total')).toBeGreaterThan(0)
+  expect(watched.count('spool_refused_total')).toBeLessThan(5)
+  await spool.close()
+}, 20_000)
+
 /**
  * The law: whatever is done in whatever order, a copy of the files at any moment (what kill -9
  * leaves) holds every acknowledged message that is not final, and no final recipient is live.

@@ -47,8 +47,8 @@ const BLOCK_BYTES = paddedLength(PIECE_BYTES)
 const BLOCKS_MAX = 64
 /** Segments kept written ahead beyond those for marks. */
 const AHEAD_SEGMENTS = 2
-/** Free segments kept for the next burst; more go back to the disk. */
-const FREE_SEGMENTS_MAX = 24
+/** Free segments kept for the next burst; more go back to the disk, and need no reading at start. */
+const FREE_SEGMENTS_MAX = 10
 /** Linux takes at most 1024 buffers in one writev. */
 const WRITE_BUFFERS_MAX = 512
 /** Blocks are written ahead in pieces this long, with a pause: bursts stall every sync after them. */
@@ -662,7 +662,8 @@ export class Spool {
   }
 
   #writeAhead(): void {
-    if (this.#aheadRunning || this.#closed || this.#failure !== null) return
+    if (this.#aheadRunning || this.#aheadFailed) return
+    if (this.#closed || this.#failure !== null) return
     if (this.#free.length >= MARK_SEGMENTS + AHEAD_SEGMENTS) return
     const { freeBytes, totalBytes } = this.diskSpace()
     // Below the reserve of the disk only the segments for marks are still made.
