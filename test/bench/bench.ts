@@ -13,7 +13,15 @@ import { footprintRun } from './footprint.ts'
 import { Group } from './group.ts'
 import { latencyRun } from './latency.ts'
 import { noPostfix } from './peers.ts'
-import { FULL, judgeThroughput, QUICK, type Shape, tablesOf, throughput } from './throughput.ts'
+import {
+  FULL,
+  judgeThroughput,
+  PARTS_FULL,
+  QUICK,
+  type Shape,
+  tablesOf,
+  throughput,
+} from './throughput.ts'
 
 const PARTS = ['throughput', 'latency', 'footprint', 'breakdown', 'engine'] as const
 type Part = (typeof PARTS)[number]
@@ -82,10 +90,10 @@ async function run(part: Part, directory: string, isQuick: boolean, effort: type
           ? [10, 100].map((connections) => ({ sizeBytes, connections }))
           : [{ sizeBytes, connections: 10 }],
       )
-      return await breakdownRun(directory, shapes, effort)
+      return await breakdownRun(directory, shapes, isQuick ? effort : PARTS_FULL)
     }
     case 'engine':
-      return await engineRun(directory, effort)
+      return await engineRun(directory, isQuick ? effort : PARTS_FULL)
   }
 }
 

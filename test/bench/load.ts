@@ -29,7 +29,7 @@ export async function flood(
   return { isWhole: code === 0, cpuMs, tookMs: clock.monoMs() - began }
 }
 
-/** `ackMs`: last octet sent to its 250. `wholeMs`: from the moment it was due, connect included. */
+/** `ackMs`: from the write of the last octet to its 250. `wholeMs`: from the moment it was due, connect included. */
 export type Latency = {
   readonly ackMs: readonly number[]
   readonly wholeMs: readonly number[]
@@ -65,9 +65,10 @@ export async function steady(
   }
   const push = (socket: Socket<Mail>): void => {
     const mail = socket.data
+    // Before the write: a peer that wakes on our core answers before the write returns.
+    mail.sentMs = clock.monoMs()
     const taken = Math.max(0, socket.write(mail.rest))
     mail.rest = mail.rest.subarray(taken)
-    if (mail.rest.length === 0) mail.sentMs = clock.monoMs()
   }
   const fail = (mail: Mail): void => {
     if (mail.step >= 6) return
