@@ -200,11 +200,30 @@ export class Spool {
 
   /** Call once after replay, when the queue has counted its references: frees and writes ahead. */
   async start(): Promise<void> {
-    for (const segment of this.#segments) segment.sealed = true
+    const last = this.#lastUsed()
+    const goesOn = last !== null && last.refs > 0 && last.end < this.#segmentBytes * 0.9
+    for (const segment of this.#segments) {
+      segment.sealed = segment !== last || !goesOn
+      // A process that was killed left what it had not synced in the page cache: the first sync
+      // of this one makes it durable.
+      segment.dirty = segment.generation > 0
+    }
     this.#collect()
-    if (this.#free.length === 0) await this.#createSegment(0)
-    this.#activate(this.#free.shift() ?? null)
+    // All behind the last whole record of the youngest segment is void: it is written over.
+    if (goesOn) this.#tail = last
+    else {
+      if (this.#free.length === 0) await this.#createSegment(0)
+      this.#activate(this.#free.shift() ?? null)
+    }
     this.#writeAhead()
+  }
+
+  #lastUsed(): Segment | null {
+    let last: Segment | null = null
+    for (const segment of this.#segments) {
+      if (segment.generation > (last?.generation ?? 0)) last = segment
+    }
+    return last
   }
 
   /** The failure that ended this spool, or null. */
