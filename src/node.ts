@@ -10,7 +10,7 @@ import { createAdmin } from './admin/admin.ts'
 import { type Clock, SystemClock } from './base/clock.ts'
 import { type Resolver, SystemResolver } from './base/dns.ts'
 import { messageOf, RefusalError } from './base/errors.ts'
-import { diskSpace, lockDirectory } from './base/files.ts'
+import { diskSpace, lockDirectory, systemDisk } from './base/files.ts'
 import { MessageIds } from './base/ids.ts'
 import { Observer } from './base/observe.ts'
 import { type Random, SystemRandom } from './base/random.ts'
@@ -212,7 +212,7 @@ async function openStores(
       clock,
       observer,
       freeSpace: () => diskSpace(spoolDir),
-      syncs,
+      disk: syncs ? systemDisk : { ...systemDisk, sync: (_, done) => done(null) },
       onFailure: (error) => fallWith(error, observer, clock),
     },
     { clock, observer },

@@ -4,6 +4,7 @@ import { mkdirSync, mkdtempSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { SystemClock } from '../src/base/clock.ts'
+import { systemDisk } from '../src/base/files.ts'
 import { MessageIds, type NodeId, type SpoolId } from '../src/base/ids.ts'
 import { Observer } from '../src/base/observe.ts'
 import { SeededRandom } from '../src/base/random.ts'
@@ -74,7 +75,7 @@ beforeEach(async () => {
       observer,
       freeSpace: () => ({ freeBytes: 1e12, totalBytes: 1e12 }),
       segmentBytes: 128 * 1024,
-      syncs: false,
+      disk: { ...systemDisk, sync: (_, done) => done(null) },
       onFailure: (error) => {
         throw error
       },

@@ -6,12 +6,15 @@ import {
   mkdtempSync,
   readdirSync,
   readFileSync,
+  readlinkSync,
   rmSync,
   writeFileSync,
+  writeSync,
 } from 'node:fs'
 import { tmpdir } from 'node:os'
-import { join } from 'node:path'
+import { basename, join } from 'node:path'
 import { SystemClock } from '../src/base/clock.ts'
+import { type Disk, systemDisk } from '../src/base/files.ts'
 import type { MessageId, NodeId, SpoolId } from '../src/base/ids.ts'
 import { MessageIds } from '../src/base/ids.ts'
 import { Observer } from '../src/base/observe.ts'
@@ -38,7 +41,11 @@ type Opened = { readonly queue: Queue; readonly spool: Spool; readonly failures:
 
 async function open(
   dir: string,
-  options: { readonly freeBytes?: () => number; readonly observer?: Observer } = {},
+  options: {
+    readonly freeBytes?: () => number
+    readonly observer?: Observer
+    readonly disk?: Disk
+  } = {},
 ): Promise<Opened> {
   mkdirSync(dir, { recursive: true })
   const failures: string[] = []
@@ -50,7 +57,7 @@ async function open(
       observer: options.observer ?? observer,
       freeSpace: () => ({ freeBytes: options.freeBytes?.() ?? 1e12, totalBytes: 1e12 }),
       segmentBytes: SEGMENT,
-      syncs: false,
+      disk: options.disk ?? { ...systemDisk, sync: (_, done) => done(null) },
       onFailure: (error) => failures.push(error.message),
     },
     { clock, observer: options.observer ?? observer },
@@ -398,5 +405,75 @@ for (const seed of [1, 2, 3, 4, 5, 6]) {
     }
     expect(opened.failures).toEqual([])
     await opened.spool.close()
+  }, 60_000)
+}
+
+/**
+ * A disk that keeps only what was in the file when a sync began, and is slow: what a power cut
+ * leaves at the worst. Every message whose commit was answered by then must be on it.
+ */
+for (const seed of [1, 2, 3, 4, 5, 6, 7, 8]) {
+  test(`what a power cut leaves holds all that was acknowledged before it (seed ${seed})`, async () => {
+    const random = new SeededRandom(seed)
+    const dir = join(root, `power-${seed}`)
+    const kept = new Map<string, Buffer>()
+    const disk: Disk = {
+      write: (fd, buffers, position, done) => {
+        const bytes = Buffer.concat(buffers)
+        clock.after(random.below(4), () =>
+          done(null, writeSync(fd, bytes, 0, bytes.length, position)),
+        )
+      },
+      sync: (fd, done) => {
+        const path = readlinkSync(`/proc/self/fd/${fd}`)
+        const content = readFileSync(path)
+        clock.after(random.below(6), () => {
+          kept.set(path, content)
+          done(null)
+        })
+      },
+    }
+    const { queue, spool } = await open(dir, { disk })
+    const acknowledged = new Map<MessageId, Message>()
+    const senders = Array.from({ length: 8 }, async (_, sender) => {
+      for (let count = 0; count < 40; count++) {
+        const size = random.below(8) === 0 ? 30_000 : 500 + random.below(3_000)
+        const message = await accept(queue, Buffer.alloc(size, 65 + sender))
+        acknowledged.set(message.id, message)
+        if (random.below(3) > 0) continue
+        // The mark may be on the disk before anybody is told so.
+        acknowledged.delete(message.id)
+        queue.mark('done', message, [0])
+        await queue.synced()
+        const [recipient] = message.recipients
+        if (recipient !== undefined) recipient.state = 'done'
+        queue.settle(message)
+      }
+    })
+    let cuts = 0
+    const cut = async (): Promise<void> => {
+      cuts += 1
+      const copy = join(root, `power-${seed}-${cuts}`)
+      mkdirSync(copy)
+      for (const [path, content] of kept) writeFileSync(join(copy, basename(path)), content)
+      const expected = [...acknowledged.keys()]
+      const after = await open(copy)
+      const missing = expected.filter((id) => after.queue.get(id) === null)
+      expect(missing).toEqual([])
+      await after.spool.close()
+      rmSync(copy, { recursive: true })
+    }
+    const all = Promise.all(senders)
+    let isOver = false
+    void all.then(() => {
+      isOver = true
+    })
+    while (!isOver) {
+      await new Promise<void>((resolve) => clock.after(15, resolve))
+      await cut()
+    }
+    await all
+    expect(cuts).toBeGreaterThan(3)
+    await spool.close()
   }, 60_000)
 }

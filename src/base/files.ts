@@ -3,6 +3,7 @@ import { dlopen, FFIType } from 'bun:ffi'
 import {
   closeSync,
   fchmodSync,
+  fdatasync,
   fsyncSync,
   ftruncateSync,
   openSync,
@@ -11,7 +12,9 @@ import {
   statfsSync,
   unlinkSync,
   writeSync,
+  writev,
 } from 'node:fs'
+import { open } from 'node:fs/promises'
 import { basename, dirname, join } from 'node:path'
 import { assert, messageOf, RefusalError, StoreError } from './errors.ts'
 
@@ -52,6 +55,35 @@ export function syncDirectory(path: string): void {
   } finally {
     closeSync(directory)
   }
+}
+
+/** Syncs the names in a directory, off the event loop. */
+export async function directorySynced(path: string): Promise<void> {
+  const directory = await open(path, 'r')
+  try {
+    await directory.sync()
+  } finally {
+    await directory.close()
+  }
+}
+
+/** The two things that a log asks of a disk, off the event loop. A test has a slower one. */
+export interface Disk {
+  /** Writes all buffers at `position`; `count` may be less than their sum. */
+  write(
+    fd: number,
+    buffers: readonly Buffer[],
+    position: number,
+    done: (error: Error | null, count: number) => void,
+  ): void
+  /** All that was written before this call is durable when it is done. */
+  sync(fd: number, done: (error: Error | null) => void): void
+}
+
+export const systemDisk: Disk = {
+  write: (fd, buffers, position, done) =>
+    writev(fd, buffers, position, (error, count) => done(error ?? null, count)),
+  sync: (fd, done) => fdatasync(fd, (error) => done(error ?? null)),
 }
 
 /** Content of a small text file, or null when there is none. @throws StoreError */

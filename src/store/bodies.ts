@@ -14,7 +14,14 @@ import { mkdirSync, readdirSync, unlinkSync } from 'node:fs'
 import { type FileHandle, mkdir, open, rename, rm, unlink } from 'node:fs/promises'
 import { join } from 'node:path'
 import { AssertionError, assert, StoreError } from '../base/errors.ts'
-import { atomicWrite, codeOf, readIfThere, storeError, UNFINISHED } from '../base/files.ts'
+import {
+  atomicWrite,
+  codeOf,
+  directorySynced,
+  readIfThere,
+  storeError,
+  UNFINISHED,
+} from '../base/files.ts'
 import { type MessageId, parseMessageId } from '../base/ids.ts'
 import { PIECE_BYTES } from '../base/limits.ts'
 import type { Random } from '../base/random.ts'
@@ -74,7 +81,7 @@ export class Bodies {
         await file.close()
       }
       await rename(unfinished, join(folder, id))
-      await syncFolder(folder)
+      await directorySynced(folder)
     } catch (error) {
       await rm(unfinished, { force: true }).catch(() => {})
       if (error instanceof StoreError || error instanceof AssertionError) throw error
@@ -115,7 +122,7 @@ export class Bodies {
     const folder = this.#folder(id)
     try {
       await unlink(join(folder, id))
-      await syncFolder(folder)
+      await directorySynced(folder)
     } catch (error) {
       if (codeOf(error) !== 'ENOENT') {
         throw storeError(`The held message ${id} could not be removed`, error)
@@ -139,7 +146,7 @@ export class Bodies {
   async #makeFolder(folder: string): Promise<void> {
     if (this.#folders.has(folder)) return
     await mkdir(folder, { recursive: true, mode: 0o700 })
-    await syncFolder(this.#directory)
+    await directorySynced(this.#directory)
     this.#folders.add(folder)
   }
 
@@ -354,15 +361,6 @@ async function fill(file: FileHandle, id: MessageId, offset: number, bytes: Buff
     const { bytesRead } = await file.read(bytes, done, bytes.length - done, offset + done)
     if (bytesRead === 0) throw broken(id)
     done += bytesRead
-  }
-}
-
-async function syncFolder(path: string): Promise<void> {
-  const folder = await open(path, 'r')
-  try {
-    await folder.sync()
-  } finally {
-    await folder.close()
   }
 }
 

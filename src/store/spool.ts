@@ -5,19 +5,17 @@
 import {
   closeSync,
   existsSync,
-  fdatasync,
   openSync,
   readdirSync,
   readFileSync,
   readSync,
   unlinkSync,
   writeSync,
-  writev,
 } from 'node:fs'
 import { join } from 'node:path'
 import type { Clock } from '../base/clock.ts'
 import { assert, messageOf, StoreError } from '../base/errors.ts'
-import { syncDirectory } from '../base/files.ts'
+import { type Disk, directorySynced, syncDirectory } from '../base/files.ts'
 import type { MessageId, SpoolId } from '../base/ids.ts'
 import {
   MARK_SEGMENTS,
@@ -134,8 +132,7 @@ export type SpoolOptions = {
   readonly freeSpace: () => { readonly freeBytes: number; readonly totalBytes: number }
   /** Size of a segment; SEGMENT_BYTES, but in tests of reuse. */
   readonly segmentBytes?: number
-  /** False only in a test that proves that syncing matters. */
-  readonly syncs: boolean
+  readonly disk: Disk
   /** Told once when a write or a sync failed: no byte of this process can be trusted after it. */
   readonly onFailure: (error: StoreError) => void
 }
@@ -462,7 +459,6 @@ export class Spool {
     assert(segment !== null, 'a free segment exists')
     for (const commit of segment.guards) commit.guardedBy.delete(segment)
     segment.guards.clear()
-    this.#activated.push(segment)
     this.#generation += 1
     segment.generation = this.#generation
     segment.sealed = false
@@ -494,7 +490,6 @@ export class Spool {
     }
     this.#unwritten.splice(0, batch.length)
     this.#writing = true
-    segment.dirty = true
     this.#write(
       segment,
       batch.map((pending) => pending.bytes),
@@ -505,14 +500,17 @@ export class Spool {
 
   #write(segment: Segment, buffers: Buffer[], position: number, batch: readonly Pending[]): void {
     const total = buffers.reduce((sum, buffer) => sum + buffer.length, 0)
-    writev(segment.fd, buffers, position, (error, bytesWritten) => {
-      if (error !== null && error !== undefined) return this.#fail('write', error)
+    this.#options.disk.write(segment.fd, buffers, position, (error, bytesWritten) => {
+      if (error !== null) return this.#fail('write', error)
       this.#backlogBytes -= bytesWritten
       if (bytesWritten < total) {
         // A short write is legal: the rest goes out in one more.
         const rest = Buffer.concat(buffers).subarray(bytesWritten)
         return this.#write(segment, [rest], position + bytesWritten, batch)
       }
+      // Only now: a sync that began while the write ran may have missed it.
+      segment.dirty = true
+      if (batch.some(({ seq }) => seq === 0)) this.#activated.push(segment)
       for (const { bytes, isBlock } of batch) {
         if (isBlock && this.#blocks.length < BLOCKS_MAX)
           this.#blocks.push(Buffer.from(bytes.buffer))
@@ -553,11 +551,9 @@ export class Spool {
     this.#syncing = true
     const safeSeq = this.#writtenSeq
     const dirty = this.#segments.filter((segment) => segment.dirty)
-    // A segment that is being written right now stays dirty: this sync may miss those bytes.
     for (const segment of dirty) segment.dirty = false
-    const { record } = this.#unwritten[0] ?? { record: null }
-    const activated = this.#activated.filter((segment) => record?.segment !== segment)
-    this.#activated = this.#activated.filter((segment) => !activated.includes(segment))
+    const activated = this.#activated
+    this.#activated = []
     this.#syncAll(
       dirty,
       () => {
@@ -578,9 +574,8 @@ export class Spool {
   #syncAll(dirty: Segment[], done: () => void, waiters: readonly Waiter[]): void {
     const segment = dirty.pop()
     if (segment === undefined) return done()
-    if (!this.#options.syncs) return this.#syncAll(dirty, done, waiters)
-    fdatasync(segment.fd, (error) => {
-      if (error === null || error === undefined) return this.#syncAll(dirty, done, waiters)
+    this.#options.disk.sync(segment.fd, (error) => {
+      if (error === null) return this.#syncAll(dirty, done, waiters)
       for (const { reject } of waiters) reject(this.#failureOf('sync', error))
       this.#fail('sync', error)
     })
@@ -735,8 +730,8 @@ export class Spool {
       const zeros = Buffer.alloc(Math.min(AHEAD_PIECE_BYTES, this.#segmentBytes))
       for (let offset = 0; offset < this.#segmentBytes; offset += zeros.length) {
         await new Promise<void>((resolve, reject) => {
-          writev(fd, [zeros], offset, (error, count) => {
-            if (error) reject(error)
+          this.#options.disk.write(fd, [zeros], offset, (error, count) => {
+            if (error !== null) reject(error)
             else if (count < zeros.length) reject(new Error('no space left for a segment'))
             else resolve()
           })
@@ -748,8 +743,10 @@ export class Spool {
         if (this.#closed) throw new Error('closed while writing ahead')
       }
       await new Promise<void>((resolve, reject) =>
-        fdatasync(fd, (error) => (error ? reject(error) : resolve())),
+        this.#options.disk.sync(fd, (error) => (error === null ? resolve() : reject(error))),
       )
+      // The name too: a synced file that no directory names is lost with the power.
+      await directorySynced(this.#options.dir)
     } catch (error) {
       closeSync(fd)
       unlinkSync(path)

@@ -8,7 +8,7 @@ import { join } from 'node:path'
 import type { Socket } from 'bun'
 import { SystemClock } from '../../src/base/clock.ts'
 import { SystemResolver } from '../../src/base/dns.ts'
-import { diskSpace } from '../../src/base/files.ts'
+import { diskSpace, systemDisk } from '../../src/base/files.ts'
 import { MessageIds, newNodeId, newSpoolId } from '../../src/base/ids.ts'
 import { PIECE_BYTES } from '../../src/base/limits.ts'
 import { Observer } from '../../src/base/observe.ts'
@@ -96,7 +96,7 @@ async function listenPostern(stage: Stage, port: number, sinkPort: number, direc
         clock,
         observer,
         freeSpace: () => diskSpace(spoolDir),
-        syncs: has(stage, 'sync'),
+        disk: has(stage, 'sync') ? systemDisk : { ...systemDisk, sync: (_, done) => done(null) },
         onFailure: (error) => {
           throw error
         },
@@ -226,7 +226,7 @@ async function bareStore(directory: string, sinkPort: number): Promise<Keep> {
       clock,
       observer: new Observer(clock, () => {}),
       freeSpace: () => diskSpace(directory),
-      syncs: true,
+      disk: systemDisk,
       onFailure: (error) => {
         throw error
       },
