@@ -1,5 +1,5 @@
 /** What the kernel says of a process: memory, CPU, descriptors, children. Linux only. */
-import { readdirSync, readFileSync, writeFileSync } from 'node:fs'
+import { readdirSync, readFileSync, readlinkSync, writeFileSync } from 'node:fs'
 
 /** Clock ticks a second in /proc/PID/stat; 100 on every Linux that Bun runs on. */
 const TICKS_PER_S = 100
@@ -20,15 +20,16 @@ export function resetPeak(pid: number): void {
   writeFileSync(`/proc/${pid}/clear_refs`, '5')
 }
 
-/** User and system CPU time in ms of the process and its reaped children. */
-export function cpuMsOf(pid: number): number {
-  const stat = readFileSync(`/proc/${pid}/stat`, 'latin1')
-  const fields = stat.slice(stat.lastIndexOf(')') + 2).split(' ')
-  return ((Number(fields[11]) + Number(fields[12])) * 1_000) / TICKS_PER_S
-}
-
+/** Open descriptors of a process, but the segments of a spool: those come and go with the mail. */
 export function descriptorsOf(pid: number): number {
-  return readdirSync(`/proc/${pid}/fd`).length
+  return readdirSync(`/proc/${pid}/fd`).filter((fd) => {
+    try {
+      return !readlinkSync(`/proc/${pid}/fd/${fd}`).endsWith('.seg')
+    } catch {
+      // Closed since the directory was read.
+      return false
+    }
+  }).length
 }
 
 /** The process and all of its descendants that live now, parents first. */
