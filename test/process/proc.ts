@@ -20,6 +20,14 @@ export function resetPeak(pid: number): void {
   writeFileSync(`/proc/${pid}/clear_refs`, '5')
 }
 
+/** User and system CPU time in ms of the process and its reaped children. */
+export function cpuMsOf(pid: number): number {
+  const stat = readFileSync(`/proc/${pid}/stat`, 'latin1')
+  const fields = stat.slice(stat.lastIndexOf(')') + 2).split(' ')
+  const ticks = fields.slice(11, 15).reduce((sum, field) => sum + Number(field), 0)
+  return (ticks * 1_000) / TICKS_PER_S
+}
+
 /** Open descriptors of a process, but the segments of a spool: those come and go with the mail. */
 export function descriptorsOf(pid: number): number {
   return readdirSync(`/proc/${pid}/fd`).filter((fd) => {
