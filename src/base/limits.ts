@@ -19,14 +19,13 @@ export const RECIPIENTS_FLOOR = 100
 /** Message header, all lines. Postfix cuts at 102400; we hold or refuse, see mail/inspect. */
 export const HEADER_BYTES_MAX = 256 * 1024
 
-/** A body goes to the spool in pieces of this size while it arrives, so memory stays bounded. */
+/**
+ * A body goes to the spool in pieces of this size while it arrives, so memory stays bounded. One
+ * that fits a piece is inspected and first delivered from memory, when memory allows.
+ */
 export const PIECE_BYTES = 64 * 1024
-/** Messages up to this size are delivered from memory after the commit, when memory allows. */
-export const CACHED_BODY_BYTES_MAX = 128 * 1024
 /** All bodies kept in memory for their first attempt. */
 export const CACHE_BYTES_MAX = 24 * 1024 * 1024
-/** Bodies up to this size travel to an inspector inside the job; larger ones by reference. */
-export const INLINE_BODY_BYTES_MAX = 64 * 1024
 /** Bytes handed to the spool and not yet written, all sessions; beyond it sockets pause. */
 export const SPOOL_BACKLOG_BYTES_MAX = 4 * 1024 * 1024
 /** A spool segment. Smaller reclaims sooner, larger syncs fewer files. */
@@ -42,5 +41,4 @@ export const LIST_MAX = 1_000
 export const RETRY_AGE_MS_MAX = 7 * 86_400_000
 
 assert(PIECE_BYTES < SEGMENT_BYTES / 8, 'a piece fits a segment many times')
-assert(INLINE_BODY_BYTES_MAX <= CACHED_BODY_BYTES_MAX, 'what is inlined is in memory')
-assert(CACHE_BYTES_MAX > 64 * CACHED_BODY_BYTES_MAX, 'the cache holds many messages')
+assert(CACHE_BYTES_MAX > 64 * PIECE_BYTES, 'the cache holds many messages')

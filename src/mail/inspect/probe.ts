@@ -9,9 +9,6 @@ import { connect } from 'node:net'
 import { messageOf } from '../../base/errors.ts'
 import { confine } from './confine.ts'
 
-/** `ok`, or the name of the error with which it was refused. */
-export type ProbeResult = Readonly<Record<string, string>>
-
 /** Calls that change nothing when they pass: their paths and numbers lead nowhere. */
 type RawCall = {
   readonly name: string
