@@ -7,7 +7,7 @@ import { hostname as systemHostname } from 'node:os'
 import { join } from 'node:path'
 import { createWeb } from '../web/server.ts'
 import { createAdmin } from './admin/admin.ts'
-import { type Clock, SystemClock } from './base/clock.ts'
+import { type Clock, pause, SystemClock } from './base/clock.ts'
 import { type Resolver, SystemResolver } from './base/dns.ts'
 import { messageOf, RefusalError } from './base/errors.ts'
 import { diskSpace, lockDirectory, systemDisk } from './base/files.ts'
@@ -270,7 +270,7 @@ function problemsOf(
 async function untilReady(problems: () => readonly string[], clock: Clock): Promise<void> {
   const deadlineMono = clock.monoMs() + 10_000
   while (problems().includes('No inspector answers.') && clock.monoMs() < deadlineMono) {
-    await new Promise<void>((resolve) => clock.after(5, resolve))
+    await pause(clock, 5)
   }
 }
 

@@ -2,7 +2,7 @@
  * The path of a mail, in order. The only file that knows all stages: accept, keep, inspect,
  * decide, hold or queue, deliver, bounce.
  */
-import type { Clock } from '../base/clock.ts'
+import { type Clock, pause } from '../base/clock.ts'
 import { messageOf, StoreError } from '../base/errors.ts'
 import { type MessageId, parseMessageId } from '../base/ids.ts'
 import type { Observer } from '../base/observe.ts'
@@ -115,10 +115,7 @@ export class Pipeline {
   /** No new attempt; resolves when what runs has ended, or after `graceMs`. */
   async stop(graceMs: number): Promise<void> {
     const rest = Promise.all([this.#worker.stop(), this.#holder.stop(), this.#keeper.stop()])
-    await Promise.race([
-      rest,
-      new Promise<void>((resolve) => this.#deps.clock.after(graceMs, resolve)),
-    ])
+    await Promise.race([rest, pause(this.#deps.clock, graceMs)])
   }
 
   // A mail in: accept > keep > inspect > decide > hold or queue > 250.

@@ -10,7 +10,9 @@
 import { Database } from 'bun:sqlite'
 import { closeSync, existsSync, openSync, readSync } from 'node:fs'
 import { basename } from 'node:path'
+import { type SQL, sql } from 'drizzle-orm'
 import { type BunSQLiteDatabase, drizzle } from 'drizzle-orm/bun-sqlite'
+import type { SQLiteTable } from 'drizzle-orm/sqlite-core'
 import type { Clock } from '../base/clock.ts'
 import { messageOf, RefusalError, StoreError } from '../base/errors.ts'
 import type { Observer } from '../base/observe.ts'
@@ -46,6 +48,17 @@ export class StoreDatabase {
    */
   transact<Result>(act: () => Result): Result {
     return this.attempt(() => this.sqlite.transaction(act).immediate())
+  }
+
+  /** Rows of `table` that match, counted up to `most`; `most` + 1 means more. */
+  count(table: SQLiteTable, most: number, condition: SQL | undefined): number {
+    const matching = this.query
+      .select({ one: sql`1`.as('one') })
+      .from(table)
+      .where(condition)
+      .limit(most + 1)
+      .as('matching')
+    return this.query.select({ count: sql<number>`count(*)` }).from(matching).get()?.count ?? 0
   }
 
   /** Runs a read or a single statement. @throws StoreError as `transact` */

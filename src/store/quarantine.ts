@@ -230,7 +230,10 @@ export class Quarantine {
       const copies = Map.groupBy(this.#copies(rows.map(({ id }) => id)), ({ id }) => id)
       return {
         rows: rows.map((row) => entryOf(row, copies.get(row.id) ?? []).row),
-        total: page.cursor === null && !more ? rows.length : this.#count(condition),
+        total:
+          page.cursor === null && !more
+            ? rows.length
+            : this.#store.count(held, COUNT_MAX, condition),
         cursor: more ? (rows.at(-1)?.id ?? null) : null,
       }
     })
@@ -414,18 +417,6 @@ export class Quarantine {
         .limit(limit)
         .all()
         .map(({ id }) => id as MessageId),
-    )
-  }
-
-  #count(condition: SQL | undefined): number {
-    const matching = this.#store.query
-      .select({ one: sql`1`.as('one') })
-      .from(held)
-      .where(condition)
-      .limit(COUNT_MAX + 1)
-      .as('matching')
-    return (
-      this.#store.query.select({ count: sql<number>`count(*)` }).from(matching).get()?.count ?? 0
     )
   }
 

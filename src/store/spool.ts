@@ -13,7 +13,7 @@ import {
   writeSync,
 } from 'node:fs'
 import { join } from 'node:path'
-import type { Clock } from '../base/clock.ts'
+import { type Clock, pause } from '../base/clock.ts'
 import { assert, messageOf, StoreError } from '../base/errors.ts'
 import { type Disk, directorySynced, syncDirectory } from '../base/files.ts'
 import type { MessageId, SpoolId } from '../base/ids.ts'
@@ -43,6 +43,8 @@ import {
 const BLOCK_BYTES = paddedLength(PIECE_BYTES)
 /** Blocks kept for the next bodies: 4 MB. */
 const BLOCKS_MAX = 64
+/** Part of the disk that bodies leave free (design: mail.md, Accept). */
+const DISK_RESERVE = 0.05
 /** Segments kept written ahead beyond those for marks. */
 const AHEAD_SEGMENTS = 2
 /** Free segments kept for the next burst; more go back to the disk, and need no reading at start. */
@@ -248,8 +250,13 @@ export class Spool {
     if (this.#failure !== null || this.#closed) return false
     const needed = Math.ceil((sizeBytes + 65_536) / this.#segmentBytes)
     if (this.#free.length - MARK_SEGMENTS >= needed) return true
+    return this.#diskTakes(needed)
+  }
+
+  /** The disk has room for so many more segments above its reserve. */
+  #diskTakes(segments: number): boolean {
     const { freeBytes, totalBytes } = this.diskSpace()
-    return freeBytes - needed * this.#segmentBytes > totalBytes * 0.05
+    return freeBytes - segments * this.#segmentBytes > totalBytes * DISK_RESERVE
   }
 
   /** Of the disk, at most 1 s old. */
@@ -450,9 +457,7 @@ export class Spool {
 
   /** The disk allows one more segment above its reserve. */
   #mayGrow(): boolean {
-    if (this.#aheadFailed) return false
-    const { freeBytes, totalBytes } = this.diskSpace()
-    return freeBytes - this.#segmentBytes > totalBytes * 0.05
+    return !this.#aheadFailed && this.#diskTakes(1)
   }
 
   #activate(segment: Segment | null): void {
@@ -679,10 +684,9 @@ export class Spool {
     if (this.#aheadRunning || this.#aheadFailed) return
     if (this.#closed || this.#failure !== null) return
     if (this.#free.length >= MARK_SEGMENTS + AHEAD_SEGMENTS) return
-    const { freeBytes, totalBytes } = this.diskSpace()
     // Below the reserve of the disk only the segments for marks are still made.
-    const isReserved = freeBytes - this.#segmentBytes < totalBytes * 0.05
-    if (isReserved && (this.#free.length >= MARK_SEGMENTS || freeBytes < this.#segmentBytes * 2)) {
+    const isTight = this.diskSpace().freeBytes < this.#segmentBytes * 2
+    if (!this.#diskTakes(1) && (this.#free.length >= MARK_SEGMENTS || isTight)) {
       this.#tryLater()
       return
     }
@@ -738,7 +742,7 @@ export class Spool {
         })
         // Urgency may come while we write slowly: then there is no pause any more.
         if (pauseMs > 0 && this.#unplaced.length === 0) {
-          await new Promise<void>((resolve) => this.#options.clock.after(pauseMs, resolve))
+          await pause(this.#options.clock, pauseMs)
         }
         if (this.#closed) throw new Error('closed while writing ahead')
       }

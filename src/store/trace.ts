@@ -197,7 +197,8 @@ export class Trace {
       const rows = found.slice(0, limit)
       const last = rows.at(-1)
       const more = found.length > limit && last !== undefined
-      const total = page.cursor === null && !more ? rows.length : this.#count(condition)
+      const total =
+        page.cursor === null && !more ? rows.length : this.#store.count(trace, COUNT_MAX, condition)
       return {
         rows: rows.map(rowOf),
         total,
@@ -441,18 +442,6 @@ export class Trace {
     } catch (error) {
       if (!(error instanceof StoreError)) throw error
     }
-  }
-
-  #count(condition: SQL | undefined): number {
-    const matching = this.#store.query
-      .select({ one: sql`1`.as('one') })
-      .from(trace)
-      .where(condition)
-      .limit(COUNT_MAX + 1)
-      .as('matching')
-    return (
-      this.#store.query.select({ count: sql<number>`count(*)` }).from(matching).get()?.count ?? 0
-    )
   }
 
   #searchable(): Searchable {

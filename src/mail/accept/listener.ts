@@ -2,7 +2,7 @@
 
 import { isIPv6 } from 'node:net'
 import type { Socket, TCPSocketListener } from 'bun'
-import type { Clock, Timer } from '../../base/clock.ts'
+import { type Clock, pause, type Timer } from '../../base/clock.ts'
 import { messageOf, RefusalError } from '../../base/errors.ts'
 import type { MessageIds } from '../../base/ids.ts'
 import { TrafficMemory } from '../../base/memory.ts'
@@ -149,7 +149,7 @@ export class SmtpListener {
     const deadlineMono = this.#deps.clock.monoMs() + 3_000
     while (this.#peers.size > 0 && this.#deps.clock.monoMs() < deadlineMono) {
       for (const peer of this.#peers) peer.session?.finish()
-      await new Promise<void>((resolve) => this.#deps.clock.after(20, resolve))
+      await pause(this.#deps.clock, 20)
     }
     for (const peer of this.#peers) peer.socket.terminate()
   }
