@@ -555,7 +555,11 @@ export class Spool {
     this.#syncWaiters = this.#syncWaiters.filter(({ seq }) => seq > this.#writtenSeq)
     this.#syncing = true
     const safeSeq = this.#writtenSeq
-    const dirty = this.#segments.filter((segment) => segment.dirty)
+    // The oldest first (they are taken from the end): a commit that is written over is gone from
+    // the disk before the marks that spoke of it are.
+    const dirty = this.#segments
+      .filter((segment) => segment.dirty)
+      .sort((a, b) => b.generation - a.generation)
     for (const segment of dirty) segment.dirty = false
     const activated = this.#activated
     this.#activated = []
