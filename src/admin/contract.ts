@@ -2,10 +2,13 @@
  * What a person or a script may ask or change: the one door for the pages, the API and the
  * commands. Every change names its author. All refusals are RefusalError.
  */
+import type { ClusterView, NodeState, TokenView } from '../cluster/contract.ts'
 import type { SettingValue } from '../config/schema.ts'
 import type { Domain } from '../config/snapshot.ts'
 import type { Preview } from '../mail/inspect/contract.ts'
 import type { Claim, HeldRow, Judgement, QueueRow, TraceEvent, TraceRow } from '../message/rows.ts'
+
+export type { ClusterView, NodeState, TokenView } from '../cluster/contract.ts'
 
 export type Page<Row> = {
   readonly rows: readonly Row[]
@@ -58,7 +61,7 @@ export type NodeStatus = {
   readonly nodes: readonly {
     readonly id: string
     readonly name: string
-    readonly state: 'alive'
+    readonly state: NodeState
     readonly lagMs: number
   }[]
 }
@@ -188,4 +191,109 @@ export interface Admin {
   retry(author: Author, id: string | null): number
   /** Gives up on a message: undelivered recipients are dropped, with a DSN when `bounce`. */
   drop(author: Author, id: string, bounce: boolean): Promise<void>
+}
+
+// ---- the cluster ----
+
+/** Two or more values of one cell that nobody has seen together. */
+export type ConflictRow = {
+  /** `setting/policy.hold`, `domain/example.com/nextHops`. */
+  readonly key: string
+  /** The one in force first. Names itself in `keep`. */
+  readonly sides: readonly {
+    readonly id: string
+    /** JSON; null: deleted. */
+    readonly value: string | null
+    readonly by: string
+    readonly node: string
+    readonly atMs: number
+  }[]
+}
+
+export type Invitation = {
+  readonly token: string
+  /** The whole line for a fresh machine. */
+  readonly command: string
+  readonly expiresMs: number
+}
+
+export type ApiTokenRow = {
+  readonly id: string
+  readonly name: string
+  readonly role: 'admin' | 'viewer'
+  readonly by: string
+  readonly addedMs: number
+  readonly expiresMs: number | null
+}
+
+/** An entry of the allow or the block list. */
+export type ListEntry = {
+  readonly list: 'allow' | 'block'
+  /** `ip`: an address or network. `sender`: an address, or `@domain`. Allow takes `ip` only. */
+  readonly kind: 'ip' | 'sender'
+  readonly value: string
+  readonly note: string
+  readonly by: string
+  readonly addedMs: number
+}
+
+/** What the node can do with the cluster. Node names or ids are taken in `node`. */
+export interface ClusterAdmin {
+  cluster(): ClusterView
+  /** Called after every change worth showing, at most 4 times a second. Gives how to stop it. */
+  watchCluster(listener: () => void): () => void
+
+  /** Minutes 1..1440, uses 1..100. */
+  invite(
+    author: Author,
+    input: { readonly minutes?: number; readonly uses?: number; readonly name?: string | null },
+  ): Invitation
+  invitations(): readonly TokenView[]
+  revokeInvitation(author: Author, id: string): void
+
+  /** No new mail for this node, or for another one in reach; its queue goes on. */
+  drain(author: Author, node: string | null): Promise<void>
+  undrain(author: Author, node: string | null): Promise<void>
+  /**
+   * This node leaves for good, when its queue is empty and it holds no mail, or `abandon`.
+   * @throws RefusalError conflict with the counts
+   */
+  leave(author: Author, abandon: boolean): Promise<void>
+  /** A dead or stolen node: its keys are refused everywhere from now on. */
+  removeNode(author: Author, node: string): Promise<RemovedNode>
+
+  conflicts(): readonly ConflictRow[]
+  /** @throws RefusalError notFound; conflict when the sides are others by now */
+  keep(author: Author, key: string, side: string): void
+
+  apiTokens(): readonly ApiTokenRow[]
+  /** The token is given once, and kept nowhere. */
+  addApiToken(
+    author: Author,
+    input: { readonly name: string; readonly role: string; readonly days?: number | null },
+  ): { readonly token: string; readonly row: ApiTokenRow }
+  removeApiToken(author: Author, id: string): void
+  /** Null: no such token, expired or revoked. */
+  authenticateToken(token: string): Author | null
+
+  listEntries(list: 'allow' | 'block'): readonly ListEntry[]
+  addListEntry(
+    author: Author,
+    input: {
+      readonly list: string
+      readonly kind: string
+      readonly value: string
+      readonly note?: string
+    },
+  ): ListEntry
+  removeListEntry(author: Author, list: string, kind: string, value: string): void
+}
+
+export type RemovedNode = {
+  readonly node: string
+  readonly name: string
+  /** Mail that only it had, as far as is known here: held messages by its rows. */
+  readonly held: number
+  /** What it could read and an operator should renew, whole sentences. */
+  readonly renew: readonly string[]
 }
