@@ -28,7 +28,8 @@ export type SettingRow = {
 }
 
 export type ChangeRow = {
-  readonly id: number
+  /** Names the change to `undoChange`, on every node the same. */
+  readonly id: string
   readonly atMs: number
   readonly by: string
   /** `setting/policy.hold`, `domain/example.com`, `operator/ruiz`. */
@@ -112,7 +113,7 @@ export type SearchResult = Page<TraceRow> & {
 
 export type NextHopProbe = { readonly hop: string; readonly ok: boolean; readonly answer: string }
 
-export interface Admin {
+export interface Admin extends ClusterAdmin {
   status(): NodeStatus
   metrics(): string
 
@@ -167,7 +168,7 @@ export interface Admin {
   /** `value` as JSON type of the setting, or as the text that a form or the command line gives. */
   setSetting(author: Author, key: string, value: unknown): SettingRow
   changes(limit: number): readonly ChangeRow[]
-  undoChange(author: Author, id: number): void
+  undoChange(author: Author, id: string): void
 
   overview(sinceMs: number, buckets: number): OverviewNumbers
   search(query: SearchQuery): SearchResult
@@ -237,11 +238,25 @@ export type ListEntry = {
   readonly addedMs: number
 }
 
+export type Alarm = {
+  /**
+   * `clock`: settings are read-only here, because the clock is wrong. `config`: the newest
+   * configuration does not hold, and an older one is in force. `duplicate`: two machines run as
+   * one node.
+   */
+  readonly kind: 'clock' | 'config' | 'duplicate'
+  /** What is so, and what to do: whole sentences. */
+  readonly message: string
+  readonly advice: string
+}
+
 /** What the node can do with the cluster. Node names or ids are taken in `node`. */
 export interface ClusterAdmin {
   cluster(): ClusterView
   /** Called after every change worth showing, at most 4 times a second. Gives how to stop it. */
   watchCluster(listener: () => void): () => void
+  /** What every page tells its reader about this node; empty when all is well. */
+  alarms(): readonly Alarm[]
 
   /** Minutes 1..1440, uses 1..100. */
   invite(
@@ -251,6 +266,11 @@ export interface ClusterAdmin {
   invitations(): readonly TokenView[]
   revokeInvitation(author: Author, id: string): void
 
+  /**
+   * This node, which must be alone and new, joins the cluster that issued the token.
+   * @throws RefusalError with the remedy; nothing changed
+   */
+  join(author: Author, token: string): Promise<void>
   /** No new mail for this node, or for another one in reach; its queue goes on. */
   drain(author: Author, node: string | null): Promise<void>
   undrain(author: Author, node: string | null): Promise<void>
