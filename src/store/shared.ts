@@ -79,6 +79,9 @@ export interface SharedRows extends Feed {
    * `limit` rows. Gives how many went. @throws StoreError
    */
   collect(durable: Vector | null, limit: number): number
-  /** Forgets every shared row, cursor and vector: for a node that joins. @throws StoreError */
-  reset(): void
+  /**
+   * Forgets every shared row, cursor and vector, for a node that joins. Owned rows of the kinds in
+   * `keep` stay, as writes of this process. @throws StoreError
+   */
+  reset(keep: readonly string[]): void
 }
