@@ -93,6 +93,18 @@ describe('merging', () => {
     )
   })
 
+  test('of two writes under one name (a cloned writer) chooses the same one everywhere', () => {
+    const cell = (value: string, stamp: number) =>
+      writeCell(null, { writer: WRITERS[0] ?? '', seq: 1, stamp, author: 'x', value }, null)
+    for (const [a, b] of [
+      [cell('1', 5), cell('2', 5)],
+      [cell('1', 6), cell('2', 5)],
+    ] as const) {
+      holdsForThree(a, b, a)
+      expect((mergeStates(a, b) as Cell).heads.length).toBe(1)
+    }
+  })
+
   test('of owned rows is commutative, associative and idempotent', () => {
     fc.assert(fc.property(owned, owned, owned, holdsForThree), { numRuns: 20_000, seed: 4 })
   })

@@ -181,6 +181,10 @@ describe('a replica', () => {
     carry(a, b)
     expect(a.replica.collect(b.replica.vector(), 100)).toBe(1)
     expect(a.replica.cell('setting', 'x')).toBeNull()
+    // A peer that has not collected it yet may still show it.
+    const shown = b.replica.rowsOf(['setting/x'])
+    expect(shown.length).toBe(1)
+    a.replica.apply({ peer: b.node, rows: shown, as: { kind: 'repair' } })
     carry(b, a)
     expect(a.replica.cell('setting', 'x')).toBeNull()
     expect(b.replica.digest().root).toBe(a.replica.digest().root)
