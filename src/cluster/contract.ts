@@ -158,6 +158,8 @@ export interface Link {
   readonly outgoing: boolean
   /** Smoothed round trip in ms; null: not measured yet. */
   readonly roundTripMs: number | null
+  /** Monotonic ms of the last message of any type; at first of the end of the handshake. */
+  readonly heardMono: number
   /** Bytes that wait to be sent. */
   readonly backlogBytes: number
   /** `bulk` waits behind what is not. False: the backlog is full or the link closed; not taken. */
