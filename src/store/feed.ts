@@ -74,7 +74,8 @@ export interface Feed {
   vector(): Vector
   /**
    * Rows applied after `after` that a reader who covers `seen` does not have, in order, about
-   * `bytesMax` of JSON (at least one row). Scans at most 20,000 rows. @throws StoreError
+   * `bytesMax` of JSON (at least one row). Scans a bounded number of rows: none
+   * and not final is an answer. @throws StoreError
    */
   read(after: Place, seen: Vector, bytesMax: number): Outgoing
   /** One transaction. @throws RefusalError for rows that are none (nothing changed); StoreError */
