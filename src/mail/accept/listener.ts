@@ -43,6 +43,7 @@ type Peer = {
   handshake: Timer | null
 }
 
+const DRAINED = reply(421, '4.3.2', 'This node takes no mail now, try another one')
 /** RFC 8996 leaves nothing older. */
 const TLS_1_2 = 0x0303
 /** A client that does not finish its handshake holds a descriptor (faults.md B07). */
@@ -66,6 +67,7 @@ export class SmtpListener {
   #isExempt: (ip: string) => boolean = () => false
   #mayRelay: (ip: string) => boolean = () => false
   #isClosing = false
+  #isDraining = false
 
   constructor(options: ListenerOptions, deps: ListenerDeps) {
     this.#options = options
@@ -121,6 +123,7 @@ export class SmtpListener {
     }
     const sweep = (): void => {
       for (const peer of this.#peers) peer.session?.tick()
+      if (this.#isDraining) for (const peer of this.#peers) peer.session?.finishIdle()
       this.#sweep = this.#deps.clock.after(SWEEP_MS, sweep)
     }
     this.#sweep = this.#deps.clock.after(SWEEP_MS, sweep)
@@ -137,6 +140,14 @@ export class SmtpListener {
 
   get sessions(): number {
     return this.#peers.size
+  }
+
+  /**
+   * While on: new connections and new messages get 421, messages that have begun end as ever. The
+   * port stays open, so that a client hears it and goes to the next node at once.
+   */
+  drain(on: boolean): void {
+    this.#isDraining = on
   }
 
   /** Takes no new connection, lets messages whose dot came be answered, ends the rest with 421. */
@@ -174,6 +185,7 @@ export class SmtpListener {
     peer.session = session
     if (this.#isClosing)
       return session.refuse(reply(421, '4.3.2', 'Shutting down, try again later'), 'shutdown')
+    if (this.#isDraining) return session.refuse(DRAINED, 'drained')
     if (this.#peers.size > settings['limits.sessions']) {
       return session.refuse(
         reply(421, '4.3.2', 'Too many connections, try again later'),
@@ -226,6 +238,7 @@ export class SmtpListener {
           if (!this.#isExempt(ip)) this.#throttle.behaved(ip)
         },
         tlsOffered: this.#options.tls !== null,
+        closed: () => (this.#isDraining ? DRAINED : null),
       },
     )
   }

@@ -43,6 +43,8 @@ export type SessionDeps = {
   /** A message of this client was accepted. */
   readonly behaved: (ip: string) => void
   readonly tlsOffered: boolean
+  /** Why no further message may begin; null: it may. */
+  readonly closed: () => Reply | null
 }
 
 type Transaction = {
@@ -170,6 +172,13 @@ export class Session {
   finish(): void {
     if (this.#isOver || this.#isBusy) return
     this.#over(reply(421, '4.3.2', 'Shutting down, try again later'), 'shutdown')
+  }
+
+  /** Ends the session between messages: one that has begun is taken to its end. */
+  finishIdle(): void {
+    const closed = this.#deps.closed()
+    if (closed === null || this.#isOver || this.#isBusy || this.#transaction !== null) return
+    this.#over(closed, 'drained')
   }
 
   get isBusy(): boolean {
@@ -344,6 +353,8 @@ export class Session {
       return this.#error(reply(501, '5.5.4', 'Syntax: MAIL FROM:<address>'))
     const mail = readMail(rest.slice(5), this.#isExtended)
     if ('code' in mail) return this.#error(mail)
+    const closed = this.#deps.closed()
+    if (closed !== null) return this.#over(closed, 'drained')
     const snapshot = this.#deps.snapshot()
     const { settings } = snapshot
     if (mail.sizeBytes > settings['mail.size']) {
