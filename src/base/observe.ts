@@ -137,6 +137,26 @@ export const EVENTS = {
     counter: 'web_failed_total',
     help: 'Requests that ended with an error of ours',
   },
+  'member.changed': {
+    level: 'info',
+    counter: 'member_changes_total',
+    help: 'Members that came, left or were removed',
+    labels: ['standing'],
+  },
+  'member.refused': {
+    level: 'error',
+    counter: 'members_refused_total',
+    help: 'Member rows that no member has signed',
+  },
+  'join.issued': { level: 'info' },
+  'join.revoked': { level: 'info' },
+  'join.accepted': { level: 'info', counter: 'joins_total', help: 'Nodes that were let in here' },
+  'join.refused': {
+    level: 'warn',
+    counter: 'joins_refused_total',
+    help: 'Nodes that were not let in here',
+    labels: ['code'],
+  },
   'operator.entered': {
     level: 'info',
     counter: 'logins_total',
