@@ -163,6 +163,25 @@ export const EVENTS = {
     help: 'Sign-ins',
     labels: ['result'],
   },
+  'gate.refused': {
+    level: 'debug',
+    counter: 'gate_refused_total',
+    help: 'Connections from peers and strangers that ended before they were a link',
+    labels: ['why'],
+  },
+  'link.opened': { level: 'info', counter: 'links_opened_total', help: 'Links with peers opened' },
+  'link.closed': { level: 'info', counter: 'links_closed_total', help: 'Links with peers closed' },
+  'link.troubled': { level: 'warn' },
+  'link.garbled': {
+    level: 'warn',
+    counter: 'link_garbled_total',
+    help: 'Links closed for a frame that nobody of us sealed',
+  },
+  'node.doubled': {
+    level: 'error',
+    counter: 'node_doubled_total',
+    help: 'Two running nodes seen with one identity',
+  },
 } as const satisfies Record<string, EventSpec>
 
 export type EventName = keyof typeof EVENTS

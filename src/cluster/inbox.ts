@@ -1,0 +1,53 @@
+/** Bytes of a stream that are not used yet. Grows with what came, never with what was claimed. */
+
+const BYTES_MIN = 512
+/** An empty inbox that is larger gives its memory back. */
+const KEPT_BYTES_MAX = 128 * 1024
+
+export class Inbox {
+  #bytes = new Uint8Array(0)
+  #from = 0
+  #to = 0
+
+  get length(): number {
+    return this.#to - this.#from
+  }
+
+  push(bytes: Uint8Array): void {
+    if (this.#to + bytes.length > this.#bytes.length) this.#makeRoom(bytes.length)
+    this.#bytes.set(bytes, this.#to)
+    this.#to += bytes.length
+  }
+
+  /** The next bytes, which stay; valid until the next push. Null: fewer are here. */
+  peek(count: number): Uint8Array | null {
+    if (this.length < count) return null
+    return this.#bytes.subarray(this.#from, this.#from + count)
+  }
+
+  /** As `peek`, and they are gone. */
+  take(count: number): Uint8Array | null {
+    const bytes = this.peek(count)
+    if (bytes !== null) this.#from += count
+    return bytes
+  }
+
+  #makeRoom(count: number): void {
+    const rest = this.#bytes.subarray(this.#from, this.#to)
+    const needed = rest.length + count
+    const isRoomy = this.#bytes.length >= needed && this.#bytes.length <= KEPT_BYTES_MAX
+    if (isRoomy) this.#bytes.copyWithin(0, this.#from, this.#to)
+    else {
+      // Twice of what is needed: a frame in small pieces is not copied for each of them.
+      const grown = new Uint8Array(Math.max(BYTES_MIN, needed * 2))
+      grown.set(rest)
+      this.#bytes = grown
+    }
+    this.#from = 0
+    this.#to = rest.length
+  }
+}
+
+export function joinBytes(...parts: readonly Uint8Array[]): Uint8Array {
+  return new Uint8Array(Buffer.concat(parts))
+}
