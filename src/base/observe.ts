@@ -12,9 +12,11 @@ const RANK: Readonly<Record<Level, number>> = { debug: 0, info: 1, warn: 2, erro
 
 type EventSpec = {
   readonly level: Level
-  /** Counter without the prefix `postern_`; every emit adds one. */
+  /** Counter without the prefix `postern_`; every emit adds to it. */
   readonly counter?: string
   readonly help?: string
+  /** The field by whose number the counter grows; without it by one. */
+  readonly adds?: string
   /** Fields that become labels: few values only, never an address, a domain or an id. */
   readonly labels?: readonly string[]
 }
@@ -131,6 +133,17 @@ export const EVENTS = {
     counter: 'config_ignored_total',
     help: 'Stored settings that no longer hold and were not used',
   },
+  'config.refused': {
+    level: 'error',
+    counter: 'config_refused_total',
+    help: 'Merged settings that do not hold and were not put in force',
+  },
+  'config.mended': { level: 'info' },
+  'config.disputed': {
+    level: 'warn',
+    counter: 'config_conflicts_total',
+    help: 'Values set on two nodes at the same time',
+  },
   'config.changed': { level: 'info', counter: 'config_changes_total', help: 'Changes of settings' },
   'web.failed': {
     level: 'error',
@@ -156,6 +169,75 @@ export const EVENTS = {
     counter: 'joins_refused_total',
     help: 'Nodes that were not let in here',
     labels: ['code'],
+  },
+  'sync.completed': { level: 'info' },
+  'sync.taken': {
+    level: 'debug',
+    counter: 'sync_rows_total',
+    help: 'Rows of peers that changed something here',
+    adds: 'rows',
+    labels: ['feed', 'as'],
+  },
+  'sync.repaired': {
+    level: 'error',
+    counter: 'sync_repairs_total',
+    help: 'Rows that a digest had to repair: 0, or a fault of ours',
+    adds: 'rows',
+  },
+  'sync.refused': {
+    level: 'warn',
+    counter: 'sync_refused_total',
+    help: 'Messages of peers that could not be read',
+    labels: ['why'],
+  },
+  'sync.stalled': {
+    level: 'error',
+    counter: 'sync_stalled_total',
+    help: 'Rows that could not be taken or given because of the store',
+  },
+  'sync.flooded': {
+    level: 'warn',
+    counter: 'sync_flooded_total',
+    help: 'Peers that pushed more rows than they may',
+  },
+  'clock.skewed': {
+    level: 'warn',
+    counter: 'clock_skewed_total',
+    help: 'Peers whose clock differs by 2 s or more',
+  },
+  'clock.mistrusted': { level: 'error' },
+  'clock.trusted': { level: 'info' },
+  'call.failed': {
+    level: 'warn',
+    counter: 'calls_failed_total',
+    help: 'Questions of peers that ended with an error of ours',
+  },
+  'member.judged': {
+    level: 'info',
+    counter: 'member_lives_total',
+    help: 'Changes of what this node thinks of a peer',
+    labels: ['life'],
+  },
+  'member.muted': {
+    level: 'warn',
+    counter: 'members_muted_total',
+    help: 'Peers that are heard by their link and not by datagrams: UDP is blocked on the way',
+  },
+  'member.doubled': {
+    level: 'error',
+    counter: 'members_doubled_total',
+    help: 'Two machines that run as one node: a copied disk or a cloned machine',
+  },
+  'member.stalled': {
+    level: 'info',
+    counter: 'stalls_total',
+    help: 'Times that this process stood still for more than 250 ms',
+  },
+  'packet.dropped': {
+    level: 'debug',
+    counter: 'packets_dropped_total',
+    help: 'Datagrams that were not taken and not answered',
+    labels: ['why'],
   },
   'operator.entered': {
     level: 'info',
@@ -218,7 +300,8 @@ export class Observer {
       const labels =
         spec.labels?.map((label) => `${label}="${fields[label] ?? ''}"`).join(',') ?? ''
       const values = this.#counters.get(spec.counter)?.values
-      values?.set(labels, (values.get(labels) ?? 0) + 1)
+      const by = spec.adds === undefined ? 1 : Number(fields[spec.adds])
+      values?.set(labels, (values.get(labels) ?? 0) + by)
     }
     if (RANK[spec.level] < this.#least) return
     // JSON escapes control characters: a hostile address cannot forge a line (faults.md G11).
