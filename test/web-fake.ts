@@ -10,14 +10,13 @@ import type {
 } from '../src/admin/contract.ts'
 import type { Clock } from '../src/base/clock.ts'
 import { RefusalError } from '../src/base/errors.ts'
-import { type MessageId, MessageIds, type NodeId } from '../src/base/ids.ts'
+import { type MessageId, MessageIds } from '../src/base/ids.ts'
 import { isSettingKey, SETTINGS, type SettingValue } from '../src/config/schema.ts'
 import type { Domain } from '../src/config/snapshot.ts'
 import { readDomainName, readNextHops, readSetting, readThreshold } from '../src/config/validate.ts'
 import type { Claim, HeldRow, QueueRow, TraceRow } from '../src/message/rows.ts'
 import type { Finding } from '../src/message/verdict.ts'
-
-const NODE = '8f3a5c0d7e2b4916' as NodeId
+import { FakeCluster, NODE } from './web-fake-cluster.ts'
 
 export type Mail = {
   readonly sender: string
@@ -49,6 +48,8 @@ export type FakeOptions = {
   readonly domains?: readonly string[]
   readonly setup?: boolean
   readonly ready?: boolean
+  /** Names of the nodes, this one first. */
+  readonly nodes?: readonly string[]
 }
 
 export const PASSWORD = 'correct horse battery staple'
@@ -62,11 +63,9 @@ type Kept = {
   dropped: boolean
 }
 
-export class FakeAdmin implements Admin {
-  readonly calls: string[] = []
+export class FakeAdmin extends FakeCluster implements Admin {
   readonly kept: Kept[] = []
   broken = false
-  readonly #clock: Clock
   readonly #ready: boolean
   readonly #ids: MessageIds
   readonly #domains = new Map<string, Domain>()
@@ -86,8 +85,9 @@ export class FakeAdmin implements Admin {
     domains = ['example.com'],
     setup = false,
     ready = true,
+    nodes = ['mx1', 'mx2', 'mx3'],
   }: FakeOptions) {
-    this.#clock = clock
+    super(clock, nodes)
     this.#setup = setup
     this.#ready = ready
     this.#ids = new MessageIds(NODE, 1, clock)
@@ -104,7 +104,7 @@ export class FakeAdmin implements Admin {
 
   add(mail: Mail): MessageId {
     const id = this.#ids.next()
-    const atMs = this.#clock.wallMs() - mail.minutesAgo * 60_000
+    const atMs = this.clock.wallMs() - mail.minutesAgo * 60_000
     this.kept.unshift({ id, mail, atMs, claims: new Map(), dropped: false })
     return id
   }
@@ -119,7 +119,7 @@ export class FakeAdmin implements Admin {
       ready: this.#ready,
       problems: this.#ready ? [] : ['The spool has less free space than its reserve.'],
       webPin: null,
-      startedMs: this.#clock.wallMs() - 14 * 3_600_000,
+      startedMs: this.clock.wallMs() - 14 * 3_600_000,
       smtp: '192.0.2.11:25',
       web: 'https://192.0.2.11:8443',
       queue: {
@@ -130,7 +130,7 @@ export class FakeAdmin implements Admin {
       disk: { freeBytes: 71 * 1024 ** 3, totalBytes: 100 * 1024 ** 3 },
       inspectors: { processes: 2, ready: 2, missing: [] },
       possibleDuplicates: 0,
-      nodes: [{ id: NODE, name: 'mx1', state: 'alive', lagMs: 0 }],
+      nodes: this.nodes.map(({ id, name, state, lagMs }) => ({ id, name, state, lagMs })),
     }
   }
 
@@ -155,7 +155,7 @@ export class FakeAdmin implements Admin {
     this.#operators.set(input.name, {
       password: input.password,
       role: 'admin',
-      addedMs: this.#clock.wallMs(),
+      addedMs: this.clock.wallMs(),
     })
   }
 
@@ -179,7 +179,7 @@ export class FakeAdmin implements Admin {
       )
     }
     this.#wrong = 0
-    const session = Buffer.from(`${name}.${this.#sessions.size}.${this.#clock.wallMs()}`).toString(
+    const session = Buffer.from(`${name}.${this.#sessions.size}.${this.clock.wallMs()}`).toString(
       'base64url',
     )
     const author: Author = { name, role: operator.role }
@@ -200,12 +200,12 @@ export class FakeAdmin implements Admin {
       name,
       role,
       addedMs,
-      lastSeenMs: name === 'a.ruiz' ? this.#clock.wallMs() : null,
+      lastSeenMs: name === 'a.ruiz' ? this.clock.wallMs() : null,
     }))
   }
 
   async addOperator(author: Author, name: string, password: string, role: string): Promise<void> {
-    this.#act(author, `addOperator ${name}`)
+    this.act(author, `addOperator ${name}`)
     if (this.#operators.has(name))
       throw new RefusalError(
         'conflict',
@@ -216,17 +216,17 @@ export class FakeAdmin implements Admin {
     if (role !== 'admin' && role !== 'viewer')
       throw new RefusalError('invalid', 'role', `There is no role ${role}.`, 'Use admin or viewer.')
     checkPassword(password)
-    this.#operators.set(name, { password, role, addedMs: this.#clock.wallMs() })
+    this.#operators.set(name, { password, role, addedMs: this.clock.wallMs() })
   }
 
   removeOperator(author: Author, name: string): void {
-    this.#act(author, `removeOperator ${name}`)
+    this.act(author, `removeOperator ${name}`)
     if (!this.#operators.delete(name))
       throw new RefusalError('notFound', 'name', `There is no operator ${name}.`, 'List them.')
   }
 
   async changePassword(author: Author, name: string, password: string): Promise<void> {
-    if (author.name !== name) this.#act(author, `changePassword ${name}`)
+    if (author.name !== name) this.act(author, `changePassword ${name}`)
     const operator = this.#operators.get(name)
     if (operator === undefined)
       throw new RefusalError('notFound', 'name', `There is no operator ${name}.`, 'List them.')
@@ -241,7 +241,7 @@ export class FakeAdmin implements Admin {
   }
 
   putDomain(author: Author, rawName: string, input: Parameters<Admin['putDomain']>[2]): Domain {
-    this.#act(author, `putDomain ${rawName}`)
+    this.act(author, `putDomain ${rawName}`)
     const name = readDomainName(rawName)
     const before = this.#domains.get(name)
     const domain: Domain = {
@@ -266,7 +266,7 @@ export class FakeAdmin implements Admin {
   }
 
   removeDomain(author: Author, name: string): void {
-    this.#act(author, `removeDomain ${name}`)
+    this.act(author, `removeDomain ${name}`)
     if (!this.#domains.delete(name))
       throw new RefusalError('notFound', 'name', `There is no domain ${name}.`, 'List them.')
     this.#note(author, `domain/${name}`, '{}', null)
@@ -302,7 +302,7 @@ export class FakeAdmin implements Admin {
   }
 
   setSetting(author: Author, key: string, raw: unknown) {
-    this.#act(author, `setSetting ${key}`)
+    this.act(author, `setSetting ${key}`)
     const before = this.setting(key)
     if (!isSettingKey(key)) throw new Error('unreachable')
     const value = readSetting(key, raw)
@@ -316,7 +316,7 @@ export class FakeAdmin implements Admin {
         `Reject must be above hold, which is ${hold}.`,
         `Enter more than ${hold}.`,
       )
-    this.#settings.set(key, { value, by: author.name, atMs: this.#clock.wallMs() })
+    this.#settings.set(key, { value, by: author.name, atMs: this.clock.wallMs() })
     this.#note(author, `setting/${key}`, JSON.stringify(before.value), JSON.stringify(value))
     return this.setting(key)
   }
@@ -325,8 +325,8 @@ export class FakeAdmin implements Admin {
     return this.#changes.slice(0, limit)
   }
 
-  undoChange(author: Author, id: number): void {
-    this.#act(author, `undoChange ${id}`)
+  undoChange(author: Author, id: string): void {
+    this.act(author, `undoChange ${id}`)
     const change = this.#changes.find((one) => one.id === id)
     if (change === undefined)
       throw new RefusalError('notFound', 'id', `There is no change ${id}.`, 'List them.')
@@ -336,7 +336,7 @@ export class FakeAdmin implements Admin {
   }
 
   overview(sinceMs: number, buckets: number) {
-    const nowMs = this.#clock.wallMs()
+    const nowMs = this.clock.wallMs()
     const each = (nowMs - sinceMs) / buckets
     const of = (from: number, to: number, states: readonly string[]) =>
       this.kept
@@ -498,13 +498,13 @@ export class FakeAdmin implements Admin {
   }
 
   retry(author: Author, id: string | null): number {
-    this.#act(author, `retry ${id ?? 'all'}`)
+    this.act(author, `retry ${id ?? 'all'}`)
     if (id !== null) this.#one(id)
     return id === null ? this.#waiting().length : 1
   }
 
   async drop(author: Author, id: string, bounce: boolean): Promise<void> {
-    this.#act(author, `drop ${id} ${bounce}`)
+    this.act(author, `drop ${id} ${bounce}`)
     this.#one(id).dropped = true
   }
 
@@ -521,23 +521,17 @@ export class FakeAdmin implements Admin {
         'Nothing has to be done.',
       )
     }
-    this.#act(author, `${kind} ${id} ${wanted.join(' ')}`)
+    this.act(author, `${kind} ${id} ${wanted.join(' ')}`)
     for (const address of wanted) {
-      one.claims.set(address, { kind, by: author.name, atMs: this.#clock.wallMs() })
+      one.claims.set(address, { kind, by: author.name, atMs: this.clock.wallMs() })
     }
     return this.#detail(one)
   }
 
-  #act(author: Author, call: string): void {
-    if (author.role !== 'admin')
-      throw new RefusalError('forbidden', null, 'A viewer may look.', 'Ask an admin.')
-    this.calls.push(`${author.name}: ${call}`)
-  }
-
   #note(author: Author, key: string, before: string | null, after: string | null): void {
     this.#changes.unshift({
-      id: this.#changes.length + 1,
-      atMs: this.#clock.wallMs(),
+      id: String(this.#changes.length + 1),
+      atMs: this.clock.wallMs(),
       by: author.name,
       key,
       before,
@@ -604,7 +598,7 @@ export class FakeAdmin implements Admin {
               ? ('deferred' as const)
               : ('queued' as const),
         attempts: tried ? 3 : 0,
-        nextTryMs: this.#clock.wallMs() + 12 * 60_000,
+        nextTryMs: this.clock.wallMs() + 12 * 60_000,
         lastReply: mail.reply ?? null,
       })),
     }

@@ -528,7 +528,7 @@ describe('headers', () => {
     const paths = [...body.matchAll(/(?:href|src)="(\/assets\/[^"]+)"/g)].map(
       ([, path]) => path ?? '',
     )
-    expect(paths.length).toBe(4)
+    expect(paths.length).toBe(5)
     for (const path of paths) {
       const answer = await ask(place, path)
       expect([path, answer.status]).toEqual([path, 200])

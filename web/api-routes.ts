@@ -496,20 +496,11 @@ function settingRoutes({ admin }: Parts): readonly Route[] {
       path: '/changes/:id/undo',
       summary: 'Put back what was before, as a change of its own',
       tag,
-      params: t.Object({ id: TEXT('Number of the change', 15) }),
+      params: t.Object({ id: TEXT('Id of the change', 200) }),
       answer: shape.DONE,
       refuses: [404, 409],
       run: (call) => {
-        const id = param(call, 'id')
-        if (!/^\d+$/.test(id)) {
-          throw new RefusalError(
-            'invalid',
-            'id',
-            `"${id}" is no change.`,
-            'Give the number of a change.',
-          )
-        }
-        admin.undoChange(call.author(), Number(id))
+        admin.undoChange(call.author(), param(call, 'id'))
         return { done: true }
       },
     },

@@ -1,4 +1,5 @@
 /** The files of the pages, embedded in the binary, each under an address made of its content. */
+import sse from 'htmx.org/dist/ext/hx-sse.min.js' with { type: 'text' }
 import htmx from 'htmx.org/dist/htmx.min.js' with { type: 'text' }
 import css from './assets/app.css' with { type: 'text' }
 import script from './assets/app.js' with { type: 'text' }
@@ -10,6 +11,7 @@ const FILES: readonly (readonly [name: string, asset: Asset])[] = [
   ['app.css', { type: 'text/css; charset=utf-8', text: css }],
   ['app.js', { type: 'text/javascript; charset=utf-8', text: script }],
   ['htmx.js', { type: 'text/javascript; charset=utf-8', text: htmx }],
+  ['sse.js', { type: 'text/javascript; charset=utf-8', text: sse }],
   ['mark.svg', { type: 'image/svg+xml', text: mark }],
 ]
 

@@ -3,8 +3,8 @@
 export type Flash = {
   readonly words: string
   readonly kind: 'done' | 'failed'
-  /** Number of a change that one button takes back; null when there is none. */
-  readonly undo: number | null
+  /** The change that one button takes back; null when there is none. */
+  readonly undo: string | null
 }
 
 /** Sessions with something to tell; the one that waits longest goes first. */

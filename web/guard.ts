@@ -19,6 +19,8 @@ export type Visit = {
   /** Null where no login is needed and nobody is signed in. */
   readonly author: Author | null
   readonly session: string | null
+  /** An API token names the author: nothing of a browser is sent along by itself. */
+  readonly byToken: boolean
   /** Empty without a session. */
   readonly csrf: string
   /** Asked by htmx: the address of the page stays. */
@@ -32,6 +34,8 @@ const OPEN =
 /** What an operator with the role viewer may post. */
 const VIEWER_MAY =
   /^\/(logout|theme|account\/password|api\/v1\/logout|api\/v1\/operators\/[^/]+\/password)$/
+/** Where `Authorization: Bearer …` is read: scripts ask there, pages never. */
+const BY_TOKEN = /^\/(api\/|metrics$)/
 /** There is no session to bind a token to: these take a password, the one-time code, or nothing. */
 const WITHOUT_TOKEN = /^\/(login|setup(\/\w+)?|theme|api\/v1\/(login|setup))$/
 
@@ -51,7 +55,7 @@ export class Guard {
    */
   async enter(request: Request, client: Client): Promise<Request> {
     const { pathname } = new URL(request.url)
-    const visit = this.#look(request, client)
+    const visit = this.#look(request, client, pathname)
     const acts = request.method !== 'GET' && request.method !== 'HEAD'
     if (acts) fromOurPages(request, client)
     if (visit.author === null && !OPEN.test(pathname)) throw signInFirst()
@@ -78,9 +82,10 @@ export class Guard {
     const visit = this.#visits.get(entered)
     if (visit !== undefined) return visit
     try {
-      return this.#look(request, client)
+      return this.#look(request, client, new URL(request.url).pathname)
     } catch {
-      return { client, author: null, session: null, csrf: '', htmx: false, theme: null }
+      const nobody = { author: null, session: null, byToken: false, csrf: '' }
+      return { client, ...nobody, htmx: false, theme: null }
     }
   }
 
@@ -89,6 +94,11 @@ export class Guard {
     const { author } = this.visitOf(request)
     if (author === null) throw signInFirst()
     return author
+  }
+
+  /** Is who opened this page still signed in? For answers that go on for long. */
+  isStillIn({ client, session }: Visit): boolean {
+    return client.trusted || (session !== null && this.#admin.authenticate(session) !== null)
   }
 
   /** The cookie that keeps an operator signed in until the browser closes. */
@@ -118,30 +128,46 @@ export class Guard {
     return this.#secure ? '; Secure' : ''
   }
 
-  #look(request: Request, client: Client): Visit {
+  #look(request: Request, client: Client, pathname: string): Visit {
     const cookies = cookiesOf(request.headers.get('cookie') ?? '')
     const theme = cookies.get('theme')
     const nobody: Visit = {
       client,
       author: null,
       session: null,
+      byToken: false,
       csrf: '',
       htmx: request.headers.get('hx-request') === 'true',
       theme: theme === 'light' || theme === 'dark' ? theme : null,
     }
     if (client.trusted) return { ...nobody, author: { name: 'cli', role: 'admin' } }
+    const token = BY_TOKEN.test(pathname) ? bearer(request) : null
+    if (token !== null) return { ...nobody, author: this.#byToken(token), byToken: true }
     const session = cookies.get(this.#cookieName) ?? ''
     const author = session === '' ? null : this.#admin.authenticate(session)
     if (author === null) return nobody
     return { ...nobody, author, session, csrf: this.token(session) }
   }
 
+  /** @throws RefusalError unauthenticated */
+  #byToken(token: string): Author {
+    const author = this.#admin.authenticateToken(token)
+    if (author !== null) return author
+    throw new RefusalError(
+      'unauthenticated',
+      null,
+      'This API token is unknown, expired or revoked.',
+      'Make another one on the page Operators.',
+    )
+  }
+
   #mayAct(request: Request, visit: Visit, pathname: string, body: string): void {
-    if (!WITHOUT_TOKEN.test(pathname)) {
+    if (!visit.byToken && !WITHOUT_TOKEN.test(pathname)) {
       const given = request.headers.get('x-csrf-token') ?? formToken(request, body)
       if (visit.csrf === '' || !equal(given, visit.csrf)) throw forged()
     }
-    if (visit.author?.role === 'viewer' && !VIEWER_MAY.test(pathname)) {
+    const may = !visit.byToken && VIEWER_MAY.test(pathname)
+    if (visit.author?.role === 'viewer' && !may) {
       throw new RefusalError(
         'forbidden',
         null,
@@ -228,6 +254,12 @@ function mustBeJson(type: string, body: string): void {
     'The body is not a JSON object.',
     'Send one with the header Content-Type: application/json.',
   )
+}
+
+/** The token of the header; null without one, and then the cookie counts. */
+function bearer(request: Request): string | null {
+  const match = /^bearer +(\S{1,500})$/i.exec(request.headers.get('authorization') ?? '')
+  return match?.[1] ?? null
 }
 
 function formToken(request: Request, body: string): string {

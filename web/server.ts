@@ -18,8 +18,11 @@ import { type Client, Guard, type Visit } from './guard.ts'
 import { healthRoutes } from './health.ts'
 import { html, seeOther } from './html.ts'
 import { changesPages } from './pages/changes.ts'
+import { clusterPages } from './pages/cluster.ts'
+import { conflictPages } from './pages/conflicts.ts'
 import { domainPages } from './pages/domains.ts'
 import { framePages } from './pages/frame.ts'
+import { listPages } from './pages/lists.ts'
 import { livePage } from './pages/live.ts'
 import { loginPages } from './pages/login.ts'
 import { messagePages } from './pages/message.ts'
@@ -30,9 +33,11 @@ import { quarantinePages } from './pages/quarantine.ts'
 import { queuePages } from './pages/queue.ts'
 import { settingsPages } from './pages/settings.ts'
 import { setupPages } from './pages/setup.ts'
+import { tokenPages } from './pages/tokens.ts'
 import { empty } from './parts/marks.ts'
 import { door, shell } from './parts/shell.ts'
 import type { Site } from './site.ts'
+import { Streams } from './streams.ts'
 import { errorOf } from './wire.ts'
 
 export type Web = {
@@ -57,7 +62,11 @@ export const PAGE_POLICY =
 export function createWeb(deps: WebDeps): Web {
   const { admin, clock, observer, secure, nodeName } = deps
   const guard = new Guard({ admin, secure })
-  const site: Site = { admin, clock, guard, nodeName, assets: new Assets(), flashes: new Flashes() }
+  const streams = new Streams(clock, (error) => {
+    observer.emit('web.failed', { method: 'GET', path: '/events', cause: messageOf(error) })
+  })
+  const [assets, flashes] = [new Assets(), new Flashes()]
+  const site: Site = { admin, clock, guard, nodeName, assets, flashes, streams }
   const app = router(site, refused)
 
   /** The answer to what was thrown; a bug goes to the log and nowhere else. */
@@ -85,7 +94,7 @@ export function createWeb(deps: WebDeps): Web {
       const response = await answer(request, client)
       return finished(request, response)
     },
-    close: () => {},
+    close: () => streams.close(),
   }
 }
 
@@ -108,6 +117,10 @@ function router(site: Site, refused: Refused) {
     .use(settingsPages(site))
     .use(domainPages(site))
     .use(operatorPages(site))
+    .use(tokenPages(site))
+    .use(listPages(site))
+    .use(conflictPages(site))
+    .use(clusterPages(site))
     .use(changesPages(site))
     .use(livePage(site))
     .use(api(site, site.admin.status().version))
@@ -242,6 +255,9 @@ function finished(request: Request, response: Response): Response {
   headers.set('referrer-policy', 'no-referrer')
   headers.set('cross-origin-opener-policy', 'same-origin')
   headers.set('cross-origin-resource-policy', 'same-origin')
-  if (request.method === 'HEAD') return new Response(null, { status: response.status, headers })
+  if (request.method === 'HEAD') {
+    void response.body?.cancel()
+    return new Response(null, { status: response.status, headers })
+  }
   return response
 }

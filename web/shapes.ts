@@ -193,7 +193,7 @@ export const SETTING = t.Object({
 })
 
 export const CHANGE = t.Object({
-  id: t.Number(),
+  id: t.String(),
   at: TIME,
   by: t.String(),
   key: t.String(),

@@ -5,12 +5,14 @@ import type { Clock } from '../src/base/clock.ts'
 import type { Assets } from './embed.ts'
 import type { Flashes } from './flashes.ts'
 import type { Guard } from './guard.ts'
+import type { Streams } from './streams.ts'
 
 export type Site = {
   readonly admin: Admin
   readonly clock: Clock
   readonly guard: Guard
   readonly flashes: Flashes
+  readonly streams: Streams
   readonly assets: Assets
   readonly nodeName: string
 }

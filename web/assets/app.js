@@ -53,7 +53,49 @@ addEventListener('change', (event) => {
 
 addEventListener('reset', () => setTimeout(count))
 
+async function copy(button) {
+  const source = one(button.dataset.copy)
+  const label = button.querySelector('span')
+  try {
+    await navigator.clipboard.writeText(source.textContent.trim())
+    label.textContent = 'Copied'
+  } catch {
+    // Without https there is no clipboard: the text is marked for the keys of the reader.
+    getSelection().selectAllChildren(source)
+    label.textContent = 'Press Ctrl C'
+  }
+  setTimeout(() => {
+    label.textContent = 'Copy'
+  }, 4000)
+}
+
+// Paused: nothing is asked and nothing moves until the reader wants it.
+let paused = false
+let stream = null
+
+function pause(button) {
+  paused = !paused
+  button.setAttribute('aria-pressed', String(paused))
+  button.setAttribute('aria-label', paused ? 'Go on with live updates' : 'Pause live updates')
+  const words = one('#live .t')
+  if (paused && words) words.textContent = words.textContent.replace(/^\w+/, 'Paused')
+  const source = one('[data-stream]')
+  if (!source) return
+  if (paused) stream?.reader?.cancel()
+  else htmx.process(source)
+}
+
+// A stream begins with all that there is, so nothing is missed by closing it.
+addEventListener('htmx:sse:before:connection', (event) => {
+  stream = event.detail.connection
+  if (paused) event.preventDefault()
+})
+
 addEventListener('click', (event) => {
+  const copying = event.target.closest('button[data-copy]')
+  if (copying) return void copy(copying)
+  const pausing = event.target.closest('button[data-pause]')
+  if (pausing) return pause(pausing)
   const row = event.target.closest('.data tbody tr')
   if (row && event.target.closest('a[hx-get]')) at(row)
   const button = event.target.closest('button[data-theme-toggle]')
@@ -70,7 +112,7 @@ addEventListener('htmx:before:request', (event) => {
   const { ctx } = event.detail
   const source = ctx.sourceElement
   // Nobody looks: nothing is asked.
-  if (source?.matches('[data-poll]') && document.hidden) return event.preventDefault()
+  if (source?.matches('[data-poll]') && (paused || document.hidden)) return event.preventDefault()
   // Too narrow for the card beside the list: the same link opens the page.
   const peek = one('#peek')
   if (ctx.target === peek && peek && peek.offsetParent === null) {
@@ -81,6 +123,7 @@ addEventListener('htmx:before:request', (event) => {
 
 function settle() {
   count()
+  for (const button of document.querySelectorAll('[data-pause]')) button.hidden = false
   for (const toast of document.querySelectorAll('.toast:not([data-seen])')) {
     toast.dataset.seen = ''
     setTimeout(() => toast.remove(), 8000)
@@ -89,7 +132,7 @@ function settle() {
 
 addEventListener('htmx:after:swap', (event) => {
   settle()
-  const poll = event.detail.ctx?.sourceElement?.matches('[data-poll]')
+  const poll = event.detail.ctx?.sourceElement?.matches('[data-poll], [data-stream]')
   if (!poll && document.activeElement === document.body) one('#main')?.focus({ preventScroll: true })
 })
 

@@ -27,7 +27,7 @@ export function changesPages(site: Site) {
                 'Nothing was changed yet',
                 html`Every change of a setting, a domain or an operator is kept here with its author.`,
               )
-            : html`<ul class="todo log">${changes.map((change) => changeLine(visit, change, nowMs))}</ul>`
+            : html`<ul class="todo log">${changes.map((change) => changeLine(site, visit, change, nowMs))}</ul>`
         const more =
           changes.length === most && most === FEW
             ? html`<div class="acts"><a class="btn small" href="${link('/changes', { all: '1' })}">Show up to ${MANY}</a></div>`
@@ -41,13 +41,13 @@ export function changesPages(site: Site) {
     .post(
       '/:id/undo',
       ({ request, params }) => {
-        admin.undoChange(guard.authorOf(request), Number(params.id))
+        admin.undoChange(guard.authorOf(request), params.id)
         const [last] = admin.changes(1)
         flashes.add(guard.visitOf(request).session, 'The change is undone', {
           undo: last?.id ?? null,
         })
         return seeOther('/changes')
       },
-      { params: t.Object({ id: t.String({ pattern: '^[0-9]{1,15}$' }) }) },
+      { params: t.Object({ id: t.String({ maxLength: 200 }) }) },
     )
 }

@@ -4,7 +4,8 @@ import type { Author, NextHopProbe } from '../../src/admin/contract.ts'
 import { RefusalError } from '../../src/base/errors.ts'
 import { formatNextHop } from '../../src/message/nexthop.ts'
 import { type Html, html, seeOther } from '../html.ts'
-import { csrf, mayAct } from '../parts/forms.ts'
+import { conflictsIn } from '../parts/conflicts.ts'
+import { csrf, mayChange } from '../parts/forms.ts'
 import { note } from '../parts/marks.ts'
 import { shell } from '../parts/shell.ts'
 import type { Site } from '../site.ts'
@@ -189,6 +190,7 @@ function domainPage(
   { typed, isNew, probes = [], refusal }: Sheet,
 ): Response {
   const visit = site.guard.visitOf(request)
+  const may = mayChange(site, visit)
   const hold = site.admin.setting('policy.hold').value
   const reject = site.admin.setting('policy.reject').value
   const wrong = (field: string): Html | '' =>
@@ -205,15 +207,16 @@ function domainPage(
   const name = isNew
     ? html`<input class="wide" id="name" name="name" value="${typed.name}" placeholder="example.com" required maxlength="300" autocapitalize="off" spellcheck="false" autofocus${wrong('name')}>${error('name')}`
     : html`<b>${typed.name}</b>${error('name')}`
-  const main = html`<div class="head"><div><small><a href="/settings">Domains and limits</a></small><h1>${isNew ? 'Add a domain' : typed.name}</h1></div>${isNew || !mayAct(visit) ? '' : html`<div class="acts"><a class="btn danger" href="/domains/${typed.name}/remove">Remove</a></div>`}</div>
+  const main = html`<div class="head"><div><small><a href="/settings">Domains and limits</a></small><h1>${isNew ? 'Add a domain' : typed.name}</h1></div>${isNew || !may ? '' : html`<div class="acts"><a class="btn danger" href="/domains/${typed.name}/remove">Remove</a></div>`}</div>
 ${other}${probes.map(probeNote)}
+${isNew ? '' : conflictsIn(site, visit, [`domain/${typed.name}`], `/domains/${typed.name}`)}
 <form class="card" method="post" action="/domains/${isNew ? 'new' : typed.name}">${csrf(visit)}
 <div class="field"><div><label for="name">Domain</label><p>Mail for this name is taken. Subdomains are domains of their own.</p></div><div class="in">${name}</div></div>
 <div class="field"><div><label for="hops">Next hops</label><p>Where good mail goes, the first one first. Leave it empty to deliver by the MX records of the domain.</p></div><div class="in"><textarea class="wide" id="hops" name="hops" rows="3" placeholder="smtp://mail.example.com:25" maxlength="4000" autocapitalize="off" spellcheck="false"${wrong('nextHops')}>${typed.hops}</textarea>${error('nextHops')}<span class="unit">one a line, smtp:// or lmtp://</span></div></div>
 <div class="field"><div><span class="label">Recipients</span><p>Who exists. Mail for anybody else is refused at the door.</p></div><div class="in stack"><label class="pick"><input type="radio" name="known" value="any"${typed.known === 'any' ? html` checked` : ''}> Any; the next hop decides</label><label class="pick"><input type="radio" name="known" value="list"${typed.known === 'list' ? html` checked` : ''}> Only these, the part before the @, one a line</label><textarea class="wide" name="recipients" rows="4" aria-label="Known recipients" autocapitalize="off" spellcheck="false"${wrong('recipients')}>${typed.recipients}</textarea>${error('recipients')}</div></div>
 <div class="field"><div><label for="hold">Hold from score</label><p>Empty: as for all domains.</p></div><div class="in"><input id="hold" name="hold" value="${typed.hold}" placeholder="${String(hold)}" inputmode="decimal" maxlength="30" autocomplete="off"${wrong('hold')}><span class="unit">score, ${String(hold)} for all domains</span>${error('hold')}</div></div>
 <div class="field"><div><label for="reject">Reject from score</label><p>Empty: as for all domains.</p></div><div class="in"><input id="reject" name="reject" value="${typed.reject}" placeholder="${String(reject)}" inputmode="decimal" maxlength="30" autocomplete="off"${wrong('reject')}><span class="unit">score, ${String(reject)} for all domains</span>${error('reject')}</div></div>
-${mayAct(visit) ? html`<div class="field"><span></span><div class="acts"><button class="btn primary" name="act" value="save">${isNew ? 'Add the domain' : 'Save'}</button><button class="btn" name="act" value="try">Try the next hops</button><a class="btn quiet" href="/settings">Cancel</a></div></div>` : ''}
+${may ? html`<div class="field"><span></span><div class="acts"><button class="btn primary" name="act" value="save">${isNew ? 'Add the domain' : 'Save'}</button><button class="btn" name="act" value="try">Try the next hops</button><a class="btn quiet" href="/settings">Cancel</a></div></div>` : ''}
 </form>`
   return shell(site, visit, {
     title: isNew ? 'Add a domain' : typed.name,

@@ -3,23 +3,30 @@ import { Elysia, t } from 'elysia'
 import { type Html, html, page } from '../html.ts'
 import { link } from '../parts/forms.ts'
 import { note } from '../parts/marks.ts'
-import { liveWords, menu, type Place } from '../parts/shell.ts'
-import { clockTime, counted, zoneName } from '../parts/words.ts'
+import { liveParts, type Place } from '../parts/shell.ts'
+import { counted } from '../parts/words.ts'
 import type { Site } from '../site.ts'
 import { numbers, rangeOf } from './overview.ts'
 
-const PLACES: readonly Place[] = ['overview', 'quarantine', 'queue']
+const PLACES: readonly Place[] = [
+  'overview',
+  'messages',
+  'quarantine',
+  'queue',
+  'settings',
+  'conflicts',
+  'lists',
+  'operators',
+  'cluster',
+  'changes',
+]
 
 export function livePage(site: Site) {
-  const { admin, clock } = site
   return new Elysia().get(
     '/live',
     ({ query }) => {
-      const at = PLACES.find((place) => place === query.at) ?? 'overview'
-      const status = admin.status()
-      const now = `${clockTime(clock.wallMs())} ${zoneName()}`
-      return page(html`<hx-partial hx-target="#nav" hx-swap="outerHTML">${menu(status, at)}</hx-partial>
-<hx-partial hx-target="#live" hx-swap="innerHTML">${liveWords(status, now)}</hx-partial>
+      const at = PLACES.find((place) => place === query.at) ?? 'account'
+      return page(html`${liveParts(site, at)}
 ${more(site, at, query)}`)
     },
     {
@@ -40,7 +47,7 @@ function more(site: Site, at: Place, { t: range, q = '', seen = '' }: Asked): Ht
     return html`<hx-partial hx-target="#numbers" hx-swap="innerMorph">${numbers(site, rangeOf(range))}</hx-partial>`
   }
   // A page further back in the list has no newest row to compare with.
-  if (seen === '') return ''
+  if (seen === '' || (at !== 'quarantine' && at !== 'queue')) return ''
   const words = at === 'quarantine' ? newHeld(site, q, seen) : newQueued(site, seen)
   return html`<hx-partial hx-target="#fresh" hx-swap="innerHTML">${words}</hx-partial>`
 }

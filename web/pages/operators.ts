@@ -6,6 +6,7 @@ import { type Html, html, seeOther } from '../html.ts'
 import { csrf, mayAct } from '../parts/forms.ts'
 import { badge, note } from '../parts/marks.ts'
 import { shell } from '../parts/shell.ts'
+import { NO_TOKEN, type TokenSheet, tokenCard, tokensList } from '../parts/tokens.ts'
 import { counted, longTime } from '../parts/words.ts'
 import type { Site } from '../site.ts'
 import { mustMatch } from './login.ts'
@@ -17,11 +18,12 @@ const PASSWORDS = {
 }
 
 type Typed = { readonly name: string; readonly role: string; readonly refusal: RefusalError | null }
+const BLANK: Typed = { name: '', role: 'admin', refusal: null }
 
 export function operatorPages(site: Site) {
   const { admin, guard, flashes } = site
   return new Elysia({ prefix: '/operators' })
-    .get('/', ({ request }) => listPage(site, request, { name: '', role: 'admin', refusal: null }))
+    .get('/', ({ request }) => operatorsPage(site, request, {}))
     .post(
       '/',
       async ({ request, body }) => {
@@ -33,7 +35,7 @@ export function operatorPages(site: Site) {
           return seeOther('/operators')
         } catch (error) {
           if (!(error instanceof RefusalError) || error.code === 'forbidden') throw error
-          return listPage(site, request, { name, role, refusal: error })
+          return operatorsPage(site, request, { typed: { name, role, refusal: error } })
         }
       },
       {
@@ -78,21 +80,27 @@ export function operatorPages(site: Site) {
     )
 }
 
-function listPage(site: Site, request: Request, typed: Typed): Response {
+/** Operators, and the tokens of scripts. */
+export function operatorsPage(
+  site: Site,
+  request: Request,
+  { typed = BLANK, tokens = NO_TOKEN }: { readonly typed?: Typed; readonly tokens?: TokenSheet },
+): Response {
   const visit = site.guard.visitOf(request)
   const rows = site.admin.operators()
   const nowMs = site.clock.wallMs()
   const main = html`<div class="head"><h1>Operators</h1><p>${counted(rows.length, 'person', 'people')} may sign in</p></div>
-<div class="main-aside"><section class="card" id="list" aria-label="Operators"><div class="scroll"><table><thead><tr><th scope="col">Name</th><th scope="col">Role</th><th scope="col">Last seen</th><th scope="col">Added</th><th scope="col"><span class="sr">Actions</span></th></tr></thead><tbody>${rows.map(
+<div class="main-aside"><div class="stack"><section class="card" id="list" aria-label="Operators"><div class="scroll"><table><thead><tr><th scope="col">Name</th><th scope="col">Role</th><th scope="col">Last seen</th><th scope="col">Added</th><th scope="col"><span class="sr">Actions</span></th></tr></thead><tbody>${rows.map(
     (row) =>
       html`<tr><td><b>${row.name}</b>${row.name === visit.author?.name ? html` <small>you</small>` : ''}</td><td>${row.role === 'admin' ? badge('info', 'Admin') : badge('none', 'Viewer')}</td><td>${row.lastSeenMs === null ? 'never' : longTime(row.lastSeenMs, nowMs)}</td><td>${longTime(row.addedMs, nowMs)}</td><td class="num">${mayAct(visit) ? html`<a class="btn small" href="/operators/${encodeURIComponent(row.name)}">Edit</a>` : ''}</td></tr>`,
   )}</tbody></table></div></section>
-${mayAct(visit) ? addForm(visit, typed) : ''}</div>`
+${tokensList(site, visit)}</div>
+${mayAct(visit) ? html`<div class="stack">${addForm(visit, typed)}${tokenCard(visit, tokens)}</div>` : ''}</div>`
   return shell(site, visit, {
     title: 'Operators',
     at: 'operators',
     main,
-    status: typed.refusal === null ? 200 : 422,
+    status: typed.refusal === null && tokens.refusal === null ? 200 : 422,
   })
 }
 

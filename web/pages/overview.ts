@@ -33,7 +33,7 @@ export function overviewPage(site: Site) {
         title: 'Overview',
         at: 'overview',
         main,
-        poll: new URLSearchParams({ at: 'overview', t: range.key }).toString(),
+        poll: { t: range.key },
       })
     },
     { query: t.Object({ t: t.Optional(t.String({ maxLength: 10 })) }) },

@@ -158,7 +158,6 @@ ${mistakes(found.mistakes)}
 ${body}
 ${turning({ path: '/quarantine', query: text, cursor: found.cursor, before: skipped, rows: found.rows.length, total: found.total })}`
   const poll = {
-    at: 'quarantine',
     q: text,
     seen: skipped === 0 ? (found.rows[0]?.id ?? 'none') : '',
   }
@@ -166,7 +165,7 @@ ${turning({ path: '/quarantine', query: text, cursor: found.cursor, before: skip
     title: 'Quarantine',
     at: 'quarantine',
     main,
-    poll: new URLSearchParams(poll).toString(),
+    poll,
   })
 }
 

@@ -82,12 +82,11 @@ function listPage(
 <div id="fresh"></div>
 <section class="card" id="list" aria-label="Waiting mails">${list}</section>
 ${turning({ path: '/queue', query: '', cursor: found.cursor, before: skipped, rows: found.rows.length, total: found.total })}`
-  const poll = { at: 'queue', seen: skipped === 0 ? String(found.total) : '' }
   return shell(site, visit, {
     title: 'Queue',
     at: 'queue',
     main,
-    poll: new URLSearchParams(poll).toString(),
+    poll: { seen: skipped === 0 ? String(found.total) : '' },
   })
 }
 

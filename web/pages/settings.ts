@@ -7,7 +7,8 @@ import { formatNextHop } from '../../src/message/nexthop.ts'
 import type { Visit } from '../guard.ts'
 import { type Html, html, seeOther } from '../html.ts'
 import { changeLine } from '../parts/changes.ts'
-import { csrf, link, MORPH, mayAct } from '../parts/forms.ts'
+import { conflictsIn } from '../parts/conflicts.ts'
+import { csrf, link, MORPH, mayChange } from '../parts/forms.ts'
 import { groups, settingLabel, settingOf, valueWords } from '../parts/labels.ts'
 import { empty } from '../parts/marks.ts'
 import { shell } from '../parts/shell.ts'
@@ -143,13 +144,14 @@ function settingsPage(site: Site, request: Request, { group, typed, refused }: S
   const { admin, clock } = site
   const visit = site.guard.visitOf(request)
   const nowMs = clock.wallMs()
+  const may = mayChange(site, visit)
   const rows = admin.settings().filter(({ key }) => settingOf(key)?.group === group)
   const fields = rows.map((row) =>
     fieldOf(row, {
       nowMs,
       typed: typed?.get(row.key),
       refusal: refused?.get(row.key),
-      acts: mayAct(visit),
+      acts: may,
     }),
   )
   const tabs = groups().map(
@@ -157,11 +159,12 @@ function settingsPage(site: Site, request: Request, { group, typed, refused }: S
       html`<a href="${link('/settings', { group: name })}#limits"${name === group ? html` aria-current="true"` : ''}>${name}</a>`,
   )
   const errors = refused?.size ?? 0
-  const save = mayAct(visit)
+  const save = may
     ? html`<div class="field"><span class="muted">${errors === 0 ? '' : `${counted(errors, 'error')}, not saved`}</span><div class="acts"><button class="btn primary">Save</button><button class="btn quiet" type="reset">Reset</button></div></div>`
     : ''
   const changes = admin.changes(6)
-  const main = html`<div class="head"><h1>Domains and limits</h1><p>What is saved is in force for the next mail</p></div>
+  const main = html`<div class="head"><h1>Domains and limits</h1><p>A change on any node is a change on all, for the next mail</p></div>
+${conflictsIn(site, visit, ['setting', 'domain'], '/settings')}
 ${domainsCard(site, visit)}
 <div class="main-aside" id="limits"><div class="stack"><nav class="seg" aria-label="Group">${tabs}</nav>
 <form class="card" aria-labelledby="lim" method="post" action="/settings" hx-post="/settings" ${MORPH}>${csrf(visit)}<input type="hidden" name="group" value="${group}"><header><h2 id="lim">${group}</h2></header>
@@ -171,7 +174,7 @@ ${save}
 <section class="card" aria-labelledby="his"><header><h2 id="his">Changes</h2><a class="btn small" href="/changes">All changes</a></header>${
     changes.length === 0
       ? html`<div class="body"><small>Nothing was changed yet.</small></div>`
-      : html`<ul class="todo log">${changes.map((change) => changeLine(visit, change, nowMs))}</ul>`
+      : html`<ul class="todo log">${changes.map((change) => changeLine(site, visit, change, nowMs))}</ul>`
   }</section></div>`
   return shell(site, visit, {
     title: 'Domains and limits',
@@ -244,17 +247,16 @@ function listOf(value: SettingValue): readonly string[] {
 
 function domainsCard(site: Site, visit: Visit): Html {
   const domains = site.admin.domains()
+  const may = mayChange(site, visit)
   const shown = domains.slice(0, 500)
   const add =
-    mayAct(visit) && domains.length > 0
-      ? html`<a class="btn small" href="/domains/new">Add a domain</a>`
-      : ''
+    may && domains.length > 0 ? html`<a class="btn small" href="/domains/new">Add a domain</a>` : ''
   const list =
     domains.length === 0
       ? empty(
           'No domain yet',
           html`Until the first one is added, every recipient is refused.`,
-          mayAct(visit) ? html`<a class="btn primary" href="/domains/new">Add a domain</a>` : null,
+          may ? html`<a class="btn primary" href="/domains/new">Add a domain</a>` : null,
         )
       : html`<div class="scroll"><table><thead><tr><th scope="col">Domain</th><th scope="col">Next hop</th><th scope="col">Recipients</th><th scope="col">Thresholds</th><th scope="col"><span class="sr">Actions</span></th></tr></thead><tbody>${shown.map(
           (domain) => {
@@ -267,7 +269,7 @@ function domainsCard(site: Site, visit: Visit): Html {
               domain.hold === null ? null : `hold ${domain.hold}`,
               domain.reject === null ? null : `reject ${domain.reject}`,
             ].filter((text) => text !== null)
-            return html`<tr><td><b>${domain.name}</b></td><td>${hop ?? 'by MX records'}${more.length === 0 ? '' : html`<br><small>then ${more.join(', ')}</small>`}</td><td>${known}</td><td>${own.length === 0 ? 'as below' : own.join(', ')}</td><td class="num"><a class="btn small" href="/domains/${domain.name}">${mayAct(visit) ? 'Edit' : 'Show'}</a></td></tr>`
+            return html`<tr><td><b>${domain.name}</b></td><td>${hop ?? 'by MX records'}${more.length === 0 ? '' : html`<br><small>then ${more.join(', ')}</small>`}</td><td>${known}</td><td>${own.length === 0 ? 'as below' : own.join(', ')}</td><td class="num"><a class="btn small" href="/domains/${domain.name}">${may ? 'Edit' : 'Show'}</a></td></tr>`
           },
         )}</tbody></table></div>`
   const rest =

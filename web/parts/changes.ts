@@ -3,53 +3,108 @@ import type { ChangeRow } from '../../src/admin/contract.ts'
 import type { SettingValue } from '../../src/config/schema.ts'
 import type { Visit } from '../guard.ts'
 import { type Html, html } from '../html.ts'
-import { act, mayAct } from './forms.ts'
+import type { Site } from '../site.ts'
+import { act, mayChange } from './forms.ts'
 import { settingLabel, settingOf, valueWords } from './labels.ts'
 import { longTime } from './words.ts'
 
-export function changeLine(visit: Visit, change: ChangeRow, nowMs: number): Html {
-  const { key, before, after } = change
-  const [kind = '', name = ''] = split(key)
+/** What a key of the history names: `setting/policy.hold`, `domain/example.com/nextHops`. */
+export type CellName = {
+  readonly kind: string
+  readonly name: string
+  /** A part of it; null: all of it. */
+  readonly field: string | null
+}
+
+export function changeLine(site: Site, visit: Visit, change: ChangeRow, nowMs: number): Html {
+  const cell = cellOf(change.key)
+  // An operator and a token come and go with a secret, which no history holds.
+  const undo =
+    mayChange(site, visit) && cell.kind !== 'operator' && cell.kind !== 'token'
+      ? act(visit, `/changes/${encodeURIComponent(change.id)}/undo`, { words: 'Undo', small: true })
+      : ''
+  return html`<li><div class="wrap"><b>${titleOf(cell)}</b>: ${difference(cell, change)}<br><small>${change.by}, ${longTime(change.atMs, nowMs)}</small></div>${undo}</li>`
+}
+
+export function cellOf(key: string): CellName {
+  const [kind = '', ...rest] = key.split('/')
+  const name = rest.join('/')
+  if (kind !== 'domain')
+    return rest.length === 0 ? { kind: '', name: key, field: null } : { kind, name, field: null }
+  // No domain has a slash in its name.
+  const [domain = '', ...field] = rest
+  return { kind, name: domain, field: field.length === 0 ? null : field.join('/') }
+}
+
+export function titleOf({ kind, name, field }: CellName): string {
+  switch (kind) {
+    case 'setting':
+      return settingLabel(name)
+    case 'domain':
+      return field === null ? `Domain ${name}` : `${LABELS[field] ?? field} of ${name}`
+    case 'operator':
+      return `Operator ${name}`
+    case 'token':
+      return `API token ${name}`
+    case 'allow':
+    case 'block':
+      return `${kind === 'allow' ? 'Allow' : 'Block'} list, ${name}`
+    default:
+      return kind === '' ? name : `${kind} ${name}`
+  }
+}
+
+/** Of a domain only the fields that changed; of anything else the two values. */
+function difference(cell: CellName, { before, after }: ChangeRow): Html {
+  const [was, is] = [parsed(before), parsed(after)]
+  if (cell.kind === 'domain' && isObject(was) && isObject(is)) {
+    const fields = [...new Set([...Object.keys(was), ...Object.keys(is)])].filter(
+      (field) => JSON.stringify(was[field]) !== JSON.stringify(is[field]),
+    )
+    if (fields.length > 0) {
+      return html`${fields.map((field, i) => html`${i === 0 ? '' : ', '}${FIELDS[field] ?? field} ${gone(fieldWords(field, was[field]))}${come(fieldWords(field, is[field]))}`)}`
+    }
+  }
   // A setting that was never set has its default; a domain or an operator was not there.
-  const setting = kind === 'setting' ? settingOf(name) : null
+  const setting = cell.kind === 'setting' ? settingOf(cell.name) : null
   const initial = setting === null ? null : JSON.stringify(setting.initial)
   const [old, fresh] = [before ?? initial, after ?? initial]
-  const was = old === null ? '' : html`<del>${wordsOf(kind, name, old)}</del> `
-  const is = fresh === null ? '' : html`<ins>${wordsOf(kind, name, fresh)}</ins>`
-  // An operator comes and goes with a password, which no history holds.
-  const undo =
-    mayAct(visit) && kind !== 'operator'
-      ? act(visit, `/changes/${change.id}/undo`, { words: 'Undo', small: true })
-      : ''
-  return html`<li id="c-${change.id}"><div class="wrap"><b>${titleOf(kind, name)}</b>: ${was}${is}<br><small>${change.by}, ${longTime(change.atMs, nowMs)}</small></div>${undo}</li>`
+  return html`${old === null ? '' : gone(wordsOf(cell, old))}${fresh === null ? '' : come(wordsOf(cell, fresh))}`
 }
 
-function split(key: string): readonly string[] {
-  const at = key.indexOf('/')
-  return at < 0 ? ['', key] : [key.slice(0, at), key.slice(at + 1)]
+function gone(words: string): Html {
+  return html`<del>${words}</del> `
 }
 
-function titleOf(kind: string, name: string): string {
-  if (kind === 'setting') return settingLabel(name)
-  if (kind === 'domain') return `Domain ${name}`
-  if (kind === 'operator') return `Operator ${name}`
-  return name
+function come(words: string): Html {
+  return html`<ins>${words}</ins>`
 }
 
-/** Values are JSON; what cannot be read is shown as it is. */
-function wordsOf(kind: string, name: string, text: string): string {
-  let value: unknown
-  try {
-    value = JSON.parse(text)
-  } catch {
-    return short(text)
-  }
+/** A value of the cell as people say it. It is JSON; what cannot be read is shown as it is. */
+export function wordsOf({ kind, name, field }: CellName, text: string): string {
+  const value = parsed(text)
+  if (value === undefined) return short(text)
   if (kind === 'setting') return short(valueWords(name, value as SettingValue))
-  if (typeof value !== 'object' || value === null) return short(String(value))
+  if (field !== null) return short(fieldWords(field, value))
+  if (!isObject(value)) return short(String(value))
   const words = Object.entries(value)
-    .filter(([field, held]) => held !== null && field !== 'name')
-    .map(([field, held]) => `${FIELDS[field] ?? field} ${plain(field, held)}`)
+    .filter(([part, held]) => held !== null && part !== 'name')
+    .map(([part, held]) => `${FIELDS[part] ?? part} ${fieldWords(part, held)}`)
   return short(words.join(', ') || 'no details')
+}
+
+/** Undefined for what is no JSON; null stays null. */
+function parsed(text: string | null): unknown {
+  if (text === null) return null
+  try {
+    return JSON.parse(text)
+  } catch {
+    return undefined
+  }
+}
+
+function isObject(value: unknown): value is Readonly<Record<string, unknown>> {
+  return typeof value === 'object' && value !== null && !Array.isArray(value)
 }
 
 const FIELDS: Readonly<Record<string, string>> = {
@@ -60,17 +115,26 @@ const FIELDS: Readonly<Record<string, string>> = {
   role: 'role',
 }
 
-function plain(field: string, held: unknown): string {
-  if (!Array.isArray(held)) return String(held)
-  if (field === 'recipients') return `${held.length} listed`
-  if (held.length === 0) return 'by MX'
-  return held
-    .map((one: unknown) => (typeof one === 'object' && one !== null ? hop(one) : String(one)))
-    .join(' ')
+/** As FIELDS, at the begin of a line. */
+const LABELS: Readonly<Record<string, string>> = {
+  nextHops: 'Next hops',
+  recipients: 'Recipients',
+  hold: 'Hold from score',
+  reject: 'Reject from score',
 }
 
-function hop(one: object): string {
-  const { protocol = '', host = '', port = '' } = one as Readonly<Record<string, unknown>>
+function fieldWords(field: string, held: unknown): string {
+  if (held === null || held === undefined) {
+    return field === 'recipients' ? 'any' : 'as for all domains'
+  }
+  if (!Array.isArray(held)) return short(isObject(held) ? JSON.stringify(held) : String(held))
+  if (field === 'recipients') return `${held.length} listed`
+  if (held.length === 0) return field === 'nextHops' ? 'by MX' : 'none'
+  return short(held.map((one: unknown) => (isObject(one) ? hop(one) : String(one))).join(' '))
+}
+
+function hop(one: Readonly<Record<string, unknown>>): string {
+  const { protocol = '', host = '', port = '' } = one
   return `${protocol}://${host}:${port}`
 }
 

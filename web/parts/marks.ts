@@ -11,7 +11,9 @@ export type Mark =
   | 'unknown'
   | 'none'
   | 'alive'
+  | 'suspect'
   | 'dead'
+  | 'draining'
   | 'pass'
   | 'fail'
   | 'warn'
@@ -110,6 +112,11 @@ export function empty(title: string, words: Html, action: Html | null = null): H
   return html`<div class="empty"><h3>${title}</h3><p>${words}</p>${action}</div>`
 }
 
-export function icon(name: 'search' | 'menu' | 'theme' | 'clip' | 'copy'): Html {
+export function icon(name: 'search' | 'menu' | 'theme' | 'clip' | 'copy' | 'pause'): Html {
   return html`<svg class="i" aria-hidden="true"><use href="#i-${name}"/></svg>`
+}
+
+/** A line that a person takes elsewhere; `id` is unique on its page. */
+export function copyable(id: string, text: string): Html {
+  return html`<div class="copy"><code id="${id}">${text}</code><button class="btn small" type="button" data-copy="#${id}">${icon('copy')}<span>Copy</span></button></div>`
 }

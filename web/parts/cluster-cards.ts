@@ -1,0 +1,246 @@
+/** The cards of the cluster page that change by themselves: nodes, links, what happened, tokens. */
+import type { ClusterView, TokenView } from '../../src/admin/contract.ts'
+import type { Visit } from '../guard.ts'
+import { type Html, html } from '../html.ts'
+import { act, mayAct } from './forms.ts'
+import { badge, glyph, type Mark } from './marks.ts'
+import { isLiving, members, type NodeView, nameOf, sinceWords, stateBadge } from './nodes.ts'
+import { clockTime, count, counted, longTime, size, some, span, time, zoneName } from './words.ts'
+
+type Link = ClusterView['links'][number]
+type Event = ClusterView['events'][number]
+
+/** A clock this far away is worth a look; at 60 s settings become read-only. */
+const OFFSET_MS = 5_000
+
+export function nodesCard(view: ClusterView, visit: Visit, nowMs: number): Html {
+  const here = view.nodes.find((node) => node.here)
+  const rows = members(view).map((node) => nodeRow(node, here ?? null, visit, nowMs))
+  const gone = view.nodes.filter(({ state }) => state === 'left' || state === 'evicted')
+  const names = (state: string) =>
+    gone.filter((node) => node.state === state).map(({ name }) => name)
+  const [left, removed] = [names('left'), names('evicted')]
+  const words = [
+    ...(left.length === 0 ? [] : [`Left: ${some(left, 5)}.`]),
+    ...(removed.length === 0 ? [] : [`Removed: ${some(removed, 5)}.`]),
+  ]
+  return html`<section class="card" id="nodes" aria-labelledby="nodes-h"><header><h2 id="nodes-h">Nodes</h2><small>${stepWords(view)}</small></header>
+<div class="scroll"><table class="nodes"><thead><tr><th scope="col">Node</th><th scope="col">State</th><th scope="col">In step</th><th class="num" scope="col">Queue</th><th class="num" scope="col">Held</th><th class="num" scope="col">Disk free</th><th class="num" scope="col">Clock</th><th scope="col">Version</th>${mayAct(visit) ? html`<th scope="col"><span class="sr">Actions</span></th>` : ''}</tr></thead><tbody>${rows}</tbody></table></div>${words.length === 0 ? '' : html`<div class="body first"><small>${words.join(' ')}</small></div>`}</section>`
+}
+
+/** Who has all that this node knows. */
+function stepWords(view: ClusterView): string {
+  const others = members(view).filter(({ here }) => !here)
+  if (others.length === 0) return 'This node is alone'
+  const behind = others.filter(({ lagRows }) => lagRows > 0).map(({ name }) => name)
+  if (behind.length === 0) return 'All have every change'
+  return `${some(behind, 3)} ${behind.length === 1 ? 'has' : 'have'} not every change yet`
+}
+
+function nodeRow(node: NodeView, here: NodeView | null, visit: Visit, nowMs: number): Html {
+  const { id, name, report, version, state } = node
+  const since =
+    state === 'alive' ? '' : html`<br><small>${sinceWords(node.sinceMs, nowMs).trim()}</small>`
+  const where = [some(node.peer, 1), ...(node.here ? ['you are here'] : [])].filter(
+    (words) => words !== '',
+  )
+  // What a silent node last said of itself is no news.
+  const old = isLiving(node) ? '' : ' muted'
+  const number = (value: number | undefined) =>
+    html`<td class="num${old}">${value === undefined ? '–' : count(value)}</td>`
+  const other = here !== null && version !== here.version
+  return html`<tr id="n-${id}"><td class="name"><b>${name}</b><br><small>${where.join(', ')}</small></td><td>${stateBadge(node)}${since}</td>${step(node)}${number(report?.queue)}${number(report?.held)}${disk(node, old)}${offset(node)}<td>${version}${other ? html`<br><small>not as here</small>` : ''}</td>${mayAct(visit) ? html`<td class="num"><div class="acts right">${buttons(node, visit)}</div></td>` : ''}</tr>`
+}
+
+function step({ here, lagRows, lagMs, ...node }: NodeView): Html {
+  if (here) return html`<td class="muted">–</td>`
+  const rows = counted(lagRows, 'row')
+  if (node.state === 'dead' || node.state === 'suspect') {
+    return html`<td class="muted">–<br><small>${lagRows === 0 ? 'nothing waits for it' : `${rows} ${lagRows === 1 ? 'waits' : 'wait'} for it`}</small></td>`
+  }
+  if (lagRows === 0) return html`<td>Yes<br><small>0 rows</small></td>`
+  const late = lagMs > 10_000
+  return html`<td${late ? html` class="c held"` : ''}>${late ? 'Behind' : 'Nearly'}<br><small>${rows}, ${lagMs < 10_000 ? `${(lagMs / 1_000).toFixed(1)} s` : span(lagMs)}</small></td>`
+}
+
+function disk({ report }: NodeView, old: string): Html {
+  if (report === null || report.diskTotalBytes === 0) return html`<td class="num muted">–</td>`
+  const free = report.diskFreeBytes / report.diskTotalBytes
+  const mark = free < 0.1 && old === '' ? ' c held' : old
+  return html`<td class="num${mark}">${Math.round(free * 100)} %<br><small>${size(report.diskFreeBytes)}</small></td>`
+}
+
+function offset({ here, clockOffsetMs }: NodeView): Html {
+  if (here || clockOffsetMs === null) return html`<td class="num muted">–</td>`
+  const far = Math.abs(clockOffsetMs) > OFFSET_MS
+  const sign = clockOffsetMs < 0 ? '−' : '+'
+  const value = Math.abs(clockOffsetMs)
+  return html`<td class="num${far ? ' c held' : ''}">${sign}${value < 1_000 ? `${Math.round(value)} ms` : span(value)}</td>`
+}
+
+function buttons(node: NodeView, visit: Visit): readonly Html[] {
+  const path = `/cluster/nodes/${node.id}`
+  const drain = act(visit, `${path}/drain`, { words: 'Drain', small: true })
+  const undrain = act(visit, `${path}/undrain`, { words: 'Undrain', small: true })
+  const away = node.here
+    ? html`<a class="btn small danger" href="/cluster/leave">Leave</a>`
+    : html`<a class="btn small danger" href="${path}/remove">Remove</a>`
+  switch (node.state) {
+    case 'alive':
+      return [drain, away]
+    case 'draining':
+    case 'drained':
+      return [undrain, away]
+    default:
+      return [away]
+  }
+}
+
+/** Nodes of a matrix that a person can still read. */
+const MATRIX_MAX = 8
+
+export function linksCard(view: ClusterView, conflicts: number): Html {
+  const all = members(view)
+  const [few, alone] = [all.length <= MATRIX_MAX, all.length < 2]
+  const table = alone
+    ? html`<div class="body"><small>Links begin with the second node.</small></div>`
+    : few
+      ? matrix(view, all)
+      : troubles(view, all.length)
+  return html`<section class="card" id="links" aria-labelledby="links-h"><header><h2 id="links-h">Links</h2>${alone ? '' : html`<small>time to answer, TCP and UDP</small>`}</header>
+${table}
+<div class="body first"><dl class="facts"><dt>Differences repaired</dt><dd>${repaired(view.repairs)}</dd><dt>Changes that wait</dt><dd>${waiting(view.parked)}</dd><dt>Conflicts</dt><dd>${conflicts === 0 ? '0' : html`<a href="/conflicts">${conflicts} to choose</a>`}</dd><dt>State</dt><dd><code>${view.digest}</code></dd><dt>Cluster</dt><dd><code>${view.clusterId}</code></dd></dl></div></section>`
+}
+
+function repaired(repairs: number): Html {
+  if (repairs === 0) return html`0 since this node started`
+  return html`<span class="c held">${count(repairs)} since this node started.</span> Nothing is lost, but it should be 0; please report it.`
+}
+
+function waiting(parked: number): Html {
+  if (parked === 0) return html`0`
+  return html`<span class="c held">${count(parked)}</span>, made by a clock that runs ahead; they count when their time comes.`
+}
+
+function matrix({ links }: ClusterView, all: readonly NodeView[]): Html {
+  const found = (from: NodeView, to: NodeView) =>
+    links.find((link) => link.from === from.id && link.to === to.id) ?? null
+  return html`<div class="scroll"><table class="matrix"><caption class="sr">Links, a row for who asks</caption><thead><tr><th scope="col">From, to</th>${all.map((to) => html`<th scope="col">${to.name}</th>`)}</tr></thead><tbody>${all.map(
+    (from) =>
+      html`<tr><th scope="row">${from.name}</th>${all.map((to) => (from.id === to.id ? html`<td class="muted">–</td>` : linkCell(found(from, to))))}</tr>`,
+  )}</tbody></table></div>`
+}
+
+function linkCell(link: Link | null): Html {
+  const { mark, word, small } = linkWords(link)
+  return html`<td>${glyph(mark)} <b class="c ${mark}">${word}</b><small>${small}</small></td>`
+}
+
+type LinkWords = { readonly mark: Mark; readonly word: string; readonly small: string }
+
+/** TCP in the first line, UDP in the second; a link that goes one way only is no link. */
+function linkWords(link: Link | null): LinkWords {
+  if (link === null || (link.tcp === null && link.udp === null)) {
+    return { mark: 'unknown', word: 'not known', small: 'not in reach' }
+  }
+  const { tcp, udp, tcpMs, udpMs, trouble } = link
+  const small =
+    udp === null
+      ? 'UDP not known'
+      : udp
+        ? `UDP ${udpMs === null ? 'answers' : millis(udpMs)}`
+        : 'UDP silent'
+  if (tcp === false) return { mark: 'dead', word: trouble ?? 'no link', small }
+  if (tcp === null) return { mark: 'unknown', word: 'not known', small }
+  const word = tcpMs === null ? 'open' : millis(tcpMs)
+  if (udp === false) return { mark: 'warn', word, small: trouble ?? 'UDP silent, TCP carries it' }
+  return { mark: 'alive', word, small }
+}
+
+function millis(value: number): string {
+  return `${value < 10 ? value.toFixed(1) : Math.round(value)} ms`
+}
+
+/** Too many for a matrix: only what does not work. */
+function troubles(view: ClusterView, nodes: number): Html {
+  const wrong = view.links.filter((link) => linkWords(link).mark !== 'alive')
+  const all = nodes * (nodes - 1)
+  if (wrong.length === 0) {
+    return html`<div class="body"><p>${glyph('alive')} All ${count(all)} links work, both ways.</p></div>`
+  }
+  const shown = wrong.slice(0, 30)
+  return html`<ul class="todo">${shown.map((link) => {
+    const { mark, word, small } = linkWords(link)
+    return html`<li>${glyph(mark)}<div class="wrap"><b>${nameOf(view, link.from)} → ${nameOf(view, link.to)}</b>: ${word}<br><small>${small}</small></div></li>`
+  })}</ul><div class="body first"><small>${count(all - wrong.length)} of ${count(all)} links work${wrong.length > shown.length ? `; ${wrong.length - shown.length} more do not` : ''}.</small></div>`
+}
+
+const EVENTS: Readonly<Record<string, readonly [mark: Mark, words: string]>> = {
+  joined: ['pass', 'joined'],
+  alive: ['alive', 'answers'],
+  suspect: ['suspect', 'gives no answer'],
+  dead: ['dead', 'is dead: nothing more goes there'],
+  draining: ['draining', 'takes no new mail'],
+  drained: ['draining', 'is drained'],
+  accepting: ['alive', 'takes mail again'],
+  left: ['none', 'left for good'],
+  evicted: ['none', 'was removed'],
+  duplicate: ['dead', 'runs on two machines'],
+  repaired: ['warn', 'had a difference that was repaired'],
+}
+
+const EVENTS_SHOWN = 12
+
+export function eventsCard(view: ClusterView, nowMs: number): Html {
+  const shown = view.events.toSorted((a, b) => b.atMs - a.atMs).slice(0, EVENTS_SHOWN)
+  const list =
+    shown.length === 0
+      ? html`<div class="body"><small>Nothing since this node started.</small></div>`
+      : html`<ol class="lanes one">${shown.map((event) => eventLine(event, nowMs))}</ol>`
+  return html`<section class="card" id="happened" aria-labelledby="happened-h"><header><h2 id="happened-h">What happened</h2><small>${zoneName()} time, newest first</small></header>${list}</section>`
+}
+
+function eventLine({ atMs, name, what, detail }: Event, nowMs: number): Html {
+  const [mark, words] = EVENTS[what] ?? ['info', what]
+  const long = longTime(atMs, nowMs)
+  const at = long.startsWith('today') ? clockTime(atMs, true) : long
+  return html`<li><i>${glyph(mark)}</i>${time(atMs, at)}<div>${name} ${words}${detail === '' ? '' : html`<p>${detail}</p>`}</div></li>`
+}
+
+const TOKENS: Readonly<Record<TokenView['state'], readonly [mark: Mark, word: string]>> = {
+  open: ['info', 'Open'],
+  used: ['pass', 'Used'],
+  expired: ['none', 'Expired'],
+  revoked: ['none', 'Revoked'],
+}
+
+export function tokensCard(
+  view: ClusterView,
+  tokens: readonly TokenView[],
+  visit: Visit,
+  nowMs: number,
+): Html {
+  const shown = tokens.toSorted((a, b) => b.issuedMs - a.issuedMs).slice(0, 50)
+  const rows = shown.map((token) => {
+    const [mark, word] = TOKENS[token.state]
+    const more =
+      token.state === 'open'
+        ? `, ${span(token.expiresMs - nowMs)}`
+        : token.usedBy === null
+          ? ''
+          : ` by ${nameOf(view, token.usedBy)}`
+    const revoke =
+      token.state === 'open' && mayAct(visit)
+        ? act(visit, `/cluster/invitations/${encodeURIComponent(token.id)}/revoke`, {
+            words: 'Revoke',
+            small: true,
+          })
+        : ''
+    return html`<tr><td><code>${token.id}</code></td><td>${longTime(token.issuedMs, nowMs)}<br><small>on ${nameOf(view, token.issuer)} by ${token.by}</small></td><td>${badge(mark, `${word}${more}`)}</td><td class="num">${revoke}</td></tr>`
+  })
+  const list =
+    rows.length === 0
+      ? html`<div class="body"><small>No token was made on this node.</small></div>`
+      : html`<div class="scroll"><table><thead><tr><th scope="col">Token</th><th scope="col">Issued</th><th scope="col">State</th><th scope="col"><span class="sr">Actions</span></th></tr></thead><tbody>${rows}</tbody></table></div>`
+  return html`<section class="card" id="tokens" aria-labelledby="tokens-h"><header><h2 id="tokens-h">Tokens</h2><small>Only the node that made one takes it</small></header>${list}</section>`
+}
