@@ -1,0 +1,284 @@
+/**
+ * One seed: a cluster, a weather, faults and people, then peace, then the questions of the oracle.
+ * Every knob is drawn from the seed, so that some seeds have much of one fault and none of another
+ * (swarm testing: Groce et al., 2012).
+ */
+import { RefusalError, StoreError } from '../../src/base/errors.ts'
+import type { NodeId } from '../../src/base/ids.ts'
+import type { SharedRows } from '../../src/store/shared.ts'
+import { RULES, type Rules } from './carrier.ts'
+import type { Dice } from './dice.ts'
+import { FaultMaker, type FaultRates } from './faults.ts'
+import { Fabric, type Weather } from './network.ts'
+import { type Setting, SimNode } from './node.ts'
+import { Oracle } from './oracle.ts'
+import { Workload, type WorkRates } from './workload.ts'
+import { World } from './world.ts'
+
+export type Knobs = {
+  readonly nodes: number
+  readonly seconds: number
+  readonly weather: Weather
+  readonly faults: FaultRates
+  readonly work: WorkRates
+  readonly rules: Rules
+}
+
+export type Options = {
+  readonly isTold?: boolean
+  /** Changes what was drawn: for histories and mutants. */
+  readonly tune?: (knobs: Knobs) => Knobs
+  readonly mutate?: (rows: SharedRows, node: SimNode) => SharedRows
+  readonly keepsWriter?: boolean
+  readonly forgives?: boolean
+  readonly collectsByAge?: boolean
+}
+
+export type Ended = {
+  readonly hash: string
+  readonly seen: ReadonlyMap<string, number>
+  readonly events: number
+  readonly writes: number
+  readonly story: readonly string[]
+}
+
+/** Time that a healed cluster has to agree: redials, retransmissions, and two digests. */
+const HEAL_MS_MAX = 60_000
+
+/** Runs one seed. @throws ViolationError, whose message begins with SIM_SEED */
+export function simulate(seed: number, options: Options = {}): Ended {
+  const sim = new Simulation(seed, options)
+  try {
+    sim.live()
+    sim.rest()
+    return sim.ended()
+  } catch (error) {
+    if (error instanceof Error) error.cause = sim.world.story
+    throw error
+  } finally {
+    sim.close()
+  }
+}
+
+export class Simulation {
+  readonly world: World
+  readonly fabric: Fabric
+  readonly oracle: Oracle
+  readonly knobs: Knobs
+  readonly nodes: SimNode[] = []
+  readonly setting: Setting
+  readonly dice: Dice
+  readonly work: Workload
+  readonly faults: FaultMaker
+  hasCollected = false
+
+  constructor(seed: number, options: Options = {}) {
+    this.world = new World(seed, options.isTold ?? false)
+    this.dice = this.world.dice.split('knobs')
+    const drawn = drawKnobs(this.dice)
+    this.knobs = options.tune?.(drawn) ?? drawn
+    this.fabric = new Fabric(this.world, this.knobs.weather)
+    this.oracle = new Oracle(this.world)
+    this.setting = {
+      world: this.world,
+      fabric: this.fabric,
+      oracle: this.oracle,
+      rules: this.knobs.rules,
+      mutate: options.mutate ?? null,
+      keepsWriter: options.keepsWriter ?? false,
+      forgives: options.forgives ?? false,
+      collectsByAge: options.collectsByAge ?? false,
+      disksOf: (members) => this.#disksOf(members),
+      onCollected: () => {
+        this.hasCollected = true
+        for (const node of this.nodes) node.images = []
+      },
+      nodeOfWriter: new Map(),
+    }
+    this.work = new Workload(this)
+    this.faults = new FaultMaker(this)
+    this.#found()
+  }
+
+  /** Those that a healed cluster consists of. */
+  get core(): readonly SimNode[] {
+    return this.nodes.filter(({ isRemoved, isDestroyed }) => !isRemoved && !isDestroyed)
+  }
+
+  get up(): readonly SimNode[] {
+    return this.nodes.filter(({ isUp, isRemoved }) => isUp && !isRemoved)
+  }
+
+  live(): void {
+    this.work.begin()
+    this.faults.begin()
+    this.world.runFor(this.knobs.seconds * 1_000)
+  }
+
+  /** Faults end, everybody is started, and in bounded time all agree. */
+  rest(): void {
+    this.work.end()
+    this.faults.end()
+    this.fabric.healAll()
+    this.fabric.weather = { ...this.fabric.weather, loss: 0, reset: 0, bytesPerSecond: null }
+    for (const node of this.core) {
+      node.disk.heal()
+      node.start()
+    }
+    this.world.tell(() => 'everything is healed')
+    this.#settle()
+    const core = this.core.map(({ watched }) => watched)
+    const agreed = this.world.runTill(() => this.areEqual(), HEAL_MS_MAX, 500)
+    this.world.act(() => {
+      if (!agreed)
+        this.world.violate(`not equal ${HEAL_MS_MAX} ms after healing: ${this.#differ()}`)
+    })
+    this.world.act(() => {
+      if (this.oracle.agree(core) > 0) this.world.sometimes('conflicting edit')
+      for (const node of this.core) this.#checkRest(node)
+      this.work.checkRest(core)
+    })
+  }
+
+  /** Digests and vectors, over all of the core. */
+  areEqual(): boolean {
+    const [first, ...others] = this.core
+    if (first === undefined || !first.isUp) return false
+    const root = first.rows.digest()?.root
+    const vector = vectorText(first.rows)
+    return others.every(
+      ({ isUp, rows }) => isUp && rows.digest()?.root === root && vectorText(rows) === vector,
+    )
+  }
+
+  ended(): Ended {
+    const { hash, seen, events, story } = this.world
+    const roots = this.core.map(({ rows }) => rows.digest()?.root ?? '')
+    return { hash: `${hash}-${roots[0]}`, seen, events, writes: this.work.writes, story }
+  }
+
+  close(): void {
+    for (const node of this.nodes) node.close()
+  }
+
+  /** A further machine, not started. */
+  addNode(from?: SimNode): SimNode {
+    const number = this.nodes.length + 1
+    const isWild = this.knobs.faults.clocks
+    const time = {
+      skewMs: isWild ? Math.round(this.dice.between(-40_000, 40_000)) : this.dice.below(20),
+      driftPpm: isWild ? this.dice.between(-200, 200) : 0,
+    }
+    const node = new SimNode(this.setting, from === undefined ? `mx${number}` : `${from.name}'`, {
+      host: `10.0.0.${number}`,
+      time: from === undefined ? time : { ...from.time },
+      ...(from === undefined ? {} : { from }),
+    })
+    this.nodes.push(node)
+    return node
+  }
+
+  #found(): void {
+    for (let count = 0; count < this.knobs.nodes; count += 1) this.addNode()
+    const all = this.nodes.map(({ id, host }) => ({ id, host }))
+    for (const node of this.nodes) {
+      node.known.push(...all)
+      this.world.act(() => node.start())
+    }
+    const [first] = this.nodes
+    if (first === undefined) return
+    for (const { id, host } of all) this.work.write(first, 'member', id, host)
+  }
+
+  /** Clocks that were wrong are right again, so that nothing has to wait. */
+  #settle(): void {
+    if (!this.knobs.faults.clocks) return
+    const best = Math.max(...this.core.map(({ time }) => time.skewMs))
+    for (const { time } of this.core) time.skewMs = best
+  }
+
+  #checkRest(node: SimNode): void {
+    const { repairs } = node.run?.carrier ?? { repairs: 0 }
+    if (repairs > 0 && this.knobs.rules.lostRows === 0) {
+      this.world.violate(`a digest repaired ${repairs} rows at ${node.name}: the feed lost them`)
+    }
+    if (node.rows.parked > 0) this.world.violate(`${node.name} still has parked rows`)
+  }
+
+  #differ(): string {
+    return this.core
+      .map(({ name, rows }) => `${name} ${rows.digest()?.root} ${vectorText(rows)}`)
+      .join('; ')
+  }
+
+  #disksOf(members: readonly NodeId[]): readonly SimNode['memory'][] {
+    return this.nodes
+      .filter(({ id, isDestroyed }) => members.includes(id) && !isDestroyed)
+      .map(({ memory }) => memory)
+  }
+}
+
+function vectorText(rows: SharedRows): string {
+  return [...rows.vector()]
+    .map(([writer, seq]) => `${writer}:${seq}`)
+    .sort()
+    .join(' ')
+}
+
+/** A person's or a fault's act that a full disk or a rule of the product refused: nothing. */
+export function tolerate(act: () => void): boolean {
+  try {
+    act()
+    return true
+  } catch (error) {
+    if (error instanceof StoreError || error instanceof RefusalError) return false
+    throw error
+  }
+}
+
+function drawKnobs(dice: Dice): Knobs {
+  /** Present in this part of the seeds, else 0. */
+  const some = (part: number, least: number, most: number): number =>
+    dice.chance(part) ? dice.between(least, most) : 0
+  return {
+    nodes: 2 + dice.below(4),
+    seconds: 40 + dice.below(60),
+    weather: {
+      latencyMs: dice.pick([0.3, 2, 20, 120]),
+      jitterMs: dice.pick([0, 1, 10, 80]),
+      loss: some(0.5, 0.01, 0.3),
+      duplicate: some(0.5, 0.05, 0.5),
+      reset: some(0.4, 0.001, 0.03),
+      pieces: dice.pick(['whole', 'whole', 'split', 'crumbs']),
+      bytesPerSecond: dice.chance(0.15) ? dice.pick([8_000, 64_000, 1_000_000]) : null,
+    },
+    faults: {
+      everyMs: dice.pick([2_000, 5_000, 12_000]),
+      cuts: some(0.7, 0.3, 1),
+      clogs: some(0.4, 0.2, 1),
+      crashes: some(0.6, 0.2, 1),
+      stalls: some(0.3, 0.2, 1),
+      disks: some(0.4, 0.2, 1),
+      rollbacks: some(0.35, 0.1, 0.6),
+      clones: some(0.1, 0.1, 0.2),
+      lapses: some(0.3, 0.1, 0.3),
+      losses: some(0.1, 0.05, 0.1),
+      clocks: dice.chance(0.3),
+    },
+    work: {
+      everyMs: dice.pick([150, 400, 900]),
+      rows: dice.pick([3, 8, 30]),
+      stale: some(0.5, 0.05, 0.4),
+      held: some(0.6, 0.1, 0.5),
+      future: some(0.3, 0.02, 0.1),
+      roster: some(0.3, 0.01, 0.05),
+      bursts: some(0.15, 0.02, 0.05),
+    },
+    rules: {
+      ...RULES,
+      batchBytes: dice.pick([300, 2_000, 64 * 1024]),
+      pushes: dice.chance(0.7),
+      lostAcks: some(0.3, 0.1, 0.8),
+    },
+  }
+}
