@@ -2,8 +2,8 @@
  * The bodies of what peers tell each other: JSON in UTF-8 with short keys, every field checked
  * before use. A field that is not known is ignored, and one that did not change is left out.
  */
-import type { NodeId } from '../base/ids.ts'
-import { parseNodeId } from '../base/ids.ts'
+import type { RefusalCode } from '../base/errors.ts'
+import { type NodeId, parseNodeId } from '../base/ids.ts'
 import type { Vector, WriterId } from '../config/merge.ts'
 import type { Cursor, Place, WireRow } from '../store/feed.ts'
 import type { NodeReport } from './contract.ts'
@@ -477,4 +477,115 @@ export function readRepair(body: Uint8Array): RepairStep | null {
     rows: fields.list('r', ROWS_MAX),
     wanted: fields.maybeEach('q', NAMES_MAX, (value) => shortText(value, NAME_CHARS_MAX)) ?? [],
   })
+}
+
+// ---- calls ----
+
+/** `id`: counted by the asker, on one link. */
+export type Call = { readonly id: number; readonly topic: string; readonly value: unknown }
+
+export type Answer =
+  | { readonly id: number; readonly kind: 'json' | 'stream'; readonly value: unknown }
+  | {
+      readonly id: number
+      readonly kind: 'refusal'
+      readonly code: RefusalCode
+      readonly field: string | null
+      readonly message: string
+      readonly advice: string
+    }
+
+/** `broken`: the rest will not come. */
+export type Piece = {
+  readonly id: number
+  readonly end: 'open' | 'whole' | 'broken'
+  readonly bytes: Uint8Array
+}
+
+/** Bytes that the asker takes on top; null: it wants no more. */
+export type Flow = { readonly id: number; readonly credit: number | null }
+
+const TEXTS_CHARS_MAX = 4_096
+const PIECE_HEAD_BYTES = 5
+const ENDS = ['open', 'whole', 'broken'] as const
+const CODES: readonly RefusalCode[] = [
+  'invalid',
+  'notFound',
+  'conflict',
+  'unauthenticated',
+  'forbidden',
+  'locked',
+  'unavailable',
+]
+
+export function encodeCall({ id, topic, value }: Call): Uint8Array {
+  return encodeBody({ i: id, t: topic, v: value })
+}
+
+export function readCall(body: Uint8Array): Call | null {
+  const fields = new Fields(parseBody(body))
+  return fields.result({
+    id: fields.whole('i'),
+    topic: fields.text('t'),
+    value: fields.value('v'),
+  })
+}
+
+export function encodeAnswer(answer: Answer): Uint8Array {
+  if (answer.kind !== 'refusal') {
+    return encodeBody({
+      i: answer.id,
+      v: answer.value,
+      s: answer.kind === 'stream' ? 1 : undefined,
+    })
+  }
+  const { id, code, field, message, advice } = answer
+  const [short, hint] = [message.slice(0, TEXTS_CHARS_MAX), advice.slice(0, TEXTS_CHARS_MAX)]
+  return encodeBody({ i: id, c: code, f: field?.slice(0, TEXT_CHARS_MAX), m: short, a: hint })
+}
+
+export function readAnswer(body: Uint8Array): Answer | null {
+  const fields = new Fields(parseBody(body))
+  const id = fields.whole('i')
+  const code = fields.maybeText('c')
+  if (code === null) {
+    const kind = fields.flag('s') ? ('stream' as const) : ('json' as const)
+    return fields.result({ id, kind, value: fields.value('v') })
+  }
+  return fields.result({
+    id,
+    kind: 'refusal' as const,
+    // A later version may know more of them.
+    code: CODES.find((known) => known === code) ?? 'unavailable',
+    field: fields.maybeText('f'),
+    message: fields.text('m', TEXTS_CHARS_MAX),
+    advice: fields.text('a', TEXTS_CHARS_MAX),
+  })
+}
+
+/** Four bytes id, one byte end, the rest as it is. */
+export function encodePiece({ id, end, bytes }: Piece): Uint8Array {
+  const body = new Uint8Array(PIECE_HEAD_BYTES + bytes.length)
+  const view = new DataView(body.buffer)
+  view.setUint32(0, id)
+  view.setUint8(4, ENDS.indexOf(end))
+  body.set(bytes, PIECE_HEAD_BYTES)
+  return body
+}
+
+export function readPiece(body: Uint8Array): Piece | null {
+  if (body.length < PIECE_HEAD_BYTES) return null
+  const view = new DataView(body.buffer, body.byteOffset, body.length)
+  const end = ENDS[view.getUint8(4)]
+  if (end === undefined) return null
+  return { id: view.getUint32(0), end, bytes: body.subarray(PIECE_HEAD_BYTES) }
+}
+
+export function encodeFlow({ id, credit }: Flow): Uint8Array {
+  return encodeBody({ i: id, c: credit ?? undefined })
+}
+
+export function readFlow(body: Uint8Array): Flow | null {
+  const fields = new Fields(parseBody(body))
+  return fields.result({ id: fields.whole('i'), credit: fields.maybeWhole('c') })
 }
