@@ -254,6 +254,11 @@ export const EVENTS = {
   'link.opened': { level: 'info', counter: 'links_opened_total', help: 'Links with peers opened' },
   'link.closed': { level: 'info', counter: 'links_closed_total', help: 'Links with peers closed' },
   'link.troubled': { level: 'warn' },
+  'link.failed': {
+    level: 'error',
+    counter: 'link_failed_total',
+    help: 'Links closed by an error of ours',
+  },
   'link.garbled': {
     level: 'warn',
     counter: 'link_garbled_total',

@@ -30,7 +30,8 @@ const THREADED_MAX = 8
 
 const MORE = 0x80
 const BULK = 0x40
-const CONTROL = { confirm: 0, rekey: 1 } as const
+/** First octet of a frame of type 0; a notice has a second one. */
+const CONTROL = { confirm: 0, rekey: 1, notice: 2 } as const
 
 /**
  * A direction takes its next key after so many frames or so long. The key is derived (Noise
@@ -50,6 +51,8 @@ export type ChannelDeps = Pick<ClusterDeps, 'clock' | 'random' | 'observer'>
 export type ChannelHandlers = {
   /** The body is the listener's own. */
   message(type: number, body: Uint8Array): void
+  /** One octet that waited behind nothing. */
+  notice?(code: number): void
   /** Once; nothing follows. */
   closed(why: string): void
 }
@@ -169,6 +172,11 @@ export class SecureChannel {
     this.#deps.clock.after(0, () => this.#tellDrained())
   }
 
+  /** Says one octet, ahead of all that waits. */
+  notice(code: number): void {
+    if (this.#over === null && !this.#isEnding) this.#control(CONTROL.notice, code)
+  }
+
   /** Closes when all that was taken is out, or after 5 s. */
   end(): void {
     if (this.#isEnding || this.#over !== null) return
@@ -177,14 +185,19 @@ export class SecureChannel {
     this.#pump()
   }
 
+  /** As `end`, but what waits is thrown away and nothing more is read. */
+  dismiss(): void {
+    this.#empty()
+    this.#handlers = { message: () => {}, closed: () => {} }
+    this.end()
+  }
+
   /** Closes now. Twice is harmless. */
   terminate(why: string): void {
     if (this.#over !== null) return
     this.#over = why
     this.#endTimer?.cancel()
-    this.#lanes[0].length = 0
-    this.#lanes[1].length = 0
-    this.#backlog = 0
+    this.#empty()
     this.#drained = []
     this.#stream.terminate()
     this.#handlers?.closed(why)
@@ -271,10 +284,13 @@ export class SecureChannel {
   }
 
   #controlled(text: Uint8Array): void {
-    if (text[0] === CONTROL.rekey) this.#in.rekey(this.#deps.clock.monoMs())
-    const confirmed = this.#confirmed
-    this.#confirmed = null
-    confirmed?.()
+    const [what, code = 0] = text
+    if (this.#confirmed !== null) {
+      const confirmed = this.#confirmed
+      this.#confirmed = null
+      confirmed()
+    } else if (what === CONTROL.rekey) this.#in.rekey(this.#deps.clock.monoMs())
+    else if (what === CONTROL.notice) this.#handlers?.notice?.(code)
   }
 
   /** Hands on what is open, in the order in which it came. */
@@ -348,6 +364,11 @@ export class SecureChannel {
     }
   }
 
+  #empty(): void {
+    for (const lane of this.#lanes) lane.length = 0
+    this.#backlog = 0
+  }
+
   #nextLane(): boolean | null {
     const [urgent, bulk] = this.#lanes
     if (bulk.length === 0) return urgent.length === 0 ? null : false
@@ -371,8 +392,8 @@ export class SecureChannel {
     this.#seal(first.type | (hasMore ? MORE : 0) | (bulk ? BULK : 0), text)
   }
 
-  #control(what: number): void {
-    this.#seal(0, Uint8Array.of(what))
+  #control(...octets: readonly number[]): void {
+    this.#seal(0, Uint8Array.from(octets))
   }
 
   #seal(type: number, text: Uint8Array): void {

@@ -48,6 +48,12 @@ export const REFUSALS = [
 ] as const
 export type Refusal = Exclude<(typeof REFUSALS)[number], 'none'>
 
+/** A refusal that this version does not know is one all the same. */
+export function refusalOf(code: number): Refusal {
+  const known = REFUSALS[code]
+  return known === undefined || known === 'none' ? 'version' : known
+}
+
 export type ProtocolRange = { readonly min: number; readonly max: number }
 
 export type Purpose =
@@ -184,12 +190,6 @@ function openDialled(
 
 function wrongKey(): ChannelError {
   return new ChannelError('wrongKey', 'answered by somebody who does not hold the key')
-}
-
-/** A refusal that this version does not know is one all the same. */
-export function refusalOf(code: number): Refusal {
-  const known = REFUSALS[code]
-  return known === undefined || known === 'none' ? 'version' : known
 }
 
 // ---- the handshake, from the side that is called ----
