@@ -198,7 +198,11 @@ async function openStores(
   const { damaged } = await quarantine.rebuild(bodies)
   for (const id of damaged)
     observer.emit('store.failed', { message: id, cause: 'held file is damaged' })
-  const trace = new Trace(history, { clock, observer, node })
+  const trace = new Trace(history, {
+    ...deps,
+    node,
+    keepMs: () => live.current.settings['trace.keep'] * 86_400_000,
+  })
   const operators = new Operators(state, changes, dataDir, deps)
   const spoolDir = join(dataDir, 'spool')
   mkdirSync(spoolDir, { recursive: true, mode: 0o700 })

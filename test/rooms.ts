@@ -6,44 +6,86 @@ import { type MessageId, MessageIds, newNodeId } from '../src/base/ids.ts'
 import { Observer } from '../src/base/observe.ts'
 import { SeededRandom } from '../src/base/random.ts'
 import { LiveConfig } from '../src/config/live.ts'
-import type { TraceRow } from '../src/message/rows.ts'
+import type { NewTraceRow } from '../src/message/rows.ts'
 import { Bodies, type HeldMail } from '../src/store/bodies.ts'
+import { Audit } from '../src/store/audit.ts'
 import { Changes } from '../src/store/changes.ts'
+import { Conflicts } from '../src/store/conflicts.ts'
+import { Lists } from '../src/store/lists.ts'
 import { openDatabases } from '../src/store/open.ts'
 import { Operators } from '../src/store/operators.ts'
 import { Quarantine } from '../src/store/quarantine.ts'
+import { Replica } from '../src/store/replica.ts'
+import { ApiTokens } from '../src/store/tokens.ts'
 import { Trace } from '../src/store/trace.ts'
 import { ManualClock } from './clock.ts'
+
+let starts = 0
 
 export class Room {
   readonly directory: string
   readonly clock: ManualClock
-  readonly random = new SeededRandom(7)
+  /** Another one at each opening: a process never writes under the name of one before. */
+  readonly random: SeededRandom
   readonly lines: string[] = []
   readonly observer: Observer
   readonly node = { id: newNodeId(new SeededRandom(1)), name: 'mx1' }
   readonly ids: MessageIds
   readonly live = new LiveConfig()
   readonly databases
+  readonly rows: Replica
+  readonly audit: Audit
   readonly changes: Changes
+  readonly conflicts: Conflicts
+  readonly lists: Lists
+  readonly tokens: ApiTokens
+  /** Why nothing may be set; a test sets it. */
+  readOnly: string | null = null
   readonly trace: Trace
   readonly quarantine: Quarantine
   readonly bodies: Bodies
   readonly operators: Operators
 
   /** `directory`: one that is there already, of a room that was closed. */
-  constructor(directory = mkdtempSync(join(tmpdir(), 'postern-')), clock = new ManualClock()) {
+  constructor(
+    directory = mkdtempSync(join(tmpdir(), 'postern-')),
+    clock = new ManualClock(),
+    seed = 7 + starts++,
+  ) {
+    this.random = new SeededRandom(seed)
     this.directory = directory
     this.clock = clock
     this.observer = new Observer(clock, (lines) => this.lines.push(...lines.split('\n')))
     this.ids = new MessageIds(this.node.id, 1, clock)
     this.databases = openDatabases(directory, this)
-    this.changes = new Changes(this.databases.state, this.live, this)
-    this.changes.load()
-    this.trace = new Trace(this.databases.trace, this)
+    const { state } = this.databases
+    const deps = {
+      clock,
+      random: this.random,
+      observer: this.observer,
+      node: this.node.id,
+      nodeNameOf: () => this.node.name,
+      readOnlyBecause: () => this.readOnly,
+      maySetUp: () => true,
+    }
+    this.rows = new Replica(state, deps)
+    this.audit = new Audit(state, this.rows, deps)
+    this.changes = new Changes(state, this.rows, this.live, deps)
+    this.conflicts = new Conflicts(this.rows, this.changes, deps)
+    this.lists = new Lists(this.rows, this.changes)
+    this.tokens = new ApiTokens(this.rows, this.changes, this.audit, deps)
+    this.operators = new Operators(this.rows, this.changes, directory, {
+      ...deps,
+      audit: this.audit,
+    })
+    this.rows.start()
+    for (const part of [this.changes, this.conflicts, this.tokens, this.operators]) part.load()
+    this.trace = new Trace(this.databases.trace, {
+      ...this,
+      keepMs: () => this.live.current.settings['trace.keep'] * 86_400_000,
+    })
     this.quarantine = new Quarantine(this.databases.state, this)
     this.bodies = new Bodies(directory, this)
-    this.operators = new Operators(this.databases.state, this.changes, directory, this)
   }
 
   /** Closes as a stop does and opens the same directory again. */
@@ -64,7 +106,7 @@ export class Room {
     rmSync(this.directory, { recursive: true, force: true })
   }
 
-  row(part: Partial<TraceRow> = {}): TraceRow {
+  row(part: Partial<NewTraceRow> = {}): NewTraceRow {
     return {
       id: this.ids.next(),
       atMs: this.clock.wallMs(),

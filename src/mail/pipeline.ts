@@ -19,8 +19,8 @@ import type {
   Claim,
   DeliveryState,
   Judgement,
+  NewTraceRow,
   QueueRow,
-  TraceRow,
 } from '../message/rows.ts'
 import { type Inspection, NO_FACTS, type Verdict } from '../message/verdict.ts'
 import type { Bodies } from '../store/bodies.ts'
@@ -277,7 +277,7 @@ export class Pipeline {
   ): void {
     const { observer, trace } = this.#deps
     const acceptReply = formatReply(answer)
-    const rows = envelope.recipients.map(({ address }, place): TraceRow => {
+    const rows = envelope.recipients.map(({ address }, place): NewTraceRow => {
       const fate = fates[place] ?? 'none'
       const accept = acceptState(fate, answer)
       return {

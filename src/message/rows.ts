@@ -1,6 +1,9 @@
 /** What lists show: plain data that stages make, the store keeps, and admin, web and cli read. */
-import type { MessageId } from '../base/ids.ts'
+import type { MessageId, NodeId } from '../base/ids.ts'
 import type { Finding, Unknown, VerdictKind } from './verdict.ts'
+
+/** A node as lists show it; one that nobody knows any more is named by its id. */
+export type NodeName = { readonly id: NodeId; readonly name: string }
 
 /** State of one recipient in the queue. `done` and `failed` are final. */
 export type RecipientState =
@@ -79,6 +82,8 @@ export type DeliveryState =
 /** One message and recipient in the trace: two-phase status. */
 export type TraceRow = {
   readonly id: MessageId
+  /** Where it came in. */
+  readonly node: NodeName
   readonly atMs: number
   readonly clientIp: string
   readonly sender: string
@@ -95,6 +100,9 @@ export type TraceRow = {
   readonly deliveryReply: string | null
   readonly deliveryMs: number | null
 }
+
+/** A row as this node writes it. */
+export type NewTraceRow = Omit<TraceRow, 'node'>
 
 /** One line of a message's history. */
 export type TraceEvent = {

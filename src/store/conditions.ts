@@ -14,8 +14,8 @@ export type Searchable = {
   readonly score: Column
   readonly sizeBytes: Column
   readonly state: (state: State) => SQL
-  /** Whether rows of this list can be of the node with that name or id. */
-  readonly isNode: (text: string) => boolean
+  /** Rows of the nodes whose name or id begins like that. */
+  readonly node: (text: string) => SQL
 }
 
 /** The longest a message takes from its id to its row: `limits.dataTime` and inspection. */
@@ -65,7 +65,7 @@ function textCondition(field: TextField, value: string, list: Searchable): SQL {
       return all(gte(list.id, id), lt(list.id, `${id}~`))
     }
     case 'node':
-      return list.isNode(value) ? sql`1 = 1` : sql`1 = 0`
+      return list.node(value)
     case 'rule':
       return contains(list.rules, `% ${escaped(value)} %`)
     default:

@@ -434,7 +434,7 @@ export class Quarantine {
       score: held.score,
       sizeBytes: held.sizeBytes,
       state: (state) => (state === 'unknown' ? gt(held.unknownCount, 0) : gt(held.undecided, 0)),
-      isNode: this.#isNode,
+      node: (text) => (this.#isNode(text) ? sql`1 = 1` : sql`1 = 0`),
     }
   }
 }

@@ -112,6 +112,8 @@ export const trace = sqliteTable(
     deliveryReply: text('delivery_reply'),
     deliveryMs: integer('delivery_ms'),
     releasedMs: integer('released_ms'),
+    node: text('node').notNull(),
+    version: integer('version').notNull(),
   },
   (table) => [primaryKey({ columns: [table.id, table.place] })],
 )
@@ -121,12 +123,14 @@ export const traceEvents = sqliteTable(
   {
     id: text('id').notNull(),
     seq: integer('seq').notNull(),
+    writer: text('writer').notNull(),
+    dot: integer('dot').notNull(),
     atMs: integer('at_ms').notNull(),
     recipient: text('recipient'),
     what: text('what').notNull(),
     detail: text('detail').notNull(),
   },
-  (table) => [primaryKey({ columns: [table.id, table.seq] })],
+  (table) => [primaryKey({ columns: [table.id, table.seq, table.writer] })],
 )
 
 export const judgements = sqliteTable('judgement', {

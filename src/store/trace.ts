@@ -1,25 +1,31 @@
 /**
- * The history of every message and recipient. Writing is hot and mail never waits for it: rows go
- * to a bounded buffer, and one transaction takes what 200 ms have brought.
+ * The history of every message and recipient, of all nodes. Writing is hot and mail never waits
+ * for it: rows go to a bounded buffer, and one transaction takes what 200 ms have brought. How the
+ * history of other nodes comes in is in trace-feed.ts.
  */
 import type { Statement } from 'bun:sqlite'
-import { and, asc, desc, eq, type SQL, sql } from 'drizzle-orm'
+import { and, asc, desc, eq, inArray, type SQL, sql } from 'drizzle-orm'
 import type { Clock, Timer } from '../base/clock.ts'
 import { RefusalError, StoreError } from '../base/errors.ts'
-import { type MessageId, parseMessageId } from '../base/ids.ts'
+import { type MessageId, type NodeId, parseMessageId } from '../base/ids.ts'
 import { LIST_MAX } from '../base/limits.ts'
 import type { Observer } from '../base/observe.ts'
+import type { Random } from '../base/random.ts'
 import type {
   AcceptState,
   DeliveryState,
   Judgement,
+  NewTraceRow,
+  NodeName,
   TraceEvent,
   TraceRow,
 } from '../message/rows.ts'
 import { conditionOf, contains, foldedOrNull, idFloor, type Searchable } from './conditions.ts'
 import type { StoreDatabase } from './db.ts'
+import { type NodeNames, nodeName, nodesNamed } from './names.ts'
 import type { Query, State } from './query.ts'
 import { judgements, trace, traceEvents } from './tables.ts'
+import { JOIN_JUDGEMENT, partOf, TraceFeed, WRITE_LINES_MAX } from './trace-feed.ts'
 
 const FLUSH_MS = 200
 /** Buffered rows and events that are written without waiting for the time. */
@@ -77,11 +83,13 @@ type Change = {
   readonly atMs: number
 }
 
+type PendingEvent = { readonly part: number; readonly seq: number; readonly event: TraceEvent }
+
 /** What is not written yet of one message. */
 type Pending = {
-  rows: { readonly place: number; readonly row: TraceRow }[]
+  rows: { readonly place: number; readonly row: NewTraceRow }[]
   judgement: Judgement | null
-  readonly events: { readonly seq: number; readonly event: TraceEvent }[]
+  readonly events: PendingEvent[]
   /** By place. */
   readonly changes: Map<number, Change>
   releasedMs: Map<number, number>
@@ -89,10 +97,13 @@ type Pending = {
 }
 
 export class Trace {
+  /** What peers read along. */
+  readonly feed: TraceFeed
   readonly #store: StoreDatabase
   readonly #clock: Clock
   readonly #observer: Observer
-  readonly #isNode: (text: string) => boolean
+  readonly #node: NodeName
+  readonly #nodes: NodeNames
   readonly #pending = new Map<MessageId, Pending>()
   readonly #statements: ReturnType<typeof prepare>
   #size = 0
@@ -105,21 +116,37 @@ export class Trace {
   #closed = false
   #kept: { readonly key: string; readonly numbers: Numbers; readonly untilMs: number } | null = null
 
-  /** `node` names this node for `node:` in queries. */
+  /**
+   * `node` is this one; `nodes` names all of them. `keepMs`: how long history is kept; what is
+   * older is not taken from peers. @throws StoreError
+   */
   constructor(
     store: StoreDatabase,
     deps: {
       readonly clock: Clock
+      readonly random: Random
       readonly observer: Observer
-      readonly node: { readonly id: string; readonly name: string }
+      readonly node: NodeName
+      readonly nodes?: NodeNames
+      readonly keepMs: () => number
     },
   ) {
+    const { clock, random, keepMs, node } = deps
     this.#store = store
-    this.#clock = deps.clock
+    this.#clock = clock
     this.#observer = deps.observer
-    const names = [deps.node.id, deps.node.name.toLowerCase()]
-    this.#isNode = (text) => names.some((name) => name.startsWith(text.toLowerCase()))
+    this.#node = node
+    this.#nodes = deps.nodes ?? (() => [node])
     this.#statements = prepare(store)
+    this.feed = new TraceFeed(store, {
+      clock,
+      random,
+      keepMs,
+      wrote: (rows) => {
+        this.#sinceCheckpoint += rows
+        this.#planCheckpoint()
+      },
+    })
   }
 
   /**
@@ -128,7 +155,7 @@ export class Trace {
    * after the other for one id stand after each other. Never waits, never throws.
    */
   record(
-    rows: readonly TraceRow[],
+    rows: readonly NewTraceRow[],
     events: readonly TraceEvent[],
     judgement: Judgement | null,
   ): void {
@@ -138,7 +165,7 @@ export class Trace {
     for (const row of rows) pending.rows.push({ place: pending.rows.length, row })
     pending.judgement ??= judgement
     this.#grow(pending, rows.length)
-    for (const event of events) this.#event(pending, event)
+    for (const event of events) this.#event(pending, 0, event)
     this.#soon()
   }
 
@@ -159,13 +186,13 @@ export class Trace {
     pending.changes.set(place, { state, reply: reply ?? before?.reply ?? null, atMs })
     if (before === undefined) this.#grow(pending, 1)
     if (state === 'released') pending.releasedMs.set(place, atMs)
-    if (event !== null) this.#event(pending, event)
+    if (event !== null) this.#event(pending, partOf(place), event)
     this.#soon()
   }
 
   /** Adds a line to the history of a message. Never waits, never throws. */
   note(id: MessageId, event: TraceEvent): void {
-    this.#event(this.#of(id), event)
+    this.#event(this.#of(id), 0, event)
     this.#soon()
   }
 
@@ -200,7 +227,7 @@ export class Trace {
       const total =
         page.cursor === null && !more ? rows.length : this.#store.count(trace, COUNT_MAX, condition)
       return {
-        rows: rows.map(rowOf),
+        rows: rows.map((row) => this.#rowOf(row)),
         total,
         cursor: more ? `${last.id}.${last.place}` : null,
       }
@@ -223,12 +250,12 @@ export class Trace {
         .select()
         .from(traceEvents)
         .where(eq(traceEvents.id, id))
-        .orderBy(asc(traceEvents.seq))
+        .orderBy(asc(traceEvents.seq), asc(traceEvents.writer))
         .limit(LIST_MAX)
         .all()
       const judgement = query.select().from(judgements).where(eq(judgements.id, id)).get()
       return {
-        rows: rows.map(rowOf),
+        rows: rows.map((row) => this.#rowOf(row)),
         events: events.map(({ atMs, recipient, what, detail }) => ({
           atMs,
           recipient,
@@ -265,6 +292,7 @@ export class Trace {
   prune(beforeMs: number, limit: number): number {
     return this.#store.transact(() => {
       const floor = idFloor(beforeMs)
+      this.feed.prune(floor)
       const last = this.#statements.oldest.get(floor, limit)
       if (last === null) return 0
       this.#statements.pruneJudgements.run(last.id)
@@ -297,10 +325,10 @@ export class Trace {
     return pending
   }
 
-  #event(pending: Pending, event: TraceEvent): void {
+  #event(pending: Pending, part: number, event: TraceEvent): void {
     // Ordered by time also across restarts, and never equal within one.
     this.#seq = Math.max(this.#seq + 1, this.#clock.wallMs() * 1_024)
-    pending.events.push({ seq: this.#seq, event })
+    pending.events.push({ part, seq: this.#seq, event })
     this.#grow(pending, 1)
   }
 
@@ -371,13 +399,14 @@ export class Trace {
     const written: MessageId[] = []
     let rows = 0
     try {
-      this.#store.transact(() => {
+      this.feed.write(() => {
         for (const [id, pending] of this.#pending) {
           if (rows > 0 && rows + pending.size > FLUSH_ROWS) break
           this.#write(id, pending)
           written.push(id)
           rows += pending.size
         }
+        return rows
       })
     } catch (error) {
       if (!(error instanceof StoreError)) throw error
@@ -387,46 +416,84 @@ export class Trace {
     }
     for (const id of written) this.#pending.delete(id)
     this.#size -= rows
-    this.#sinceCheckpoint += rows
-    this.#planCheckpoint()
     return true
   }
 
   #write(id: MessageId, pending: Pending): void {
-    const { insert, update, event, judge } = this.#statements
-    const places = new Set<number>()
-    for (const { place, row } of pending.rows) {
-      places.add(place)
-      const change = pending.changes.get(place)
-      insert.run(
-        id,
-        place,
-        row.atMs,
-        row.clientIp,
-        row.sender,
-        row.recipient,
-        row.subject,
-        foldedOrNull(row.subject),
-        row.sizeBytes,
-        row.score,
-        row.rules.length === 0 ? '' : ` ${row.rules.join(' ')} `,
-        pending.judgement?.unknowns.length ?? 0,
-        row.accept,
-        row.acceptReply,
-        change?.state ?? row.delivery,
-        change?.reply ?? row.deliveryReply,
-        change?.atMs ?? row.deliveryMs,
-        pending.releasedMs.get(place) ?? null,
-      )
+    const { update, judge } = this.#statements
+    const { rows, changes, events, judgement, releasedMs } = pending
+    /** By part; nearly always there is one. */
+    const touched: boolean[] = []
+    for (const { place, row } of rows) {
+      touched[partOf(place)] = true
+      this.#insert(id, place, row, pending)
     }
-    for (const [place, { state, reply, atMs }] of pending.changes) {
-      if (places.has(place)) continue
-      update.run(state, reply, atMs, pending.releasedMs.get(place) ?? null, id, place)
+    for (const [place, { state, reply, atMs }] of changes) {
+      touched[partOf(place)] = true
+      // Written with its row: those of a message stand at the places from 0 on.
+      if (place < rows.length) continue
+      const released = releasedMs.get(place) ?? null
+      update.run(state, reply, atMs, atMs, released, id, place, state)
     }
-    for (const { seq, event: line } of pending.events) {
-      event.run(id, seq, line.atMs, line.recipient, line.what, line.detail)
+    if (judgement !== null) {
+      touched[0] = true
+      judge.run(id, JSON.stringify(judgement))
     }
-    if (pending.judgement !== null) judge.run(id, JSON.stringify(pending.judgement))
+    for (const { part } of events) touched[part] = true
+    const isOne = touched.length === 1
+    for (const [part, isTouched] of touched.entries()) {
+      if (isTouched)
+        this.#log(id, part, isOne ? events : events.filter((event) => event.part === part))
+    }
+  }
+
+  #insert(id: MessageId, place: number, row: NewTraceRow, pending: Pending): void {
+    const change = pending.changes.get(place)
+    const deliveryMs = change?.atMs ?? row.deliveryMs
+    const delivery = change?.state ?? row.delivery
+    const deliveryReply = change?.reply ?? row.deliveryReply
+    const rules = row.rules.length === 0 ? '' : ` ${row.rules.join(' ')} `
+    const unknownCount = pending.judgement?.unknowns.length ?? 0
+    const releasedMs = pending.releasedMs.get(place) ?? null
+    const version = deliveryMs ?? row.atMs
+    const { changes } = this.#statements.insert.run(
+      id,
+      place,
+      row.atMs,
+      row.clientIp,
+      row.sender,
+      row.recipient,
+      row.subject,
+      foldedOrNull(row.subject),
+      row.sizeBytes,
+      row.score,
+      rules,
+      unknownCount,
+      row.accept,
+      row.acceptReply,
+      delivery,
+      deliveryReply,
+      deliveryMs,
+      releasedMs,
+      this.#node.id,
+      version,
+    )
+    if (changes > 0) return
+    // Recorded before (a notification that is made again): what is known already joins it.
+    const { id: _, rules: __, ...facts } = row
+    const more = { node: this.#node.id, rules, unknownCount, delivery, deliveryReply, deliveryMs }
+    this.feed.mergeRow({ ...facts, ...more, id, place, releasedMs, version })
+  }
+
+  /** One write of a part, or several where it has many lines. */
+  #log(id: MessageId, part: number, lines: readonly PendingEvent[]): void {
+    const { writer } = this.feed
+    let dot = this.feed.log(id, part)
+    for (const [index, { seq, event }] of lines.entries()) {
+      if (index > 0 && index % WRITE_LINES_MAX === 0) dot = this.feed.log(id, part)
+      const { atMs, recipient, what, detail } = event
+      this.#statements.event.run(id, seq, writer, dot, atMs, recipient, what, detail)
+    }
   }
 
   #planCheckpoint(): void {
@@ -456,7 +523,28 @@ export class Trace {
       score: trace.score,
       sizeBytes: trace.sizeBytes,
       state: stateCondition,
-      isNode: this.#isNode,
+      node: (text) => inArray(trace.node, nodesNamed(this.#nodes, text)),
+    }
+  }
+
+  #rowOf(stored: Stored): TraceRow {
+    return {
+      // Only ids of nodes are ever written, here and by peers.
+      id: stored.id as MessageId,
+      node: nodeName(this.#nodes, stored.node as NodeId),
+      atMs: stored.atMs,
+      clientIp: stored.clientIp,
+      sender: stored.sender,
+      recipient: stored.recipient,
+      subject: stored.subject,
+      sizeBytes: stored.sizeBytes,
+      score: stored.score,
+      rules: splitRules(stored.rules),
+      accept: stored.accept satisfies AcceptState,
+      acceptReply: stored.acceptReply,
+      delivery: stored.delivery satisfies DeliveryState | null,
+      deliveryReply: stored.deliveryReply,
+      deliveryMs: stored.deliveryMs,
     }
   }
 }
@@ -501,26 +589,6 @@ export function badCursor(): RefusalError {
 }
 
 type Stored = typeof trace.$inferSelect
-
-function rowOf(stored: Stored): TraceRow {
-  return {
-    // Only ids of ours are ever written.
-    id: stored.id as MessageId,
-    atMs: stored.atMs,
-    clientIp: stored.clientIp,
-    sender: stored.sender,
-    recipient: stored.recipient,
-    subject: stored.subject,
-    sizeBytes: stored.sizeBytes,
-    score: stored.score,
-    rules: splitRules(stored.rules),
-    accept: stored.accept satisfies AcceptState,
-    acceptReply: stored.acceptReply,
-    delivery: stored.delivery satisfies DeliveryState | null,
-    deliveryReply: stored.deliveryReply,
-    deliveryMs: stored.deliveryMs,
-  }
-}
 
 export function splitRules(rules: string): readonly string[] {
   return rules.split(' ').filter((rule) => rule !== '')
@@ -577,14 +645,16 @@ function prepare({ sqlite }: StoreDatabase) {
     rules,
     senders,
     insert: sqlite.prepare(
-      'INSERT OR REPLACE INTO trace VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)',
+      'INSERT OR IGNORE INTO trace VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)',
     ),
+    // As the join of two states: later than what is there, and nothing takes back a delivery.
     update: sqlite.prepare(
       `UPDATE trace SET delivery = ?, delivery_reply = ifnull(?, delivery_reply), delivery_ms = ?,
-         released_ms = ifnull(?, released_ms) WHERE id = ? AND place = ?`,
+         version = max(version + 1, ?), released_ms = ifnull(?, released_ms)
+       WHERE id = ? AND place = ? AND (delivery IS NOT 'delivered' OR ? = 'delivered')`,
     ),
-    event: sqlite.prepare('INSERT OR REPLACE INTO trace_event VALUES (?,?,?,?,?,?)'),
-    judge: sqlite.prepare('INSERT OR REPLACE INTO judgement VALUES (?,?)'),
+    event: sqlite.prepare('INSERT OR IGNORE INTO trace_event VALUES (?,?,?,?,?,?,?,?)'),
+    judge: sqlite.prepare(JOIN_JUDGEMENT),
     oldest,
     pruneTrace: sqlite.prepare('DELETE FROM trace WHERE id <= ?'),
     pruneEvents: sqlite.prepare('DELETE FROM trace_event WHERE id <= ?'),

@@ -115,7 +115,7 @@ async function listenPostern(stage: Stage, port: number, sinkPort: number, direc
       bodies: new Bodies(directory, { random }),
       quarantine: new Quarantine(databases.state, { clock, observer, node }),
       trace: has(stage, 'trace')
-        ? new Trace(databases.trace, { clock, observer, node })
+        ? new Trace(databases.trace, { clock, random, observer, node, keepMs: () => 86_400_000 })
         : forgetful(),
       inspectors: createInspectors(
         {

@@ -3,7 +3,7 @@ import type { MessageId } from '../../base/ids.ts'
 import type { Snapshot } from '../../config/snapshot.ts'
 import type { Envelope } from '../../message/envelope.ts'
 import type { Reply } from '../../message/reply.ts'
-import type { TraceRow } from '../../message/rows.ts'
+import type { NewTraceRow } from '../../message/rows.ts'
 
 /** What a session knows when DATA begins; id, time and protocol are added at the end. */
 export type Arrival = {
@@ -40,7 +40,7 @@ export interface Receiver {
   /** A recipient, a message or a client was refused: a row of the trace. */
   refused(
     row: Omit<
-      TraceRow,
+      NewTraceRow,
       'subject' | 'score' | 'rules' | 'delivery' | 'deliveryReply' | 'deliveryMs'
     >,
   ): void

@@ -3,7 +3,6 @@ import state0001 from './state-0001-init.sql' with { type: 'text' }
 import state0002 from './state-0002-shared.sql' with { type: 'text' }
 import state0003 from './state-0003-invitation.sql' with { type: 'text' }
 import trace0001 from './trace-0001-init.sql' with { type: 'text' }
-import trace0002 from './trace-0002-feed.sql' with { type: 'text' }
 
 export type Migration = { readonly tag: string; readonly sql: string }
 
@@ -13,7 +12,4 @@ export const STATE_MIGRATIONS: readonly Migration[] = [
   { tag: 'state-0003-invitation', sql: state0003 },
 ]
 
-export const TRACE_MIGRATIONS: readonly Migration[] = [
-  { tag: 'trace-0001-init', sql: trace0001 },
-  { tag: 'trace-0002-feed', sql: trace0002 },
-]
+export const TRACE_MIGRATIONS: readonly Migration[] = [{ tag: 'trace-0001-init', sql: trace0001 }]

@@ -1,0 +1,620 @@
+/**
+ * The history of every mail as peers read it along: which message changed in which order, and the
+ * join of what two nodes know of one. Lines of a history are facts and only added; of a recipient's
+ * row the later state wins, but nothing takes back a delivery.
+ *
+ * What travels is a part of a message (its row of up to 50 recipients, whole) with the writes that
+ * it answers for. A power cut takes rows, log and vector back together, and the next run writes
+ * under another name: so its commits need no sync.
+ */
+import type { Clock } from '../base/clock.ts'
+import { assert, RefusalError } from '../base/errors.ts'
+import { type MessageId, type NodeId, parseMessageId, parseNodeId } from '../base/ids.ts'
+import { type Random, randomHex } from '../base/random.ts'
+import { canonicalText, covers, EMPTY_VECTOR, type Vector, type WriterId } from '../config/merge.ts'
+import { foldedOrNull, idFloor } from './conditions.ts'
+import type { StoreDatabase } from './db.ts'
+import type { Applied, Cursor, Feed, Incoming, Outgoing, OwnWrite, Place } from './feed.ts'
+import type { judgements, trace, traceEvents } from './tables.ts'
+
+/** Recipients of one part of a message. With all their texts they fit a message of a link. */
+const PART_PLACES = 50
+/** Lines of one write. */
+export const WRITE_LINES_MAX = 50
+/** Entries that one `read` looks at; a row of the log that the reader knows whole counts as one. */
+const SCAN_MAX = 5_000
+/** Entries in one row of the log: an insert for each costs more than all else that is new here. */
+const ROW_ENTRIES_MAX = 250
+/** Rows of the log that one `prune` looks at. */
+const PRUNE_MAX = 500
+/** Bounds of a row of a peer; ours stay below. */
+const TEXT_MAX = 20_000
+const JUDGEMENT_MAX = 400_000
+const LINES_MAX = 10_000
+const DOTS_MAX = 20_000
+
+export type StoredRow = typeof trace.$inferSelect
+/** What both nodes hold of a recipient; how a subject is folded is each node's own business. */
+export type RowState = Omit<StoredRow, 'folded'>
+export type Line = typeof traceEvents.$inferSelect
+type Dot = readonly [writer: WriterId, seq: number]
+
+/** A part of a message, whole, and the writes that it answers for. */
+export type TracePart = {
+  readonly id: MessageId
+  readonly part: number
+  readonly rows: readonly Omit<RowState, 'id'>[]
+  /** Those of the writes in `dots`. */
+  readonly lines: readonly Omit<Line, 'id'>[]
+  /** JSON of a Judgement; with part 0 only. */
+  readonly judgement: string | null
+  readonly dots: readonly Dot[]
+}
+
+/** The part of a message in which a recipient stands. */
+export function partOf(place: number): number {
+  return Math.floor(place / PART_PLACES)
+}
+
+/** The join of two states of one recipient: commutative, associative, idempotent. */
+export function joinRows(a: RowState, b: RowState): RowState {
+  const winner = compareRows(a, b) >= 0 ? a : b
+  const releasedMs = Math.max(a.releasedMs ?? -1, b.releasedMs ?? -1)
+  return { ...winner, releasedMs: releasedMs < 0 ? null : releasedMs }
+}
+
+function compareRows(a: RowState, b: RowState): number {
+  const delivered = (row: RowState): number => (row.delivery === 'delivered' ? 1 : 0)
+  const text = (row: RowState): string => canonicalText({ ...row, releasedMs: null })
+  const known = delivered(a) - delivered(b) || a.version - b.version
+  if (known !== 0) return known
+  return text(a) >= text(b) ? 1 : -1
+}
+
+export class TraceFeed implements Feed {
+  readonly name = 'trace'
+  readonly generation: string
+  readonly writer: WriterId
+  readonly #store: StoreDatabase
+  readonly #clock: Clock
+  readonly #keepMs: () => number
+  readonly #wrote: (rows: number) => void
+  readonly #statements: ReturnType<typeof prepare>
+  readonly #vector: Map<WriterId, number>
+  readonly #onOwn: ((write: OwnWrite) => void)[] = []
+  /** Writes that are in the log and that the vector does not cover yet: not logged twice. */
+  readonly #beyond = new Map<WriterId, Set<number>>()
+  #head: Place
+  #seq = 0
+  /** The row of the log that a transaction is filling. */
+  #row: LogRow | null = null
+
+  /** `keepMs`: how long history is kept. `wrote`: rows were committed. */
+  constructor(
+    store: StoreDatabase,
+    deps: {
+      readonly clock: Clock
+      readonly random: Random
+      readonly keepMs: () => number
+      readonly wrote: (rows: number) => void
+    },
+  ) {
+    this.#store = store
+    this.#clock = deps.clock
+    this.#keepMs = deps.keepMs
+    this.#wrote = deps.wrote
+    // Never one of before: a writer used again lost acknowledged writes in simulation.
+    this.writer = randomHex(deps.random, 6)
+    this.generation = randomHex(deps.random, 6)
+    this.#statements = prepare(store)
+    const { vector, last } = this.#statements
+    this.#vector = new Map(vector.all().map(({ writer, seq }) => [writer, seq]))
+    this.#head = last.get()?.place ?? 0
+  }
+
+  get head(): Place {
+    return this.#head
+  }
+
+  vector(): Vector {
+    return this.#vector
+  }
+
+  /**
+   * Runs `act` as one transaction; what it logged is announced when it is committed. `act` gives
+   * how many rows it wrote. @throws StoreError, and nothing is changed
+   */
+  write(act: () => number): void {
+    const head = this.#head
+    const seq = this.#seq
+    this.#commit(() => {
+      const rows = act()
+      if (this.#seq > seq) this.#statements.setVector.run(this.writer, this.#seq)
+      return rows
+    })
+    if (this.#seq === seq) return
+    this.#vector.set(this.writer, this.#seq)
+    if (this.#onOwn.length === 0) return
+    const write = this.#ownWrite(head, seq)
+    for (const listener of this.#onOwn) listener(write)
+  }
+
+  /** Inside `write`: notes that a part of a message changes. Gives the number of this write. */
+  log(id: MessageId, part: number): number {
+    this.#seq += 1
+    this.#append(id, part, this.writer, this.#seq)
+    return this.#seq
+  }
+
+  read(after: Place, seen: Vector, bytesMax: number): Outgoing {
+    return this.#store.attempt(() => {
+      // One part is sent once, with all its writes up to here.
+      const parts = new Map<string, Entry[]>()
+      const rows = () => [...parts.values()].flatMap((entries) => this.#part(entries) ?? [])
+      let bytes = 0
+      let upto = after
+      let scanned = 0
+      for (const logged of this.#statements.after.iterate(after)) {
+        if (scanned >= SCAN_MAX) return { rows: rows(), upto, final: false }
+        scanned += 1
+        for (const entry of entriesOf(logged, after, seen)) {
+          const key = `${entry.id} ${entry.part}`
+          const entries = parts.get(key)
+          const size = entries === undefined ? this.#sizeOf(entry) : this.#linesSizeOf(entry)
+          if (bytes > 0 && bytes + size > bytesMax) return { rows: rows(), upto, final: false }
+          bytes += size
+          if (entries !== undefined) entries.push(entry)
+          else if (size > 0) parts.set(key, [entry])
+          scanned += 1
+          upto = entry.place
+        }
+        upto = logged.place
+      }
+      return { rows: rows(), upto: this.#head, final: true }
+    })
+  }
+
+  apply({ peer, rows, as }: Incoming): Applied {
+    const parts = rows.map(readPart)
+    const counts = new Map<WriterId, number>()
+    const logged: Dot[] = []
+    let changed = 0
+    this.#commit(() => {
+      const floor = idFloor(this.#clock.wallMs() - this.#keepMs())
+      let written = 0
+      for (const part of parts) {
+        // What is too old was forgotten here, and must not come back.
+        if (part.id < floor) continue
+        const merged = this.#merge(part)
+        written += merged
+        if (merged > 0) changed += 1
+        for (const [writer, seq] of part.dots) {
+          if (covers(this.#vector, writer, seq) || this.#beyond.get(writer)?.has(seq)) continue
+          this.#append(part.id, part.part, writer, seq)
+          logged.push([writer, seq])
+        }
+      }
+      if (as.kind === 'batch') {
+        this.#statements.setCursor.run(peer, as.cursor.generation, as.cursor.at)
+        for (const [writer, seq] of as.vector ?? []) counts.set(writer, seq)
+      } else if (as.kind === 'push' && covers(this.#vector, as.writer, as.after)) {
+        counts.set(as.writer, as.upto)
+      }
+      for (const [writer, seq] of counts) {
+        if (!covers(this.#vector, writer, seq)) this.#statements.setVector.run(writer, seq)
+      }
+      return written
+    })
+    this.#takeOver(counts, logged)
+    return { changed, parked: 0 }
+  }
+
+  cursor(peer: NodeId): Cursor | null {
+    const found = this.#store.attempt(() => this.#statements.cursor.get(peer))
+    return found === null ? null : { generation: found.generation, at: found.place }
+  }
+
+  onOwn(listener: (write: OwnWrite) => void): void {
+    this.#onOwn.push(listener)
+  }
+
+  /** Inside a transaction: forgets the oldest entries when all their messages are below `floor`. */
+  prune(floor: string): void {
+    this.#statements.prune.run(PRUNE_MAX, floor)
+  }
+
+  digest(): null {
+    return null
+  }
+
+  leaf(): readonly never[] {
+    return []
+  }
+
+  rowsOf(): readonly never[] {
+    return []
+  }
+
+  /** Merges one state of a row; true when it changed something here. Inside a transaction. */
+  mergeRow(row: RowState): boolean {
+    const { row: one, put } = this.#statements
+    const there = one.get(row.id, row.place)
+    const { folded, ...before } = there ?? { folded: null, ...row }
+    const joined = there === null ? row : joinRows(before, row)
+    if (there !== null && canonicalText(joined) === canonicalText(before)) return false
+    put.run(...columnsOf(joined))
+    return true
+  }
+
+  #commit(act: () => number): void {
+    const head = this.#head
+    const seq = this.#seq
+    let rows: number
+    try {
+      rows = this.#store.transact(() => {
+        const written = act()
+        this.#closeRow()
+        return written
+      })
+    } catch (error) {
+      this.#head = head
+      this.#seq = seq
+      this.#row = null
+      throw error
+    }
+    this.#wrote(rows)
+  }
+
+  #append(id: MessageId, part: number, writer: WriterId, seq: number): void {
+    const entry = part === 0 ? id : `${id}.${part}`
+    const row = this.#row
+    if (row?.writer === writer && seq === row.seq + 1 && row.parts.length < ROW_ENTRIES_MAX) {
+      row.seq = seq
+      row.parts.push(entry)
+      if (id > row.newest) row.newest = id
+    } else {
+      this.#closeRow()
+      this.#row = { writer, seq, parts: [entry], newest: id }
+    }
+    this.#head += 1
+  }
+
+  #closeRow(): void {
+    if (this.#row === null) return
+    const { writer, seq, parts, newest } = this.#row
+    this.#statements.append.run(this.#head, writer, seq, parts.join(' '), newest)
+    this.#row = null
+  }
+
+  /** Rows are made when somebody asks: a node without peers writes only its log. */
+  #ownWrite(head: Place, after: number): OwnWrite {
+    const upto = this.#head
+    const make = (): OwnWrite['rows'] => this.#partsOf(head, upto)
+    let rows: OwnWrite['rows'] | null = null
+    return {
+      get rows() {
+        rows ??= make()
+        return rows
+      },
+      writer: this.writer,
+      after,
+      upto: this.#seq,
+    }
+  }
+
+  #partsOf(after: Place, upto: Place): readonly TracePart[] {
+    return this.#store.attempt(() => {
+      const rows = this.#statements.between.all(after, upto)
+      const entries = rows.flatMap((logged) => entriesOf(logged, after, EMPTY_VECTOR))
+      const parts = Map.groupBy(entries, ({ id, part }) => `${id} ${part}`)
+      return [...parts.values()].flatMap((group) => this.#part(group) ?? [])
+    })
+  }
+
+  /** Null: it was forgotten. All entries are of one part. */
+  #part(entries: readonly Entry[]): TracePart | null {
+    const [first] = entries
+    assert(first !== undefined, 'a part is sent for a write')
+    const { rows, lines, judgement } = this.#statements
+    const { id, part } = first
+    const from = part * PART_PLACES
+    const found: TracePart = {
+      id: id as MessageId,
+      part,
+      rows: rows.all(id, from, from + PART_PLACES),
+      lines: entries.flatMap(({ writer, seq }) => lines.all(id, writer, seq)),
+      judgement: part === 0 ? (judgement.get(id)?.said ?? null) : null,
+      dots: entries.map(({ writer, seq }) => [writer, seq]),
+    }
+    return found.rows.length + found.lines.length === 0 ? null : found
+  }
+
+  #sizeOf(entry: Entry): number {
+    const part = this.#part([entry])
+    return part === null ? 0 : JSON.stringify(part).length
+  }
+
+  #linesSizeOf({ id, writer, seq }: Entry): number {
+    return JSON.stringify([writer, seq, this.#statements.lines.all(id, writer, seq)]).length
+  }
+
+  /** How many rows and lines changed. */
+  #merge({ id, rows, lines, judgement }: TracePart): number {
+    const { addLine, judge } = this.#statements
+    let changed = 0
+    for (const row of rows) if (this.mergeRow({ id, ...row })) changed += 1
+    for (const { seq, writer, dot, atMs, recipient, what, detail } of lines) {
+      changed += addLine.run(id, seq, writer, dot, atMs, recipient, what, detail).changes
+    }
+    if (judgement !== null) changed += judge.run(id, judgement).changes
+    return changed
+  }
+
+  #takeOver(counts: ReadonlyMap<WriterId, number>, logged: readonly Dot[]): void {
+    for (const [writer, seq] of logged) {
+      const seqs = this.#beyond.get(writer) ?? new Set()
+      this.#beyond.set(writer, seqs.add(seq))
+    }
+    for (const [writer, upto] of counts) {
+      if (covers(this.#vector, writer, upto)) continue
+      this.#vector.set(writer, upto)
+      const seqs = this.#beyond.get(writer)
+      for (const seq of seqs ?? []) if (seq <= upto) seqs?.delete(seq)
+      if (seqs?.size === 0) this.#beyond.delete(writer)
+    }
+  }
+}
+
+/** Entries of a row of the log after a place, less those that a reader who covers `seen` has. */
+function entriesOf({ place, writer, seq, parts }: Logged, after: Place, seen: Vector): Entry[] {
+  if (covers(seen, writer, seq)) return []
+  const entries = parts.split(' ')
+  return entries.flatMap((entry, index) => {
+    const back = entries.length - 1 - index
+    if (place - back <= after || covers(seen, writer, seq - back)) return []
+    const [id = '', part = '0'] = entry.split('.')
+    return [{ place: place - back, id, part: Number(part), writer, seq: seq - back }]
+  })
+}
+
+/** @throws RefusalError invalid, naming the field */
+function readPart(raw: unknown): TracePart {
+  const part = object(raw, 'row')
+  const { id, judgement } = part
+  if (typeof id !== 'string' || parseMessageId(id) === null) throw wrong('id')
+  if (!isCount(part['part'])) throw wrong('part')
+  if (judgement !== null) readJudgement(judgement)
+  const dots = array(part['dots'], 'dots', DOTS_MAX)
+  for (const dot of dots) {
+    const [writer, seq] = array(dot, 'dots', 2)
+    if (!isWriter(writer) || !isCount(seq) || seq === 0) throw wrong('dots')
+  }
+  return {
+    id: id as MessageId,
+    part: part['part'],
+    rows: array(part['rows'], 'rows', PART_PLACES).map((row) => readRow(object(row, 'rows'))),
+    lines: array(part['lines'], 'lines', LINES_MAX).map((line) => readLine(object(line, 'lines'))),
+    judgement: judgement as string | null,
+    dots: dots as readonly Dot[],
+  }
+}
+
+function readJudgement(raw: unknown): void {
+  if (typeof raw !== 'string' || raw.length > JUDGEMENT_MAX) throw wrong('judgement')
+  try {
+    object(JSON.parse(raw), 'judgement')
+  } catch {
+    throw wrong('judgement')
+  }
+}
+
+function readRow(raw: Raw): Omit<RowState, 'id'> {
+  const node = textIn(raw, 'node')
+  if (parseNodeId(node) === null) throw wrong('node')
+  return {
+    node,
+    place: countIn(raw, 'place'),
+    version: countIn(raw, 'version'),
+    atMs: countIn(raw, 'atMs'),
+    clientIp: textIn(raw, 'clientIp'),
+    sender: textIn(raw, 'sender'),
+    recipient: textIn(raw, 'recipient'),
+    subject: textOrNullIn(raw, 'subject'),
+    sizeBytes: countIn(raw, 'sizeBytes'),
+    score: numberIn(raw, 'score'),
+    rules: textIn(raw, 'rules'),
+    unknownCount: countIn(raw, 'unknownCount'),
+    // Words of a later version are shown as they are.
+    accept: wordIn(raw, 'accept') as StoredRow['accept'],
+    acceptReply: textIn(raw, 'acceptReply'),
+    delivery: raw['delivery'] === null ? null : (wordIn(raw, 'delivery') as StoredRow['delivery']),
+    deliveryReply: textOrNullIn(raw, 'deliveryReply'),
+    deliveryMs: countOrNullIn(raw, 'deliveryMs'),
+    releasedMs: countOrNullIn(raw, 'releasedMs'),
+  }
+}
+
+function readLine(raw: Raw): Omit<Line, 'id'> {
+  const { writer } = raw
+  if (!isWriter(writer)) throw wrong('writer')
+  return {
+    seq: countIn(raw, 'seq'),
+    writer,
+    dot: countIn(raw, 'dot'),
+    atMs: countIn(raw, 'atMs'),
+    recipient: textOrNullIn(raw, 'recipient'),
+    what: textIn(raw, 'what'),
+    detail: textIn(raw, 'detail'),
+  }
+}
+
+type Raw = Readonly<Record<string, unknown>>
+
+function object(raw: unknown, field: string): Raw {
+  if (typeof raw !== 'object' || raw === null || Array.isArray(raw)) throw wrong(field)
+  return raw as Raw
+}
+
+function array(raw: unknown, field: string, most: number): readonly unknown[] {
+  if (!Array.isArray(raw) || raw.length > most) throw wrong(field)
+  return raw
+}
+
+function isWriter(raw: unknown): raw is WriterId {
+  return typeof raw === 'string' && /^[0-9a-f]{12}$/.test(raw)
+}
+
+function isCount(raw: unknown): raw is number {
+  return Number.isSafeInteger(raw) && (raw as number) >= 0
+}
+
+function countIn(raw: Raw, field: string): number {
+  const value = raw[field]
+  if (!isCount(value)) throw wrong(field)
+  return value
+}
+
+function countOrNullIn(raw: Raw, field: string): number | null {
+  return raw[field] === null ? null : countIn(raw, field)
+}
+
+function numberIn(raw: Raw, field: string): number {
+  const value = raw[field]
+  if (typeof value !== 'number' || !Number.isFinite(value)) throw wrong(field)
+  return value
+}
+
+function textIn(raw: Raw, field: string): string {
+  const value = raw[field]
+  if (typeof value !== 'string' || value.length > TEXT_MAX) throw wrong(field)
+  return value
+}
+
+function textOrNullIn(raw: Raw, field: string): string | null {
+  return raw[field] === null ? null : textIn(raw, field)
+}
+
+function wordIn(raw: Raw, field: string): string {
+  const value = textIn(raw, field)
+  if (!/^[a-zA-Z]{1,20}$/.test(value)) throw wrong(field)
+  return value
+}
+
+function wrong(field: string): RefusalError {
+  return new RefusalError(
+    'invalid',
+    field,
+    `A row of a peer's history is not valid: its field ${field} is not what it must be.`,
+    'Both nodes should run the same version, or one version apart.',
+  )
+}
+
+type Entry = {
+  readonly place: Place
+  readonly id: string
+  readonly part: number
+  readonly writer: WriterId
+  readonly seq: number
+}
+
+type Logged = {
+  readonly place: Place
+  readonly writer: WriterId
+  readonly seq: number
+  readonly parts: string
+}
+
+/** `seq` and `newest` as those of a Logged row; its place is the head. */
+type LogRow = { readonly writer: WriterId; seq: number; readonly parts: string[]; newest: string }
+
+type Columns = readonly (string | number | null)[]
+
+function columnsOf(row: RowState): (string | number | null)[] {
+  return [
+    row.id,
+    row.place,
+    row.atMs,
+    row.clientIp,
+    row.sender,
+    row.recipient,
+    row.subject,
+    foldedOrNull(row.subject),
+    row.sizeBytes,
+    row.score,
+    row.rules,
+    row.unknownCount,
+    row.accept,
+    row.acceptReply,
+    row.delivery,
+    row.deliveryReply,
+    row.deliveryMs,
+    row.releasedMs,
+    row.node,
+    row.version,
+  ]
+}
+
+/** There is one of each message; of two the same one wins everywhere. */
+export const JOIN_JUDGEMENT = `INSERT INTO judgement VALUES (?, ?)
+  ON CONFLICT DO UPDATE SET said = excluded.said WHERE excluded.said > said`
+
+const ROW = `place, at_ms AS atMs, client_ip AS clientIp, sender, recipient, subject,
+  size_bytes AS sizeBytes, score, rules, unknown_count AS unknownCount, accept,
+  accept_reply AS acceptReply, delivery, delivery_reply AS deliveryReply,
+  delivery_ms AS deliveryMs, released_ms AS releasedMs, node, version`
+const LINE = 'seq, writer, dot, at_ms AS atMs, recipient, what, detail'
+
+function prepare({ sqlite }: StoreDatabase) {
+  return {
+    last: sqlite.query<{ place: number }, []>(
+      'SELECT coalesce(max(place), 0) AS place FROM trace_log',
+    ),
+    append: sqlite.query<null, [number, string, number, string, string]>(
+      'INSERT INTO trace_log VALUES (?, ?, ?, ?, ?)',
+    ),
+    after: sqlite.query<Logged, [number]>(
+      'SELECT place, writer, seq, parts FROM trace_log WHERE place > ? ORDER BY place',
+    ),
+    // No row reaches over the end of a transaction.
+    between: sqlite.query<Logged, [number, number]>(
+      `SELECT place, writer, seq, parts FROM trace_log WHERE place > ? AND place <= ?
+       ORDER BY place`,
+    ),
+    prune: sqlite.query<null, [number, string]>(
+      `DELETE FROM trace_log WHERE place IN (SELECT place FROM trace_log ORDER BY place LIMIT ?)
+         AND newest < ?`,
+    ),
+    rows: sqlite.query<Omit<RowState, 'id'>, [string, number, number]>(
+      `SELECT ${ROW} FROM trace WHERE id = ? AND place >= ? AND place < ? ORDER BY place`,
+    ),
+    row: sqlite.query<StoredRow, [string, number]>(
+      `SELECT id, folded, ${ROW} FROM trace WHERE id = ? AND place = ?`,
+    ),
+    put: sqlite.query<null, Columns & (string | number | null)[]>(
+      'INSERT OR REPLACE INTO trace VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)',
+    ),
+    lines: sqlite.query<Omit<Line, 'id'>, [string, string, number]>(
+      `SELECT ${LINE} FROM trace_event WHERE id = ? AND writer = ? AND dot = ? ORDER BY seq`,
+    ),
+    addLine: sqlite.query<
+      null,
+      [string, number, string, number, number, string | null, string, string]
+    >('INSERT OR IGNORE INTO trace_event VALUES (?, ?, ?, ?, ?, ?, ?, ?)'),
+    judgement: sqlite.query<Pick<typeof judgements.$inferSelect, 'said'>, [string]>(
+      'SELECT said FROM judgement WHERE id = ?',
+    ),
+    judge: sqlite.query<null, [string, string]>(JOIN_JUDGEMENT),
+    vector: sqlite.query<{ writer: string; seq: number }, []>(
+      'SELECT writer, seq FROM trace_vector ORDER BY writer',
+    ),
+    setVector: sqlite.query<null, [string, number]>(
+      'INSERT OR REPLACE INTO trace_vector VALUES (?, ?)',
+    ),
+    cursor: sqlite.query<{ generation: string; place: number }, [string]>(
+      'SELECT generation, place FROM trace_cursor WHERE peer = ?',
+    ),
+    setCursor: sqlite.query<null, [string, string, number]>(
+      'INSERT OR REPLACE INTO trace_cursor VALUES (?, ?, ?)',
+    ),
+  }
+}
