@@ -614,6 +614,7 @@ export class FakeAdmin extends FakeCluster implements Admin {
         claim === undefined ? mail.state : claim.kind === 'release' ? 'released' : 'deleted'
       return {
         id,
+        node: { id: NODE, name: 'mx1' },
         atMs,
         clientIp: '192.0.2.114',
         sender: mail.sender,

@@ -1,27 +1,40 @@
 /** Pages and API, driven in process: who may what, and the shapes that scripts rely on. */
 import { describe, expect, test } from 'bun:test'
 import { getSchemaValidator, type TSchema } from 'elysia'
-import { SystemClock } from '../src/base/clock.ts'
+import { type Clock, SystemClock } from '../src/base/clock.ts'
+import { RefusalError } from '../src/base/errors.ts'
 import { Observer } from '../src/base/observe.ts'
 import { SystemRandom } from '../src/base/random.ts'
 import { apiRoutes } from '../web/api-routes.ts'
 import { Guard } from '../web/guard.ts'
 import { html, safePath } from '../web/html.ts'
 import { createWeb, PAGE_POLICY, type Web } from '../web/server.ts'
+import { ManualClock } from './clock.ts'
 import { CODE, FakeAdmin, type Mail, PASSWORD } from './web-fake.ts'
+import { NODE, nodeId } from './web-fake-cluster.ts'
 import { ORDINARY } from './web-mails.ts'
 
 type World = { readonly admin: FakeAdmin; readonly web: Web; readonly log: () => string }
 
-const clock = new SystemClock()
+const system = new SystemClock()
 const OUTSIDE = { ip: '203.0.113.9', trusted: false }
 const SOCKET = { ip: '', trusted: true }
 
-function world(
-  options: { mails?: readonly Mail[]; setup?: boolean; ready?: boolean; secure?: boolean } = {},
-): World {
+type Options = {
+  readonly mails?: readonly Mail[]
+  readonly setup?: boolean
+  readonly ready?: boolean
+  readonly secure?: boolean
+  readonly nodes?: readonly string[]
+  readonly clock?: Clock
+}
+
+function world(options: Options = {}): World {
   const { mails = ORDINARY, setup = false, ready = true, secure = false } = options
-  const admin = new FakeAdmin({ clock, mails, setup, ready, ...(setup ? { domains: [] } : {}) })
+  const { nodes = ['mx1', 'mx2', 'mx3'], clock = system } = options
+  const about = { clock, mails, setup, ready, nodes, ...(setup ? { domains: [] } : {}) }
+  const admin = new FakeAdmin(about)
+  furnish(admin)
   const log: string[] = []
   const observer = new Observer(clock, (lines) => log.push(lines))
   const web = createWeb({
@@ -40,6 +53,45 @@ function world(
       return log.join('')
     },
   }
+}
+
+/** One of everything that a page or a route may name. */
+function furnish(admin: FakeAdmin): void {
+  const nowMs = system.wallMs()
+  const [by, atMs] = ['t.nagy', nowMs]
+  admin.tokens.push({
+    id: 'pj1_open',
+    state: 'open',
+    issuer: NODE,
+    issuedMs: nowMs,
+    by,
+    expiresMs: nowMs + 900_000,
+    usedBy: null,
+  })
+  admin.conflictList.push({
+    key: 'setting/policy.hold',
+    sides: [
+      { id: 'ours', value: '7', by: 'a.ruiz', node: 'mx1', atMs },
+      { id: 'theirs', value: '9', by, node: 'mx2', atMs },
+    ],
+  })
+  admin.entries.push({
+    list: 'allow',
+    kind: 'ip',
+    value: '192.0.2.0/24',
+    note: 'scanner',
+    by,
+    addedMs: nowMs,
+  })
+  const row = {
+    id: 't0',
+    name: 'old',
+    role: 'viewer',
+    by,
+    addedMs: nowMs,
+    expiresMs: null,
+  } as const
+  admin.apiTokenList.push({ ...row, secret: 'pat1_old' })
 }
 
 type Ask = {
@@ -121,8 +173,14 @@ const PAGES = (place: World): readonly string[] => [
   '/operators',
   '/operators/h.berg',
   '/changes',
+  '/lists',
+  '/conflicts',
+  '/cluster',
+  '/cluster/leave',
+  `/cluster/nodes/${nodeId('mx2')}/remove`,
   '/account',
   '/live?at=overview',
+  '/live?at=cluster',
   '/live?at=quarantine&seen=none',
   '/live?at=queue&seen=7',
 ]
@@ -145,6 +203,21 @@ const FORMS = (
   ['/operators', { name: 'new', role: 'viewer', password: NEW_PASSWORD, again: NEW_PASSWORD }],
   ['/operators/h.berg/password', { password: NEW_PASSWORD, again: NEW_PASSWORD }],
   ['/operators/h.berg/remove', {}],
+  ['/cluster/invitations/pj1_open/revoke', {}],
+  [`/cluster/nodes/${nodeId('mx2')}/drain`, {}],
+  [`/cluster/nodes/${nodeId('mx2')}/undrain`, {}],
+  ['/cluster/leave', { name: 'mx1' }],
+  ['/conflicts/keep', { key: 'setting/policy.hold', side: 'theirs' }],
+  ['/lists/add', { list: 'block', kind: 'ip', value: '192.0.2.9' }],
+  ['/lists/remove', { list: 'allow', kind: 'ip', value: '192.0.2.0/24' }],
+  ['/tokens/t0/remove', {}],
+]
+
+/** Forms whose answer holds what is shown once, so it cannot be an address to go to. */
+const SHOWING: readonly (readonly [path: string, form: Record<string, string>])[] = [
+  ['/cluster/invite', { minutes: '30', uses: '2', name: '' }],
+  [`/cluster/nodes/${nodeId('mx3')}/remove`, { name: 'mx3' }],
+  ['/tokens', { name: 'ci', role: 'viewer', days: '' }],
 ]
 
 describe('routes by role', () => {
@@ -172,7 +245,7 @@ describe('routes by role', () => {
   test('without token no form and no script changes anything', async () => {
     const place = world()
     const session = await signIn(place)
-    for (const [path, form] of FORMS(place)) {
+    for (const [path, form] of [...FORMS(place), ...SHOWING]) {
       const answer = await ask(place, path, { session, form, bare: true })
       expect([path, answer.status]).toEqual([path, 403])
       const wrong = await ask(place, path, { session: { ...session, csrf: 'f'.repeat(64) }, form })
@@ -219,6 +292,12 @@ describe('routes by role', () => {
       ])
       expect([path, place.admin.calls.length]).toEqual([path, 1])
     }
+    for (const [path, form] of SHOWING) {
+      const place = world()
+      const session = await signIn(place)
+      const answer = await ask(place, path, { session, form })
+      expect([path, answer.status, place.admin.calls.length]).toEqual([path, 200, 1])
+    }
   })
 
   test('a viewer sees every page without a button that acts, and no form acts', async () => {
@@ -232,6 +311,9 @@ describe('routes by role', () => {
       '/settings',
       '/operators',
       '/changes',
+      '/lists',
+      '/conflicts',
+      '/cluster',
       `/messages/${HELD(place)}`,
     ]) {
       const answer = await ask(place, path, { session })
@@ -244,7 +326,7 @@ describe('routes by role', () => {
       )
       expect([path, ...acting]).toEqual([path])
     }
-    for (const [path, form] of FORMS(place)) {
+    for (const [path, form] of [...FORMS(place), ...SHOWING]) {
       const answer = await ask(place, path, { session, form })
       expect([path, answer.status]).toEqual([path, 403])
     }
@@ -295,7 +377,7 @@ function sameMail(_: string, path: string, place: World): string {
 function site(place: World) {
   const guard = new Guard({ admin: place.admin, secure: false })
   // The routes are looked at, never run.
-  return { admin: place.admin, clock, guard }
+  return { admin: place.admin, clock: system, guard }
 }
 
 describe('forgery and cookies', () => {
@@ -583,7 +665,11 @@ describe('API', () => {
     const place = world()
     const session = await signIn(place)
     await ask(place, '/api/v1/settings/policy.hold', { session, method: 'PUT', json: { value: 9 } })
-    const values: Readonly<Record<string, string>> = { key: 'policy.hold', name: 'example.com' }
+    const values: Readonly<Record<string, string>> = {
+      key: 'policy.hold',
+      name: 'example.com',
+      list: 'allow',
+    }
     for (const route of apiRoutes(site(place)).filter(({ method }) => method === 'GET')) {
       const path = route.path.replace(/:(\w+)/, (_, name: string) =>
         name === 'id'
@@ -607,6 +693,11 @@ describe('API', () => {
       'PUT /operators/:name/password': { password: NEW_PASSWORD },
       'POST /login': { name: 'a.ruiz', password: PASSWORD },
       'POST /probe': { hop: 'smtp://a.example:25' },
+      'POST /cluster/join': { token: 'pj1_other' },
+      'POST /invitations': { minutes: 30, uses: 2, name: null },
+      'POST /conflicts/keep': { key: 'setting/policy.hold', side: 'theirs' },
+      'POST /tokens': { name: 'ci', role: 'admin', days: 90 },
+      'POST /lists/:list': { kind: 'ip', value: '192.0.2.9', note: 'why' },
     }
     const changing = apiRoutes(site(world())).filter(
       ({ method, path }) => method !== 'GET' && path !== '/setup',
@@ -625,6 +716,11 @@ describe('API', () => {
         .replace('/quarantine/:id', `/quarantine/${HELD(place)}`)
         .replace('/changes/:id', '/changes/1')
         .replace('/operators/:name', '/operators/h.berg')
+        .replace('/invitations/:id', '/invitations/pj1_open')
+        .replace('/tokens/:id', '/tokens/t0')
+        .replace('/lists/:list/:kind/:value', '/lists/allow/ip/192.0.2.0%2F24')
+        .replace(':list', 'block')
+        .replace(':node', 'mx2')
         .replace(':name', 'example.com')
         .replace(':key', 'policy.hold')
       const json = bodies[`${route.method} ${route.path}`] ?? {}
@@ -939,6 +1035,474 @@ describe('pages', () => {
       html`<p title="${evil}">${evil}${html`<i>${1}</i>`}${null}${undefined}${false}</p>`.text,
     ).toBe('<p title="&lt;b&gt;&quot;&#x27;&amp;">&lt;b&gt;&quot;&#x27;&amp;<i>1</i></p>')
   })
+})
+
+const EVIL = '"><img src=x onerror=alert(1)><hx-partial hx-target="body">\r\revent: x'
+const REMOVE = `/cluster/nodes/${nodeId('mx3')}/remove`
+
+async function text(place: World, path: string, about: Ask = {}): Promise<string> {
+  return await (await ask(place, path, about)).text()
+}
+
+describe('the nodes on every page', () => {
+  test('a dead peer is a banner everywhere and an error page nowhere', async () => {
+    const place = world()
+    const session = await signIn(place)
+    expect(await text(place, '/', { session })).toContain('<div class="stack" id="banner"></div>')
+    place.admin.turn('mx3', 'dead')
+    for (const path of PAGES(place)) {
+      if (/\/(frame|source|peek)|^\/messages\/.*delete/.test(path)) continue
+      const answer = await ask(place, path, { session })
+      const body = await answer.text()
+      expect([path, answer.status]).toEqual([path, 200])
+      expect([path, body.includes('<b>mx3 does not answer</b>')]).toEqual([path, true])
+      expect([path, body.includes('<span>2 of 3</span>')]).toEqual([path, true])
+    }
+  })
+
+  test('suspect, draining and several dead are told in their own words; all well says nothing', async () => {
+    const place = world({ nodes: ['mx1', 'mx2', 'mx3', 'mx4'] })
+    const session = await signIn(place)
+    const page = () => text(place, '/messages', { session })
+    place.admin.turn('mx2', 'suspect')
+    expect(await page()).toContain('<b>mx2 gives no answer</b>')
+    place.admin.turn('mx2', 'draining')
+    expect(await page()).toContain('<b>mx2 takes no new mail</b>')
+    place.admin.turn('mx2', 'dead', { report: null })
+    expect(await page()).toContain('What waits on it is not known.')
+    place.admin.turn('mx3', 'dead')
+    expect(await page()).toContain('<b>mx2, mx3 do not answer.</b>')
+    for (const name of ['mx2', 'mx3']) place.admin.turn(name, 'evicted')
+    expect(await page()).toContain('<div class="stack" id="banner"></div>')
+    expect(await page()).toContain('<span>2 of 2</span>')
+  })
+
+  test('a wrong clock says why, and settings, domains, lists and conflicts have no button', async () => {
+    const place = world()
+    const session = await signIn(place)
+    const pages = ['/settings', '/domains/example.com', '/lists', '/conflicts', '/changes']
+    await ask(place, '/settings', { session, form: { group: 'Policy', 'policy.hold': '9' } })
+    const acting = async () => {
+      const bodies = await Promise.all(pages.map((path) => text(place, path, { session })))
+      return bodies.map(
+        (body) =>
+          [...body.matchAll(/<button class="btn[^"]*"[^>]*>(Save|Add|Keep \d|Undo|Remove)</g)]
+            .length,
+      )
+    }
+    for (const found of await acting()) expect(found).toBeGreaterThan(0)
+    const message = `The clock is ${EVIL} ahead.`
+    place.admin.alarmList.push({ kind: 'clock', message, advice: 'Set it by NTP.' })
+    expect(await acting()).toEqual([0, 0, 0, 0, 0])
+    const body = await text(place, '/settings', { session })
+    expect(body).toContain('Set it by NTP.')
+    expect(body).not.toContain('<img src=x')
+  })
+})
+
+describe('the cluster page', () => {
+  test('a node alone has no links and no count in the menu', async () => {
+    const place = world({ nodes: ['mx1'] })
+    const session = await signIn(place)
+    const body = await text(place, '/cluster', { session })
+    expect(body).toContain('Links begin with the second node.')
+    expect(body).not.toContain('1 of 1')
+  })
+
+  test('a link is said as its row sees it: both ways, one way, UDP alone, not known', async () => {
+    const place = world({ nodes: ['mx1', 'mx2'] })
+    const session = await signIn(place)
+    const link = { from: NODE, to: nodeId('mx2'), tcpMs: 0.42, udpMs: 0.31, trouble: null }
+    const cell = async (more: object) => {
+      place.admin.links = [{ ...link, tcp: true, udp: true, ...more }]
+      const body = await text(place, '/cluster', { session })
+      const matrix = body.slice(body.indexOf('class="matrix"'))
+      const [, row = ''] = /<th scope="row">mx1<\/th>(.*?)<\/tr>/s.exec(matrix) ?? []
+      return row
+        .replace(/<[^>]+>/g, ' ')
+        .replace(/\s+/g, ' ')
+        .trim()
+    }
+    expect(await cell({})).toBe('– 0.4 ms UDP 0.3 ms')
+    expect(await cell({ udp: false })).toBe('– 0.4 ms UDP silent, TCP carries it')
+    expect(await cell({ tcp: false, trouble: 'refused' })).toBe('– refused UDP 0.3 ms')
+    expect(await cell({ tcp: null, udp: null })).toBe('– not known not in reach')
+    place.admin.links = []
+    expect(await text(place, '/cluster', { session })).toContain('not known')
+  })
+
+  test('of a hundred nodes only what is wrong is listed', async () => {
+    const nodes = Array.from({ length: 100 }, (_, i) => `mx${i + 1}`)
+    const place = world({ nodes })
+    const session = await signIn(place)
+    expect(await text(place, '/cluster', { session })).toContain('All 9,900 links work')
+    place.admin.turn('mx7', 'dead')
+    const body = await text(place, '/cluster', { session })
+    expect(body).toContain('and 98 alive')
+    expect(body).toContain('9,702 of 9,900 links work')
+    expect(body).not.toContain('class="matrix"')
+  })
+
+  test('an invitation is shown once, with its line; a wrong number stands at its field', async () => {
+    const place = world()
+    const session = await signIn(place)
+    const form = { minutes: '30', uses: '2', name: '' }
+    const body = await text(place, '/cluster/invite', { session, form })
+    expect(body).toContain('--pinnedpubkey &#x27;sha256//')
+    expect(body).toContain('postern join pj1_')
+    expect(body).toContain('for 2 nodes')
+    expect(await text(place, '/cluster', { session })).not.toContain('M9QXV4T0C5R6N1HBAWE3')
+    for (const minutes of ['0', '1441', 'soon']) {
+      const wrong = await ask(place, '/cluster/invite', { session, form: { ...form, minutes } })
+      const said = await wrong.text()
+      expect([minutes, wrong.status]).toEqual([minutes, 422])
+      expect(said).toContain('id="minutes-e"')
+      expect(said).toContain(`value="${minutes}"`)
+    }
+    expect(place.admin.tokens.length).toBe(2)
+  })
+
+  test('a node is removed when its name was typed, and the page says what to renew', async () => {
+    const place = world()
+    const session = await signIn(place)
+    place.admin.turn('mx3', 'dead')
+    const asked = await text(place, REMOVE, { session })
+    expect(asked).toContain('<b>6 mails in its queue</b> and <b>6 held mails</b>')
+    const wrong = await ask(place, REMOVE, { session, form: { name: 'mx2' } })
+    expect([wrong.status, (await wrong.text()).includes('id="name-e"')]).toEqual([422, true])
+    expect(place.admin.calls).toEqual([])
+    const done = await text(place, REMOVE, { session, form: { name: ' mx3 ' } })
+    expect(done).toContain('6 held mails were only there')
+    expect(done).toContain('Passwords of next hops.')
+    for (const about of [{ session }, { session, form: { name: 'mx3' } }])
+      expect((await ask(place, REMOVE, about)).status).toBe(404)
+  })
+
+  test('leaving with mail is refused with the counts, and goes on when it is given up', async () => {
+    const place = world()
+    const session = await signIn(place)
+    place.admin.refuses = new RefusalError('conflict', null, '4 mails wait here.', 'Drain first.')
+    const form = { name: 'mx1' }
+    const refused = await ask(place, '/cluster/leave', { session, form })
+    const body = await refused.text()
+    expect([refused.status, body.includes('4 mails wait here.')]).toEqual([409, true])
+    expect(body).toContain('name="abandon"')
+    const done = await ask(place, '/cluster/leave', { session, form: { ...form, abandon: 'yes' } })
+    expect(done.status).toBe(303)
+    expect(place.admin.calls.at(-1)).toBe('a.ruiz: leave true')
+  })
+
+  test('a node that went away while the button was pressed is a sentence, not an error', async () => {
+    const place = world()
+    const session = await signIn(place)
+    place.admin.refuses = new RefusalError('unavailable', 'node', 'mx2 is away.', 'Try later.')
+    const path = `/cluster/nodes/${nodeId('mx2')}/drain`
+    expect((await ask(place, path, { session, form: {} })).status).toBe(303)
+    expect(await text(place, '/cluster', { session })).toContain('mx2 is away. Try later.')
+    const unknown = '/cluster/nodes/0000000000000000/drain'
+    expect((await ask(place, unknown, { session, form: {} })).status).toBe(404)
+  })
+})
+
+describe('the stream of the cluster page', () => {
+  const decoder = new TextDecoder()
+
+  async function follow(place: World, session: Session) {
+    const answer = await ask(place, '/events/cluster', { session })
+    expect([answer.status, answer.headers.get('content-type')]).toEqual([
+      200,
+      'text/event-stream; charset=utf-8',
+    ])
+    const reader = answer.body?.getReader()
+    if (reader === undefined) throw new Error('no body')
+    const next = async () => {
+      const { done, value } = await reader.read()
+      return done ? null : decoder.decode(value)
+    }
+    return { next, leave: () => reader.cancel() }
+  }
+
+  test('it begins with everything, tells a change at once, and a beat when there is none', async () => {
+    const clock = new ManualClock()
+    const place = world({ clock })
+    const { next } = await follow(place, await signIn(place))
+    const first = await next()
+    for (const id of ['nav', 'peers', 'banner', 'nodes', 'links', 'happened', 'tokens'])
+      expect(first).toContain(`hx-target="#${id}"`)
+    clock.advance(8_000)
+    expect(await next()).toBe(': \n\n')
+    place.admin.turn('mx3', 'dead')
+    expect(await next()).toContain('mx3 does not answer')
+    // The time since then is a part of the page.
+    clock.advance(8_000)
+    expect(await next()).toContain('dead, 8 s')
+  })
+
+  test('a storm of changes is two messages, and the last state is in the second', async () => {
+    const clock = new ManualClock()
+    const place = world({ clock })
+    const { next } = await follow(place, await signIn(place))
+    await next()
+    clock.advance(1_000)
+    for (let lagRows = 1; lagRows <= 1_000; lagRows += 1)
+      place.admin.turn('mx2', 'alive', { lagRows, lagMs: 500 })
+    expect(await next()).toContain('1 row, 0.5 s')
+    clock.advance(500)
+    expect(await next()).toContain('1,000 rows, 0.5 s')
+    clock.advance(500)
+    place.admin.tell()
+    clock.advance(8_000)
+    expect(await next()).toBe(': \n\n')
+  })
+
+  test('it ends when the reader goes, when the operator is signed out, and with the web', async () => {
+    const clock = new ManualClock()
+    const place = world({ clock })
+    const [mine, theirs] = [await signIn(place), await signIn(place, 'h.berg')]
+    const [one, two, three] = [
+      await follow(place, mine),
+      await follow(place, theirs),
+      await follow(place, mine),
+    ]
+    expect(place.admin.listeners.size).toBe(3)
+    await one.leave()
+    expect(place.admin.listeners.size).toBe(2)
+    await two.next()
+    await ask(place, '/logout', { session: theirs, form: {} })
+    clock.advance(8_000)
+    expect(await two.next()).toBeNull()
+    await three.next()
+    place.web.close()
+    expect(await three.next()).toBeNull()
+    expect(place.admin.listeners.size).toBe(0)
+  })
+
+  test('beyond a hundred a page is told all and to ask again, and nothing is kept for it', async () => {
+    const place = world({ clock: new ManualClock() })
+    const session = await signIn(place)
+    const open = []
+    for (let i = 0; i < 100; i += 1) open.push(await follow(place, session))
+    const { next } = await follow(place, session)
+    expect(await next()).toStartWith('retry: 10000\ndata: ')
+    expect(await next()).toBeNull()
+    expect(place.admin.listeners.size).toBe(100)
+    await open[0]?.leave()
+    expect(await (await follow(place, session)).next()).toStartWith('data: ')
+    place.web.close()
+  })
+
+  test('HEAD keeps nothing open; a stranger gets nothing; a viewer gets no button', async () => {
+    const place = world({ clock: new ManualClock() })
+    const session = await signIn(place, 'h.berg')
+    await ask(place, '/events/cluster', { session, method: 'HEAD' })
+    expect(place.admin.listeners.size).toBe(0)
+    expect((await ask(place, '/events/cluster')).status).toBe(303)
+    const { next } = await follow(place, session)
+    expect(await next()).not.toContain('<form')
+    place.web.close()
+  })
+
+  test('a name with line ends in it begins no field of the stream', async () => {
+    const place = world({ clock: new ManualClock() })
+    place.admin.turn('mx2', 'alive', { name: EVIL })
+    const { next } = await follow(place, await signIn(place))
+    const lines = (await next())?.split(/\r\n|\r|\n/) ?? []
+    expect(lines.length).toBeGreaterThan(10)
+    expect(lines.filter((line) => line !== '' && !line.startsWith('data: '))).toEqual([])
+    place.web.close()
+  })
+
+  test('a drawing that fails ends the stream, is logged, and harms nobody who tells of changes', async () => {
+    const clock = new ManualClock()
+    const place = world({ clock })
+    const { next } = await follow(place, await signIn(place))
+    await next()
+    place.admin.broken = true
+    clock.advance(1_000)
+    place.admin.tell()
+    expect(await next()).toBeNull()
+    expect(place.log()).toContain('"path":"/events"')
+    expect(place.admin.listeners.size).toBe(0)
+  })
+})
+
+describe('conflicts', () => {
+  test('both values stand where the setting is edited, and one is kept', async () => {
+    const place = world()
+    const session = await signIn(place)
+    for (const path of ['/settings', '/conflicts']) {
+      const body = await text(place, path, { session })
+      expect(body).toContain('“Hold from score” has two values')
+      expect(body).toContain(
+        '<span class="val">7</span><p>In force now. Set by <b>a.ruiz</b> on mx1',
+      )
+      expect(body).toContain(
+        '<span class="val">9</span><p>Not in force. Set by <b>t.nagy</b> on mx2',
+      )
+    }
+    const form = { key: 'setting/policy.hold', side: 'theirs', back: '/settings' }
+    const kept = await ask(place, '/conflicts/keep', { session, form })
+    expect([kept.status, kept.headers.get('location')]).toEqual([303, '/settings'])
+    expect(place.admin.calls).toEqual(['a.ruiz: keep setting/policy.hold theirs'])
+    expect(await text(place, '/conflicts', { session })).toContain('Nothing to choose')
+    const gone = await ask(place, '/conflicts/keep', { session, form })
+    expect(gone.status).toBe(404)
+  })
+
+  test('values that are others by now are shown again, with 409', async () => {
+    const place = world()
+    const session = await signIn(place)
+    const form = { key: 'setting/policy.hold', side: 'former' }
+    const answer = await ask(place, '/conflicts/keep', { session, form })
+    const body = await answer.text()
+    expect([answer.status, body.includes('The values are others by now.')]).toEqual([409, true])
+    expect(body).toContain('<span class="val">9</span>')
+  })
+
+  test('a field of a domain stands on the page of that domain and on no other', async () => {
+    const place = world()
+    const session = await signIn(place)
+    const hops = JSON.stringify([{ protocol: 'smtp', host: 'a.example', port: 25 }])
+    const side = { by: 't.nagy', node: 'mx2', atMs: 0 }
+    place.admin.conflictList = [
+      {
+        key: 'domain/example.com/nextHops',
+        sides: [
+          { ...side, id: 'a', value: hops },
+          { ...side, id: 'b', value: null },
+        ],
+      },
+      { key: 'domain/example.com.evil/hold', sides: [{ ...side, id: 'a', value: '1' }] },
+    ]
+    const body = await text(place, '/domains/example.com', { session })
+    expect(body).toContain('“Next hops” of example.com has two values')
+    expect(body).toContain('smtp://a.example:25')
+    expect(body).toContain('Keep it removed')
+    expect(body).not.toContain('example.com.evil')
+  })
+})
+
+describe('lists and tokens', () => {
+  test('an entry is added and removed; a wrong one stands at its field in its own form', async () => {
+    const place = world()
+    const session = await signIn(place)
+    const form = { list: 'allow', kind: 'ip', value: 'mail.example', note: 'x' }
+    const wrong = await ask(place, '/lists/add', { session, form })
+    const body = await wrong.text()
+    expect(wrong.status).toBe(422)
+    expect(body).toContain('id="allow-value-e"')
+    expect(body).toContain('value="mail.example"')
+    expect(body).not.toContain('id="block-value-e"')
+    for (const odd of [{ list: 'grey' }, { list: 'allow', kind: 'sender', value: '@a.example' }]) {
+      const answer = await ask(place, '/lists/add', { session, form: { ...form, ...odd } })
+      expect([odd, answer.status]).toEqual([odd, 422])
+    }
+    const sender = { list: 'block', kind: 'sender', value: EVIL, note: EVIL }
+    expect((await ask(place, '/lists/add', { session, form: sender })).status).toBe(303)
+    const page = await text(place, '/lists', { session })
+    expect(page).not.toContain('<img src=x')
+    const gone = { list: 'allow', kind: 'ip', value: '192.0.2.0/24' }
+    expect((await ask(place, '/lists/remove', { session, form: gone })).status).toBe(303)
+    expect((await ask(place, '/lists/remove', { session, form: gone })).status).toBe(404)
+  })
+
+  test('a token is shown once; a wrong field is named', async () => {
+    const place = world()
+    const session = await signIn(place)
+    const form = { name: 'ci', role: 'admin', days: '90' }
+    const body = await text(place, '/tokens', { session, form })
+    const [secret = ''] = /pat1_[0-9a-f]+/.exec(body) ?? []
+    expect(place.admin.authenticateToken(secret)).toEqual({ name: 'ci', role: 'admin' })
+    expect(await text(place, '/operators', { session })).not.toContain('pat1_')
+    for (const [field, value] of [
+      ['days', 'ever'],
+      ['days', '0'],
+      ['role', 'root'],
+    ] as const) {
+      const wrong = await ask(place, '/tokens', { session, form: { ...form, [field]: value } })
+      const said = await wrong.text()
+      expect([value, wrong.status]).toEqual([value, 422])
+      expect(said).toContain(`id="token-${field}-e"`)
+    }
+  })
+
+  test('a script with a token needs neither cookie nor csrf; a viewer changes nothing, not even a password', async () => {
+    const place = world()
+    const author = { name: 'a.ruiz', role: 'admin' } as const
+    const token = (name: string, role: string) =>
+      place.admin.addApiToken(author, { name, role }).token
+    const headers = (value: string) => ({ authorization: `Bearer ${value}` })
+    const admin = headers(token('ci', 'admin'))
+    const set = { method: 'PUT', json: { value: 9 } }
+    const path = '/api/v1/settings/policy.hold'
+    expect((await ask(place, path, { headers: admin, ...set })).status).toBe(200)
+    expect(place.admin.calls.at(-1)).toBe('ci: setSetting policy.hold')
+    // A token may be called as an operator is.
+    const viewer = headers(token('h.berg', 'viewer'))
+    expect((await ask(place, '/api/v1/cluster', { headers: viewer })).status).toBe(200)
+    expect((await ask(place, path, { headers: viewer, ...set })).status).toBe(403)
+    const password = '/api/v1/operators/h.berg/password'
+    const json = { password: NEW_PASSWORD }
+    const changed = await ask(place, password, { headers: viewer, method: 'PUT', json })
+    expect(changed.status).toBe(403)
+    expect((await ask(place, '/metrics', { headers: viewer })).status).toBe(200)
+  })
+
+  test('a token opens no page, and a wrong one is not helped by a cookie', async () => {
+    const place = world()
+    const session = await signIn(place)
+    const { token } = place.admin.addApiToken(
+      { name: 'a.ruiz', role: 'admin' },
+      { name: 'ci', role: 'admin' },
+    )
+    const headers = { authorization: `Bearer ${token}` }
+    expect((await ask(place, '/', { headers })).status).toBe(303)
+    expect((await ask(place, '/queue/retry', { headers, form: {} })).status).toBe(303)
+    place.admin.removeApiToken({ name: 'a.ruiz', role: 'admin' }, 't1')
+    for (const about of [{ headers }, { headers, session }]) {
+      const answer = await ask(place, '/api/v1/status', about)
+      expect([answer.status, await answer.json()]).toMatchObject([
+        401,
+        { error: { code: 'unauthenticated' } },
+      ])
+    }
+    expect((await ask(place, '/api/v1/status', { session })).status).toBe(200)
+  })
+})
+
+test('routes of the cluster refuse in the words of the node: 400, 404, 409', async () => {
+  const place = world()
+  const session = await signIn(place)
+  const code = async (method: string, path: string, json?: unknown) => {
+    const body = json === undefined ? {} : { json }
+    const answer = await ask(place, `/api/v1${path}`, { session, method, ...body })
+    const { error } = (await answer.json()) as { error: { code: string; field: string | null } }
+    return [answer.status, error.code, error.field]
+  }
+  expect(await code('POST', '/invitations', { minutes: 0 })).toEqual([400, 'invalid', 'minutes'])
+  expect(await code('POST', '/invitations', { minutes: 'x' })).toEqual([400, 'invalid', 'minutes'])
+  expect(await code('DELETE', '/invitations/nothing')).toEqual([404, 'notFound', 'id'])
+  expect(await code('POST', '/nodes/mx9/drain')).toEqual([404, 'notFound', 'node'])
+  expect(await code('DELETE', '/nodes/mx9')).toEqual([404, 'notFound', 'node'])
+  const keep = { key: 'setting/policy.hold', side: 'former' }
+  expect(await code('POST', '/conflicts/keep', keep)).toEqual([409, 'conflict', 'side'])
+  expect(await code('DELETE', '/tokens/nothing')).toEqual([404, 'notFound', 'id'])
+  expect(await code('GET', '/lists/grey')).toEqual([404, 'notFound', 'list'])
+  const entry = { kind: 'ip', value: 'x' }
+  expect(await code('POST', '/lists/block', entry)).toEqual([400, 'invalid', 'value'])
+  expect(await code('DELETE', '/lists/allow/ip/192.0.2.1')).toEqual([404, 'notFound', 'value'])
+  place.admin.refuses = new RefusalError('conflict', null, '4 mails wait here.', 'Drain first.')
+  expect(await code('POST', '/cluster/leave', {})).toEqual([409, 'conflict', null])
+  const sender = `/lists/block/sender/${encodeURIComponent('a/b%?#@x.example')}`
+  place.admin.addListEntry(
+    { name: 'a.ruiz', role: 'admin' },
+    { list: 'block', kind: 'sender', value: 'a/b%?#@x.example' },
+  )
+  const answer = await ask(place, `/api/v1${sender}`, { session, method: 'DELETE' })
+  expect([answer.status, place.admin.calls.at(-1)]).toEqual([
+    200,
+    'a.ruiz: removeListEntry block sender a/b%?#@x.example',
+  ])
 })
 
 /** The fields of the settings form as a browser would send them. */

@@ -2,13 +2,13 @@
 import { t } from 'elysia'
 import type { SearchQuery } from '../src/admin/contract.ts'
 import { RefusalError } from '../src/base/errors.ts'
+import { clusterRoutes, conflictRoutes, listRoutes, tokenRoutes } from './cluster-routes.ts'
 import { sourceOf } from './pages/frame.ts'
-import { type Call, limitOf, type Route } from './route.ts'
+import { type Call, limitOf, optional, param, type Route, TEXT, text } from './route.ts'
 import * as shape from './shapes.ts'
 import type { Site } from './site.ts'
 import * as wire from './wire.ts'
 
-const TEXT = (description: string, maxLength = 1_000) => t.String({ description, maxLength })
 const ID = t.Object({ id: TEXT('Message id, 26 characters', 64) })
 const NAME = t.Object({ name: TEXT('Name', 300) })
 const PAGED = {
@@ -40,21 +40,11 @@ export function apiRoutes(site: Parts): readonly Route[] {
     ...domainRoutes(site),
     ...settingRoutes(site),
     ...operatorRoutes(site),
+    ...clusterRoutes(site),
+    ...conflictRoutes(site),
+    ...tokenRoutes(site),
+    ...listRoutes(site),
   ]
-}
-
-function text(call: Call, field: string): string {
-  const value = call.body[field]
-  return typeof value === 'string' ? value : ''
-}
-
-function optional(call: Call, field: string): string | undefined {
-  const value = call.body[field]
-  return typeof value === 'string' ? value : undefined
-}
-
-function param(call: Call, name: string): string {
-  return call.params[name] ?? ''
 }
 
 function searchOf({ query }: Call): SearchQuery {
@@ -352,8 +342,7 @@ function traceRoutes({ admin }: Parts): readonly Route[] {
       answer: shape.list(shape.TRACED, shape.WORDS),
       run: (call) => {
         const found = admin.search(searchOf(call))
-        const { node } = admin.status()
-        const rows = found.rows.map((row) => wire.traceOf(row, node))
+        const rows = found.rows.map(wire.traceOf)
         return { ...wire.listOf(rows, found), words: found.words, mistakes: found.mistakes }
       },
     },

@@ -31,7 +31,7 @@ export function documentOf(routes: readonly Route[], version: string): Json {
       license: { name: 'Apache-2.0', identifier: 'Apache-2.0' },
     },
     servers: [{ url: '/' }],
-    security: [{ session: [] }],
+    security: [{ session: [] }, { token: [] }],
     tags: [...new Set(routes.map(({ tag }) => tag))].map((name) => ({ name })),
     paths,
     components: {
@@ -42,6 +42,11 @@ export function documentOf(routes: readonly Route[], version: string): Json {
           name: '__Host-postern',
           description:
             'Set by POST /api/v1/login. Every other method than GET also needs the header X-CSRF-Token. The control socket needs neither.',
+        },
+        token: {
+          type: 'http',
+          scheme: 'bearer',
+          description: 'An API token, made by POST /api/v1/tokens. Nothing else is needed.',
         },
       },
       schemas: { Error: plain(ERROR) },

@@ -1,5 +1,5 @@
 /** One route of the API as a row of a table: what it is called with, what it answers. */
-import type { TSchema } from 'elysia'
+import { type TSchema, t } from 'elysia'
 import type { Author } from '../src/admin/contract.ts'
 import { RefusalError } from '../src/base/errors.ts'
 import { LIST_MAX } from '../src/base/limits.ts'
@@ -45,4 +45,22 @@ export function limitOf(text: string | undefined, otherwise = 100): number {
     `limit "${text.slice(0, 20)}" is out of range.`,
     `Give 1 to ${LIST_MAX}.`,
   )
+}
+
+export const TEXT = (description: string, maxLength = 1_000) => t.String({ description, maxLength })
+
+/** A field of the body; empty when it is not there. */
+export function text(call: Call, field: string): string {
+  const value = call.body[field]
+  return typeof value === 'string' ? value : ''
+}
+
+/** As `text`; undefined when it is not there. */
+export function optional(call: Call, field: string): string | undefined {
+  const value = call.body[field]
+  return typeof value === 'string' ? value : undefined
+}
+
+export function param(call: Call, name: string): string {
+  return call.params[name] ?? ''
 }

@@ -138,7 +138,8 @@ export const QUEUED = t.Object({
 
 export const TRACED = t.Object({
   id: t.String(),
-  node: t.String(),
+  node: t.String({ description: 'Where it came in' }),
+  nodeName: t.String(),
   at: TIME,
   clientIp: t.String(),
   sender: t.String(),
@@ -206,4 +207,130 @@ export const OPERATOR = t.Object({
   role: t.String(),
   addedAt: TIME,
   lastSeenAt: orNull(TIME),
+})
+
+const COUNT_OR_NULL = orNull(t.Number())
+const STATE = t.String({
+  description: 'alive, suspect, dead, draining, drained, left or evicted',
+})
+
+export const CLUSTER = t.Object({
+  clusterId: t.String(),
+  nodes: t.Array(
+    t.Object({
+      id: t.String(),
+      name: t.String(),
+      here: t.Boolean(),
+      state: STATE,
+      since: orNull(TIME),
+      lagRows: t.Number({ description: 'Rows of this node that it has not acknowledged' }),
+      lagMs: t.Number(),
+      report: orNull(
+        t.Object({
+          ready: t.Boolean(),
+          queue: t.Number(),
+          held: t.Number(),
+          diskFreeBytes: t.Number(),
+          diskTotalBytes: t.Number(),
+        }),
+      ),
+      clockOffsetMs: COUNT_OR_NULL,
+      version: t.String(),
+      peer: TEXTS,
+      smtp: t.String(),
+      web: t.String(),
+      admittedAt: TIME,
+    }),
+  ),
+  links: t.Array(
+    t.Object({
+      from: t.String(),
+      to: t.String(),
+      tcp: orNull(t.Boolean({ description: 'As from sees it; null: not known' })),
+      udp: orNull(t.Boolean()),
+      tcpMs: COUNT_OR_NULL,
+      udpMs: COUNT_OR_NULL,
+      trouble: orNull(t.String()),
+    }),
+  ),
+  repairs: t.Number({ description: 'Rows that a digest had to repair since the start' }),
+  parked: t.Number({ description: 'Rows that wait for their time' }),
+  digest: t.String({ description: 'Equal on nodes that have the same state' }),
+  clockTrouble: orNull(t.String({ description: 'Why settings are read-only here' })),
+  alarms: t.Array(
+    t.Object({
+      kind: t.String({ description: 'clock, config or duplicate' }),
+      message: t.String(),
+      advice: t.String(),
+    }),
+  ),
+  events: t.Array(
+    t.Object({
+      at: TIME,
+      node: t.String(),
+      name: t.String(),
+      what: t.String(),
+      detail: t.String(),
+    }),
+  ),
+})
+
+export const INVITATION = t.Object({
+  token: t.String(),
+  command: t.String({ description: 'The whole line for a fresh machine' }),
+  expiresAt: TIME,
+})
+
+export const ISSUED = t.Object({
+  id: t.String(),
+  state: t.String({ description: 'open, used, expired or revoked' }),
+  issuer: t.String(),
+  issuedAt: TIME,
+  by: t.String(),
+  expiresAt: TIME,
+  usedBy: orNull(t.String()),
+})
+
+export const DROPPED_NODE = t.Object({
+  node: t.String(),
+  name: t.String(),
+  held: t.Number({ description: 'Held messages that only it had, as far as is known here' }),
+  renew: t.Array(t.String(), { description: 'What it could read and should be renewed' }),
+})
+
+export const CONFLICT = t.Object({
+  key: t.String({ description: 'As `setting/policy.hold`' }),
+  sides: t.Array(
+    t.Object({
+      id: t.String(),
+      value: orNull(t.String({ description: 'JSON; null: removed' })),
+      by: t.String(),
+      node: t.String(),
+      at: TIME,
+    }),
+    { description: 'The one in force first' },
+  ),
+})
+
+export const API_TOKEN = t.Object({
+  id: t.String(),
+  name: t.String(),
+  role: t.String(),
+  by: t.String(),
+  addedAt: TIME,
+  expiresAt: orNull(TIME),
+})
+
+export const NEW_API_TOKEN = t.Object({
+  token: t.String({ description: 'Given once, and kept nowhere' }),
+  row: API_TOKEN,
+})
+
+export const ENTRY = t.Object({
+  list: t.String({ description: 'allow or block' }),
+  kind: t.String({ description: 'ip or sender' }),
+  value: t.String(),
+  note: t.String(),
+  by: t.String(),
+  addedAt: TIME,
 })

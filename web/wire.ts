@@ -1,13 +1,20 @@
 /** The shapes that the API answers with: the contract that scripts rely on. */
 
 import type {
+  Alarm,
+  ApiTokenRow,
   ChangeRow,
+  ClusterView,
+  ConflictRow,
   HeldDetail,
+  Invitation,
+  ListEntry,
   MessageDetail,
   NodeStatus,
   OverviewNumbers,
   Page,
   SettingRow,
+  TokenView,
 } from '../src/admin/contract.ts'
 import { isoTime } from '../src/base/clock.ts'
 import type { RefusalError } from '../src/base/errors.ts'
@@ -56,11 +63,12 @@ export function queueOf(row: QueueRow, node: string) {
   }
 }
 
-export function traceOf(row: TraceRow, node: string) {
-  const { atMs, deliveryMs, acceptReply, deliveryReply, ...rest } = row
+export function traceOf(row: TraceRow) {
+  const { node, atMs, deliveryMs, acceptReply, deliveryReply, ...rest } = row
   return {
     ...rest,
-    node,
+    node: node.id,
+    nodeName: node.name,
     at: isoTime(atMs),
     /** The last word: of the next hop, of who released it, or of the door. */
     reply: deliveryReply ?? acceptReply,
@@ -73,7 +81,7 @@ export function traceOf(row: TraceRow, node: string) {
 export function messageOf(detail: MessageDetail, node: string) {
   const { rows, events, judgement, held, queue } = detail
   return {
-    rows: rows.map((row) => traceOf(row, node)),
+    rows: rows.map(traceOf),
     events: events.map(({ atMs, ...event }) => ({ ...event, at: isoTime(atMs) })),
     judgement,
     held: held === null ? null : heldDetailOf(held, node),
@@ -108,6 +116,39 @@ export function overviewOf({ series, ...rest }: OverviewNumbers) {
     ...rest,
     series: series.map(({ atMs, ...bucket }) => ({ ...bucket, at: isoTime(atMs) })),
   }
+}
+
+export function clusterOf({ nodes, events, ...rest }: ClusterView, alarms: readonly Alarm[]) {
+  return {
+    ...rest,
+    alarms,
+    nodes: nodes.map(({ sinceMs, admittedMs, ...node }) => ({
+      ...node,
+      since: at(sinceMs),
+      admittedAt: isoTime(admittedMs),
+    })),
+    events: events.map(({ atMs, ...event }) => ({ ...event, at: isoTime(atMs) })),
+  }
+}
+
+export function invitationOf({ expiresMs, ...rest }: Invitation) {
+  return { ...rest, expiresAt: isoTime(expiresMs) }
+}
+
+export function issuedOf({ issuedMs, expiresMs, ...rest }: TokenView) {
+  return { ...rest, issuedAt: isoTime(issuedMs), expiresAt: isoTime(expiresMs) }
+}
+
+export function conflictOf({ key, sides }: ConflictRow) {
+  return { key, sides: sides.map(({ atMs, ...side }) => ({ ...side, at: isoTime(atMs) })) }
+}
+
+export function apiTokenOf({ addedMs, expiresMs, ...rest }: ApiTokenRow) {
+  return { ...rest, addedAt: isoTime(addedMs), expiresAt: at(expiresMs) }
+}
+
+export function entryOf({ addedMs, ...rest }: ListEntry) {
+  return { ...rest, addedAt: isoTime(addedMs) }
 }
 
 /** The form of every refusal. */

@@ -6,10 +6,10 @@ import type { Visit } from '../guard.ts'
 import { type Html, html, seeOther } from '../html.ts'
 import { eventsCard, linksCard, nodesCard, tokensCard } from '../parts/cluster-cards.ts'
 import { csrf, mayAct } from '../parts/forms.ts'
-import { copyable, icon, note } from '../parts/marks.ts'
+import { copyable, note } from '../parts/marks.ts'
 import { isLiving, livingWords, members, type NodeView } from '../parts/nodes.ts'
 import { liveParts, shell } from '../parts/shell.ts'
-import { clockTime, counted, span } from '../parts/words.ts'
+import { clockTime, counted } from '../parts/words.ts'
 import type { Site } from '../site.ts'
 
 const NODE = t.Object({ node: t.String({ maxLength: 64 }) })
@@ -51,7 +51,7 @@ export function clusterPages(site: Site) {
             ...(uses === '' ? {} : { uses: wholeOf('uses', uses) }),
             name: name.trim() === '' ? null : name.trim(),
           })
-          return clusterPage(site, request, { ...BLANK, invitation })
+          return clusterPage(site, request, { ...BLANK, typed, invitation })
         } catch (error) {
           if (!(error instanceof RefusalError) || error.code === 'forbidden') throw error
           return clusterPage(site, request, { typed, invitation: null, refusal: error })
@@ -195,7 +195,7 @@ function clusterPage(site: Site, request: Request, sheet: Sheet): Response {
 ${nodesCard(view, visit, nowMs)}
 <div class="cols">${eventsCard(view, nowMs)}
 ${linksCard(view, admin.conflicts().length)}</div>
-<div class="cols">${mayAct(visit) ? addCard(site, visit, sheet) : ''}
+<div class="cols">${mayAct(visit) ? addCard(visit, sheet) : ''}
 ${tokensCard(view, admin.invitations(), visit, nowMs)}</div>`
   return shell(site, visit, {
     title: 'Cluster',
@@ -229,8 +229,8 @@ function livingSentence({ admin }: Site): string {
   return `${livingWords(view)} nodes alive. Any one of them is enough.`
 }
 
-function addCard(site: Site, visit: Visit, { typed, invitation, refusal }: Sheet): Html {
-  return html`<section class="card" id="add" aria-labelledby="add-h">${invitation === null ? inviteForm(visit, typed, refusal) : invited(site, invitation)}</section>`
+function addCard(visit: Visit, { typed, invitation, refusal }: Sheet): Html {
+  return html`<section class="card" id="add" aria-labelledby="add-h">${invitation === null ? inviteForm(visit, typed, refusal) : invited(invitation, typed.uses)}</section>`
 }
 
 const HX_INVITE = html`hx-post="/cluster/invite" hx-target="#add" hx-select="#add" hx-swap="outerHTML" hx-select-oob="#tokens" hx-status:5xx="swap:none"`
@@ -252,18 +252,18 @@ function inviteForm(visit: Visit, typed: Typed, refusal: RefusalError | null): H
   return html`<header><h2 id="add-h">Add a node</h2><small>One line on the new machine</small></header>
 <form class="body stack form" method="post" action="/cluster/invite" ${HX_INVITE}>${csrf(visit)}
 <p class="muted">This makes a token and the line to run. The new machine gets the same version, joins, and takes mail seconds later.</p>${other}
-<div class="fields">${number('minutes', 'Valid for', '15', 'minutes')}${number('uses', 'Good for', '1', 'nodes')}<label>Its name<span class="in"><input name="name" value="${typed.name}" placeholder="its host name" maxlength="200" autocomplete="off" autocapitalize="off" spellcheck="false"${wrong('name')}>${error('name')}</span></label></div>
+<div class="fields">${number('minutes', 'Valid for', '15', 'minutes')}${number('uses', 'Good for', '1', 'nodes')}<label>Its name<span class="in"><input class="wide" name="name" value="${typed.name}" placeholder="its host name" maxlength="200" autocomplete="off" autocapitalize="off" spellcheck="false"${wrong('name')}>${error('name')}</span></label></div>
 <div class="acts"><button class="btn primary">Make a token</button></div></form>`
 }
 
-function invited({ clock }: Site, { token, command, expiresMs }: Invitation): Html {
-  const nowMs = clock.wallMs()
-  return html`<header><h2 id="add-h">Add a node</h2><small>Valid until ${clockTime(expiresMs)}, for ${span(expiresMs - nowMs)}</small></header>
+function invited({ token, command, expiresMs }: Invitation, uses: string): Html {
+  const nodes = Number(uses.trim() === '' ? 1 : uses)
+  return html`<header><h2 id="add-h">Add a node</h2><small>Valid until ${clockTime(expiresMs)}, for ${nodes === 1 ? 'one node' : counted(nodes, 'node')}</small></header>
 <div class="body stack"><p class="muted">Run this as root on a fresh Linux machine. It checks the key of this node, installs the same version and joins; mail flows in seconds.</p>
 ${copyable('oneliner', command)}
 <p class="muted">If Postern is installed there already:</p>
 ${copyable('joinline', `postern join ${token}`)}
-<p><small>${icon('clip')} The token is shown only now. Whoever has it can join: send it as you would send a password.</small></p>
+<p><small>The token is shown only now. Whoever has it can join: send it as you would send a password.</small></p>
 <div class="acts"><a class="btn quiet" href="/cluster#add">Make another one</a></div></div>`
 }
 
@@ -305,7 +305,7 @@ function costWords({ report }: NodeView): Html {
 
 function confirm({ name }: NodeView, refusal: RefusalError | null): Html {
   const wrong = refusal?.field === 'name'
-  return html`<label>Type <b>${name}</b> to confirm<span class="in"><input name="name" required maxlength="300" autocomplete="off" autocapitalize="off" spellcheck="false"${wrong ? html` aria-invalid="true" aria-describedby="name-e"` : ''}>${wrong && refusal !== null ? html`<p class="err" id="name-e">${refusal.message} ${refusal.advice}</p>` : ''}</span></label>`
+  return html`<label><span>Type <code>${name}</code> to confirm</span><span class="in"><input class="typed" name="name" required maxlength="300" autocomplete="off" autocapitalize="off" spellcheck="false"${wrong ? html` aria-invalid="true" aria-describedby="name-e"` : ''}>${wrong && refusal !== null ? html`<p class="err" id="name-e">${refusal.message} ${refusal.advice}</p>` : ''}</span></label>`
 }
 
 function refused(refusal: RefusalError | null): Html | '' {

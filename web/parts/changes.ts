@@ -41,7 +41,7 @@ export function titleOf({ kind, name, field }: CellName): string {
     case 'setting':
       return settingLabel(name)
     case 'domain':
-      return field === null ? `Domain ${name}` : `${LABELS[field] ?? field} of ${name}`
+      return field === null ? `Domain ${name}` : `${FIELD_LABELS[field] ?? field} of ${name}`
     case 'operator':
       return `Operator ${name}`
     case 'token':
@@ -115,8 +115,8 @@ const FIELDS: Readonly<Record<string, string>> = {
   role: 'role',
 }
 
-/** As FIELDS, at the begin of a line. */
-const LABELS: Readonly<Record<string, string>> = {
+/** As FIELDS, where a line begins. */
+export const FIELD_LABELS: Readonly<Record<string, string>> = {
   nextHops: 'Next hops',
   recipients: 'Recipients',
   hold: 'Hold from score',

@@ -32,8 +32,12 @@ export function nodesCard(view: ClusterView, visit: Visit, nowMs: number): Html 
 function stepWords(view: ClusterView): string {
   const others = members(view).filter(({ here }) => !here)
   if (others.length === 0) return 'This node is alone'
-  const behind = others.filter(({ lagRows }) => lagRows > 0).map(({ name }) => name)
-  if (behind.length === 0) return 'All have every change'
+  const living = others.filter(isLiving)
+  if (living.length === 0) return 'No other node answers'
+  const behind = living.filter(({ lagRows }) => lagRows > 0).map(({ name }) => name)
+  if (behind.length === 0) {
+    return `${living.length === others.length ? 'All' : 'All that answer'} have every change`
+  }
   return `${some(behind, 3)} ${behind.length === 1 ? 'has' : 'have'} not every change yet`
 }
 
@@ -46,36 +50,39 @@ function nodeRow(node: NodeView, here: NodeView | null, visit: Visit, nowMs: num
   )
   // What a silent node last said of itself is no news.
   const old = isLiving(node) ? '' : ' muted'
-  const number = (value: number | undefined) =>
-    html`<td class="num${old}">${value === undefined ? '–' : count(value)}</td>`
+  const number = (label: string, value: number | undefined) =>
+    html`<td class="num${old}" data-label="${label}">${value === undefined ? '–' : count(value)}</td>`
   const other = here !== null && version !== here.version
-  return html`<tr id="n-${id}"><td class="name"><b>${name}</b><br><small>${where.join(', ')}</small></td><td>${stateBadge(node)}${since}</td>${step(node)}${number(report?.queue)}${number(report?.held)}${disk(node, old)}${offset(node)}<td>${version}${other ? html`<br><small>not as here</small>` : ''}</td>${mayAct(visit) ? html`<td class="num"><div class="acts right">${buttons(node, visit)}</div></td>` : ''}</tr>`
+  return html`<tr id="n-${id}"><td class="name"><b>${name}</b><br><small>${where.join(', ')}</small></td><td class="state">${stateBadge(node)}${since}</td>${step(node)}${number('Queue', report?.queue)}${number('Held', report?.held)}${disk(node, old)}${offset(node)}<td data-label="Version">${version}${other ? html`<br><small>not as here</small>` : ''}</td>${mayAct(visit) ? html`<td class="num last"><div class="acts right">${buttons(node, visit)}</div></td>` : ''}</tr>`
 }
 
 function step({ here, lagRows, lagMs, ...node }: NodeView): Html {
-  if (here) return html`<td class="muted">–</td>`
+  if (here) return html`<td class="muted" data-label="In step">–</td>`
   const rows = counted(lagRows, 'row')
   if (node.state === 'dead' || node.state === 'suspect') {
-    return html`<td class="muted">–<br><small>${lagRows === 0 ? 'nothing waits for it' : `${rows} ${lagRows === 1 ? 'waits' : 'wait'} for it`}</small></td>`
+    return html`<td class="muted" data-label="In step">–<br><small>${lagRows === 0 ? 'nothing waits for it' : `${rows} ${lagRows === 1 ? 'waits' : 'wait'} for it`}</small></td>`
   }
-  if (lagRows === 0) return html`<td>Yes<br><small>0 rows</small></td>`
+  if (lagRows === 0) return html`<td data-label="In step">Yes<br><small>0 rows</small></td>`
   const late = lagMs > 10_000
-  return html`<td${late ? html` class="c held"` : ''}>${late ? 'Behind' : 'Nearly'}<br><small>${rows}, ${lagMs < 10_000 ? `${(lagMs / 1_000).toFixed(1)} s` : span(lagMs)}</small></td>`
+  return html`<td data-label="In step"${late ? html` class="c held"` : ''}>${late ? 'Behind' : 'Nearly'}<br><small>${rows}, ${lagMs < 10_000 ? `${(lagMs / 1_000).toFixed(1)} s` : span(lagMs)}</small></td>`
 }
 
 function disk({ report }: NodeView, old: string): Html {
-  if (report === null || report.diskTotalBytes === 0) return html`<td class="num muted">–</td>`
+  if (report === null || report.diskTotalBytes === 0)
+    return html`<td class="num muted" data-label="Disk free">–</td>`
   const free = report.diskFreeBytes / report.diskTotalBytes
   const mark = free < 0.1 && old === '' ? ' c held' : old
-  return html`<td class="num${mark}">${Math.round(free * 100)} %<br><small>${size(report.diskFreeBytes)}</small></td>`
+  return html`<td class="num${mark}" data-label="Disk free">${Math.round(free * 100)} %<br><small>${size(report.diskFreeBytes)}</small></td>`
 }
 
-function offset({ here, clockOffsetMs }: NodeView): Html {
-  if (here || clockOffsetMs === null) return html`<td class="num muted">–</td>`
+function offset(node: NodeView): Html {
+  const { here, clockOffsetMs } = node
+  if (here || clockOffsetMs === null || !isLiving(node))
+    return html`<td class="num muted" data-label="Clock">–</td>`
   const far = Math.abs(clockOffsetMs) > OFFSET_MS
   const sign = clockOffsetMs < 0 ? '−' : '+'
   const value = Math.abs(clockOffsetMs)
-  return html`<td class="num${far ? ' c held' : ''}">${sign}${value < 1_000 ? `${Math.round(value)} ms` : span(value)}</td>`
+  return html`<td class="num${far ? ' c held' : ''}" data-label="Clock">${sign}${value < 1_000 ? `${Math.round(value)} ms` : span(value)}</td>`
 }
 
 function buttons(node: NodeView, visit: Visit): readonly Html[] {

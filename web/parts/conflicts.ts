@@ -3,14 +3,17 @@ import type { ConflictRow } from '../../src/admin/contract.ts'
 import type { Visit } from '../guard.ts'
 import { type Html, html } from '../html.ts'
 import type { Site } from '../site.ts'
-import { cellOf, titleOf, wordsOf } from './changes.ts'
+import { cellOf, FIELD_LABELS, titleOf, wordsOf } from './changes.ts'
 import { csrf, mayChange, SWAP } from './forms.ts'
 import { glyph } from './marks.ts'
-import { clockTime, day, sentence } from './words.ts'
+import { clockTime, day } from './words.ts'
 
 /** `“Hold from score” of shop.example`. */
 export function conflictTitle(key: string): string {
-  return titleOf(cellOf(key))
+  const cell = cellOf(key)
+  if (cell.kind === 'setting') return `“${titleOf(cell)}”`
+  const field = cell.field === null ? null : FIELD_LABELS[cell.field]
+  return field === undefined || field === null ? titleOf(cell) : `“${field}” of ${cell.name}`
 }
 
 /** Conflicts whose key begins so; on the pages where the values are edited. */
@@ -43,18 +46,18 @@ export function conflictCard(
   const nowMs = site.clock.wallMs()
   const keep = mayChange(site, visit)
   const some = sides.length === 2 ? 'two' : String(sides.length)
-  const nodes = [...new Set(sides.map(({ node }) => node))].join(' and ')
+  const nodes = [...new Set(sides.map(({ node }) => node))]
   const forms = sides.map((side, i) => {
-    const value = side.value === null ? 'removed' : wordsOf(cell, side.value)
+    const value = side.value === null ? 'Removed' : wordsOf(cell, side.value)
     // A long value is read as text; a short one is the headline.
     const shown =
       value.length > 40
         ? html`<p class="wrap">${value}</p>`
         : html`<span class="val">${value}</span>`
-    const button = keep
-      ? html`<button class="btn">Keep ${value.length > 20 ? 'this' : value}</button>`
-      : ''
-    return html`<form method="post" action="/conflicts/keep" hx-post="/conflicts/keep" ${SWAP}>${csrf(visit)}<input type="hidden" name="key" value="${key}"><input type="hidden" name="side" value="${side.id}"><input type="hidden" name="back" value="${back}">${shown}<p>${i === 0 ? 'In force now' : 'Not in force'}. Set by <b>${side.by}</b> on ${side.node}, ${day(side.atMs, nowMs)} ${clockTime(side.atMs, true)}</p>${button}</form>`
+    const said = html`${shown}<p>${i === 0 ? 'In force now' : 'Not in force'}. Set by <b>${side.by}</b> on ${side.node}, ${day(side.atMs, nowMs)} ${clockTime(side.atMs, true)}</p>`
+    if (!keep) return html`<div>${said}</div>`
+    const what = side.value === null ? 'it removed' : value.length > 20 ? 'this' : value
+    return html`<form method="post" action="/conflicts/keep" hx-post="/conflicts/keep" ${SWAP}>${csrf(visit)}<input type="hidden" name="key" value="${key}"><input type="hidden" name="side" value="${side.id}"><input type="hidden" name="back" value="${back}">${said}<button class="btn">Keep ${what}</button></form>`
   })
-  return html`<section class="card conflict" id="conflict-${id}" aria-labelledby="cf-${id}"><header><h2 id="cf-${id}"><span class="c held">${glyph('held')}</span>&nbsp; ${titleOf(cell)} has ${some} values</h2><small>${sentence(`It was set ${sides.length === 2 ? 'twice' : 'several times'} while ${nodes.includes(' and ') ? nodes : 'nodes'} were apart`)}</small></header><div class="sides">${forms}</div></section>`
+  return html`<section class="card conflict" id="conflict-${id}" aria-labelledby="cf-${id}"><header><h2 id="cf-${id}"><span class="c held">${glyph('held')}</span>&nbsp; ${conflictTitle(key)} has ${some} values</h2><small>It was set ${sides.length === 2 ? 'twice' : 'several times'} while ${nodes.length === 2 ? nodes.join(' and ') : 'nodes'} were apart</small></header><div class="sides">${forms}</div></section>`
 }

@@ -124,7 +124,7 @@ function keptWords(nodes: readonly NodeView[]): string {
   const on = one ? 'on it' : 'on them'
   if (queue + held === 0) return `Nothing waits ${on}, by ${one ? 'its' : 'their'} last word.`
   const parts = [
-    ...(queue === 0 ? [] : [`${counted(queue, 'mail')} of the queue`]),
+    ...(queue === 0 ? [] : [counted(queue, 'queued mail')]),
     ...(held === 0 ? [] : [counted(held, 'held mail')]),
   ]
   return `By ${one ? 'its' : 'their'} last word ${parts.join(' and ')} ${queue + held === 1 ? 'waits' : 'wait'} ${on}.`
