@@ -75,6 +75,13 @@ export class MemberRoster implements Roster {
     return this.members().filter(({ node }) => node !== this.self.node)
   }
 
+  /** Who was a member once, by id. */
+  former(): readonly Member[] {
+    return [...this.#all.values()]
+      .filter(({ standing }) => standing !== 'member')
+      .sort((a, b) => (a.node < b.node ? -1 : 1))
+  }
+
   get(node: NodeId): Member | null {
     return this.#all.get(node) ?? null
   }
@@ -121,26 +128,32 @@ export class MemberRoster implements Roster {
 
   /**
    * Lets a node in, signed by this one. The same node again is let in again: the answer to it may
-   * have been lost. @throws RefusalError when its id or its keys are those of another node, or it
-   * was a member before; StoreError
+   * have been lost. @throws RefusalError as `mayAdmit`; StoreError
    */
   admit(applicant: Applicant, by: string): void {
+    this.mayAdmit(applicant)
     const { node, exchange, sign } = applicant
-    const known = this.get(node)
-    if (known !== null && known.standing !== 'member') throw gone(known.standing)
-    this.#refuseTwins(applicant)
-    if (this.#all.size >= MEMBERS_MAX) {
-      throw new RefusalError(
-        'conflict',
-        null,
-        `The cluster has ${MEMBERS_MAX} members, and takes no more.`,
-        'Found a second cluster.',
-      )
-    }
     this.#state.transact(() => {
-      if (known === null) this.#admit({ node, exchange, sign }, this.self.node, by)
+      if (this.get(node) === null) this.#admit({ node, exchange, sign }, this.self.node, by)
       this.#writeSelf(node, applicant)
     })
+  }
+
+  /**
+   * @throws RefusalError when the id or the keys of the node are those of another one, or it was
+   * a member before
+   */
+  mayAdmit(applicant: Applicant): void {
+    const standing = this.get(applicant.node)?.standing ?? 'member'
+    if (standing !== 'member') throw gone(standing)
+    this.#refuseTwins(applicant)
+    if (this.#all.size < MEMBERS_MAX) return
+    throw new RefusalError(
+      'conflict',
+      null,
+      `The cluster has ${MEMBERS_MAX} members, and takes no more.`,
+      'Found a second cluster.',
+    )
   }
 
   /** For good. An evicted node stays evicted. @throws RefusalError for a node that is not known */
