@@ -473,7 +473,12 @@ describe('the identity of a node', () => {
     const file = join(path, 'node.key')
     const stored = JSON.parse(readFileSync(file, 'utf8'))
     writeFileSync(file, JSON.stringify({ ...stored, later: 1 }))
-    storeJoined(path, { clusterId: '0123456789abcdef', issuer: node, rows: [{ x: 1 }] })
+    storeJoined(path, {
+      clusterId: '0123456789abcdef',
+      issuer: node,
+      name: 'mx2',
+      rows: [{ x: 1 }],
+    })
     expect(JSON.parse(readFileSync(file, 'utf8')).later).toBe(1)
     expect(open(path)).toMatchObject({
       clusterId: '0123456789abcdef',

@@ -24,6 +24,8 @@ export type Joined = {
   readonly clusterId: string
   /** Who let us in. */
   readonly issuer: NodeId
+  /** What this node is called there: the token may say it. */
+  readonly name: string
   /** Rows of kind `member`. */
   readonly rows: readonly WireRow[]
 }

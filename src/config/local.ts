@@ -79,6 +79,14 @@ export function openNodeFile(
   return node
 }
 
+/** Calls the node something else, from its next start on. @throws RefusalError as above; StoreError */
+export function storeNodeName(directory: string, name: string): void {
+  const before = readNodeFile(directory)
+  if (before === null) throw damaged(join(directory, 'node.json'), 'it is missing')
+  const after = { ...before, name: cleanName(name) || before.name }
+  atomicWrite(join(directory, 'node.json'), `${JSON.stringify(after, null, 2)}\n`)
+}
+
 /** What is stored, without counting; null when there is none. @throws RefusalError as above */
 export function readNodeFile(directory: string): NodeFile | null {
   const path = join(directory, 'node.json')

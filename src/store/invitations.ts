@@ -14,7 +14,6 @@ export type IssuedToken = {
   readonly usesLeft: number
   /** Handshakes that failed under its name. */
   readonly failures: number
-  readonly revoked: boolean
   /** The name that the new node is given; null: its own. */
   readonly name: string | null
 }
@@ -25,7 +24,6 @@ type Row = {
   readonly expires_ms: number
   readonly uses_left: number
   readonly failures: number
-  readonly revoked: number
   readonly name: string | null
 }
 
@@ -48,14 +46,8 @@ export class IssuedTokens {
       expiresMs: row.expires_ms,
       usesLeft: row.uses_left,
       failures: row.failures,
-      revoked: row.revoked !== 0,
       name: row.name,
     }
-  }
-
-  /** Those that may still let somebody in. */
-  countOpen(nowMs: number): number {
-    return this.#store.attempt(() => this.#statements.countOpen.get(nowMs))?.count ?? 0
   }
 
   add(token: Pick<IssuedToken, 'id' | 'psk' | 'expiresMs' | 'usesLeft' | 'name'>): void {
@@ -74,10 +66,6 @@ export class IssuedTokens {
     return this.get(id)?.failures ?? 0
   }
 
-  revoke(id: string): void {
-    this.#store.attempt(() => this.#statements.revoke.run(id))
-  }
-
   /** Forgets tokens that expired before `beforeMs`. */
   forget(beforeMs: number): void {
     this.#store.attempt(() => this.#statements.forget.run(beforeMs))
@@ -92,9 +80,6 @@ export class IssuedTokens {
 function prepare(sqlite: Database) {
   return {
     get: sqlite.query<Row, [string]>('SELECT * FROM invitation WHERE id = ?'),
-    countOpen: sqlite.query<{ count: number }, [number]>(
-      'SELECT count(*) AS count FROM invitation WHERE expires_ms > ? AND uses_left > 0 AND revoked = 0',
-    ),
     add: sqlite.query<null, [string, Uint8Array, number, number, string | null]>(
       'INSERT INTO invitation (id, psk, expires_ms, uses_left, name) VALUES (?, ?, ?, ?, ?)',
     ),
@@ -104,7 +89,6 @@ function prepare(sqlite: Database) {
     fail: sqlite.query<null, [string]>(
       'UPDATE invitation SET failures = failures + 1 WHERE id = ?',
     ),
-    revoke: sqlite.query<null, [string]>('UPDATE invitation SET revoked = 1 WHERE id = ?'),
     forget: sqlite.query<null, [number]>('DELETE FROM invitation WHERE expires_ms < ?'),
   }
 }

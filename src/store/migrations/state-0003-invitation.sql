@@ -6,7 +6,6 @@ CREATE TABLE invitation (
   expires_ms INTEGER NOT NULL,
   uses_left INTEGER NOT NULL CHECK (uses_left >= 0),
   failures INTEGER NOT NULL DEFAULT 0,
-  revoked INTEGER NOT NULL DEFAULT 0,
   -- The name that the new node is given; null: its own.
   name TEXT
 ) STRICT, WITHOUT ROWID;
