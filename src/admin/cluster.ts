@@ -1,0 +1,220 @@
+/** What a person may ask of the cluster, and change in it. */
+import { type Clock, pause } from '../base/clock.ts'
+import { RefusalError } from '../base/errors.ts'
+import type { Cluster } from '../cluster/cluster.ts'
+import type { Member } from '../cluster/contract.ts'
+import type { Audit } from '../store/audit.ts'
+import { mustAct } from './authorise.ts'
+import type { Alarm, Author, ClusterAdmin, RemovedNode } from './contract.ts'
+
+/** Watchers hear of changes at most this often. */
+const WATCH_MS = 250
+/** A node that leaves tells its peers, and waits this long for one to have it on its disk. */
+const TOLD_MS_MAX = 10_000
+
+type ClusterPart = Pick<
+  ClusterAdmin,
+  | 'cluster'
+  | 'watchCluster'
+  | 'alarms'
+  | 'invite'
+  | 'invitations'
+  | 'revokeInvitation'
+  | 'join'
+  | 'drain'
+  | 'undrain'
+  | 'leave'
+  | 'removeNode'
+>
+
+export type ClusterPartDeps = {
+  readonly clock: Clock
+  readonly cluster: Cluster
+  readonly audit: Pick<Audit, 'write'>
+  /** `https://…:8443` as a new node reaches it, and the pin of its key; null on plain http. */
+  readonly door: () => { readonly url: string; readonly pin: string | null }
+  /** Mail that this node alone has. */
+  readonly mailHere: () => { readonly queue: number; readonly held: number }
+  readonly heldOf: (node: string) => number
+  /** What another node could read and somebody should renew. */
+  readonly renew: () => readonly string[]
+  readonly configTrouble: () => string | null
+  /** Asks the issuer of a token, and starts this node anew as a member of its cluster. */
+  readonly join: (token: string) => Promise<void>
+}
+
+export function clusterPart(deps: ClusterPartDeps): ClusterPart {
+  const { clock, cluster, audit } = deps
+  const { roster } = cluster
+  const here = roster.self.node
+
+  function found(node: string | null): Member {
+    return cluster.find(node ?? here)
+  }
+
+  function setDrain(author: Author, node: string | null, drain: Member['drain']): void {
+    mustAct(author)
+    const member = found(node)
+    mustBeMember(member)
+    if (member.node !== here && !cluster.members.isUsable(member.node)) {
+      throw new RefusalError(
+        'unavailable',
+        'node',
+        `It cannot be asked now: ${cluster.describe(member.node)}.`,
+        'Try again when it answers. A node that is gone for good is removed.',
+      )
+    }
+    if (drain === 'accepting' ? member.drain === 'accepting' : member.drain !== 'accepting') return
+    roster.setDrain(member.node, drain, author.name)
+    const act = drain === 'accepting' ? 'node.undrain' : 'node.drain'
+    audit.write(author.name, act, member.name, '')
+  }
+
+  return {
+    cluster: () => cluster.view(),
+
+    watchCluster(listener) {
+      let isWaiting = false
+      return cluster.onChange(() => {
+        if (isWaiting) return
+        isWaiting = true
+        clock.after(WATCH_MS, () => {
+          isWaiting = false
+          listener()
+        })
+      })
+    },
+
+    alarms: () => alarmsOf(deps),
+
+    invite(author, input) {
+      mustAct(author)
+      const { id, token, expiresMs } = cluster.invitations.invite(input, author.name)
+      audit.write(author.name, 'token.invite', id, input.name ?? '')
+      const { url, pin } = deps.door()
+      const curl = pin === null ? 'curl -fsS' : `curl -fsSk --pinnedpubkey '${pin}'`
+      return { token, command: `${curl} ${url}/join | sh -s -- ${token}`, expiresMs }
+    },
+
+    invitations: () => cluster.invitations.list(),
+
+    revokeInvitation(author, id) {
+      mustAct(author)
+      cluster.invitations.revoke(id, author.name)
+      audit.write(author.name, 'token.revoke', id, '')
+    },
+
+    async join(author, token) {
+      mustAct(author)
+      await deps.join(token)
+    },
+
+    async drain(author, node) {
+      setDrain(author, node, 'draining')
+    },
+
+    async undrain(author, node) {
+      setDrain(author, node, 'accepting')
+    },
+
+    async leave(author, abandon) {
+      mustAct(author)
+      mustBeMember(found(null))
+      if (roster.peers().length === 0) throw alone()
+      const { queue, held } = deps.mailHere()
+      if (queue + held > 0 && !abandon) throw stillHasMail(queue, held)
+      audit.write(author.name, 'node.leave', cluster.nameOf(here), `${queue} queued, ${held} held`)
+      roster.markLeft(here, author.name)
+      const deadlineMono = clock.monoMs() + TOLD_MS_MAX
+      const isTold = (): boolean =>
+        roster.peers().some(({ node }) => cluster.sync.lagOf(node).rows === 0)
+      while (!isTold() && clock.monoMs() < deadlineMono) await pause(clock, 50)
+    },
+
+    async removeNode(author, word): Promise<RemovedNode> {
+      mustAct(author)
+      const member = found(word)
+      if (member.node === here) throw itself()
+      roster.evict(member.node, author.name)
+      const held = deps.heldOf(member.node)
+      audit.write(author.name, 'node.remove', member.name, `${held} held`)
+      const sponsored = roster.admittedBy(member.node).map(({ name }) => name)
+      const questions =
+        sponsored.length === 0
+          ? []
+          : [`It let in ${sponsored.join(', ')}. Check that these are yours.`]
+      return {
+        node: member.node,
+        name: member.name,
+        held,
+        renew: [...questions, ...deps.renew()],
+      }
+    },
+  }
+}
+
+function alarmsOf({ cluster, configTrouble }: ClusterPartDeps): readonly Alarm[] {
+  const alarms: Alarm[] = []
+  const clock = cluster.sync.clockTrouble()
+  if (clock !== null) {
+    alarms.push({
+      kind: 'clock',
+      message: clock,
+      advice: 'Settings cannot be changed here until the clock is right. Mail goes on.',
+    })
+  }
+  const config = configTrouble()
+  if (config !== null) {
+    alarms.push({
+      kind: 'config',
+      message: config,
+      advice: 'The last configuration that holds stays in force. Mend the value that is named.',
+    })
+  }
+  for (const { node, kept, refused } of cluster.links.duplicates()) {
+    alarms.push({
+      kind: 'duplicate',
+      message: `Two machines run as ${cluster.nameOf(node)}: ${kept.remote.host} is kept, ${refused.remote.host} is refused.`,
+      advice: 'Stop the copy, and start it with --new-identity if it shall be a node of its own.',
+    })
+  }
+  return alarms
+}
+
+function mustBeMember({ name, standing }: Member): void {
+  if (standing === 'member') return
+  const what = standing === 'left' ? 'has left the cluster' : 'was removed from the cluster'
+  throw new RefusalError(
+    'conflict',
+    'node',
+    `${name} ${what}.`,
+    'Its name stays in the list; a new node takes its place.',
+  )
+}
+
+function alone(): RefusalError {
+  return new RefusalError(
+    'conflict',
+    null,
+    'This node is alone: there is no cluster to leave.',
+    'Stop it, and remove its data directory, to end it for good.',
+  )
+}
+
+function stillHasMail(queue: number, held: number): RefusalError {
+  return new RefusalError(
+    'conflict',
+    null,
+    `This node still has ${queue} queued and ${held} held mails that no other node has.`,
+    'Drain it and wait for its queue, release or delete what it holds, then leave; or leave with --abandon and lose them.',
+  )
+}
+
+function itself(): RefusalError {
+  return new RefusalError(
+    'conflict',
+    'node',
+    'A node does not remove itself.',
+    'Let it leave, or remove it on another node.',
+  )
+}
