@@ -265,7 +265,7 @@ describe('the trace', () => {
     expect(here.observer.count('store_failed_total')).toBeGreaterThan(5)
     expect(here.observer.count('store_failed_total')).toBeLessThan(30)
     here.databases.trace.sqlite.run(
-      `CREATE TABLE trace_event (id TEXT, seq INTEGER, writer TEXT, dot INTEGER, at_ms INTEGER,
+      `CREATE TABLE trace_event (id TEXT, writer TEXT, dot INTEGER, seq INTEGER, at_ms INTEGER,
          recipient TEXT, what TEXT, detail TEXT)`,
     )
     here.clock.advance(5_000)

@@ -122,15 +122,15 @@ export const traceEvents = sqliteTable(
   'trace_event',
   {
     id: text('id').notNull(),
-    seq: integer('seq').notNull(),
     writer: text('writer').notNull(),
     dot: integer('dot').notNull(),
+    seq: integer('seq').notNull(),
     atMs: integer('at_ms').notNull(),
     recipient: text('recipient'),
     what: text('what').notNull(),
     detail: text('detail').notNull(),
   },
-  (table) => [primaryKey({ columns: [table.id, table.seq, table.writer] })],
+  (table) => [primaryKey({ columns: [table.id, table.writer, table.dot, table.seq] })],
 )
 
 export const judgements = sqliteTable('judgement', {

@@ -344,7 +344,7 @@ export class TraceFeed implements Feed {
     let changed = 0
     for (const row of rows) if (this.mergeRow({ id, ...row })) changed += 1
     for (const { seq, writer, dot, atMs, recipient, what, detail } of lines) {
-      changed += addLine.run(id, seq, writer, dot, atMs, recipient, what, detail).changes
+      changed += addLine.run(id, writer, dot, seq, atMs, recipient, what, detail).changes
     }
     if (judgement !== null) changed += judge.run(id, judgement).changes
     return changed
@@ -598,7 +598,7 @@ function prepare({ sqlite }: StoreDatabase) {
     ),
     addLine: sqlite.query<
       null,
-      [string, number, string, number, number, string | null, string, string]
+      [string, string, number, number, number, string | null, string, string]
     >('INSERT OR IGNORE INTO trace_event VALUES (?, ?, ?, ?, ?, ?, ?, ?)'),
     judgement: sqlite.query<Pick<typeof judgements.$inferSelect, 'said'>, [string]>(
       'SELECT said FROM judgement WHERE id = ?',

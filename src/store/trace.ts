@@ -492,7 +492,7 @@ export class Trace {
     for (const [index, { seq, event }] of lines.entries()) {
       if (index > 0 && index % WRITE_LINES_MAX === 0) dot = this.feed.log(id, part)
       const { atMs, recipient, what, detail } = event
-      this.#statements.event.run(id, seq, writer, dot, atMs, recipient, what, detail)
+      this.#statements.event.run(id, writer, dot, seq, atMs, recipient, what, detail)
     }
   }
 

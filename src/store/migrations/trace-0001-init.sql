@@ -31,14 +31,15 @@ CREATE TABLE trace (
 -- A line belongs to the run of a node that wrote it, and to one of its writes.
 CREATE TABLE trace_event (
   id TEXT NOT NULL,
-  seq INTEGER NOT NULL,
   writer TEXT NOT NULL,
   dot INTEGER NOT NULL,
+  -- Grows with the time, and is no two times the same for one writer.
+  seq INTEGER NOT NULL,
   at_ms INTEGER NOT NULL,
   recipient TEXT,
   what TEXT NOT NULL,
   detail TEXT NOT NULL,
-  PRIMARY KEY (id, seq, writer)
+  PRIMARY KEY (id, writer, dot, seq)
 ) STRICT, WITHOUT ROWID;
 
 CREATE TABLE judgement (
