@@ -126,7 +126,10 @@ export function clusterPart(deps: ClusterPartDeps): ClusterPart {
       audit.write(author.name, 'node.leave', cluster.nameOf(here), `${queue} queued, ${held} held`)
       roster.markLeft(here, author.name)
       const deadlineMono = clock.monoMs() + TOLD_MS_MAX
+      // Who has heard of it closes its link; who is slow acknowledges with its next beat.
+      const linked = cluster.links.all().length
       const isTold = (): boolean =>
+        cluster.links.all().length < linked ||
         roster.peers().some(({ node }) => cluster.sync.lagOf(node).rows === 0)
       while (!isTold() && clock.monoMs() < deadlineMono) await pause(clock, 50)
     },

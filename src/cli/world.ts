@@ -14,6 +14,14 @@ export type NodeOptions = {
   readonly smtp: Address
   readonly web: Address & { readonly tls: boolean }
   readonly name: string | null
+  /** Where peers are listened for, TCP and UDP; null: port 7946, or any when that is taken. */
+  readonly peer: Address | null
+  /** What peers are told to dial; empty: the addresses of this machine. Port 0: that of `peer`. */
+  readonly advertise: readonly Address[]
+  /** A join token, used when this node is alone; null: none. */
+  readonly join: string | null
+  /** A directory that was copied to this machine: refused, taken over, or begun anew. */
+  readonly identity: 'keep' | 'adopt' | 'new'
   /** How to run this program again: `[binary]`, or `[bun, main.ts]` from source. */
   readonly command: readonly string[]
   readonly logLevel?: Level
@@ -26,6 +34,8 @@ export type RunningNode = {
   readonly web: { readonly url: string }
   /** Address of the set-up with its one-time code; null when an operator exists. */
   readonly setupUrl: string | null
+  /** Resolves when the node must be stopped and started with these, e.g. after it joined. */
+  readonly restart: Promise<NodeOptions>
   /** Ends sessions, flushes, closes. Called once. */
   stop(): Promise<void>
 }
