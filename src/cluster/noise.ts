@@ -1,7 +1,7 @@
 /**
  * Handshakes of the Noise Protocol Framework, revision 34, in the suite 25519_ChaChaPoly_SHA256.
- * The nodes use IK and IKpsk2; the other patterns are here so that published vectors can prove
- * the machine that runs them all.
+ * The nodes use IK and IKpsk2; NN and XX are here so that more published vectors prove the machine
+ * that runs them all.
  */
 import { assert } from '../base/errors.ts'
 import type { Random } from '../base/random.ts'
@@ -20,45 +20,24 @@ import {
 
 type Token = 'e' | 's' | 'ee' | 'es' | 'se' | 'ss' | 'psk'
 type Shape = {
-  /** Whose static key is known before: i of the initiator, r of the responder. */
-  readonly before: '' | 'i' | 'r' | 'ir'
+  /** Whether the initiator knows the responder's static key before. */
+  readonly isKnown: boolean
   readonly messages: readonly (readonly Token[])[]
 }
 
 /** Section 7.4 and, with psk, section 9. */
 const PATTERNS = {
-  NN: { before: '', messages: [['e'], ['e', 'ee']] },
-  NNpsk0: {
-    before: '',
-    messages: [
-      ['psk', 'e'],
-      ['e', 'ee'],
-    ],
-  },
-  NK: {
-    before: 'r',
-    messages: [
-      ['e', 'es'],
-      ['e', 'ee'],
-    ],
-  },
-  KK: {
-    before: 'ir',
-    messages: [
-      ['e', 'es', 'ss'],
-      ['e', 'ee', 'se'],
-    ],
-  },
-  XX: { before: '', messages: [['e'], ['e', 'ee', 's', 'es'], ['s', 'se']] },
+  NN: { isKnown: false, messages: [['e'], ['e', 'ee']] },
+  XX: { isKnown: false, messages: [['e'], ['e', 'ee', 's', 'es'], ['s', 'se']] },
   IK: {
-    before: 'r',
+    isKnown: true,
     messages: [
       ['e', 'es', 's', 'ss'],
       ['e', 'ee', 'se'],
     ],
   },
   IKpsk2: {
-    before: 'r',
+    isKnown: true,
     messages: [
       ['e', 'es', 's', 'ss'],
       ['e', 'ee', 'se', 'psk'],
@@ -115,13 +94,10 @@ export class Handshake {
     const { initiator, own, peer, pattern } = options
     this.#symmetric = new Symmetric(`Noise_${pattern}_25519_ChaChaPoly_SHA256`)
     this.#symmetric.mixHash(options.prologue)
-    const statics = { i: initiator ? own?.public : peer, r: initiator ? peer : own?.public }
-    for (const side of ['i', 'r'] as const) {
-      if (!shape.before.includes(side)) continue
-      const known = statics[side]
-      assert(known !== null && known !== undefined, 'a key that the pattern wants known is given')
-      this.#symmetric.mixHash(known)
-    }
+    if (!shape.isKnown) return
+    const known = initiator ? peer : own?.public
+    assert(known !== null && known !== undefined, 'a key that the pattern wants known is given')
+    this.#symmetric.mixHash(known)
   }
 
   /** The static key of the other side: given before, or read by now. */
