@@ -25,13 +25,18 @@ import { probeNextHop } from './mail/deliver/probe.ts'
 import type { Inspectors } from './mail/inspect/contract.ts'
 import { createInspectors } from './mail/inspect/pool.ts'
 import { Pipeline } from './mail/pipeline.ts'
+import { Audit } from './store/audit.ts'
 import { Bodies } from './store/bodies.ts'
 import { Changes } from './store/changes.ts'
+import { Conflicts } from './store/conflicts.ts'
+import { Lists } from './store/lists.ts'
 import { openDatabases, refuseNewerData } from './store/open.ts'
 import { Operators } from './store/operators.ts'
 import { Quarantine } from './store/quarantine.ts'
 import { Queue } from './store/queue.ts'
+import { Replica } from './store/replica.ts'
 import type { Spool } from './store/spool.ts'
+import { ApiTokens } from './store/tokens.ts'
 import { Trace } from './store/trace.ts'
 
 /** What a simulation replaces. */
@@ -173,7 +178,11 @@ type Stores = {
   readonly bodies: Bodies
   readonly quarantine: Quarantine
   readonly trace: Trace
+  readonly rows: Replica
   readonly changes: Changes
+  readonly conflicts: Conflicts
+  readonly lists: Lists
+  readonly tokens: ApiTokens
   readonly operators: Operators
   readonly close: () => Promise<void>
 }
@@ -191,8 +200,21 @@ async function openStores(
   const { clock, observer } = deps
   const { state, trace: history } = openDatabases(dataDir, { clock, observer })
   const node = { id: identity.nodeId, name: identity.name }
-  const changes = new Changes(state, live, deps)
-  changes.load()
+  const rows = new Replica(state, { ...deps, node: node.id })
+  const shared = {
+    ...deps,
+    nodeNameOf: () => node.name,
+    readOnlyBecause: () => null,
+    maySetUp: () => true,
+  }
+  const audit = new Audit(state, rows, shared)
+  const changes = new Changes(state, rows, live, shared)
+  const conflicts = new Conflicts(rows, changes, shared)
+  const lists = new Lists(rows, changes)
+  const tokens = new ApiTokens(rows, changes, audit, shared)
+  const operators = new Operators(rows, changes, dataDir, { ...shared, audit })
+  rows.start()
+  for (const part of [changes, conflicts, tokens, operators]) part.load()
   const bodies = new Bodies(dataDir, deps)
   const quarantine = new Quarantine(state, { clock, observer, node })
   const { damaged } = await quarantine.rebuild(bodies)
@@ -203,7 +225,6 @@ async function openStores(
     node,
     keepMs: () => live.current.settings['trace.keep'] * 86_400_000,
   })
-  const operators = new Operators(state, changes, dataDir, deps)
   const spoolDir = join(dataDir, 'spool')
   mkdirSync(spoolDir, { recursive: true, mode: 0o700 })
   const syncs = process.env['POSTERN_TEST_NO_SYNC'] !== '1'
@@ -228,7 +249,11 @@ async function openStores(
     bodies,
     quarantine,
     trace,
+    rows,
     changes,
+    conflicts,
+    lists,
+    tokens,
     operators,
     close: async () => {
       await spool.close()

@@ -9,6 +9,7 @@ import type { MessageId } from '../src/base/ids.ts'
 import { SETTINGS } from '../src/config/schema.ts'
 import type { Body } from '../src/message/body.ts'
 import type { Claim, QueueRow } from '../src/message/rows.ts'
+import { carry } from './exchange.ts'
 import { Room } from './rooms.ts'
 
 const ADMIN: Author = { name: 'ruiz', role: 'admin' }
@@ -170,7 +171,18 @@ describe('roles', () => {
     putDomain: ({ admin }, author) => admin.putDomain(author, 'a.example', {}),
     removeDomain: ({ admin }, author) => admin.removeDomain(author, 'there.example'),
     setSetting: ({ admin }, author) => admin.setSetting(author, 'policy.hold', 7),
-    undoChange: ({ admin }, author) => admin.undoChange(author, admin.changes(1)[0]?.id ?? 0),
+    undoChange: ({ admin }, author) => admin.undoChange(author, admin.changes(1)[0]?.id ?? ''),
+    keep: ({ admin }, author) => {
+      const [conflict] = admin.conflicts()
+      admin.keep(author, conflict?.key ?? '', conflict?.sides[0]?.id ?? '')
+    },
+    addListEntry: ({ admin }, author) =>
+      admin.addListEntry(author, { list: 'block', kind: 'ip', value: '192.0.2.2' }),
+    removeListEntry: ({ admin }, author) =>
+      admin.removeListEntry(author, 'block', 'ip', '192.0.2.1'),
+    addApiToken: ({ admin }, author) => admin.addApiToken(author, { name: 'x', role: 'admin' }),
+    removeApiToken: ({ admin }, author) =>
+      admin.removeApiToken(author, admin.apiTokens()[0]?.id ?? ''),
     release: ({ admin }, author, id) => admin.release(author, id),
     deleteHeld: ({ admin }, author, id) => admin.deleteHeld(author, id),
     retry: ({ admin }, author) => admin.retry(author, null),
@@ -184,6 +196,12 @@ describe('roles', () => {
       const act = acts[name]
       await here.admin.addOperator(ADMIN, 'first', 'correct horse', 'admin')
       await here.admin.addOperator(ADMIN, 'second', 'correct horse', 'viewer')
+      here.admin.addListEntry(ADMIN, { list: 'block', kind: 'ip', value: '192.0.2.1' })
+      here.admin.addApiToken(ADMIN, { name: 'script', role: 'viewer' })
+      const elsewhere = house()
+      here.admin.setSetting(ADMIN, 'mail.hops', 40)
+      elsewhere.admin.setSetting(ADMIN, 'mail.hops', 41)
+      carry(elsewhere.room, here.room)
       here.admin.putDomain(ADMIN, 'there.example', {})
       const id = await holdOne(here.room)
       here.mail.rows.push(queueRow(id))
@@ -315,17 +333,31 @@ describe('domains and settings', () => {
     expect(admin.settings().find(({ key }) => key === 'policy.hold')).toEqual(row)
     const [change] = admin.changes(10)
     expect(change).toEqual({
-      id: 1,
+      id: expect.stringMatching(/^[0-9a-z]{11}-[0-9a-f]{12}$/),
       atMs: room.clock.wallMs(),
       by: 'ruiz',
       key: 'setting/policy.hold',
       before: null,
       after: '7.5',
     })
-    admin.undoChange(ADMIN, 1)
+    admin.undoChange(ADMIN, change?.id ?? '')
     expect(admin.setting('policy.hold')).toMatchObject({ value: 8, changedBy: null })
     expect((await refusal(() => admin.setting('policy.hodl'))).code).toBe('notFound')
     expect((await refusal(() => admin.setSetting(ADMIN, 'policy.hold', 'x'))).code).toBe('invalid')
+  })
+
+  test('what a form was made from goes with it: a stale one is refused with what stands', async () => {
+    const { admin } = house()
+    const seen = admin.seenOf('setting/policy.hold')
+    admin.setSetting({ name: 'nagy', role: 'admin' }, 'policy.hold', 7, seen)
+    const error = await refusal(() => admin.setSetting(ADMIN, 'policy.hold', 6, seen))
+    expect(error.code).toBe('conflict')
+    expect(error.message).toContain('set to 7 by nagy')
+    const shown = admin.seenOf('domain/a.example')
+    admin.putDomain(ADMIN, 'a.example', { hold: 3, seen: shown })
+    expect(
+      (await refusal(() => admin.putDomain(ADMIN, 'a.example', { hold: 4, seen: shown }))).code,
+    ).toBe('conflict')
   })
 
   test('undoing the removal of a domain makes its mail due', () => {
@@ -333,7 +365,7 @@ describe('domains and settings', () => {
     admin.putDomain(ADMIN, 'a.example', {})
     admin.removeDomain(ADMIN, 'a.example')
     mail.calls.length = 0
-    admin.undoChange(ADMIN, admin.changes(1)[0]?.id ?? 0)
+    admin.undoChange(ADMIN, admin.changes(1)[0]?.id ?? '')
     expect(mail.calls).toEqual(['retry domain a.example'])
   })
 })
@@ -537,7 +569,10 @@ describe('what is not there', () => {
       () => admin.setting('no.such'),
       () => admin.removeOperator(ADMIN, 'nobody'),
       () => admin.changePassword(ADMIN, 'nobody', 'correct horse'),
-      () => admin.undoChange(ADMIN, 17),
+      () => admin.undoChange(ADMIN, '17'),
+      () => admin.removeApiToken(ADMIN, '17'),
+      () => admin.removeListEntry(ADMIN, 'block', 'ip', '192.0.2.1'),
+      () => admin.keep(ADMIN, 'setting/policy.hold', '17'),
     ]
     for (const ask of all) expect((await refusal(ask)).code).toBe('notFound')
   })

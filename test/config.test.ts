@@ -8,14 +8,15 @@ import fc from 'fast-check'
 import { RefusalError } from '../src/base/errors.ts'
 import { atomicWrite, lockDirectory } from '../src/base/files.ts'
 import { SeededRandom, SystemRandom } from '../src/base/random.ts'
+import { DOMAIN_GROUPS } from '../src/config/cells.ts'
 import { openCertificate } from '../src/config/certificate.ts'
 import { openDataDirectory, openNodeFile, readNodeFile } from '../src/config/local.ts'
 import { initialSettings, SETTINGS, type SettingKey } from '../src/config/schema.ts'
 import type { Domain } from '../src/config/snapshot.ts'
 import {
   checkDomain,
-  domainCell,
-  readDomainCell,
+  domainGroups,
+  readDomainGroup,
   readDomainName,
   readNextHops,
   readRecipients,
@@ -248,7 +249,7 @@ describe('next hops and recipients', () => {
     expect(refusal(() => checkDomain({ ...domain, hold: 15 }, settings)).field).toBe('hold')
   })
 
-  test('a domain survives its cell', () => {
+  test('a domain survives its cells', () => {
     const domain: Domain = {
       name: 'a.example',
       nextHops: [{ protocol: 'lmtp', host: '::1', port: 24 }],
@@ -256,20 +257,22 @@ describe('next hops and recipients', () => {
       hold: 5,
       reject: null,
     }
-    const cell: unknown = JSON.parse(JSON.stringify(domainCell(domain)))
-    expect(readDomainCell('a.example', cell)).toEqual(domain)
+    const groups = JSON.parse(JSON.stringify(domainGroups(domain)))
+    const read = DOMAIN_GROUPS.map((group) => readDomainGroup('a.example', group, groups[group]))
+    expect(Object.assign({ name: 'a.example' }, ...read)).toEqual(domain)
   })
 
   test.each([
-    [null],
-    [1],
-    ['x'],
-    [{ nextHops: 1 }],
-    [{ nextHops: ['?'] }],
-    [{ recipients: [1] }],
-    [{ hold: 'x' }],
-  ])('a cell with %j is refused', (cell) => {
-    expect(refusal(() => readDomainCell('a.example', cell)).code).toBe('invalid')
+    ['nextHops', null],
+    ['nextHops', 1],
+    ['nextHops', ['?']],
+    ['recipients', 'x'],
+    ['recipients', [1]],
+    ['policy', null],
+    ['policy', { hold: 'x' }],
+    ['policy', { reject: 0 }],
+  ] as const)('a cell %s with %j is refused', (group, raw) => {
+    expect(refusal(() => readDomainGroup('a.example', group, raw)).code).toBe('invalid')
   })
 })
 

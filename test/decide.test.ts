@@ -2,7 +2,7 @@
 import { expect, test } from 'bun:test'
 import type { MessageId } from '../src/base/ids.ts'
 import { initialSettings } from '../src/config/schema.ts'
-import type { Domain, Snapshot } from '../src/config/snapshot.ts'
+import { type Domain, NO_LISTS, type Snapshot } from '../src/config/snapshot.ts'
 import { decide } from '../src/mail/decide/decide.ts'
 import { type Policy, policyFor } from '../src/mail/decide/policy.ts'
 import { type Fate, respond } from '../src/mail/decide/respond.ts'
@@ -177,6 +177,7 @@ const SNAPSHOT: Snapshot = {
       domain('xn--bcher-kva.example', 4, 9),
     ].map((each) => [each.name, each]),
   ),
+  lists: NO_LISTS,
 }
 
 const POLICIES: [string, string, Policy][] = [

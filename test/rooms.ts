@@ -7,8 +7,8 @@ import { Observer } from '../src/base/observe.ts'
 import { SeededRandom } from '../src/base/random.ts'
 import { LiveConfig } from '../src/config/live.ts'
 import type { NewTraceRow } from '../src/message/rows.ts'
-import { Bodies, type HeldMail } from '../src/store/bodies.ts'
 import { Audit } from '../src/store/audit.ts'
+import { Bodies, type HeldMail } from '../src/store/bodies.ts'
 import { Changes } from '../src/store/changes.ts'
 import { Conflicts } from '../src/store/conflicts.ts'
 import { Lists } from '../src/store/lists.ts'
@@ -41,6 +41,7 @@ export class Room {
   readonly tokens: ApiTokens
   /** Why nothing may be set; a test sets it. */
   readOnly: string | null = null
+  hasJoined = false
   readonly trace: Trace
   readonly quarantine: Quarantine
   readonly bodies: Bodies
@@ -66,7 +67,7 @@ export class Room {
       node: this.node.id,
       nodeNameOf: () => this.node.name,
       readOnlyBecause: () => this.readOnly,
-      maySetUp: () => true,
+      maySetUp: () => !this.hasJoined,
     }
     this.rows = new Replica(state, deps)
     this.audit = new Audit(state, this.rows, deps)

@@ -1,9 +1,8 @@
-/** What survives a restart: databases, settings, history, held mail, operators. */
+/** What survives a restart, and what a damaged, full or newer database does: the two databases. */
 import { afterEach, describe, expect, test } from 'bun:test'
 import { createHash } from 'node:crypto'
 import {
   copyFileSync,
-  existsSync,
   mkdirSync,
   mkdtempSync,
   readdirSync,
@@ -37,12 +36,6 @@ function room(directory?: string, clock?: ManualClock): Room {
   return fresh
 }
 
-function reopened(before: Room): Room {
-  const after = before.reopened()
-  opened.splice(opened.indexOf(before), 1, after)
-  return after
-}
-
 function temporary(): string {
   const path = mkdtempSync(join(tmpdir(), 'postern-'))
   made.push(path)
@@ -65,15 +58,6 @@ function refusal(act: () => unknown): RefusalError {
     throw error
   }
   throw new Error('nothing was refused')
-}
-
-async function failure(act: () => Promise<unknown>): Promise<unknown> {
-  try {
-    await act()
-  } catch (error) {
-    return error
-  }
-  throw new Error('nothing failed')
 }
 
 /** Name, size and digest of every file: what "nothing changed" means. */

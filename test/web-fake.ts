@@ -321,6 +321,10 @@ export class FakeAdmin extends FakeCluster implements Admin {
     return this.setting(key)
   }
 
+  seenOf(): string {
+    return ''
+  }
+
   changes(limit: number): readonly ChangeRow[] {
     return this.#changes.slice(0, limit)
   }

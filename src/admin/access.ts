@@ -1,8 +1,9 @@
-/** Set-up, sign-in and operators. */
+/** Set-up, sign-in, operators, and the tokens of scripts. */
 import { RefusalError } from '../base/errors.ts'
 import type { Operators } from '../store/operators.ts'
+import type { ApiTokens } from '../store/tokens.ts'
 import { mustAct } from './authorise.ts'
-import type { Admin } from './contract.ts'
+import type { Admin, ClusterAdmin } from './contract.ts'
 
 type AccessPart = Pick<
   Admin,
@@ -16,6 +17,10 @@ type AccessPart = Pick<
   | 'addOperator'
   | 'removeOperator'
   | 'changePassword'
+>
+type TokensPart = Pick<
+  ClusterAdmin,
+  'apiTokens' | 'addApiToken' | 'removeApiToken' | 'authenticateToken'
 >
 
 export function accessPart({ operators }: { readonly operators: Operators }): AccessPart {
@@ -52,5 +57,20 @@ export function accessPart({ operators }: { readonly operators: Operators }): Ac
       }
       await operators.changePassword(author.name, name, password)
     },
+  }
+}
+
+export function tokensPart({ tokens }: { readonly tokens: ApiTokens }): TokensPart {
+  return {
+    apiTokens: () => tokens.list(),
+    addApiToken(author, { name, role, days = null }) {
+      mustAct(author)
+      return tokens.add(author.name, { name, role, days })
+    },
+    removeApiToken(author, id) {
+      mustAct(author)
+      tokens.remove(author.name, id)
+    },
+    authenticateToken: (token) => tokens.authenticate(token),
   }
 }

@@ -5,13 +5,18 @@ import type { LiveConfig } from '../config/live.ts'
 import type { Inspectors } from '../mail/inspect/contract.ts'
 import type { Bodies } from '../store/bodies.ts'
 import type { Changes } from '../store/changes.ts'
+import type { Conflicts } from '../store/conflicts.ts'
+import type { Lists } from '../store/lists.ts'
 import type { Operators } from '../store/operators.ts'
 import type { Quarantine } from '../store/quarantine.ts'
+import type { ApiTokens } from '../store/tokens.ts'
 import type { Trace } from '../store/trace.ts'
-import { accessPart } from './access.ts'
+import { accessPart, tokensPart } from './access.ts'
+import { conflictsPart } from './conflicts.ts'
 import type { Admin, NextHopProbe, NodeStatus } from './contract.ts'
 import { domainsPart } from './domains.ts'
 import { heldPart } from './held.ts'
+import { listsPart } from './lists.ts'
 import type { MailActions } from './mail-actions.ts'
 import { messagesPart } from './messages.ts'
 import { queuePart } from './queue.ts'
@@ -37,6 +42,9 @@ export type AdminDeps = {
   readonly observer: Observer
   readonly live: LiveConfig
   readonly changes: Changes
+  readonly conflicts: Conflicts
+  readonly lists: Lists
+  readonly tokens: ApiTokens
   readonly trace: Trace
   readonly quarantine: Quarantine
   readonly bodies: Bodies
@@ -52,8 +60,11 @@ export function createAdmin(deps: AdminDeps): Admin {
     status: () => statusOf(deps),
     metrics: () => deps.observer.metrics(),
     ...accessPart(deps),
+    ...tokensPart(deps),
     ...domainsPart(deps),
     ...settingsPart(deps),
+    ...conflictsPart(deps),
+    ...listsPart(deps),
     ...messagesPart(deps),
     ...heldPart(deps),
     ...queuePart(deps),

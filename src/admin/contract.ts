@@ -157,6 +157,8 @@ export interface Admin extends ClusterAdmin {
       readonly recipients?: readonly string[] | null
       readonly hold?: number | null
       readonly reject?: number | null
+      /** As for `setSetting`, of the fields that are given. */
+      readonly seen?: string
     },
   ): Domain
   removeDomain(author: Author, name: string): void
@@ -166,7 +168,13 @@ export interface Admin extends ClusterAdmin {
   settings(): readonly SettingRow[]
   setting(key: string): SettingRow
   /** `value` as JSON type of the setting, or as the text that a form or the command line gives. */
-  setSetting(author: Author, key: string, value: unknown): SettingRow
+  /**
+   * `seen`: what `seenOf` gave with the form. Set again since, here or on a peer: conflict, which
+   * names the value that stands; nothing is changed.
+   */
+  setSetting(author: Author, key: string, value: unknown, seen?: string): SettingRow
+  /** What a form shows that is made now, of `setting/KEY` or `domain/NAME`: an opaque text. */
+  seenOf(key: string): string
   changes(limit: number): readonly ChangeRow[]
   undoChange(author: Author, id: string): void
 

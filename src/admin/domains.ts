@@ -1,7 +1,6 @@
 /** Domains: which mail is ours, where it goes, who exists. */
 import { RefusalError } from '../base/errors.ts'
 import type { LiveConfig } from '../config/live.ts'
-import type { Domain } from '../config/snapshot.ts'
 import { readDomainName, readNextHops, readRecipients, readThreshold } from '../config/validate.ts'
 import { formatNextHop, parseNextHop } from '../message/nexthop.ts'
 import type { Changes } from '../store/changes.ts'
@@ -24,21 +23,18 @@ export function domainsPart(deps: {
     putDomain(author, rawName, input) {
       mustAct(author)
       const name = readDomainName(rawName)
-      const before = live.current.domains.get(name)
-      const { nextHops, recipients, hold, reject } = input
-      const domain: Domain = {
+      const { nextHops, recipients, hold, reject, seen = null } = input
+      // What is not given stays as the cells say it, also while an older configuration is in force.
+      const patch = {
         name,
-        nextHops: nextHops === undefined ? (before?.nextHops ?? []) : readNextHops(nextHops),
-        recipients:
-          recipients === undefined
-            ? (before?.recipients ?? null)
-            : recipients === null
-              ? null
-              : readRecipients(name, recipients),
-        hold: hold === undefined ? (before?.hold ?? null) : readThreshold('hold', hold),
-        reject: reject === undefined ? (before?.reject ?? null) : readThreshold('reject', reject),
+        ...(nextHops === undefined ? {} : { nextHops: readNextHops(nextHops) }),
+        ...(recipients === undefined
+          ? {}
+          : { recipients: recipients === null ? null : readRecipients(name, recipients) }),
+        ...(hold === undefined ? {} : { hold: readThreshold('hold', hold) }),
+        ...(reject === undefined ? {} : { reject: readThreshold('reject', reject) }),
       }
-      changes.putDomain(author.name, domain)
+      const domain = changes.putDomain(author.name, patch, seen)
       mail.retryDomain(name)
       return domain
     },

@@ -9,7 +9,10 @@ import { mustAct } from './authorise.ts'
 import type { Admin, SettingRow } from './contract.ts'
 import type { MailActions } from './mail-actions.ts'
 
-type SettingsPart = Pick<Admin, 'settings' | 'setting' | 'setSetting' | 'changes' | 'undoChange'>
+type SettingsPart = Pick<
+  Admin,
+  'settings' | 'setting' | 'setSetting' | 'seenOf' | 'changes' | 'undoChange'
+>
 
 export function settingsPart(deps: {
   readonly live: LiveConfig
@@ -38,26 +41,29 @@ export function settingsPart(deps: {
       return rowOf(key, changes.stamp(`setting/${key}`))
     },
 
-    setSetting(author, rawKey, value) {
+    setSetting(author, rawKey, value, seen) {
       mustAct(author)
       const key = readSettingKey(rawKey)
-      changes.setSetting(author.name, key, value)
+      changes.setSetting(author.name, key, value, seen ?? null)
       return rowOf(key, changes.stamp(`setting/${key}`))
     },
+
+    seenOf: (key) => changes.seenOf(key),
 
     changes: (limit) =>
       changes
         .history(Math.min(Math.max(1, Math.floor(limit) || 1), LIST_MAX))
-        .map(({ seq, author, ...rest }) => ({
-          id: seq,
-          by: author,
-          ...rest,
-        })),
+        .map(({ author, isCut: _, ...rest }) => ({ by: author, ...rest })),
 
     undoChange(author, id) {
       mustAct(author)
-      const key = changes.undo(author.name, id)
-      if (key.startsWith('domain/')) mail.retryDomain(key.slice('domain/'.length))
+      retryDomainOf(changes.undo(author.name, id), mail)
     },
   }
+}
+
+/** Mail that waits for a domain is due when one of its cells changed. */
+export function retryDomainOf(key: string, mail: MailActions): void {
+  const [kind, domain] = key.split('/')
+  if (kind === 'domain' && domain !== undefined) mail.retryDomain(domain)
 }

@@ -316,31 +316,52 @@ export function initialSettings(): Settings {
   ) as unknown as Settings
 }
 
-/** Bounds that concern two settings. @throws RefusalError that names the changed field */
+/** Settings that must fit each other. */
+export const TOGETHER: readonly (readonly [SettingKey, SettingKey])[] = [
+  ['policy.hold', 'policy.reject'],
+  ['queue.first', 'queue.longest'],
+]
+
+/** Bounds between `changed` and the setting that it must fit. @throws RefusalError that names it */
 export function checkTogether(settings: Settings, changed: SettingKey): void {
-  if (settings['policy.hold'] >= settings['policy.reject']) {
-    throw changed === 'policy.reject'
-      ? new RefusalError(
-          'invalid',
-          changed,
-          `Reject must be above hold, which is ${settings['policy.hold']}.`,
-          `Enter more than ${settings['policy.hold']}.`,
-        )
-      : new RefusalError(
-          'invalid',
-          changed,
-          `Hold must be below reject, which is ${settings['policy.reject']}.`,
-          `Enter less than ${settings['policy.reject']}, or raise reject first.`,
-        )
+  switch (changed) {
+    case 'policy.hold':
+    case 'policy.reject':
+      return checkThresholds(settings, changed)
+    case 'queue.first':
+    case 'queue.longest':
+      return checkWaits(settings, changed)
+    default:
   }
-  if (settings['queue.first'] > settings['queue.longest']) {
-    throw new RefusalError(
-      'invalid',
-      changed,
-      'The first wait must not be longer than the longest wait.',
-      `queue.first is ${settings['queue.first']} s, queue.longest is ${settings['queue.longest']} s.`,
-    )
-  }
+}
+
+function checkThresholds(settings: Settings, changed: SettingKey): void {
+  const { 'policy.hold': hold, 'policy.reject': reject } = settings
+  if (hold < reject) return
+  throw changed === 'policy.reject'
+    ? new RefusalError(
+        'invalid',
+        changed,
+        `Reject must be above hold, which is ${hold}.`,
+        `Enter more than ${hold}.`,
+      )
+    : new RefusalError(
+        'invalid',
+        changed,
+        `Hold must be below reject, which is ${reject}.`,
+        `Enter less than ${reject}, or raise reject first.`,
+      )
+}
+
+function checkWaits(settings: Settings, changed: SettingKey): void {
+  const { 'queue.first': first, 'queue.longest': longest } = settings
+  if (first <= longest) return
+  throw new RefusalError(
+    'invalid',
+    changed,
+    'The first wait must not be longer than the longest wait.',
+    `queue.first is ${first} s, queue.longest is ${longest} s.`,
+  )
 }
 
 assert(SETTINGS['policy.hold'].initial < SETTINGS['policy.reject'].initial, 'hold before reject')

@@ -1,5 +1,6 @@
 /** Frozen view of the configuration: an argument of every mail, so one mail has one policy. */
 import type { NextHop } from '../message/nexthop.ts'
+import { NetworkIndex } from './networks.ts'
 import { initialSettings, type Settings } from './schema.ts'
 
 export type Domain = {
@@ -14,12 +15,28 @@ export type Domain = {
   readonly reject: number | null
 }
 
+/** Who is let in or kept out, whatever the score. */
+export type Lists = {
+  readonly allowedClients: NetworkIndex
+  readonly blockedClients: NetworkIndex
+  /** `a@b` or `@b`, in lower case and A-labels. */
+  readonly blockedSenders: ReadonlySet<string>
+}
+
 export type Snapshot = {
   readonly settings: Settings
   readonly domains: ReadonlyMap<string, Domain>
+  readonly lists: Lists
 }
+
+export const NO_LISTS: Lists = Object.freeze({
+  allowedClients: new NetworkIndex([]),
+  blockedClients: new NetworkIndex([]),
+  blockedSenders: new Set<string>(),
+})
 
 export const EMPTY_SNAPSHOT: Snapshot = Object.freeze({
   settings: Object.freeze(initialSettings()),
   domains: new Map(),
+  lists: NO_LISTS,
 })

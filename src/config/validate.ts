@@ -6,7 +6,10 @@ import { isIPv4, isIPv6 } from 'node:net'
 import { domainToASCII } from 'node:url'
 import { RefusalError } from '../base/errors.ts'
 import { DOMAIN_BYTES_MAX, LOCAL_PART_BYTES_MAX } from '../base/limits.ts'
+import { parseAddress } from '../message/address.ts'
 import { formatNextHop, type NextHop, parseNextHop } from '../message/nexthop.ts'
+import type { DomainGroup } from './cells.ts'
+import { canonicalNetwork } from './networks.ts'
 import {
   isSettingKey,
   SETTINGS,
@@ -241,34 +244,96 @@ export function checkDomain(domain: Domain, settings: Settings): void {
   )
 }
 
-/** The form in which a domain is stored in its cell. */
-export type DomainCell = {
-  readonly nextHops: readonly string[]
-  readonly recipients: readonly string[] | null
-  readonly hold: number | null
-  readonly reject: number | null
+/** What the cells of a domain hold, as JSON: one a group of fields that must match. */
+export function domainGroups(domain: Domain): Readonly<Record<DomainGroup, unknown>> {
+  const { nextHops, recipients, hold, reject } = domain
+  return { nextHops: nextHops.map(formatNextHop), recipients, policy: { hold, reject } }
 }
 
-export function domainCell({ nextHops, recipients, hold, reject }: Domain): DomainCell {
-  return { nextHops: nextHops.map(formatNextHop), recipients, hold, reject }
+/** The fields that a stored group gives a domain. @throws RefusalError when it does not hold */
+export function readDomainGroup(name: string, group: DomainGroup, raw: unknown): Partial<Domain> {
+  switch (group) {
+    case 'nextHops':
+      return { nextHops: Object.freeze(readNextHops(readTexts('nextHops', raw))) }
+    case 'recipients':
+      return {
+        recipients:
+          raw === null ? null : Object.freeze(readRecipients(name, readTexts('recipients', raw))),
+      }
+    case 'policy': {
+      if (typeof raw !== 'object' || raw === null) refuse('hold', 'There are no thresholds.', '')
+      const { hold, reject } = raw as { readonly hold?: unknown; readonly reject?: unknown }
+      return {
+        hold: readThreshold('hold', readNumberOrNull('hold', hold)),
+        reject: readThreshold('reject', readNumberOrNull('reject', reject)),
+      }
+    }
+  }
 }
 
-/** A domain from its stored cell. @throws RefusalError when the cell does not hold one */
-export function readDomainCell(name: string, raw: unknown): Domain {
-  if (readDomainName(name) !== name) refuse('name', `${quote(name)} is not in stored form.`, '')
-  if (typeof raw !== 'object' || raw === null) refuse('name', `${name} is not a domain.`, '')
-  const cell = raw as { readonly [Field in keyof DomainCell]?: unknown }
-  const recipients = cell.recipients ?? null
-  return Object.freeze({
-    name,
-    nextHops: Object.freeze(readNextHops(readTexts('nextHops', cell.nextHops ?? []))),
-    recipients:
-      recipients === null
-        ? null
-        : Object.freeze(readRecipients(name, readTexts('recipients', recipients))),
-    hold: readThreshold('hold', readNumberOrNull('hold', cell.hold)),
-    reject: readThreshold('reject', readNumberOrNull('reject', cell.reject)),
-  })
+export type ListName = 'allow' | 'block'
+export type ListKind = 'ip' | 'sender'
+
+/** @throws RefusalError notFound, field `list` */
+export function readListName(raw: string): ListName {
+  if (raw === 'allow' || raw === 'block') return raw
+  throw new RefusalError(
+    'notFound',
+    'list',
+    `There is no list ${quote(raw)}.`,
+    'The lists are allow and block.',
+  )
+}
+
+/**
+ * What an entry is stored and compared as: a canonical network, or `a@b`, `@b` in lower case and
+ * A-labels. @throws RefusalError invalid, field `kind` or `value`
+ */
+export function readListEntry(
+  list: ListName,
+  kind: string,
+  raw: string,
+): { readonly kind: ListKind; readonly value: string } {
+  if (kind !== 'ip' && kind !== 'sender') {
+    refuse('kind', `There is no kind ${quote(kind)}.`, 'The kinds are ip and sender.')
+  }
+  // A sender is what anybody may write: to let one in is to let everybody in who writes it.
+  if (list === 'allow' && kind === 'sender') {
+    refuse(
+      'kind',
+      'A sender cannot be allowed: its name can be forged.',
+      'Allow the addresses or networks that its mail comes from.',
+    )
+  }
+  return { kind, value: kind === 'ip' ? readListedNetwork(raw.trim()) : readListedSender(raw) }
+}
+
+function readListedNetwork(text: string): string {
+  const network = canonicalNetwork(text)
+  if (network === null) {
+    refuse(
+      'value',
+      `${quote(text)} is not an address or a network.`,
+      'Enter an address like 192.0.2.7, or a network like 192.0.2.0/24 or 2001:db8::/32.',
+    )
+  }
+  if (network.endsWith('/0')) {
+    refuse('value', `${network} is the whole Internet.`, 'Enter a smaller network.')
+  }
+  return network
+}
+
+function readListedSender(raw: string): string {
+  const text = raw.trim().toLowerCase()
+  const address = parseAddress(text.startsWith('@') ? `x${text}` : text)
+  if (address === null || address.domain === '') {
+    refuse(
+      'value',
+      `${quote(raw)} is neither an address nor a domain.`,
+      'Enter a@example.com for one sender, or @example.com for all of a domain.',
+    )
+  }
+  return text.startsWith('@') ? `@${address.domain}` : `${address.local}@${address.domain}`
 }
 
 function readTexts(field: string, raw: unknown): readonly string[] {

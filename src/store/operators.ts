@@ -1,20 +1,25 @@
 /**
- * Who may act in the web: operators, their passwords and sessions, the lock against guessing, the
- * code of the first set-up, and the audit of what was done.
+ * Who may act in the web, on every node: operators, their passwords and sessions, and on this one
+ * the lock against guessing and the code of the first set-up.
+ *
+ * A session belongs to one password of its operator: it ends everywhere when that changes, also
+ * where it began while the nodes did not hear each other. Two rules are this node's own view: the
+ * last admin stays (two nodes apart may each remove the other's), and so many sign-ins at a time.
  */
 import { createHash, timingSafeEqual } from 'node:crypto'
 import { isIPv6 } from 'node:net'
 import { join } from 'node:path'
-import { and, asc, desc, eq, lte, ne } from 'drizzle-orm'
 import type { Clock } from '../base/clock.ts'
 import { RefusalError } from '../base/errors.ts'
 import { atomicWrite, readIfThere, removeFile } from '../base/files.ts'
 import type { Observer } from '../base/observe.ts'
 import { type Random, randomToken } from '../base/random.ts'
+import { forceOf } from '../config/cells.ts'
+import { wallMsOf } from '../config/stamp.ts'
 import { closest } from '../config/validate.ts'
+import type { Audit, AuditRow } from './audit.ts'
 import type { Changes } from './changes.ts'
-import type { StoreDatabase } from './db.ts'
-import { audits, operators, sessions } from './tables.ts'
+import type { SharedRows } from './shared.ts'
 
 export type Role = 'admin' | 'viewer'
 export type Operator = {
@@ -23,24 +28,14 @@ export type Operator = {
   readonly addedMs: number
   readonly lastSeenMs: number | null
 }
-export type AuditRow = {
-  readonly seq: number
-  readonly atMs: number
-  readonly author: string
-  readonly act: string
-  readonly subject: string
-  readonly detail: string
-}
-
 const IDLE_MS = 12 * 3_600_000
 const SESSION_MS = 7 * 86_400_000
-/** A session's last use is written at most this often. */
-const SEEN_EVERY_MS = 60_000
+/** A session's last use is written at most this often: every node gets it. */
+const SEEN_EVERY_MS = 600_000
+/** When an operator was here last is of use this long. */
+const SEEN_KEPT_MS = 400 * 86_400_000
 const SESSIONS_MAX = 1_000
 const OPERATORS_MAX = 200
-const AUDIT_ROWS_MAX = 100_000
-/** A message has up to 10,000 recipients; the claims name them all. */
-const AUDIT_DETAIL_MAX = 1_000
 
 const PASSWORD_CHARACTERS_MIN = 8
 const PASSWORD_BYTES_MAX = 1_024
@@ -62,74 +57,113 @@ const LOCKS_MAX = 10_000
 const LOCK_FORGET_MS = 3_600_000
 
 type Lock = { wrong: number; untilMs: number; lastMs: number }
+type Known = {
+  readonly role: Role
+  readonly addedMs: number
+  /** Null: the row of the password has not come yet. */
+  readonly passwordHash: string | null
+}
 type Session = {
   readonly operator: string
   readonly beganMs: number
-  seenMs: number
-  writtenMs: number
+  /** As the row has it; `lastMs` may be later. */
+  readonly seenMs: number
+  /** Fingerprint of the password that it was begun with. */
+  readonly password: string
+  lastMs: number
+}
+
+export type OperatorsDeps = {
+  readonly clock: Clock
+  readonly random: Random
+  readonly observer: Observer
+  readonly audit: Audit
+  /** False on a node that joined others: who may act is decided there. */
+  readonly maySetUp: () => boolean
 }
 
 export class Operators {
-  readonly #store: StoreDatabase
+  readonly #rows: SharedRows
   readonly #changes: Changes
+  readonly #audit: Audit
   readonly #clock: Clock
   readonly #random: Random
   readonly #observer: Observer
+  readonly #maySetUp: () => boolean
   readonly #codePath: string
   readonly #locks = new Map<string, Lock>()
   /** By hash of the token. */
   readonly #sessions = new Map<string, Session>()
-  readonly #roles = new Map<string, Role>()
+  readonly #known = new Map<string, Known>()
+  readonly #lastSeen = new Map<string, number>()
   #code: string | null = null
   #hashing = 0
   readonly #hashQueue: (() => void)[] = []
   #decoy: Promise<string> | null = null
 
-  /** `dataDirectory` holds the code of the set-up while there is no operator. @throws StoreError */
-  constructor(
-    store: StoreDatabase,
-    changes: Changes,
-    dataDirectory: string,
-    deps: { readonly clock: Clock; readonly random: Random; readonly observer: Observer },
-  ) {
-    this.#store = store
+  /**
+   * `dataDirectory` holds the code of the set-up while there is no operator. Before `rows.start`;
+   * then `load`.
+   */
+  constructor(rows: SharedRows, changes: Changes, dataDirectory: string, deps: OperatorsDeps) {
+    this.#rows = rows
     this.#changes = changes
+    this.#audit = deps.audit
     this.#clock = deps.clock
     this.#random = deps.random
     this.#observer = deps.observer
+    this.#maySetUp = deps.maySetUp
     this.#codePath = join(dataDirectory, 'setup-code')
-    this.#load()
+    rows.onChange('operator', ({ keys }) => {
+      for (const name of new Set(keys.map(nameOfKey))) this.#lookAtOperator(name)
+    })
+    rows.onChange('session', ({ keys }) => {
+      for (const hash of keys) this.#lookAtSession(hash)
+    })
+    rows.onChange('seen', ({ keys }) => {
+      for (const name of keys) this.#lookAtSeen(name)
+    })
+    rows.onChange('setup', () => this.#closeSetupOnceDone())
   }
 
-  /** The code that opens the set-up; null once there is an operator. */
+  /** @throws StoreError */
+  load(): void {
+    for (const { key } of this.#rows.list('operator')) {
+      if (!key.includes('/')) this.#lookAtOperator(key)
+    }
+    for (const { key } of this.#rows.list('session')) this.#lookAtSession(key)
+    for (const { key } of this.#rows.list('seen')) this.#lookAtSeen(key)
+    this.#closeSetupOnceDone()
+    if (!this.#isSetUp() && this.#maySetUp()) this.#code = this.#openSetup()
+  }
+
+  /** The code that opens the set-up; null once there is an operator, or on a node that joined. */
   get setupCode(): string | null {
-    return this.#code
+    return this.#maySetUp() ? this.#code : null
   }
 
   /** Compares in constant time; spaces, dashes and case do not matter. @throws RefusalError locked */
   setupCodeMatches(code: string, clientIp: string): boolean {
-    if (this.#code === null) return false
+    const right = this.setupCode
+    if (right === null) return false
     const key = lockKey('set-up code', clientIp)
     this.#refuseLocked(key)
-    const matches = equal(plainCode(code), plainCode(this.#code))
+    const matches = equal(plainCode(code), plainCode(right))
     if (matches) this.#locks.delete(key)
     else this.#countWrong(key)
     return matches
   }
 
+  /** By name. */
   list(): readonly Operator[] {
-    return this.#store.attempt(() =>
-      this.#store.query
-        .select({
-          name: operators.name,
-          role: operators.role,
-          addedMs: operators.addedMs,
-          lastSeenMs: operators.lastSeenMs,
-        })
-        .from(operators)
-        .orderBy(asc(operators.name))
-        .all(),
-    )
+    return [...this.#known]
+      .map(([name, { role, addedMs }]) => ({
+        name,
+        role,
+        addedMs,
+        lastSeenMs: this.#lastSeen.get(name) ?? null,
+      }))
+      .sort((a, b) => (a.name < b.name ? -1 : 1))
   }
 
   /**
@@ -140,6 +174,7 @@ export class Operators {
     author: string,
     input: { readonly name: string; readonly password: string; readonly role: string },
   ): Promise<void> {
+    this.#changes.mustBeWritable()
     const name = readName(input.name)
     const role = readRole(input.role)
     this.#checkNew(name, role)
@@ -147,17 +182,7 @@ export class Operators {
     const passwordHash = await this.#hash(input.password)
     // Asked again: another one may have come while the hash was computed.
     this.#checkNew(name, role)
-    const addedMs = this.#clock.wallMs()
-    this.#store.transact(() => {
-      this.#store.query
-        .insert(operators)
-        .values({ name, passwordHash, role, addedMs, addedBy: author })
-        .run()
-      this.#changes.note(author, `operator/${name}`, null, JSON.stringify({ role }))
-      this.#audit(author, 'operator.add', name, role)
-    })
-    this.#roles.set(name, role)
-    this.#closeSetup()
+    this.#begin(author, { name, role, passwordHash }, ['operator.add', role])
   }
 
   /**
@@ -170,7 +195,7 @@ export class Operators {
     readonly password: string
     readonly clientIp: string
   }): Promise<void> {
-    if (this.#roles.size > 0) throw setupClosed()
+    if (this.setupCode === null) throw setupClosed()
     if (!this.setupCodeMatches(input.code, input.clientIp)) {
       throw new RefusalError(
         'forbidden',
@@ -182,25 +207,16 @@ export class Operators {
     const name = readName(input.name)
     checkPassword(input.password, name)
     const passwordHash = await this.#hash(input.password)
-    const addedMs = this.#clock.wallMs()
     // Two at once with the right code: the second comes to a closed set-up.
-    if (this.#roles.size > 0) throw setupClosed()
-    this.#store.transact(() => {
-      this.#store.query
-        .insert(operators)
-        .values({ name, passwordHash, role: 'admin', addedMs, addedBy: 'set-up' })
-        .run()
-      this.#changes.note(name, `operator/${name}`, null, JSON.stringify({ role: 'admin' }))
-      this.#audit(name, 'operator.setup', name, input.clientIp)
-    })
-    this.#roles.set(name, 'admin')
-    this.#closeSetup()
+    if (this.setupCode === null) throw setupClosed()
+    this.#begin(name, { name, role: 'admin', passwordHash }, ['operator.setup', input.clientIp])
   }
 
   /** Ends the sessions too. @throws RefusalError notFound; conflict for the last admin */
   remove(author: string, name: string): void {
-    const role = this.#roleOf(name)
-    const admins = [...this.#roles.values()].filter((other) => other === 'admin').length
+    this.#changes.mustBeWritable()
+    const { role } = this.#mustKnow(name)
+    const admins = [...this.#known.values()].filter((other) => other.role === 'admin').length
     if (role === 'admin' && admins === 1) {
       throw new RefusalError(
         'conflict',
@@ -209,15 +225,12 @@ export class Operators {
         'Add another admin first.',
       )
     }
-    this.#store.transact(() => {
-      this.#store.query.delete(operators).where(eq(operators.name, name)).run()
+    this.#rows.transact(() => {
+      this.#rows.write('operator', `${name}/password`, null, author)
+      this.#rows.write('operator', name, null, author)
       this.#changes.note(author, `operator/${name}`, JSON.stringify({ role }), null)
-      this.#audit(author, 'operator.remove', name, '')
+      this.#audit.write(author, 'operator.remove', name, '')
     })
-    this.#roles.delete(name)
-    for (const [hash, session] of this.#sessions) {
-      if (session.operator === name) this.#sessions.delete(hash)
-    }
   }
 
   /** Ends all sessions of that operator but `keep`, a token. @throws RefusalError as `add` */
@@ -227,26 +240,20 @@ export class Operators {
     password: string,
     keep: string | null = null,
   ): Promise<void> {
-    this.#roleOf(name)
+    this.#changes.mustBeWritable()
+    this.#mustKnow(name)
     checkPassword(password, name)
     const passwordHash = await this.#hash(password)
-    this.#roleOf(name)
-    const kept = keep === null ? '' : hashOf(keep)
-    this.#store.transact(() => {
-      this.#store.query
-        .update(operators)
-        .set({ passwordHash })
-        .where(eq(operators.name, name))
-        .run()
-      this.#store.query
-        .delete(sessions)
-        .where(and(eq(sessions.operator, name), ne(sessions.tokenHash, kept)))
-        .run()
-      this.#audit(author, 'operator.password', name, '')
+    this.#mustKnow(name)
+    const hash = keep === null ? '' : hashOf(keep)
+    const kept = this.#sessions.get(hash)
+    this.#rows.transact(() => {
+      this.#rows.write('operator', `${name}/password`, JSON.stringify(passwordHash), author)
+      if (kept?.operator === name) {
+        this.#putSession(hash, { ...kept, password: fingerprint(passwordHash) })
+      }
+      this.#audit.write(author, 'operator.password', name, '')
     })
-    for (const [hash, session] of this.#sessions) {
-      if (session.operator === name && hash !== kept) this.#sessions.delete(hash)
-    }
   }
 
   /**
@@ -261,13 +268,13 @@ export class Operators {
     const known = name.trim().toLowerCase().slice(0, 64)
     const key = lockKey(known, clientIp)
     this.#refuseLocked(key)
-    const stored = this.#store.attempt(() =>
-      this.#store.query.select().from(operators).where(eq(operators.name, known)).get(),
-    )
-    const right = await this.#verify(password, stored?.passwordHash ?? null)
+    const passwordHash = this.#known.get(known)?.passwordHash ?? null
+    const right = await this.#verify(password, passwordHash)
     // Again: guesses sent side by side must not all pass the gate before the first is counted.
     this.#refuseLocked(key)
-    if (stored === undefined || !right || !this.#roles.has(known)) {
+    const operator = this.#known.get(known)
+    // The password may have been changed, here or elsewhere, while this one was looked at.
+    if (operator === undefined || !right || operator.passwordHash !== passwordHash) {
       this.#countWrong(key)
       this.#observer.emit('operator.entered', { result: 'refused', client: clientIp })
       throw new RefusalError(
@@ -278,13 +285,13 @@ export class Operators {
       )
     }
     this.#locks.delete(key)
-    const token = this.#begin(known)
+    const token = this.#enter(known, fingerprint(passwordHash ?? ''))
     this.#observer.emit('operator.entered', {
       result: 'entered',
       operator: known,
       client: clientIp,
     })
-    return { token, name: known, role: stored.role }
+    return { token, name: known, role: operator.role }
   }
 
   /** Whose session the token is; null when there is none, or it was idle too long or is too old. */
@@ -294,56 +301,85 @@ export class Operators {
     const session = this.#sessions.get(hash)
     if (session === undefined) return null
     const nowMs = this.#clock.wallMs()
-    const role = this.#roles.get(session.operator)
-    if (
-      role === undefined ||
-      nowMs - session.seenMs > IDLE_MS ||
-      nowMs - session.beganMs > SESSION_MS
-    ) {
-      this.#end(hash)
-      return null
+    const operator = this.#known.get(session.operator)
+    // Nothing is ended here: the row that makes it hold may be on its way.
+    if (operator === undefined || !this.#holds(session, operator, nowMs)) return null
+    session.lastMs = nowMs
+    if (nowMs - session.seenMs > SEEN_EVERY_MS) {
+      this.#rows.transact(() => {
+        this.#putSession(hash, { ...session, seenMs: nowMs })
+        this.#putSeen(session.operator, nowMs)
+      })
     }
-    session.seenMs = nowMs
-    if (nowMs - session.writtenMs > SEEN_EVERY_MS) this.#writeSeen(hash, session)
-    return { name: session.operator, role }
+    return { name: session.operator, role: operator.role }
   }
 
+  /** On every node. */
   logout(token: string): void {
     this.#end(hashOf(token))
   }
 
   /** Writes down what an author did. @throws StoreError */
   audit(author: string, act: string, subject: string, detail: string): void {
-    this.#store.transact(() => this.#audit(author, act, subject, detail))
+    this.#audit.write(author, act, subject, detail)
   }
 
   /** Newest first. @throws StoreError */
   audited(limit: number): readonly AuditRow[] {
-    return this.#store.attempt(() =>
-      this.#store.query.select().from(audits).orderBy(desc(audits.seq)).limit(limit).all(),
-    )
+    return this.#audit.newest(limit)
   }
 
-  #load(): void {
-    const nowMs = this.#clock.wallMs()
-    const stored = this.#store.transact(() => {
-      const { query } = this.#store
-      query
-        .delete(sessions)
-        .where(lte(sessions.beganMs, nowMs - SESSION_MS))
-        .run()
-      query
-        .delete(sessions)
-        .where(lte(sessions.seenMs, nowMs - IDLE_MS))
-        .run()
-      return query.select().from(sessions).all()
-    })
-    for (const { tokenHash, operator, beganMs, seenMs } of stored) {
-      this.#sessions.set(tokenHash, { operator, beganMs, seenMs, writtenMs: seenMs })
+  #lookAtOperator(name: string): void {
+    const cell = this.#rows.cell('operator', name)
+    const head = cell === null ? null : forceOf('operator', name, cell)
+    const value = head === null || head.value === null ? null : parse(head.value)
+    if (head === null || value === null || !isRole(value['role'])) {
+      this.#known.delete(name)
+      return
     }
-    for (const { name, role } of this.list()) this.#roles.set(name, role)
-    if (this.#roles.size > 0) this.#closeSetup()
-    else this.#code = this.#openSetup()
+    const key = `${name}/password`
+    const secret = this.#rows.cell('operator', key)
+    const text = secret === null ? null : forceOf('operator', key, secret).value
+    const addedMs = Number.isSafeInteger(value['addedMs'])
+      ? Number(value['addedMs'])
+      : wallMsOf(head.stamp)
+    this.#known.set(name, { role: value['role'], addedMs, passwordHash: readText(text) })
+    this.#closeSetupOnceDone()
+  }
+
+  #lookAtSession(hash: string): void {
+    const row = this.#rows.owned('session', hash)
+    const value = row === null || row.value === null ? null : parse(row.value)
+    const { operator, beganMs, seenMs, password } = value ?? {}
+    if (
+      typeof operator !== 'string' ||
+      typeof beganMs !== 'number' ||
+      typeof seenMs !== 'number' ||
+      typeof password !== 'string' ||
+      this.#clock.wallMs() - beganMs > SESSION_MS
+    ) {
+      this.#sessions.delete(hash)
+      return
+    }
+    const lastMs = Math.max(seenMs, this.#sessions.get(hash)?.lastMs ?? 0)
+    this.#sessions.set(hash, { operator, beganMs, seenMs, password, lastMs })
+  }
+
+  #lookAtSeen(name: string): void {
+    const row = this.#rows.owned('seen', name)
+    if (row === null) this.#lastSeen.delete(name)
+    else this.#lastSeen.set(name, row.version[1])
+  }
+
+  /** Once there was an operator anywhere, for good: also when all of them are gone. */
+  #isSetUp(): boolean {
+    return this.#known.size > 0 || this.#rows.cell('setup', 'closed') !== null
+  }
+
+  #closeSetupOnceDone(): void {
+    if (!this.#isSetUp()) return
+    this.#code = null
+    removeFile(this.#codePath)
   }
 
   #openSetup(): string {
@@ -354,13 +390,8 @@ export class Operators {
     return code
   }
 
-  #closeSetup(): void {
-    this.#code = null
-    removeFile(this.#codePath)
-  }
-
   #checkNew(name: string, role: Role): void {
-    if (this.#roles.has(name)) {
+    if (this.#known.has(name)) {
       throw new RefusalError(
         'conflict',
         'name',
@@ -368,7 +399,7 @@ export class Operators {
         'Choose another name, or change the password of this one.',
       )
     }
-    if (this.#roles.size === 0 && role !== 'admin') {
+    if (this.#known.size === 0 && role !== 'admin') {
       throw new RefusalError(
         'invalid',
         'role',
@@ -376,7 +407,7 @@ export class Operators {
         'Choose the role admin.',
       )
     }
-    if (this.#roles.size >= OPERATORS_MAX) {
+    if (this.#known.size >= OPERATORS_MAX) {
       throw new RefusalError(
         'invalid',
         'name',
@@ -386,10 +417,10 @@ export class Operators {
     }
   }
 
-  #roleOf(name: string): Role {
-    const role = this.#roles.get(name)
-    if (role !== undefined) return role
-    const near = closest(name, [...this.#roles.keys()])
+  #mustKnow(name: string): Known {
+    const known = this.#known.get(name)
+    if (known !== undefined) return known
+    const near = closest(name, [...this.#known.keys()])
     throw new RefusalError(
       'notFound',
       'name',
@@ -398,60 +429,78 @@ export class Operators {
     )
   }
 
-  #begin(operator: string): string {
-    const token = randomToken(this.#random, 32)
-    const tokenHash = hashOf(token)
-    const nowMs = this.#clock.wallMs()
-    if (this.#sessions.size >= SESSIONS_MAX) this.#endOldest()
-    this.#store.transact(() => {
-      const { query } = this.#store
-      query.insert(sessions).values({ tokenHash, operator, beganMs: nowMs, seenMs: nowMs }).run()
-      query.update(operators).set({ lastSeenMs: nowMs }).where(eq(operators.name, operator)).run()
+  /** Writes a new operator; the first one closes the set-up on every node. */
+  #begin(
+    author: string,
+    operator: { readonly name: string; readonly role: Role; readonly passwordHash: string },
+    [act, detail]: readonly [act: string, detail: string],
+  ): void {
+    const { name, role, passwordHash } = operator
+    const addedMs = this.#clock.wallMs()
+    this.#rows.transact(() => {
+      // The password first: a peer that gets half of it must not know an operator without one.
+      this.#rows.write('operator', `${name}/password`, JSON.stringify(passwordHash), author)
+      this.#rows.write('operator', name, JSON.stringify({ role, addedMs }), author)
+      if (this.#rows.cell('setup', 'closed') === null) {
+        this.#rows.write('setup', 'closed', 'true', author)
+      }
+      this.#changes.note(author, `operator/${name}`, null, JSON.stringify({ role }))
+      this.#audit.write(author, act, name, detail)
     })
-    this.#sessions.set(tokenHash, { operator, beganMs: nowMs, seenMs: nowMs, writtenMs: nowMs })
+  }
+
+  #enter(operator: string, password: string): string {
+    const token = randomToken(this.#random, 32)
+    const nowMs = this.#clock.wallMs()
+    this.#endOldest(nowMs)
+    this.#rows.transact(() => {
+      const session = { operator, beganMs: nowMs, seenMs: nowMs, password }
+      this.#putSession(hashOf(token), session)
+      this.#putSeen(operator, nowMs)
+    })
     return token
   }
 
-  #end(hash: string): void {
-    if (!this.#sessions.delete(hash)) return
-    this.#store.transact(() =>
-      this.#store.query.delete(sessions).where(eq(sessions.tokenHash, hash)).run(),
+  #holds(session: Session, { passwordHash }: Known, nowMs: number): boolean {
+    return (
+      passwordHash !== null &&
+      session.password === fingerprint(passwordHash) &&
+      nowMs - session.lastMs <= IDLE_MS &&
+      nowMs - session.beganMs <= SESSION_MS
     )
   }
 
-  #endOldest(): void {
-    const [oldest] = [...this.#sessions].sort(([, a], [, b]) => a.seenMs - b.seenMs)
-    if (oldest !== undefined) this.#end(oldest[0])
-  }
-
-  #writeSeen(hash: string, session: Session): void {
-    session.writtenMs = session.seenMs
-    this.#store.transact(() => {
-      const { query } = this.#store
-      const { seenMs, operator } = session
-      query.update(sessions).set({ seenMs }).where(eq(sessions.tokenHash, hash)).run()
-      query.update(operators).set({ lastSeenMs: seenMs }).where(eq(operators.name, operator)).run()
-    })
+  /** Inside a transaction. */
+  #putSession(hash: string, session: Omit<Session, 'lastMs'>): void {
+    const { operator, beganMs, seenMs, password } = session
+    const revision = (this.#rows.owned('session', hash)?.version[1] ?? 0) + 1
+    const value = JSON.stringify({ operator, beganMs, seenMs, password })
+    this.#rows.put('session', hash, [1, revision], value, operator, beganMs + SESSION_MS)
   }
 
   /** Inside a transaction. */
-  #audit(author: string, act: string, subject: string, detail: string): void {
-    const { query } = this.#store
-    const { seq } = query
-      .insert(audits)
-      .values({
-        atMs: this.#clock.wallMs(),
-        author,
-        act,
-        subject,
-        detail: detail.slice(0, AUDIT_DETAIL_MAX),
-      })
-      .returning({ seq: audits.seq })
-      .get()
-    query
-      .delete(audits)
-      .where(lte(audits.seq, seq - AUDIT_ROWS_MAX))
-      .run()
+  #putSeen(name: string, nowMs: number): void {
+    const before = this.#rows.owned('seen', name)?.version[1] ?? 0
+    if (nowMs <= before) return
+    this.#rows.put('seen', name, [1, nowMs], 'true', name, nowMs + SEEN_KEPT_MS)
+  }
+
+  #end(hash: string): void {
+    const session = this.#sessions.get(hash)
+    const row = this.#rows.owned('session', hash)
+    if (session === undefined || row === null) return
+    // A term of its own: no use of the session that another node writes meanwhile revives it.
+    const { operator, beganMs } = session
+    this.#rows.put('session', hash, [2, row.version[1]], null, operator, beganMs + SESSION_MS)
+  }
+
+  #endOldest(nowMs: number): void {
+    for (const [hash, { beganMs }] of this.#sessions) {
+      if (nowMs - beganMs > SESSION_MS) this.#sessions.delete(hash)
+    }
+    if (this.#sessions.size < SESSIONS_MAX) return
+    const [oldest] = [...this.#sessions].sort(([, a], [, b]) => a.lastMs - b.lastMs)
+    if (oldest !== undefined) this.#end(oldest[0])
   }
 
   #refuseLocked(key: string): void {
@@ -525,7 +574,7 @@ function setupClosed(): RefusalError {
   return new RefusalError(
     'conflict',
     null,
-    'The set-up is closed: there is already an operator.',
+    'The set-up is closed: there is an operator, or this node joined others.',
     'Sign in, or ask an admin to add you.',
   )
 }
@@ -553,8 +602,9 @@ function readName(raw: string): string {
   return name
 }
 
-function readRole(raw: string): Role {
-  if (raw === 'admin' || raw === 'viewer') return raw
+/** @throws RefusalError invalid, field `role` */
+export function readRole(raw: string): Role {
+  if (isRole(raw)) return raw
   throw new RefusalError(
     'invalid',
     'role',
@@ -592,6 +642,39 @@ function expand(address: string): readonly string[] {
   return [...first, ...Array<string>(zeros).fill('0'), ...last].map((group) =>
     group.replace(/^0+(?=.)/, ''),
   )
+}
+
+function isRole(raw: unknown): raw is Role {
+  return raw === 'admin' || raw === 'viewer'
+}
+
+/** `ruiz/password` as `ruiz`. */
+function nameOfKey(key: string): string {
+  return key.split('/')[0] ?? key
+}
+
+function parse(text: string): Readonly<Record<string, unknown>> | null {
+  try {
+    const value: unknown = JSON.parse(text)
+    return typeof value === 'object' && value !== null ? { ...value } : null
+  } catch {
+    return null
+  }
+}
+
+function readText(json: string | null): string | null {
+  if (json === null) return null
+  try {
+    const value: unknown = JSON.parse(json)
+    return typeof value === 'string' ? value : null
+  } catch {
+    return null
+  }
+}
+
+/** Tells two passwords apart, also equal ones set twice: their hashes are salted. */
+function fingerprint(passwordHash: string): string {
+  return createHash('sha256').update(passwordHash).digest('base64url').slice(0, 16)
 }
 
 function hashOf(token: string): string {

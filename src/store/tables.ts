@@ -1,46 +1,20 @@
 /** The tables as the query builder sees them. The migrations make them; a test compares both. */
 import { integer, primaryKey, real, sqliteTable, text } from 'drizzle-orm/sqlite-core'
 
-export const cells = sqliteTable('cell', {
-  key: text('key').primaryKey(),
+export const goodCells = sqliteTable('good_cell', {
+  cell: text('cell').primaryKey(),
   value: text('value').notNull(),
-  author: text('author').notNull(),
-  changedMs: integer('changed_ms').notNull(),
 })
 
-export const changes = sqliteTable('change', {
-  seq: integer('seq').primaryKey(),
-  key: text('key').notNull(),
-  author: text('author').notNull(),
-  atMs: integer('at_ms').notNull(),
-  before: text('before'),
-  after: text('after'),
-})
-
-export const operators = sqliteTable('operator', {
-  name: text('name').primaryKey(),
-  passwordHash: text('password_hash').notNull(),
-  role: text('role', { enum: ['admin', 'viewer'] }).notNull(),
-  addedMs: integer('added_ms').notNull(),
-  addedBy: text('added_by').notNull(),
-  lastSeenMs: integer('last_seen_ms'),
-})
-
-export const sessions = sqliteTable('session', {
-  tokenHash: text('token_hash').primaryKey(),
-  operator: text('operator').notNull(),
-  beganMs: integer('began_ms').notNull(),
-  seenMs: integer('seen_ms').notNull(),
-})
-
-export const audits = sqliteTable('audit', {
-  seq: integer('seq').primaryKey(),
-  atMs: integer('at_ms').notNull(),
-  author: text('author').notNull(),
-  act: text('act').notNull(),
-  subject: text('subject').notNull(),
-  detail: text('detail').notNull(),
-})
+export const lines = sqliteTable(
+  'line',
+  {
+    kind: text('kind').notNull(),
+    id: text('id').notNull(),
+    about: text('about').notNull(),
+  },
+  (table) => [primaryKey({ columns: [table.kind, table.id] })],
+)
 
 export const held = sqliteTable('held', {
   id: text('id').primaryKey(),

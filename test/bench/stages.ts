@@ -70,6 +70,7 @@ async function listenPostern(stage: Stage, port: number, sinkPort: number, direc
   const live = new LiveConfig()
   const { settings } = live.current
   live.swap({
+    ...live.current,
     settings: has(stage, 'inspect') ? settings : { ...settings, 'inspect.inspectors': [] },
     domains: new Map([
       [

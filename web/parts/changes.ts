@@ -20,7 +20,7 @@ export function changeLine(site: Site, visit: Visit, change: ChangeRow, nowMs: n
   const cell = cellOf(change.key)
   // An operator and a token come and go with a secret, which no history holds.
   const undo =
-    mayChange(site, visit) && cell.kind !== 'operator' && cell.kind !== 'token'
+    mayChange(site, visit) && cell.kind !== 'operator' && cell.kind !== 'apitoken'
       ? act(visit, `/changes/${encodeURIComponent(change.id)}/undo`, { words: 'Undo', small: true })
       : ''
   return html`<li><div class="wrap"><b>${titleOf(cell)}</b>: ${difference(cell, change)}<br><small>${change.by}, ${longTime(change.atMs, nowMs)}</small></div>${undo}</li>`
@@ -44,11 +44,12 @@ export function titleOf({ kind, name, field }: CellName): string {
       return field === null ? `Domain ${name}` : `${FIELD_LABELS[field] ?? field} of ${name}`
     case 'operator':
       return `Operator ${name}`
-    case 'token':
+    case 'apitoken':
       return `API token ${name}`
-    case 'allow':
-    case 'block':
-      return `${kind === 'allow' ? 'Allow' : 'Block'} list, ${name}`
+    case 'list': {
+      const [list, , ...value] = name.split('/')
+      return `${list === 'allow' ? 'Allow' : 'Block'} list, ${value.join('/')}`
+    }
     default:
       return kind === '' ? name : `${kind} ${name}`
   }

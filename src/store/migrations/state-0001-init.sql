@@ -1,50 +1,21 @@
--- What only this database holds: settings, operators, the decisions about held mail.
+-- What only this node keeps beside the rows that it shares with its peers.
 
--- A setting or a domain. The key is natural (`setting/policy.hold`, `domain/example.com`): the
--- same on every node.
-CREATE TABLE cell (
-  key TEXT PRIMARY KEY,
-  value TEXT NOT NULL,
-  author TEXT NOT NULL,
-  changed_ms INTEGER NOT NULL
+-- The configuration that was found to hold last. It is in force while the shared cells, merged
+-- from several nodes, do not hold together.
+CREATE TABLE good_cell (
+  -- `setting/policy.hold`, `domain/example.com/policy`.
+  cell TEXT PRIMARY KEY,
+  value TEXT NOT NULL
 ) STRICT, WITHOUT ROWID;
 
--- What was before and after every change, as JSON; null: the cell was not there.
-CREATE TABLE change (
-  seq INTEGER PRIMARY KEY,
-  key TEXT NOT NULL,
-  author TEXT NOT NULL,
-  at_ms INTEGER NOT NULL,
-  before TEXT,
-  after TEXT
-) STRICT;
-CREATE INDEX change_of_key ON change (key, seq);
-
-CREATE TABLE operator (
-  name TEXT PRIMARY KEY,
-  password_hash TEXT NOT NULL,
-  role TEXT NOT NULL CHECK (role IN ('admin', 'viewer')),
-  added_ms INTEGER NOT NULL,
-  added_by TEXT NOT NULL,
-  last_seen_ms INTEGER
+-- Order and subject of the lines in the shared rows of kind `change` and `audit`.
+CREATE TABLE line (
+  kind TEXT NOT NULL,
+  id TEXT NOT NULL,
+  about TEXT NOT NULL,
+  PRIMARY KEY (kind, id)
 ) STRICT, WITHOUT ROWID;
-
--- The token itself is nowhere: who reads the database cannot enter.
-CREATE TABLE session (
-  token_hash TEXT PRIMARY KEY,
-  operator TEXT NOT NULL REFERENCES operator (name) ON DELETE CASCADE,
-  began_ms INTEGER NOT NULL,
-  seen_ms INTEGER NOT NULL
-) STRICT, WITHOUT ROWID;
-
-CREATE TABLE audit (
-  seq INTEGER PRIMARY KEY,
-  at_ms INTEGER NOT NULL,
-  author TEXT NOT NULL,
-  act TEXT NOT NULL,
-  subject TEXT NOT NULL,
-  detail TEXT NOT NULL
-) STRICT;
+CREATE INDEX line_about ON line (kind, about, id);
 
 -- Index of the sealed files in DIR/held; rebuilt from them when rows are missing.
 CREATE TABLE held (

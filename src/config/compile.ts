@@ -1,0 +1,214 @@
+/**
+ * From the cells of the configuration to the snapshot that they make, or to what keeps them from
+ * making one. Merged cells may never have been seen together by any person, so this happens off
+ * to the side and says what does not hold. Pure.
+ */
+import { RefusalError } from '../base/errors.ts'
+import { DOMAIN_GROUPS, type DomainGroup, domainOfKey } from './cells.ts'
+import { NetworkIndex } from './networks.ts'
+import {
+  checkTogether,
+  initialSettings,
+  isSettingKey,
+  type SettingKey,
+  type Settings,
+  type SettingValue,
+  TOGETHER,
+} from './schema.ts'
+import { type Domain, type Lists, NO_LISTS, type Snapshot } from './snapshot.ts'
+import { checkDomain, readDomainGroup, readDomainName, readSetting } from './validate.ts'
+
+export type Trouble = {
+  /** The cells that do not hold, alone or together: `setting/policy.hold`. At least one. */
+  readonly cells: readonly string[]
+  readonly refusal: RefusalError
+}
+
+export class Draft {
+  /** By name of the cell; only cells that this version knows. */
+  readonly #texts = new Map<string, string>()
+  readonly #settings = new Map<SettingKey, SettingValue>()
+  /** What the groups say, also of domains that are not there. */
+  readonly #groups = new Map<string, Partial<Domain>>()
+  readonly #domains = new Map<string, Domain>()
+  readonly #unreadable = new Map<string, RefusalError>()
+  /** As `compile` gave it last; a part is null when its cells have changed since. */
+  #compiled: { -readonly [Part in keyof Snapshot]: Snapshot[Part] | null } = {
+    settings: null,
+    domains: null,
+    lists: NO_LISTS,
+  }
+
+  /** JSON of a cell, as it was put; null: not there. */
+  text(cell: string): string | null {
+    return this.#texts.get(cell) ?? null
+  }
+
+  get texts(): ReadonlyMap<string, string> {
+    return this.#texts
+  }
+
+  /** The fields of a domain as its cells say them, whether it is there or not. */
+  fields(name: string): Domain {
+    const groups = DOMAIN_GROUPS.map((group) => this.#groups.get(`domain/${name}/${group}`))
+    return Object.freeze(Object.assign(newDomain(name), ...groups))
+  }
+
+  /** Domains, those that cannot be read too. */
+  get domainCount(): number {
+    let count = 0
+    for (const cell of this.#texts.keys()) {
+      if (cell.startsWith('domain/') && !cell.includes('/', 7)) count += 1
+    }
+    return count
+  }
+
+  /** What the cell says from here on; null: deleted. Cells of a later version are left alone. */
+  put(kind: string, key: string, text: string | null): void {
+    const cell = `${kind}/${key}`
+    if (!isKnown(kind, key) || this.text(cell) === text) return
+    if (text === null) this.#texts.delete(cell)
+    else this.#texts.set(cell, text)
+    this.#unreadable.delete(cell)
+    switch (kind) {
+      case 'setting':
+        return this.#putSetting(cell, key as SettingKey, text)
+      case 'domain':
+        return this.#putDomain(cell, key, text)
+      default:
+        this.#compiled.lists = null
+    }
+  }
+
+  /** Empty: `compile` gives a snapshot that holds. */
+  troubles(): readonly Trouble[] {
+    const troubles: Trouble[] = []
+    for (const [cell, refusal] of this.#unreadable) {
+      const [name] = domainOfKey(cell.slice(cell.indexOf('/') + 1))
+      // What is left of a domain that was removed troubles nobody.
+      if (!cell.startsWith('domain/') || this.#texts.has(`domain/${name}`))
+        troubles.push({ cells: [cell], refusal })
+    }
+    const settings = this.#settled()
+    for (const pair of TOGETHER) {
+      const refusal = refusalOf(() => checkTogether(settings, pair[0]))
+      if (refusal !== null) troubles.push({ cells: pair.map((key) => `setting/${key}`), refusal })
+    }
+    for (const domain of this.#domains.values()) {
+      // Without thresholds of its own it has those of the settings, which were looked at above.
+      if (domain.hold === null && domain.reject === null) continue
+      const refusal = refusalOf(() => checkDomain(domain, settings))
+      if (refusal === null) continue
+      const cells = [`domain/${domain.name}/policy`]
+      if (domain.hold === null) cells.push('setting/policy.hold')
+      if (domain.reject === null) cells.push('setting/policy.reject')
+      troubles.push({ cells, refusal })
+    }
+    return troubles
+  }
+
+  /** Holds when there are no troubles. Parts whose cells did not change are the same objects. */
+  compile(): Snapshot {
+    const compiled = this.#compiled
+    compiled.settings ??= this.#settled()
+    compiled.domains ??= new Map(this.#domains)
+    compiled.lists ??= this.#lists()
+    return { settings: compiled.settings, domains: compiled.domains, lists: compiled.lists }
+  }
+
+  #putSetting(cell: string, key: SettingKey, text: string | null): void {
+    this.#compiled.settings = null
+    this.#settings.delete(key)
+    if (text === null) return
+    this.#read(cell, () => this.#settings.set(key, readSetting(key, JSON.parse(text))))
+  }
+
+  #putDomain(cell: string, key: string, text: string | null): void {
+    this.#compiled.domains = null
+    const [name, group] = domainOfKey(key)
+    if (group === '') {
+      if (text !== null) {
+        this.#read(cell, () => {
+          if (readDomainName(name) !== name) throw new SyntaxError('not in stored form')
+        })
+      }
+    } else {
+      this.#groups.delete(cell)
+      if (text !== null) {
+        this.#read(cell, () =>
+          this.#groups.set(cell, readDomainGroup(name, group as DomainGroup, JSON.parse(text))),
+        )
+      }
+    }
+    this.#assemble(name)
+  }
+
+  #assemble(name: string): void {
+    const cell = `domain/${name}`
+    const isWhole =
+      this.#texts.has(cell) &&
+      !this.#unreadable.has(cell) &&
+      DOMAIN_GROUPS.every((group) => !this.#unreadable.has(`${cell}/${group}`))
+    if (isWhole) this.#domains.set(name, this.fields(name))
+    else this.#domains.delete(name)
+  }
+
+  #read(cell: string, act: () => void): void {
+    const refusal = refusalOf(act)
+    if (refusal === null) return
+    const { message, advice } = refusal
+    this.#unreadable.set(
+      cell,
+      new RefusalError('invalid', null, `${cell} cannot be used: ${message}`, advice),
+    )
+  }
+
+  #settled(): Settings {
+    // The map of all settings is typed by key; each comes from the reader of its key.
+    const own = Object.fromEntries(this.#settings)
+    return Object.freeze({ ...initialSettings(), ...own }) as unknown as Settings
+  }
+
+  #lists(): Lists {
+    const values = (prefix: string): string[] =>
+      [...this.#texts.keys()]
+        .filter((cell) => cell.startsWith(prefix))
+        .map((cell) => cell.slice(prefix.length))
+    return Object.freeze({
+      allowedClients: new NetworkIndex(values('list/allow/ip/')),
+      blockedClients: new NetworkIndex(values('list/block/ip/')),
+      blockedSenders: new Set(values('list/block/sender/')),
+    })
+  }
+}
+
+/** A domain of which nothing was said: by MX, any recipient, the thresholds of the settings. */
+export function newDomain(name: string): Domain {
+  return { name, nextHops: [], recipients: null, hold: null, reject: null }
+}
+
+function isKnown(kind: string, key: string): boolean {
+  switch (kind) {
+    case 'setting':
+      return isSettingKey(key)
+    case 'domain': {
+      const [, group] = domainOfKey(key)
+      return group === '' || (DOMAIN_GROUPS as readonly string[]).includes(group)
+    }
+    case 'list':
+      return /^(?:allow\/ip|block\/ip|block\/sender)\/./.test(key)
+    default:
+      return false
+  }
+}
+
+function refusalOf(act: () => void): RefusalError | null {
+  try {
+    act()
+    return null
+  } catch (error) {
+    if (error instanceof RefusalError) return error
+    if (!(error instanceof SyntaxError)) throw error
+    return new RefusalError('invalid', null, 'It is damaged.', 'Enter it anew.')
+  }
+}
