@@ -2,7 +2,7 @@
  * Who lives: SWIM (Das et al., 2002) with Lifeguard (Dadgar et al., 2017), over datagrams and, in
  * parallel, over the links.
  *
- * Every second or so one peer is asked, in random rounds. A peer that does not answer is asked
+ * Every second or so the peer is asked that was silent longest. One that does not answer is asked
  * again, also by way of others and by its link. After 5 s without any sign of life it is `suspect`
  * and everybody hears of it, the suspect too, which refutes by a higher incarnation; 10 s later it
  * is `dead`. Each node finds that itself: a verdict of others is only a suspicion here. The dead
@@ -38,7 +38,7 @@ import { type Opened, Packets, Sources } from './packet.ts'
 import { Rumours } from './rumours.ts'
 
 /** Between two questions; four packets per node in this time are what a quiet cluster costs. */
-const PROBE_MS = 1_250
+const PROBE_MS = 1_300
 /** Waiting for a direct answer: by the measured round trip, within these. */
 const DIRECT_MS = { least: 200, first: 400, most: 600 } as const
 /** Then for one by way of others or by the link. */
@@ -49,7 +49,7 @@ const RELAYS_MAX = 64
 
 /** No sign of life since the first question without an answer (design: cluster.md, mail.md). */
 const SUSPECT_MS = 5_000
-/** Then, times 1 to 4.5 by the health of this node. */
+/** Then, times 1 to 2.75 by the health of this node. */
 const SUSPICION_MS = 10_000
 /** A member that nobody has heard yet. */
 const UNHEARD_MS = SUSPECT_MS + SUSPICION_MS
@@ -107,6 +107,7 @@ type Peer = {
   roundTripMs: number | null
   variationMs: number
   probe: Probe | null
+  askedMono: number
   /** The first question that nobody answered; null: there is no doubt. */
   doubtMono: number | null
   /** For the next verdict: from doubt to suspect, from suspect to dead. */
@@ -156,8 +157,6 @@ export class MemberTable implements Members {
   readonly #listeners: ((liveness: Liveness, before: Life) => void)[] = []
   readonly #startMono: number
   #socket: Socket | null = null
-  /** Peers still to be asked in this round. */
-  #round: Peer[] = []
   /** Addresses of the roster. */
   #hosts: ReadonlySet<string> = new Set()
   /** All members by id, and what stands for exactly these. */
@@ -404,6 +403,7 @@ export class MemberTable implements Members {
       roundTripMs: null,
       variationMs: 0,
       probe: null,
+      askedMono: 0,
       doubtMono: null,
       verdict: null,
       retry: null,
@@ -447,18 +447,21 @@ export class MemberTable implements Members {
         this.#probe(peer)
       }
     }
-    const next = this.#nextOfRound()
+    const next = this.#mostSilent()
     if (next !== null) this.#probe(next)
   }
 
-  #nextOfRound(): Peer | null {
-    for (let turn = 0; turn < 2; turn += 1) {
-      for (let peer = this.#round.pop(); peer !== undefined; peer = this.#round.pop()) {
-        if (this.#isPeer(peer) && peer.life === 'alive' && peer.probe === null) return peer
-      }
-      this.#round = this.#shuffled([...this.#peers.values()])
+  /**
+   * Each peer's silence ends when it asks or is asked: a crash is found sooner, and more evenly,
+   * than by rounds in random order. Among equals chance decides.
+   */
+  #mostSilent(): Peer | null {
+    let most: Peer | null = null
+    for (const peer of this.#shuffled([...this.#peers.values()])) {
+      if (peer.life !== 'alive' || peer.probe !== null) continue
+      if (most === null || silentSince(peer) < silentSince(most)) most = peer
     }
-    return null
+    return most
   }
 
   /** It must learn how we hear it, or its link was quiet for long. */
@@ -479,6 +482,7 @@ export class MemberTable implements Members {
     peer.retry?.cancel()
     const probe = this.#newProbe(peer)
     peer.probe = probe
+    peer.askedMono = probe.sentMono
     this.#ping(peer, probe.id, { byLink: this.#isLinkQuiet(peer), withLinks: true })
     probe.timer = this.#limit(directMs(peer), () => this.#askOthers(probe))
   }
@@ -531,8 +535,8 @@ export class MemberTable implements Members {
   #fail(probe: Probe): void {
     const { peer } = probe
     this.#end(probe)
-    // Who was asked and said nothing at all makes me doubt my own ears.
-    if (probe.asked > 0) this.#ail(probe.silent.size)
+    // None of the others said as much as `nack`: the fault may be here.
+    if (probe.asked > 0 && probe.silent.size === probe.asked) this.#ail(1)
     this.#hearLink(peer)
     if (peer.heardMono !== null && peer.heardMono > probe.sentMono) return
     if (peer.life === 'alive' && peer.doubtMono === null) {
@@ -590,7 +594,7 @@ export class MemberTable implements Members {
     peer.verdict?.cancel()
     this.#change(peer, 'suspect')
     this.#spread({ kind: 'suspect', node: peer.node, incarnation: peer.incarnation })
-    peer.verdict = this.#limit(SUSPICION_MS * (1 + this.#health / 2), () => this.#bury(peer))
+    peer.verdict = this.#limit(SUSPICION_MS * (1 + this.#health / 4), () => this.#bury(peer))
     if (peer.probe === null) this.#askAgain(peer)
   }
 
@@ -787,9 +791,10 @@ export class MemberTable implements Members {
     const silentMs = this.#nowMono() - (peer.heardMono ?? Number.NEGATIVE_INFINITY)
     if (silentMs >= SUSPECT_MS) this.#accuse(peer)
     else if (peer.incarnation > peer.warned) {
-      // We know better; it must hear of it all the same, so that it can refute.
+      // We knew better a moment ago. If it lives, it must hear of it, so that it can refute.
       peer.warned = peer.incarnation
       this.#send(peer, [{ kind: 'suspect', node: peer.node, incarnation: peer.incarnation }])
+      this.#probe(peer)
     }
   }
 
@@ -909,6 +914,11 @@ export class MemberTable implements Members {
 const UNKNOWN: LinkSight = {
   tcp: { works: null, ms: null },
   udp: { works: null, ms: null },
+}
+
+/** By datagram; its link is heard in any case. */
+function silentSince({ askedMono, heardUdpMono }: Peer): number {
+  return Math.max(askedMono, heardUdpMono ?? 0)
 }
 
 /** Jacobson's estimate (RFC 6298 section 2), within bounds. */
