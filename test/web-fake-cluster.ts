@@ -47,6 +47,7 @@ export class FakeCluster implements ClusterAdmin {
   /** Pages that listen. */
   readonly listeners = new Set<() => void>()
   protected readonly clock: Clock
+  #waiting: (() => void)[] = []
 
   constructor(clock: Clock, names: readonly string[]) {
     this.clock = clock
@@ -82,9 +83,17 @@ export class FakeCluster implements ClusterAdmin {
 
   watchCluster(listener: () => void): () => void {
     this.listeners.add(listener)
+    this.#count()
     return () => {
       this.listeners.delete(listener)
+      this.#count()
     }
+  }
+
+  /** Until so many pages listen. */
+  async listening(pages: number): Promise<void> {
+    while (this.listeners.size !== pages)
+      await new Promise<void>((resolve) => this.#waiting.push(resolve))
   }
 
   alarms(): readonly Alarm[] {
@@ -247,6 +256,12 @@ export class FakeCluster implements ClusterAdmin {
     if (author.role !== 'admin')
       throw new RefusalError('forbidden', null, 'A viewer may look.', 'Ask an admin.')
     this.calls.push(`${author.name}: ${call}`)
+  }
+
+  #count(): void {
+    const waiting = this.#waiting
+    this.#waiting = []
+    for (const resolve of waiting) resolve()
   }
 
   #refuse(): void {

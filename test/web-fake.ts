@@ -243,6 +243,7 @@ export class FakeAdmin extends FakeCluster implements Admin {
   putDomain(author: Author, rawName: string, input: Parameters<Admin['putDomain']>[2]): Domain {
     this.act(author, `putDomain ${rawName}`)
     const name = readDomainName(rawName)
+    this.#notSince(`domain/${name}`, input.seen)
     const before = this.#domains.get(name)
     const domain: Domain = {
       name,
@@ -301,8 +302,9 @@ export class FakeAdmin extends FakeCluster implements Admin {
     }
   }
 
-  setSetting(author: Author, key: string, raw: unknown) {
+  setSetting(author: Author, key: string, raw: unknown, seen?: string) {
     this.act(author, `setSetting ${key}`)
+    this.#notSince(`setting/${key}`, seen)
     const before = this.setting(key)
     if (!isSettingKey(key)) throw new Error('unreachable')
     const value = readSetting(key, raw)
@@ -321,8 +323,13 @@ export class FakeAdmin extends FakeCluster implements Admin {
     return this.setting(key)
   }
 
-  seenOf(): string {
-    return ''
+  seenOf(key: string): string {
+    return String(this.#changes.filter((change) => change.key === key).length)
+  }
+
+  #notSince(key: string, seen = this.seenOf(key)): void {
+    if (seen === this.seenOf(key)) return
+    throw new RefusalError('conflict', key.replace(/^setting\//, ''), 'Set again since.', 'Look.')
   }
 
   changes(limit: number): readonly ChangeRow[] {

@@ -3,13 +3,14 @@ import { type Browser, chromium, type Page } from 'playwright-core'
 import { SystemClock } from '../../src/base/clock.ts'
 import { Observer } from '../../src/base/observe.ts'
 import { SystemRandom } from '../../src/base/random.ts'
-import { createWeb } from '../../web/server.ts'
+import { createWeb, type Web } from '../../web/server.ts'
 import { FakeAdmin, type Mail, PASSWORD } from '../web-fake.ts'
 
 export type Place = {
   /** Without a slash at its end. */
   readonly url: string
   readonly admin: FakeAdmin
+  readonly web: Web
   /** Every address that was asked for, in order: path and query. */
   readonly asked: string[]
   stop(): void
@@ -47,6 +48,7 @@ export function serve({ mails, setup = false, create = createWeb }: About): Plac
   return {
     url: server.url.href.replace(/\/$/, ''),
     admin,
+    web,
     asked,
     stop() {
       web.close()

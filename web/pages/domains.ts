@@ -19,6 +19,7 @@ const FORM = t.Object({
   recipients: t.Optional(t.String()),
   hold: t.String({ maxLength: 30 }),
   reject: t.String({ maxLength: 30 }),
+  seen: t.Optional(t.String({ maxLength: 20_000 })),
   act: t.Optional(t.String({ maxLength: 10 })),
 })
 
@@ -29,6 +30,8 @@ type Typed = {
   readonly recipients: string
   readonly hold: string
   readonly reject: string
+  /** What the form showed; null for a new domain. */
+  readonly seen: string | null
 }
 
 export function domainPages(site: Site) {
@@ -107,17 +110,26 @@ export function domainPages(site: Site) {
     )
 }
 
-const BLANK: Typed = { name: '', hops: '', known: 'any', recipients: '', hold: '', reject: '' }
+const BLANK: Typed = {
+  name: '',
+  hops: '',
+  known: 'any',
+  recipients: '',
+  hold: '',
+  reject: '',
+  seen: null,
+}
 
-type Body = Partial<Typed> & {
+type Body = Partial<Omit<Typed, 'seen'>> & {
+  readonly seen?: string
   readonly hops: string
   readonly hold: string
   readonly reject: string
 }
 
 function typedOf(name: string, body: Body): Typed {
-  const { hops, known = 'any', recipients = '', hold, reject } = body
-  return { name, hops, known, recipients, hold: hold.trim(), reject: reject.trim() }
+  const { hops, known = 'any', recipients = '', hold, reject, seen = null } = body
+  return { name, hops, known, recipients, hold: hold.trim(), reject: reject.trim(), seen }
 }
 
 /** @throws RefusalError notFound */
@@ -138,6 +150,7 @@ function stored(site: Site, name: string): Typed {
     recipients: (domain.recipients ?? []).join('\n'),
     hold: domain.hold === null ? '' : String(domain.hold),
     reject: domain.reject === null ? '' : String(domain.reject),
+    seen: null,
   }
 }
 
@@ -158,6 +171,7 @@ function putTyped(site: Site, author: Author, typed: Typed) {
     recipients: typed.known === 'any' ? null : linesOf(typed.recipients),
     hold: thresholdOf('hold', typed.hold),
     reject: thresholdOf('reject', typed.reject),
+    ...(typed.seen === null ? {} : { seen: typed.seen }),
   })
 }
 
@@ -210,7 +224,7 @@ function domainPage(
   const main = html`<div class="head"><div><small><a href="/settings">Domains and limits</a></small><h1>${isNew ? 'Add a domain' : typed.name}</h1></div>${isNew || !may ? '' : html`<div class="acts"><a class="btn danger" href="/domains/${typed.name}/remove">Remove</a></div>`}</div>
 ${other}${probes.map(probeNote)}
 ${isNew ? '' : conflictsIn(site, visit, [`domain/${typed.name}`], `/domains/${typed.name}`)}
-<form class="card" method="post" action="/domains/${isNew ? 'new' : typed.name}">${csrf(visit)}
+<form class="card" method="post" action="/domains/${isNew ? 'new' : typed.name}">${csrf(visit)}${isNew ? '' : html`<input type="hidden" name="seen" value="${site.admin.seenOf(`domain/${typed.name}`)}">`}
 <div class="field"><div><label for="name">Domain</label><p>Mail for this name is taken. Subdomains are domains of their own.</p></div><div class="in">${name}</div></div>
 <div class="field"><div><label for="hops">Next hops</label><p>Where good mail goes, the first one first. Leave it empty to deliver by the MX records of the domain.</p></div><div class="in"><textarea class="wide" id="hops" name="hops" rows="3" placeholder="smtp://mail.example.com:25" maxlength="4000" autocapitalize="off" spellcheck="false"${wrong('nextHops')}>${typed.hops}</textarea>${error('nextHops')}<span class="unit">one a line, smtp:// or lmtp://</span></div></div>
 <div class="field"><div><span class="label">Recipients</span><p>Who exists. Mail for anybody else is refused at the door.</p></div><div class="in stack"><label class="pick"><input type="radio" name="known" value="any"${typed.known === 'any' ? html` checked` : ''}> Any; the next hop decides</label><label class="pick"><input type="radio" name="known" value="list"${typed.known === 'list' ? html` checked` : ''}> Only these, the part before the @, one a line</label><textarea class="wide" name="recipients" rows="4" aria-label="Known recipients" autocapitalize="off" spellcheck="false"${wrong('recipients')}>${typed.recipients}</textarea>${error('recipients')}</div></div>

@@ -1,4 +1,4 @@
-/** Allow and block lists: whose mail is never refused for who sends it, and whose always is. */
+/** Allow and block lists: who is let in and who is kept out, whatever the score. */
 import { Elysia, t } from 'elysia'
 import type { ListEntry } from '../../src/admin/contract.ts'
 import { RefusalError } from '../../src/base/errors.ts'
@@ -16,12 +16,12 @@ const LISTS: readonly { readonly list: List; readonly title: string; readonly ab
   {
     list: 'block',
     title: 'Block',
-    about: 'Mail of these is refused at the door. Whatever happens between nodes, a block stays.',
+    about: 'Kept out, whatever the score',
   },
   {
     list: 'allow',
     title: 'Allow',
-    about: 'Clients whose mail is not held for its score. What is removed on any node is gone.',
+    about: 'Let in, whatever the score',
   },
 ]
 
@@ -135,7 +135,7 @@ function addForm(
       : html`<label>What<span class="in"><select name="kind"${wrong('kind')}>${pick('ip', 'Client address')}${pick('sender', 'Sender')}</select>${error('kind')}</span></label>`
   const example = list === 'allow' ? '192.0.2.0/24' : '192.0.2.0/24 or @example.com'
   return html`<form class="body stack form" method="post" action="/lists/add" hx-post="/lists/add" ${MORPH} aria-label="Add to the ${list} list">${csrf(visit)}<input type="hidden" name="list" value="${list}">${other}
-<div class="fields">${kind}<label>${list === 'allow' ? 'Client address or network' : 'Address, network, sender or @domain'}<span class="in"><input class="wide" name="value" value="${typed?.value ?? ''}" placeholder="${example}" required maxlength="1000" autocomplete="off" autocapitalize="off" spellcheck="false"${wrong('value')}>${error('value')}</span></label><label>Note<span class="in"><input class="wide" name="note" value="${typed?.note ?? ''}" placeholder="why, for whoever reads it next year" maxlength="500" autocomplete="off"${wrong('note')}>${error('note')}</span></label><button class="btn">Add</button></div></form>`
+<div class="fields">${kind}<label>${list === 'allow' ? 'Client address or network' : 'Address, network, sender or @domain'}<span class="in"><input class="wide" name="value" value="${typed?.value ?? ''}" placeholder="${example}" required maxlength="1000" autocomplete="off" autocapitalize="off" spellcheck="false"${wrong('value')}>${error('value')}</span></label><label>Note<span class="in"><input class="wide" name="note" value="${typed?.note ?? ''}" placeholder="why, for whoever reads it next year" maxlength="200" autocomplete="off"${wrong('note')}>${error('note')}</span></label><button class="btn">Add</button></div></form>`
 }
 
 const KINDS: Readonly<Record<ListEntry['kind'], string>> = { ip: 'client', sender: 'sender' }

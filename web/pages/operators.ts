@@ -3,7 +3,7 @@ import { Elysia, t } from 'elysia'
 import { RefusalError } from '../../src/base/errors.ts'
 import type { Visit } from '../guard.ts'
 import { type Html, html, seeOther } from '../html.ts'
-import { csrf, mayAct } from '../parts/forms.ts'
+import { csrf, mayAct, mayChange } from '../parts/forms.ts'
 import { badge, note } from '../parts/marks.ts'
 import { shell } from '../parts/shell.ts'
 import { NO_TOKEN, type TokenSheet, tokenCard, tokensList } from '../parts/tokens.ts'
@@ -95,7 +95,7 @@ export function operatorsPage(
       html`<tr><td><b>${row.name}</b>${row.name === visit.author?.name ? html` <small>you</small>` : ''}</td><td>${row.role === 'admin' ? badge('info', 'Admin') : badge('none', 'Viewer')}</td><td>${row.lastSeenMs === null ? 'never' : longTime(row.lastSeenMs, nowMs)}</td><td>${longTime(row.addedMs, nowMs)}</td><td class="num">${mayAct(visit) ? html`<a class="btn small" href="/operators/${encodeURIComponent(row.name)}">Edit</a>` : ''}</td></tr>`,
   )}</tbody></table></div></section>
 ${tokensList(site, visit)}</div>
-${mayAct(visit) ? html`<div class="stack">${addForm(visit, typed)}${tokenCard(visit, tokens)}</div>` : ''}</div>`
+${mayChange(site, visit) ? html`<div class="stack">${addForm(visit, typed)}${tokenCard(visit, tokens)}</div>` : ''}</div>`
   return shell(site, visit, {
     title: 'Operators',
     at: 'operators',

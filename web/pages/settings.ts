@@ -36,7 +36,7 @@ export function settingsPages(site: Site) {
         const visit = guard.visitOf(request)
         const typed = new Map<string, Field>(Object.entries(body))
         const wanted = changesIn(admin.settings(), group, typed)
-        const { saved, refused } = saveAll(site, request, wanted)
+        const { saved, refused } = saveAll(site, request, wanted, typed)
         if (saved.length > 0) {
           const words = saved.map(
             (key) => `${settingLabel(key)}: ${valueWords(key, admin.setting(key).value)}`,
@@ -109,9 +109,15 @@ type Saved = {
 
 /**
  * One after the other, again while some succeed: hold 20 and reject 30 together are fine,
- * though hold alone would be above reject.
+ * though hold alone would be above reject. What somebody else set since the form was drawn is
+ * refused at its field, and the form that is drawn then may save over it.
  */
-function saveAll(site: Site, request: Request, wanted: Wanted): Saved {
+function saveAll(
+  site: Site,
+  request: Request,
+  wanted: Wanted,
+  typed: ReadonlyMap<string, Field>,
+): Saved {
   const author = site.guard.authorOf(request)
   const waiting = new Map(wanted)
   const saved: string[] = []
@@ -121,7 +127,8 @@ function saveAll(site: Site, request: Request, wanted: Wanted): Saved {
     refused.clear()
     for (const [key, value] of waiting) {
       try {
-        site.admin.setSetting(author, key, value)
+        const seen = typed.get(`seen:${key}`)
+        site.admin.setSetting(author, key, value, typeof seen === 'string' ? seen : undefined)
         saved.push(key)
         waiting.delete(key)
         moved = true
@@ -149,6 +156,7 @@ function settingsPage(site: Site, request: Request, { group, typed, refused }: S
   const fields = rows.map((row) =>
     fieldOf(row, {
       nowMs,
+      seen: admin.seenOf(`setting/${row.key}`),
       typed: typed?.get(row.key),
       refusal: refused?.get(row.key),
       acts: may,
@@ -186,6 +194,8 @@ ${save}
 
 type FieldFacts = {
   readonly nowMs: number
+  /** Goes with the form: what it shows, so that nobody saves over what he did not see. */
+  readonly seen: string
   readonly typed: Field
   readonly refusal: RefusalError | undefined
   readonly acts: boolean
@@ -208,7 +218,7 @@ function fieldOf(row: SettingRow, facts: FieldFacts): Html {
     refusal === undefined
       ? ''
       : html`<p class="err" id="${id}-e">${refusal.message} ${refusal.advice}</p>`
-  return html`<div class="field" id="f-${id}"><div>${label}<p id="${id}-h">${setting.help}</p><small class="mono">${row.key}</small></div><div class="in">${inputOf(setting, row, id, facts)}${error}<span class="from">Default ${valueWords(row.key, row.initial)}.${by}</span></div></div>`
+  return html`<div class="field" id="f-${id}"><input type="hidden" name="seen:${row.key}" value="${facts.seen}"><div>${label}<p id="${id}-h">${setting.help}</p><small class="mono">${row.key}</small></div><div class="in">${inputOf(setting, row, id, facts)}${error}<span class="from">Default ${valueWords(row.key, row.initial)}.${by}</span></div></div>`
 }
 
 function inputOf(

@@ -89,9 +89,11 @@ export function wordsOf({ kind, name, field }: CellName, text: string): string {
   if (field !== null) return short(fieldWords(field, value))
   if (!isObject(value)) return short(String(value))
   const words = Object.entries(value)
-    .filter(([part, held]) => held !== null && part !== 'name')
+    .filter(
+      ([part, held]) => held !== null && held !== '' && (part !== 'name' || kind !== 'domain'),
+    )
     .map(([part, held]) => `${FIELDS[part] ?? part} ${fieldWords(part, held)}`)
-  return short(words.join(', ') || 'no details')
+  return short(words.join(', ') || (kind === 'list' ? 'listed' : 'no details'))
 }
 
 /** Undefined for what is no JSON; null stays null. */

@@ -4,7 +4,7 @@ import type { RefusalError } from '../../src/base/errors.ts'
 import type { Visit } from '../guard.ts'
 import { type Html, html } from '../html.ts'
 import type { Site } from '../site.ts'
-import { act, csrf, mayAct } from './forms.ts'
+import { act, csrf, mayChange } from './forms.ts'
 import { badge, copyable, note } from './marks.ts'
 import { longTime } from './words.ts'
 
@@ -24,12 +24,13 @@ export const NO_TOKEN: TokenSheet = {
 export function tokensList(site: Site, visit: Visit): Html {
   const rows = site.admin.apiTokens()
   const nowMs = site.clock.wallMs()
+  const may = mayChange(site, visit)
   const list =
     rows.length === 0
       ? html`<div class="body"><small>There is none. A script asks the API with one instead of a password.</small></div>`
       : html`<div class="scroll"><table><thead><tr><th scope="col">Name</th><th scope="col">Role</th><th scope="col">Valid until</th><th scope="col">Added</th><th scope="col"><span class="sr">Actions</span></th></tr></thead><tbody>${rows.map(
           (row) =>
-            html`<tr><td><b>${row.name}</b><br><small class="mono">${row.id}</small></td><td>${row.role === 'admin' ? badge('info', 'Admin') : badge('none', 'Viewer')}</td><td>${validWords(row, nowMs)}</td><td>${longTime(row.addedMs, nowMs)}<br><small>by ${row.by}</small></td><td class="num">${mayAct(visit) ? act(visit, `/tokens/${encodeURIComponent(row.id)}/remove`, { words: 'Revoke', small: true }) : ''}</td></tr>`,
+            html`<tr><td><b>${row.name}</b><br><small class="mono">${row.id}</small></td><td>${row.role === 'admin' ? badge('info', 'Admin') : badge('none', 'Viewer')}</td><td>${validWords(row, nowMs)}</td><td>${longTime(row.addedMs, nowMs)}<br><small>by ${row.by}</small></td><td class="num">${may ? act(visit, `/tokens/${encodeURIComponent(row.id)}/remove`, { words: 'Revoke', small: true }) : ''}</td></tr>`,
         )}</tbody></table></div>`
   return html`<section class="card" id="tokens" aria-labelledby="tok"><header><h2 id="tok">API tokens</h2><small>Valid on all nodes</small></header>${list}</section>`
 }
