@@ -36,7 +36,7 @@ export class Pipes {
           this.run(() => {
             const name = `${to.host}:${to.port}`
             const listener = this.#listeners.get(this.route(host, name))
-            if (this.#silent.has(to.host)) return
+            if (this.#silent.has(to.host) || this.#silent.has(host)) return
             if (listener === undefined) return reject(new Error('connection refused'))
             this.#port += 1
             const here = new End(this, host, to)

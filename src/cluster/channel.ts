@@ -185,10 +185,11 @@ export class SecureChannel {
     this.#pump()
   }
 
-  /** As `end`, but what waits is thrown away and nothing more is read. */
-  dismiss(): void {
+  /** Says one octet and closes: what waits is not sent, what comes is not read. */
+  dismiss(code: number): void {
     this.#empty()
     this.#handlers = { message: () => {}, closed: () => {} }
+    this.notice(code)
     this.end()
   }
 
@@ -219,10 +220,10 @@ export class SecureChannel {
     this.#pump()
   }
 
+  /** The stream is gone. What came before is handed on first, wherever it still is. */
   lost(why: string): void {
-    if (this.#opening.length === 0 || this.#handlers === null) return this.terminate(why)
-    // What came before the end is still with another thread.
-    this.#lost = why
+    if (this.#opening.length === 0 && this.#handlers !== null) this.terminate(why)
+    else this.#lost = why
   }
 
   // ---- receiving ----

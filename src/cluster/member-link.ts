@@ -112,8 +112,7 @@ export class MemberLink implements Link {
   /** Says why and closes; what waits to be sent is not sent any more. */
   refuse(refusal: Refusal): void {
     this.#stop()
-    this.#channel.notice(REFUSALS.indexOf(refusal))
-    this.#channel.dismiss()
+    this.#channel.dismiss(REFUSALS.indexOf(refusal))
   }
 
   /**

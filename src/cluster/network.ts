@@ -65,24 +65,28 @@ export class SystemNetwork implements Network {
       const timer = this.#clock.after(timeoutMs, () =>
         fail(new UnreachableError(`no answer within ${timeoutMs / 1000} s`)),
       )
-      Bun.connect<BunStream | undefined>({
-        hostname: host,
-        port,
-        socket: {
-          open: (socket) => {
-            // It came after its time: nobody waits for it.
-            if (isOver) return socket.terminate()
-            const stream = new BunStream(socket, { host, port })
-            socket.data = stream
-            over(() => {
-              stream.start(open)
-              resolve()
-            })
+      const connect = async (): Promise<void> => {
+        await Bun.connect<BunStream | undefined>({
+          hostname: host,
+          port,
+          socket: {
+            open: (socket) => {
+              // It came after its time: nobody waits for it.
+              if (isOver) return socket.terminate()
+              const stream = new BunStream(socket, { host, port })
+              socket.data = stream
+              over(() => {
+                stream.start(open)
+                resolve()
+              })
+            },
+            connectError: (_, error) => fail(error),
+            ...EVENTS_OF_SOCKET,
           },
-          connectError: (_, error) => fail(error),
-          ...EVENTS_OF_SOCKET,
-        },
-      }).catch(fail)
+        })
+      }
+      // An address that is none is thrown at once, the rest comes later.
+      connect().catch(fail)
     })
   }
 
