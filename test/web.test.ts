@@ -1077,6 +1077,20 @@ describe('the nodes on every page', () => {
     expect(await page()).toContain('<span>2 of 2</span>')
   })
 
+  test('a node that has left says so and counts nobody', async () => {
+    const place = world({ nodes: ['mx1', 'mx2'] })
+    const session = await signIn(place)
+    place.admin.turn('mx1', 'left')
+    for (const path of ['/', '/cluster', '/settings']) {
+      const answer = await ask(place, path, { session })
+      const body = await answer.text()
+      expect([path, answer.status]).toEqual([path, 200])
+      expect(body).toContain('<b>This node has left its cluster.</b>')
+      expect(body).not.toContain('1 of 1')
+    }
+    expect((await ask(place, '/cluster/leave', { session })).status).toBe(404)
+  })
+
   test('a wrong clock says why, and settings, domains, lists and conflicts have no button', async () => {
     const place = world()
     const session = await signIn(place)

@@ -224,7 +224,7 @@ ${part('tokens', tokensCard(view, admin.invitations(), visit, nowMs))}`
 function livingSentence({ admin }: Site): string {
   const view = admin.cluster()
   const all = members(view)
-  if (all.length === 1) return 'One node. With a second one mail goes on when one of them dies.'
+  if (all.length < 2) return 'One node. With a second one mail goes on when one of them dies.'
   if (all.filter(isLiving).length === 1) return `${livingWords(view)} nodes alive. It is enough.`
   return `${livingWords(view)} nodes alive. Any one of them is enough.`
 }
@@ -335,8 +335,9 @@ ${list}<div class="acts"><a class="btn" href="/cluster">Cluster</a></div>`
 function leavePage(site: Site, request: Request, refusal: RefusalError | null): Response {
   const visit = site.guard.visitOf(request)
   const node = hereOf(site)
+  const { queue, held } = site.admin.status()
   const abandon =
-    refusal?.code === 'conflict'
+    refusal?.code === 'conflict' && queue.messages + held > 0
       ? html`<label class="pick"><input type="checkbox" name="abandon" value="yes"> Leave all the same, and give up the mail that is only here</label>`
       : ''
   const main = html`<div class="head"><div><small><a href="/cluster">Cluster</a></small><h1>Leave the cluster?</h1></div></div>

@@ -5,6 +5,7 @@ import type { Clock } from '../../src/base/clock.ts'
 import { type Html, html } from '../html.ts'
 import { link } from '../parts/forms.ts'
 import { badge, glyph, type Mark, note } from '../parts/marks.ts'
+import { isLiving, members, type NodeView, sinceWords, stateBadge } from '../parts/nodes.ts'
 import { bars, plot } from '../parts/plot.ts'
 import { ruleWords } from '../parts/rules.ts'
 import { shell } from '../parts/shell.ts'
@@ -55,7 +56,7 @@ export function numbers(site: Pick<Site, 'admin' | 'clock'>, range: Range): Html
   const domains = admin.domains()
   const begin = domains.length === 0 || seen === 0
   return html`${status.ready ? '' : note('dead', html`<b>This node takes no mail.</b> ${status.problems.join(' ')}`)}
-${health(status, nowMs)}
+${health(site, status, nowMs)}
 <div class="main-aside"><div class="stack">
 <section class="card" aria-labelledby="t1"><h2 class="sr" id="t1">Mails since ${span(range.hours * 3_600_000)} ago</h2>
 ${tiles(overview, range)}
@@ -77,15 +78,17 @@ ${waiting(admin, status, nowMs)}
 </div></div>`
 }
 
-function health(status: NodeStatus, nowMs: number): Html {
+function health({ admin }: Pick<Site, 'admin'>, status: NodeStatus, nowMs: number): Html {
   const { queue, disk, inspectors } = status
   const free = disk.totalBytes === 0 ? 1 : disk.freeBytes / disk.totalBytes
   const oldest = queue.oldestMs === null ? 0 : nowMs - queue.oldestMs
   const check = (mark: Mark, bold: string, words: string) =>
     html`<li><i class="g ${mark} c"></i><b>${bold}</b> ${words}</li>`
   const enough = inspectors.ready >= inspectors.processes
-  return html`<section class="strip one" aria-label="Health">
-<div><b>${status.name}${status.ready ? badge('alive', 'Ready') : badge('dead', 'Not ready')}</b><span>Mail on ${status.smtp}, version ${status.version}, up ${span(nowMs - status.startedMs)}</span></div>
+  const nodes = members(admin.cluster())
+  const alone = html`<div><b>${status.name}${status.ready ? badge('alive', 'Ready') : badge('dead', 'Not ready')}</b><span>Mail on ${status.smtp}, version ${status.version}, up ${span(nowMs - status.startedMs)}</span></div>`
+  return html`<section class="strip${nodes.length === 1 ? ' one' : ''}" aria-label="Health">
+${nodes.length === 1 ? alone : nodeLinks(nodes, nowMs)}
 <ul class="checks">
 ${check(oldest > 3_600_000 ? 'warn' : 'pass', counted(queue.messages, 'mail'), `in the queue${queue.oldestMs === null ? '' : `, oldest ${span(oldest)}`}`)}
 ${check(enough ? 'pass' : 'warn', `${inspectors.ready} of ${counted(inspectors.processes, 'inspector')}`, enough ? 'ready' : 'ready, the others are starting')}
@@ -93,6 +96,29 @@ ${inspectors.missing.length === 0 ? '' : check('warn', 'Weaker walls', `this hos
 ${check(free < 0.1 ? 'warn' : 'pass', `${Math.round(free * 100)} % of the disk`, `free, ${size(disk.freeBytes)}`)}
 ${status.possibleDuplicates === 0 ? '' : check('warn', counted(status.possibleDuplicates, 'delivery', 'deliveries'), 'may have arrived twice')}
 </ul></section>`
+}
+
+/** Nodes that the strip shows one by one. */
+const STRIP_MAX = 6
+
+function nodeLinks(nodes: readonly NodeView[], nowMs: number): Html {
+  const few = nodes.length <= STRIP_MAX
+  const shown = few ? nodes : nodes.filter(({ here, state }) => here || state !== 'alive')
+  const first = shown.slice(0, STRIP_MAX - (few ? 0 : 1))
+  const rest = nodes.length - first.length
+  const links = first.map((node) => {
+    const { id, name, here, report, sinceMs, state } = node
+    const said =
+      report === null
+        ? 'It has not said how it is'
+        : `Queue ${count(report.queue)}, held ${count(report.held)}`
+    const words = isLiving(node)
+      ? `${said}${here || node.lagRows > 0 ? '' : ', in step'}`
+      : `${state === 'dead' ? 'No answer' : 'No answer just now'}${sinceWords(sinceMs, nowMs)}`
+    return html`<a href="/cluster#n-${id}"><b><span class="cut">${name}</span>${here ? html` <small>you are here</small>` : ''}${stateBadge(node)}</b><span>${words}</span></a>`
+  })
+  if (rest === 0) return html`${links}`
+  return html`${links}<a href="/cluster"><b>${count(rest)} more</b><span>${shown.length > first.length ? 'not all of them alive' : 'all of them alive'}</span></a>`
 }
 
 const TILES: readonly (readonly [

@@ -4,7 +4,15 @@ import type { Visit } from '../guard.ts'
 import { type Html, html } from '../html.ts'
 import { act, mayAct } from './forms.ts'
 import { badge, glyph, type Mark } from './marks.ts'
-import { isLiving, members, type NodeView, nameOf, sinceWords, stateBadge } from './nodes.ts'
+import {
+  hereIn,
+  isLiving,
+  members,
+  type NodeView,
+  nameOf,
+  sinceWords,
+  stateBadge,
+} from './nodes.ts'
 import { clockTime, count, counted, longTime, size, some, span, time, zoneName } from './words.ts'
 
 type Link = ClusterView['links'][number]
@@ -14,8 +22,9 @@ type Event = ClusterView['events'][number]
 const OFFSET_MS = 5_000
 
 export function nodesCard(view: ClusterView, visit: Visit, nowMs: number): Html {
-  const here = view.nodes.find((node) => node.here)
-  const rows = members(view).map((node) => nodeRow(node, here ?? null, visit, nowMs))
+  const all = members(view)
+  const about = { here: hereIn(view), alone: all.length < 2 }
+  const rows = all.map((node) => nodeRow(node, about, visit, nowMs))
   const gone = view.nodes.filter(({ state }) => state === 'left' || state === 'evicted')
   const names = (state: string) =>
     gone.filter((node) => node.state === state).map(({ name }) => name)
@@ -41,7 +50,13 @@ function stepWords(view: ClusterView): string {
   return `${some(behind, 3)} ${behind.length === 1 ? 'has' : 'have'} not every change yet`
 }
 
-function nodeRow(node: NodeView, here: NodeView | null, visit: Visit, nowMs: number): Html {
+function nodeRow(
+  node: NodeView,
+  about: { readonly here: NodeView | null; readonly alone: boolean },
+  visit: Visit,
+  nowMs: number,
+): Html {
+  const { here, alone } = about
   const { id, name, report, version, state } = node
   const since =
     state === 'alive' ? '' : html`<br><small>${sinceWords(node.sinceMs, nowMs).trim()}</small>`
@@ -53,7 +68,7 @@ function nodeRow(node: NodeView, here: NodeView | null, visit: Visit, nowMs: num
   const number = (label: string, value: number | undefined) =>
     html`<td class="num${old}" data-label="${label}">${value === undefined ? '–' : count(value)}</td>`
   const other = here !== null && version !== here.version
-  return html`<tr id="n-${id}"><td class="name"><b>${name}</b><br><small>${where.join(', ')}</small></td><td class="state">${stateBadge(node)}${since}</td>${step(node)}${number('Queue', report?.queue)}${number('Held', report?.held)}${disk(node, old)}${offset(node)}<td data-label="Version">${version}${other ? html`<br><small>not as here</small>` : ''}</td>${mayAct(visit) ? html`<td class="num last"><div class="acts right">${buttons(node, visit)}</div></td>` : ''}</tr>`
+  return html`<tr id="n-${id}"><td class="name"><b>${name}</b><br><small>${where.join(', ')}</small></td><td class="state">${stateBadge(node)}${since}</td>${step(node)}${number('Queue', report?.queue)}${number('Held', report?.held)}${disk(node, old)}${offset(node)}<td data-label="Version">${version}${other ? html`<br><small>not as here</small>` : ''}</td>${mayAct(visit) ? html`<td class="num last"><div class="acts right">${buttons(node, alone, visit)}</div></td>` : ''}</tr>`
 }
 
 function step({ here, lagRows, lagMs, ...node }: NodeView): Html {
@@ -85,21 +100,22 @@ function offset(node: NodeView): Html {
   return html`<td class="num${far ? ' c held' : ''}" data-label="Clock">${sign}${value < 1_000 ? `${Math.round(value)} ms` : span(value)}</td>`
 }
 
-function buttons(node: NodeView, visit: Visit): readonly Html[] {
+function buttons(node: NodeView, alone: boolean, visit: Visit): readonly Html[] {
   const path = `/cluster/nodes/${node.id}`
   const drain = act(visit, `${path}/drain`, { words: 'Drain', small: true })
   const undrain = act(visit, `${path}/undrain`, { words: 'Undrain', small: true })
   const away = node.here
     ? html`<a class="btn small danger" href="/cluster/leave">Leave</a>`
     : html`<a class="btn small danger" href="${path}/remove">Remove</a>`
+  const last = alone ? [] : [away]
   switch (node.state) {
     case 'alive':
-      return [drain, away]
+      return [drain, ...last]
     case 'draining':
     case 'drained':
-      return [undrain, away]
+      return [undrain, ...last]
     default:
-      return [away]
+      return last
   }
 }
 
@@ -183,17 +199,16 @@ function troubles(view: ClusterView, nodes: number): Html {
 }
 
 const EVENTS: Readonly<Record<string, readonly [mark: Mark, words: string]>> = {
-  joined: ['pass', 'joined'],
   alive: ['alive', 'answers'],
   suspect: ['suspect', 'gives no answer'],
   dead: ['dead', 'is dead: nothing more goes there'],
   draining: ['draining', 'takes no new mail'],
   drained: ['draining', 'is drained'],
-  accepting: ['alive', 'takes mail again'],
   left: ['none', 'left for good'],
   evicted: ['none', 'was removed'],
-  duplicate: ['dead', 'runs on two machines'],
   repaired: ['warn', 'had a difference that was repaired'],
+  'runs twice': ['dead', 'runs twice'],
+  'refuses this node': ['dead', 'refuses this node'],
 }
 
 const EVENTS_SHOWN = 12

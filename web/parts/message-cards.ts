@@ -126,6 +126,7 @@ export function factsCard({ rows, held }: MessageDetail, nowMs: number): Html | 
 ${fact('Sender', sender(first.sender))}
 ${fact('From', held?.row.from ?? null)}
 ${fact('Client', first.clientIp)}
+${fact('Came in on', first.node.name)}
 ${fact('Received', time(first.atMs, `${day(first.atMs, nowMs)} ${clockTime(first.atMs, true)}`))}
 ${fact('Size', size(first.sizeBytes))}
 ${fact('Answer', html`<code>${first.acceptReply}</code>`)}

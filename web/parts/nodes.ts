@@ -26,6 +26,11 @@ export function members({ nodes }: ClusterView): readonly NodeView[] {
   return nodes.filter(({ state }) => state !== 'left' && state !== 'evicted')
 }
 
+/** This node, whatever its state. */
+export function hereIn({ nodes }: ClusterView): NodeView | null {
+  return nodes.find(({ here }) => here) ?? null
+}
+
 /** Of a node that answers. */
 export function isLiving({ state }: NodeView): boolean {
   return state === 'alive' || state === 'draining' || state === 'drained'
@@ -78,9 +83,12 @@ function peer({ id, name, here, state, sinceMs }: NodeView, nowMs: number): Html
 
 /** What somebody should know whatever page is open; nothing when all is well. */
 export function banner({ admin, clock }: Pick<Site, 'admin' | 'clock'>): Html {
-  const all = members(admin.cluster())
+  const view = admin.cluster()
+  const all = members(view)
   const nowMs = clock.wallMs()
   const of = (...states: readonly NodeState[]) => all.filter(({ state }) => states.includes(state))
+  const state = hereIn(view)?.state
+  if (state === 'left' || state === 'evicted') return outside(state)
   return html`${admin.alarms().map(alarm)}${dead(of('dead'), nowMs)}${suspect(of('suspect'), nowMs)}${resting(of('draining', 'drained'))}`
 }
 
@@ -92,6 +100,15 @@ const ALARMS: Readonly<Record<Alarm['kind'], Mark>> = {
 
 function alarm({ kind, message, advice }: Alarm): Html {
   return note(ALARMS[kind], html`<b>${message}</b> ${advice}`)
+}
+
+/** What this node still shows is what it knew. */
+function outside(state: 'left' | 'evicted'): Html {
+  const words = state === 'left' ? 'has left its cluster' : 'was removed from its cluster'
+  return note(
+    'warn',
+    html`<b>This node ${words}.</b> It takes no mail any more, and what changes elsewhere is not seen here. Stop it; a fresh installation can join with a new token.`,
+  )
 }
 
 function dead(nodes: readonly NodeView[], nowMs: number): Html {

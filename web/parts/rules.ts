@@ -3,6 +3,8 @@
 const WORDS: Readonly<Record<string, string>> = {
   GTUBE: 'Test text for spam filters',
   EICAR: 'Test virus',
+  BLOCK_LIST: 'Sender or client on the block list',
+  ALLOW_LIST: 'Client on the allow list',
   ARCHIVE_LIMIT: 'Archive too deep or too large to open',
   ARCHIVE_ENCRYPTED: 'Encrypted archive',
   ARCHIVE_BROKEN: 'Damaged archive',

@@ -107,7 +107,7 @@ ${link('queue', '/queue', 'Queue', status.queue.messages)}
 ${link('lists', '/lists', 'Allow and block lists')}
 ${link('operators', '/operators', 'Operators')}
 ${conflicts === 0 ? '' : link('conflicts', '/conflicts', 'Conflicts', conflicts)}
-<h2>System</h2>${link('cluster', '/cluster', 'Cluster', members(view).length === 1 ? null : livingWords(view))}
+<h2>System</h2>${link('cluster', '/cluster', 'Cluster', members(view).length < 2 ? null : livingWords(view))}
 ${link('changes', '/changes', 'Changes')}
 </nav>`
 }
