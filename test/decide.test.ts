@@ -1,13 +1,21 @@
 /** Tables: findings and policy to verdict; verdicts to reply and copies. One row a promise. */
 import { expect, test } from 'bun:test'
 import type { MessageId } from '../src/base/ids.ts'
+import { NetworkIndex } from '../src/config/networks.ts'
 import { initialSettings } from '../src/config/schema.ts'
-import { type Domain, NO_LISTS, type Snapshot } from '../src/config/snapshot.ts'
+import { type Domain, type Lists, NO_LISTS, type Snapshot } from '../src/config/snapshot.ts'
 import { decide } from '../src/mail/decide/decide.ts'
+import { listingOf } from '../src/mail/decide/listing.ts'
 import { type Policy, policyFor } from '../src/mail/decide/policy.ts'
 import { type Fate, respond } from '../src/mail/decide/respond.ts'
+import { addressesIn } from '../src/message/address.ts'
 import { formatReply } from '../src/message/reply.ts'
-import { NO_FACTS, type Verdict, type VerdictKind } from '../src/message/verdict.ts'
+import {
+  type Inspection,
+  NO_FACTS,
+  type Verdict,
+  type VerdictKind,
+} from '../src/message/verdict.ts'
 
 const POLICY: Policy = { hold: 8, reject: 15 }
 const ID = '01hzy7c3k0000000000000000a' as MessageId
@@ -76,6 +84,7 @@ for (const row of DECIDE) {
         facts: NO_FACTS,
       },
       row.policy ?? POLICY,
+      null,
     )
     expect(verdict.kind).toBe(row.kind)
     expect(verdict.score).toBe(row.score)
@@ -90,7 +99,10 @@ test('a verdict names the rules that spoke against the mail, worst first', () =>
     { rule: 'NOTED', score: 0, evidence: '' },
     { rule: 'B', score: 7, evidence: '' },
   ]
-  expect(decide({ findings, unknowns: [], facts: NO_FACTS }, POLICY).rules).toEqual(['B', 'A'])
+  expect(decide({ findings, unknowns: [], facts: NO_FACTS }, POLICY, null).rules).toEqual([
+    'B',
+    'A',
+  ])
 })
 
 function verdicts(kinds: readonly VerdictKind[]): Verdict[] {
@@ -145,7 +157,7 @@ const RESPOND: RespondRow[] = [
 
 for (const row of RESPOND) {
   test(row.name, () => {
-    const response = respond(ID, verdicts(row.kinds))
+    const response = respond(ID, verdicts(row.kinds), null)
     expect(formatReply(response.reply)).toBe(row.line)
     expect(response.fates).toEqual(row.fates)
   })
@@ -155,7 +167,7 @@ test('every mix of verdicts keeps a copy only behind 250, and delivers only what
   const kinds: VerdictKind[] = ['deliver', 'hold', 'reject', 'defer']
   for (let mix = 0; mix < 4 ** 4; mix += 1) {
     const row = [0, 2, 4, 6].map((shift) => kinds[(mix >> shift) & 3] ?? 'defer')
-    const { reply, fates } = respond(ID, verdicts(row))
+    const { reply, fates } = respond(ID, verdicts(row), null)
     expect(fates).toHaveLength(row.length)
     for (const [index, fate] of fates.entries()) {
       expect(fate === 'none').toBe(reply.code !== 250)
@@ -195,4 +207,100 @@ const POLICIES: [string, string, Policy][] = [
 ]
 for (const [name, address, policy] of POLICIES) {
   test(name, () => expect(policyFor(SNAPSHOT, address)).toEqual(policy))
+}
+
+const LISTS: Lists = {
+  allowedClients: new NetworkIndex(['10.0.0.0/8', '198.51.100.7']),
+  blockedClients: new NetworkIndex(['192.0.2.0/24', '2001:db8::/32', '198.51.100.7']),
+  blockedSenders: new Set(['x@bad.example', '@worse.example', '@xn--bcher-kva.example']),
+}
+
+type Sent = [name: string, clientIp: string, sender: string, authors: string[], by: string | null]
+const LISTED: Sent[] = [
+  ['nobody is listed by default', '203.0.113.1', 'a@good.example', [], null],
+  ['a client in a blocked network', '192.0.2.77', 'a@good.example', [], '192.0.2.0/24'],
+  ['an IPv6 client', '2001:db8:1::9', 'a@good.example', [], '2001:db8::/32'],
+  ['a blocked sender, whatever the case', '203.0.113.1', 'X@Bad.Example', [], 'x@bad.example'],
+  ['another sender of that domain is not', '203.0.113.1', 'y@bad.example', [], null],
+  ['all of a blocked domain', '203.0.113.1', 'any@worse.example', [], '@worse.example'],
+  ['a subdomain of it is not', '203.0.113.1', 'any@sub.worse.example', [], null],
+  ['a U-label', '203.0.113.1', 'a@Bücher.example', [], '@xn--bcher-kva.example'],
+  ['an author in From', '203.0.113.1', 'a@good.example', ['x@bad.example'], 'x@bad.example'],
+  ['a second author', '203.0.113.1', '', ['a@b.example', 'c@worse.example'], '@worse.example'],
+  ['a bounce of a good client is not', '203.0.113.1', '', [], null],
+  ['a blocked sender at an allowed client', '10.1.1.1', 'x@bad.example', [], 'x@bad.example'],
+  ['a client on both lists', '198.51.100.7', 'a@good.example', [], '198.51.100.7'],
+]
+for (const [name, clientIp, sender, authors, by] of LISTED) {
+  test(`the block list: ${name}`, () => {
+    const listing = listingOf(LISTS, { clientIp, sender }, { authors })
+    const evidence = listing?.kind === 'block' ? listing.finding.evidence : null
+    expect(evidence?.replace(/.* by the entry /, '') ?? null).toBe(by === null ? null : `${by}.`)
+  })
+}
+
+test('what is blocked is refused whatever else is said, and told so', () => {
+  const listing = listingOf(LISTS, { clientIp: '192.0.2.1', sender: '' }, NO_FACTS)
+  for (const [score, silent] of [
+    [0, false],
+    [-50, false],
+    [5, true],
+  ] as const) {
+    const verdict = decide(inspected([['GOOD', score]], silent), POLICY, listing)
+    expect(verdict.kind).toBe('reject')
+    expect(verdict.rules[0]).toBe('BLOCK_LIST')
+    const { reply } = respond(ID, [verdict, verdict], listing)
+    expect(formatReply(reply)).toBe('550 5.7.1 Message refused: the sender is on a block list')
+  }
+})
+
+test('an allowed client is let in whatever the score, but not with harm, and not unseen', () => {
+  const listing = listingOf(LISTS, { clientIp: '10.9.9.9', sender: 'a@b.example' }, NO_FACTS)
+  const kind = (findings: [string, number][], silent = false) =>
+    decide(inspected(findings, silent), POLICY, listing).kind
+  expect(
+    kind([
+      ['GTUBE', 10],
+      ['MIME_AMBIGUOUS', 8],
+    ]),
+  ).toBe('deliver')
+  expect(kind([['EICAR', 12]])).toBe('hold')
+  expect(
+    kind([
+      ['EICAR', 12],
+      ['GOOD', -100],
+    ]),
+  ).toBe('hold')
+  expect(kind([], true)).toBe('defer')
+  const verdict = decide(inspected([['GTUBE', 10]], false), POLICY, listing)
+  expect([verdict.score, verdict.rules]).toEqual([10, ['ALLOW_LIST', 'GTUBE']])
+})
+
+test.each([
+  ['A <x@Bad.example>', ['x@bad.example']],
+  ['x@bad.example', ['x@bad.example']],
+  ['"a <b@good.example>" <x@bad.example>', ['x@bad.example']],
+  ['"one, two" <a@b.example>, c@d.example (x@y.example)', ['a@b.example', 'c@d.example']],
+  ['=?utf-8?q?x=40y.example?= <a@b.example>', ['a@b.example']],
+  ['x@name.example <a@b.example>', ['a@b.example']],
+  ['group: a@b.example;', ['a@b.example']],
+  ['<x@bad.example> <a@b.example>', ['x@bad.example', 'a@b.example']],
+  ['A (<x@y.example>, "b) <a@b.example>', ['a@b.example']],
+  ['A (unclosed <a@b.example>', ['a@b.example']],
+  ['<@relay.example:a@b.example>', ['a@b.example']],
+  ['"unclosed <a@b.example>', ['a@b.example']],
+  [`${'x'.repeat(60_000)} <a@b.example>`, ['a@b.example']],
+  ['A <a@b\u00c3\u00bccher.example>', ['a@xn--bcher-kva.example']],
+  ['nobody', []],
+  ['', []],
+])('the authors in From %#', (field, authors) => {
+  expect(addressesIn(field, 20)).toEqual(authors)
+})
+
+function inspected(findings: readonly (readonly [string, number])[], silent: boolean): Inspection {
+  return {
+    findings: findings.map(([rule, score]) => ({ rule, score, evidence: '' })),
+    unknowns: silent ? [{ inspector: 'eicar', cause: 'late' }] : [],
+    facts: NO_FACTS,
+  }
 }

@@ -935,7 +935,12 @@ describe('the pool', () => {
     expect(clean).toEqual({
       findings: [],
       unknowns: [],
-      facts: { subject: 'Offer', from: 'Anna <a@sender.example>', messageId: '<1@sender.example>' },
+      facts: {
+        subject: 'Offer',
+        from: 'Anna <a@sender.example>',
+        messageId: '<1@sender.example>',
+        authors: ['a@sender.example'],
+      },
     })
     const bad = await pool.inspect(job(text(GTUBE)))
     expect(bad.findings.map((finding) => finding.rule)).toEqual(['GTUBE'])

@@ -150,7 +150,7 @@ async function accept(
       sha256: '',
       pieces: 1,
       expiresMs: 0,
-      facts: { subject: null, from: null, messageId: null },
+      facts: { subject: null, from: null, messageId: null, authors: [] },
       verdicts: [],
       judgement: null,
       dsn: false,

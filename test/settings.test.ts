@@ -693,9 +693,9 @@ describe('a network', () => {
         fc.integer({ min: 0, max: 32 }),
         word,
         fc.boolean(),
-        (base, bits, any, near) => {
+        (base, bits, other, near) => {
           const mask = bits === 0 ? 0 : (-1 << (32 - bits)) >>> 0
-          const ip = near ? ((base & mask) | (any & ~mask)) >>> 0 : any
+          const ip = near ? ((base & mask) | (other & ~mask)) >>> 0 : other
           const holds = (ip & mask) >>> 0 === (base & mask) >>> 0
           const index = new NetworkIndex([`${text(base)}/${bits}`])
           expect(index.find(text(ip)) !== null).toBe(holds)

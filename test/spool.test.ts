@@ -92,7 +92,7 @@ function aCommit(id: MessageId, sizeBytes: number, pieces: number, recipients: n
     sha256: '',
     pieces,
     expiresMs: clock.wallMs() + 1e6,
-    facts: { subject: null, from: null, messageId: null },
+    facts: { subject: null, from: null, messageId: null, authors: [] },
     verdicts: [],
     judgement: null,
     dsn: false,

@@ -30,6 +30,7 @@ import type { Spool } from '../store/spool.ts'
 import type { Trace } from '../store/trace.ts'
 import type { Arrival, Incoming, Receiver } from './accept/receive.ts'
 import { decide } from './decide/decide.ts'
+import { listingOf } from './decide/listing.ts'
 import { policyFor } from './decide/policy.ts'
 import { type Fate, respond } from './decide/respond.ts'
 import { buildBounce, mayBounce } from './deliver/bounce.ts'
@@ -175,10 +176,15 @@ export class Pipeline {
     } catch (error) {
       return this.#end(draft, arrival, NO_INSPECTION, [], this.#storeRefusal(error))
     }
-    const verdicts = arrival.envelope.recipients.map(({ address }) =>
-      decide(inspection, policyFor(arrival.snapshot, address)),
+    const { envelope, snapshot } = arrival
+    const listing = listingOf(snapshot.lists, envelope, inspection.facts)
+    const verdicts = envelope.recipients.map(({ address }) =>
+      decide(inspection, policyFor(snapshot, address), listing),
     )
-    const response = respond(arrival.id, verdicts)
+    const response = respond(arrival.id, verdicts, listing)
+    if (listing !== null) {
+      inspection = { ...inspection, findings: [listing.finding, ...inspection.findings] }
+    }
     if (response.fates.every((fate) => fate === 'none')) {
       return this.#end(draft, arrival, inspection, verdicts, response.reply)
     }

@@ -52,6 +52,54 @@ export function parseAddress(text: string): Address | null {
   return { local, domain, text, isUtf8: hasNonAscii(text) }
 }
 
+/**
+ * Addresses in a From field as it stands, octets as Latin-1 (RFC 5322 section 3.4): in lower case,
+ * at most `most`. Display names, comments and encoded words are not looked at: a name that looks
+ * like an address is none. Never throws.
+ */
+export function addressesIn(field: string, most: number): readonly string[] {
+  const text = Buffer.from(field, 'latin1').toString('utf8')
+  const found = new Set<string>()
+  for (const element of elementsOf(text)) {
+    // Without brackets it is an address alone, or the last of a group (RFC 6854) that has a name.
+    const bare = [`<${element.slice(element.lastIndexOf(':') + 1)}>`]
+    for (const path of element.match(/<[^<>]*>/g) ?? bare) {
+      const address = readPath(path.replace(/\s+/g, ''))?.address ?? null
+      if (address === null || address.domain === '') continue
+      if (found.size < most) found.add(`${address.local.toLowerCase()}@${address.domain}`)
+    }
+  }
+  return [...found]
+}
+
+/** The parts between commas and semicolons, without comments and quoted names. */
+function elementsOf(text: string): readonly string[] {
+  const elements: string[] = []
+  let element = ''
+  let quoted = ''
+  let depth = 0
+  for (let index = 0; index < text.length; index++) {
+    const char = text[index] ?? ''
+    if (quoted !== '') {
+      quoted += char
+      if (char === '\\') quoted += text[++index] ?? ''
+      else if (char === '"') {
+        // A quoted local part stays: it stands before an @.
+        element += text[index + 1] === '@' ? quoted : ' '
+        quoted = ''
+      }
+    } else if (char === '"' && depth === 0) quoted = char
+    else if (char === '(') depth += 1
+    else if (char === ')' && depth > 0) depth -= 1
+    else if (depth === 0 && (char === ',' || char === ';')) {
+      elements.push(element)
+      element = ''
+    } else if (depth === 0) element += char
+  }
+  // What is not closed hides nothing: other readers take it as it stands.
+  return quoted === '' && depth === 0 ? [...elements, element] : text.split(/[,;]/)
+}
+
 /** Lower case A-labels without a trailing dot, or a literal as it stands; null when it is none. */
 export function normaliseDomain(text: string): string | null {
   if (text.startsWith('[')) return LITERAL.test(text) ? text.toLowerCase() : null

@@ -32,9 +32,11 @@ export type MessageFacts = {
   readonly from: string | null
   /** Message-ID header as it stands, at most 500 characters; null when there is none. */
   readonly messageId: string | null
+  /** Addresses of the From headers in lower case, domains as A-labels; at most 20. */
+  readonly authors: readonly string[]
 }
 
-export const NO_FACTS: MessageFacts = { subject: null, from: null, messageId: null }
+export const NO_FACTS: MessageFacts = { subject: null, from: null, messageId: null, authors: [] }
 
 export type Inspection = {
   readonly findings: readonly Finding[]

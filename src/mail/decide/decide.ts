@@ -1,20 +1,32 @@
-/** (inspection, policy) to the verdict of one recipient. Pure: same mail, same verdict, on every node. */
+/** (inspection, policy, listing) to the verdict of one recipient. Pure: same mail, same verdict, on every node. */
 import type { Finding, Inspection, Verdict, VerdictKind } from '../../message/verdict.ts'
+import type { Listing } from './listing.ts'
 import type { Policy } from './policy.ts'
+
+/** What an allowed client may not send either: content that does harm. */
+const HARMFUL: ReadonlySet<string> = new Set(['EICAR'])
 
 /**
  * A missing answer defers, unless the rest already refuses: unknown is not clean, but a refusal
- * cannot become a delivery by waiting.
+ * cannot become a delivery by waiting. A block refuses whatever the score; an allowance takes the
+ * score away, and leaves harm and unknowns as they are.
  */
-export function decide({ findings, unknowns }: Inspection, policy: Policy): Verdict {
+export function decide(
+  { findings, unknowns }: Inspection,
+  policy: Policy,
+  listing: Listing | null,
+): Verdict {
   const score = scoreOf(findings)
+  const counted =
+    listing?.kind === 'allow' ? scoreOf(findings.filter(({ rule }) => HARMFUL.has(rule))) : score
+  const rules = findings
+    .filter((finding) => finding.score > 0)
+    .toSorted((a, b) => b.score - a.score)
+    .map((finding) => finding.rule)
   return {
-    kind: kindOf(score, unknowns.length > 0, policy),
+    kind: listing?.kind === 'block' ? 'reject' : kindOf(counted, unknowns.length > 0, policy),
     score,
-    rules: findings
-      .filter((finding) => finding.score > 0)
-      .toSorted((a, b) => b.score - a.score)
-      .map((finding) => finding.rule),
+    rules: listing === null ? rules : [listing.finding.rule, ...rules],
     unknown: unknowns.map((unknown) => unknown.inspector),
   }
 }

@@ -3,6 +3,7 @@ import { assert, unreachable } from '../../base/errors.ts'
 import type { MessageId } from '../../base/ids.ts'
 import { type Reply, reply } from '../../message/reply.ts'
 import type { Verdict } from '../../message/verdict.ts'
+import type { Listing } from './listing.ts'
 
 /** What happens to one recipient's copy. `none`: nothing is kept, the client has the message. */
 export type Fate = 'deliver' | 'hold' | 'none'
@@ -16,12 +17,19 @@ export type Response = {
 /**
  * One DATA has one reply. It refuses only when every recipient's verdict is reject; else a
  * refused copy is held, never bounced. One defer defers all: the client will send all again.
- * The texts tell a stranger nothing: no rule, no score, not that a copy is held.
+ * The texts tell a stranger nothing: no rule, no score, not that a copy is held. But whoever is
+ * blocked by hand is told, so that an honest one asks a person.
  */
-export function respond(id: MessageId, verdicts: readonly Verdict[]): Response {
+export function respond(
+  id: MessageId,
+  verdicts: readonly Verdict[],
+  listing: Listing | null,
+): Response {
   assert(verdicts.length > 0, 'a message has a recipient')
   if (verdicts.every((verdict) => verdict.kind === 'reject')) {
-    return none(reply(550, '5.7.1', 'Message refused'), verdicts)
+    const isBlocked = listing?.kind === 'block'
+    const text = isBlocked ? 'Message refused: the sender is on a block list' : 'Message refused'
+    return none(reply(550, '5.7.1', text), verdicts)
   }
   if (verdicts.some((verdict) => verdict.kind === 'defer')) {
     return none(reply(451, '4.7.1', 'Try again later'), verdicts)

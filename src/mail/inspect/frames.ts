@@ -194,7 +194,15 @@ function readFacts(value: unknown): MessageFacts | null {
     const text = value[name]
     return typeof text === 'string' ? plainLine(text, 500) : null
   }
-  return { subject: fact('subject'), from: fact('from'), messageId: fact('messageId') }
+  const authors = value['authors']
+  return {
+    subject: fact('subject'),
+    from: fact('from'),
+    messageId: fact('messageId'),
+    authors: Array.isArray(authors)
+      ? authors.slice(0, 20).map((author: unknown) => textOf(author, 400))
+      : [],
+  }
 }
 
 /** Bounds of contract.ts `Preview`. */

@@ -1,7 +1,8 @@
 /** The inspectors in order of cost, and the run of one message through them. gtube.ts is the one to copy. */
 import { messageOf } from '../../base/errors.ts'
 import { HEADER_BYTES_MAX } from '../../base/limits.ts'
-import { decodeText, fieldValue, plainLine } from '../../message/header.ts'
+import { addressesIn } from '../../message/address.ts'
+import { decodeText, fieldValue, fieldValues, plainLine } from '../../message/header.ts'
 import { Mail, MIME_BOUNDS } from '../../message/mime.ts'
 import type { Finding, MessageFacts } from '../../message/verdict.ts'
 import { attachments } from './attachments.ts'
@@ -69,6 +70,8 @@ function answerOf(inspector: Inspector, mail: Mail, session: SessionFacts): Answ
   }
 }
 
+/** Addresses in From (message/verdict). */
+const AUTHORS_MAX = 20
 /** Characters of a fact (message/verdict). */
 const FACT_CHARS_MAX = 500
 
@@ -79,7 +82,12 @@ function factsOf({ header }: Mail): MessageFacts {
       ? null
       : plainLine(decodeText(value.slice(0, FACT_CHARS_MAX * 8)), FACT_CHARS_MAX)
   }
-  return { subject: fact('subject'), from: fact('from'), messageId: fact('message-id') }
+  return {
+    subject: fact('subject'),
+    from: fact('from'),
+    messageId: fact('message-id'),
+    authors: addressesIn(fieldValues(header, 'from').join(','), AUTHORS_MAX),
+  }
 }
 
 /**
