@@ -8,6 +8,7 @@ import type {
   Links,
   Member,
   Network,
+  NodeKeys,
   PeerAddress,
   Roster,
   Self,
@@ -37,8 +38,12 @@ export class TestNode {
   readonly name: string
   readonly world: MemberWorld
   readonly node: NodeId
-  readonly keys
+  readonly keys: NodeKeys
   epoch = 0
+  /** The machine was copied: same node and keys, another address. */
+  isClone = false
+  /** What happened to the roster did not reach it. */
+  isUninformed = false
   standing: Standing = 'member'
   process: SimProcess | null = null
   table: MemberTable | null = null
@@ -51,10 +56,17 @@ export class TestNode {
   lines: string[] = []
   receive: ((bytes: Uint8Array, from: PeerAddress) => void) | null = null
 
-  constructor(name: string, world: MemberWorld) {
+  constructor(name: string, world: MemberWorld, original: TestNode | null = null) {
     this.name = name
     this.world = world
     const dice = world.dice.split(name)
+    if (original !== null) {
+      this.isClone = true
+      this.node = original.node
+      this.keys = original.keys
+      this.epoch = original.epoch
+      return
+    }
     this.node = Buffer.from(dice.bytes(8)).toString('hex') as NodeId
     this.keys = newKeys(dice)
   }
@@ -103,9 +115,12 @@ export class TestNode {
     const roster: Roster = {
       clusterId: '00112233445566aa',
       self,
-      members: () => world.members(),
-      peers: () => world.members().filter(({ node }) => node !== this.node),
-      get: (node) => world.nodes.find((other) => other.node === node)?.member ?? null,
+      members: () => world.members(this),
+      peers: () => world.members(this).filter(({ node }) => node !== this.node),
+      get: (node) => {
+        const member = world.nodes.find((other) => other.node === node)?.member ?? null
+        return member !== null && this.isUninformed ? { ...member, standing: 'member' } : member
+      },
       byExchange: () => null,
       onChange: (listener) => {
         this.rosterChanged.push(listener)
@@ -310,11 +325,20 @@ export class MemberWorld {
     return this.nodes.find((other) => other.node === node)?.name ?? node
   }
 
-  members(): Member[] {
+  /** As `reader` has them. */
+  members(reader: TestNode): Member[] {
     return this.nodes
-      .filter(({ standing }) => standing === 'member')
+      .filter(({ standing, isClone }) => !isClone && (standing === 'member' || reader.isUninformed))
       .map(({ member }) => member)
       .sort((a, b) => (a.node < b.node ? -1 : 1))
+  }
+
+  /** Starts a copy of a running node, at another address. */
+  clone(node: TestNode): TestNode {
+    const clone = new TestNode(`${node.name}'`, this, node)
+    this.nodes.push(clone)
+    clone.start()
+    return clone
   }
 
   /** The roster says so, to everybody at once. */
@@ -369,7 +393,7 @@ export class MemberWorld {
       this.sim.after(
         0,
         () => {
-          to.udpBytes += bytes.length + UDP_OVERHEAD
+          if (to.receive !== null) to.udpBytes += bytes.length + UDP_OVERHEAD
           to.receive?.(bytes, { host: from, port: PORT })
         },
         process,
@@ -384,6 +408,7 @@ export class MemberWorld {
         const [left, right] = [a.links, b.links]
         if (left === null || right === null) continue
         if (left.open.has(b.node) && right.open.has(a.node)) continue
+        if (a.isClone || b.isClone) continue
         if (a.standing !== 'member' || b.standing !== 'member') continue
         if (this.isCut('tcp', a.name, b.name) || this.isCut('tcp', b.name, a.name)) continue
         left.open.get(b.node)?.break('replaced')
@@ -399,6 +424,20 @@ export class MemberWorld {
     }
   }
 
+  /** How often somebody came to think so of somebody, since the last `forget`. */
+  judged(life: Life): number {
+    return this.nodes.flatMap(({ judged }) => judged).filter((one) => one.life === life).length
+  }
+
+  forget(): void {
+    this.tcpBytes = 0
+    for (const node of this.nodes) {
+      node.judged = []
+      node.udpBytes = 0
+      node.udpPackets = 0
+    }
+  }
+
   #beat(): void {
     this.sim.after(5_000, () => {
       for (const { links } of this.nodes) {
@@ -410,17 +449,9 @@ export class MemberWorld {
   }
 }
 
-/** All that a node of the world thought of each other one, at this moment. */
-export function livesOf(world: MemberWorld): string {
-  return world.nodes
-    .map(
-      (node) =>
-        `${node.name}:${
-          node.table
-            ?.all()
-            .map(({ life }) => life[0])
-            .join('') ?? '-'
-        }`,
-    )
-    .join(' ')
+/** Everybody that runs thinks that everybody else lives. */
+export function isWhole(world: MemberWorld): boolean {
+  return world.nodes.every(
+    ({ table }) => table?.all().every(({ life }) => life === 'alive') ?? true,
+  )
 }

@@ -73,6 +73,8 @@ const QUIET_LINK_MS = 10_000
 const GOSSIP_MS = 250
 const GOSSIP_TO = 3
 const WORDS_MAX = 50
+/** A node that others accuse and that we heard is told so at most once in this time. */
+const WARN_MS = 2_000
 /** Questions out of turn in one tick: news of the ways, quiet links. */
 const EXTRA_PROBES = 3
 
@@ -118,8 +120,8 @@ type Peer = {
   readonly sights: Map<NodeId, LinkSight>
   linksToldMono: number
   linksNext: number
-  /** The highest incarnation at which it was told that somebody accuses it. */
-  warned: number
+  /** When it was last told that somebody accuses it; null: never. */
+  warnedMono: number | null
   rival: Rival | null
   isMuteSaid: boolean
 }
@@ -411,7 +413,7 @@ export class MemberTable implements Members {
       sights: new Map(),
       linksToldMono: Number.NEGATIVE_INFINITY,
       linksNext: 0,
-      warned: -1,
+      warnedMono: null,
       rival: null,
       isMuteSaid: false,
     }
@@ -539,6 +541,7 @@ export class MemberTable implements Members {
     if (probe.asked > 0 && probe.silent.size === probe.asked) this.#ail(1)
     this.#hearLink(peer)
     if (peer.heardMono !== null && peer.heardMono > probe.sentMono) return
+    if (peer.life === 'suspect') this.#accuseAgain(peer)
     if (peer.life === 'alive' && peer.doubtMono === null) {
       peer.doubtMono = probe.sentMono
       const leftMs = Math.max(0, probe.sentMono + SUSPECT_MS - this.#nowMono())
@@ -572,7 +575,9 @@ export class MemberTable implements Members {
     peer.verdict?.cancel()
     peer.retry?.cancel()
     peer.retryMs = DEAD_MS.first
-    if (peer.life !== 'alive') this.#change(peer, 'alive')
+    if (peer.life === 'alive') return
+    this.#change(peer, 'alive')
+    if (!this.#rumours.isEmpty) this.#gossiping ??= this.#after(0, () => this.#gossip())
   }
 
   /** What came by the link since it was last looked at. */
@@ -596,6 +601,12 @@ export class MemberTable implements Members {
     this.#spread({ kind: 'suspect', node: peer.node, incarnation: peer.incarnation })
     peer.verdict = this.#limit(SUSPICION_MS * (1 + this.#health / 4), () => this.#bury(peer))
     if (peer.probe === null) this.#askAgain(peer)
+  }
+
+  /** The first time, perhaps nobody heard it who could tell the accused. */
+  #accuseAgain(peer: Peer): void {
+    const { node, incarnation } = peer
+    if (incarnation > 0) this.#spread({ kind: 'suspect', node, incarnation })
   }
 
   #bury(peer: Peer): void {
@@ -768,7 +779,7 @@ export class MemberTable implements Members {
   #takeWord({ kind, node, incarnation }: Word): void {
     if (incarnation > INCARNATION_MAX - 0x1_0000) return
     if (node === this.#roster.self.node) {
-      if (kind === 'suspect' && incarnation >= this.#incarnation) this.#refute(incarnation)
+      if (kind === 'suspect') this.#refute(incarnation)
       return
     }
     const peer = this.#peers.get(node)
@@ -788,19 +799,26 @@ export class MemberTable implements Members {
 
   #takeSuspicion(peer: Peer): void {
     if (peer.life !== 'alive') return
-    const silentMs = this.#nowMono() - (peer.heardMono ?? Number.NEGATIVE_INFINITY)
+    const nowMono = this.#nowMono()
+    const silentMs = nowMono - (peer.heardMono ?? Number.NEGATIVE_INFINITY)
     if (silentMs >= SUSPECT_MS) this.#accuse(peer)
-    else if (peer.incarnation > peer.warned) {
-      // We knew better a moment ago. If it lives, it must hear of it, so that it can refute.
-      peer.warned = peer.incarnation
-      this.#send(peer, [{ kind: 'suspect', node: peer.node, incarnation: peer.incarnation }])
+    else if (peer.warnedMono === null || nowMono - peer.warnedMono > WARN_MS) {
+      // We knew better a moment ago. If it lives, it must hear of it, so that it can refute;
+      // perhaps only others can tell it.
+      peer.warnedMono = nowMono
+      const word: Word = { kind: 'suspect', node: peer.node, incarnation: peer.incarnation }
+      this.#spread(word)
+      this.#send(peer, [word])
       this.#probe(peer)
     }
   }
 
+  /** An accusation that was refuted before: its author has not heard of it. */
   #refute(accused: number): void {
-    this.#incarnation = accused + 1
-    this.#ail(1)
+    if (accused >= this.#incarnation) {
+      this.#incarnation = accused + 1
+      this.#ail(1)
+    }
     const { node } = this.#roster.self
     this.#spread({ kind: 'alive', node, incarnation: this.#incarnation })
   }
@@ -813,8 +831,9 @@ export class MemberTable implements Members {
   #gossip(): void {
     this.#gossiping = null
     if (this.#rumours.isEmpty) return
-    this.#gossiping = this.#after(GOSSIP_MS, () => this.#gossip())
     const living = [...this.#peers.values()].filter(({ life }) => life !== 'dead')
+    if (living.length === 0) return
+    this.#gossiping = this.#after(GOSSIP_MS, () => this.#gossip())
     for (const peer of this.#shuffled(living).slice(0, GOSSIP_TO)) this.#send(peer, [])
   }
 
@@ -883,7 +902,10 @@ export class MemberTable implements Members {
   }
 
   #letterFor(peer: Peer, items: readonly Item[]): Letter {
-    const words: Item[] = peer.life === 'dead' ? [] : this.#rumours.take(WORDS_MAX)
+    // What is sent to one that perhaps does not hear it does not count as told.
+    const { udp, tcp } = this.#sightOf(peer)
+    const isHeard = peer.life === 'alive' && (udp.works === true || tcp.works === true)
+    const words: Item[] = this.#rumours.take(WORDS_MAX, isHeard)
     // Who is accused hears of it first, and can refute (Lifeguard's buddy system).
     if (peer.life !== 'alive' && peer.incarnation > 0) {
       words.push({ kind: 'suspect', node: peer.node, incarnation: peer.incarnation })

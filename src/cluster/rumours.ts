@@ -22,10 +22,10 @@ export class Rumours {
     this.#left.delete(node)
   }
 
-  /** At most `count` words for one letter, the least sent first. */
-  take(count: number): Word[] {
+  /** At most `count` words for one letter, the least sent first; `counts`: it will be read. */
+  take(count: number, counts: boolean): Word[] {
     const first = [...this.#left.values()].sort((a, b) => b.left - a.left).slice(0, count)
-    for (const rumour of first) {
+    for (const rumour of counts ? first : []) {
       rumour.left -= 1
       if (rumour.left === 0) this.#left.delete(rumour.word.node)
     }
