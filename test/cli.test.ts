@@ -1,13 +1,13 @@
 /** The command line: what it asks of the node, what it prints, and with which code it ends. */
 import { afterAll, beforeAll, describe, expect, test } from 'bun:test'
-import { mkdirSync, mkdtempSync, rmSync } from 'node:fs'
+import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs'
 import { createServer } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import type { Server } from 'bun'
-import { SystemClock } from '../src/base/clock.ts'
+import { isoTime, SystemClock } from '../src/base/clock.ts'
 import { SeededRandom } from '../src/base/random.ts'
-import { parseAddress, parseWeb } from '../src/cli/address.ts'
+import { ownAddresses, parseAddress, parseWeb } from '../src/cli/address.ts'
 import { completionScript } from '../src/cli/completion.ts'
 import { commandHelp, manualPage, overviewHelp } from '../src/cli/help.ts'
 import { parseCommandLine } from '../src/cli/parse.ts'
@@ -97,6 +97,12 @@ const list = (rows: readonly unknown[], cursor: string | null = null) => ({
   cursor,
 })
 
+const INVITED = {
+  token: 'pj1_abc',
+  command: 'curl … | sh -s -- pj1_abc',
+  expiresAt: '2099-01-01T00:00:00.000Z',
+}
+
 describe('what a command asks of the node', () => {
   const asks: readonly (readonly [
     words: string,
@@ -157,6 +163,79 @@ describe('what a command asks of the node', () => {
       {},
     ],
     ['quarantine delete m1', 'POST', '/api/v1/quarantine/m1/delete', {}, {}],
+    ['invite', 'POST', '/api/v1/invitations', {}, INVITED],
+    [
+      'invite --ttl 2h --uses 3 --name mx3',
+      'POST',
+      '/api/v1/invitations',
+      { minutes: 120, uses: 3, name: 'mx3' },
+      INVITED,
+    ],
+    ['invite --ttl 15', 'POST', '/api/v1/invitations', { minutes: 15 }, INVITED],
+    ['invite --ttl 1d', 'POST', '/api/v1/invitations', { minutes: 1_440 }, INVITED],
+    ['invite --list', 'GET', '/api/v1/invitations', undefined, list([])],
+    ['invite --revoke 0123', 'DELETE', '/api/v1/invitations/0123', undefined, { done: true }],
+    ['join pj1_abc', 'POST', '/api/v1/cluster/join', { token: 'pj1_abc' }, { done: true }],
+    [
+      'join pj1_abc --discard',
+      'POST',
+      '/api/v1/cluster/join',
+      { token: 'pj1_abc', discard: true },
+      { done: true },
+    ],
+    ['leave', 'POST', '/api/v1/cluster/leave', { abandon: false }, { done: true }],
+    ['leave --abandon', 'POST', '/api/v1/cluster/leave', { abandon: true }, { done: true }],
+    ['remove mx2', 'DELETE', '/api/v1/nodes/mx2', undefined, { renew: [] }],
+    ['drain', 'POST', '/api/v1/nodes/self/drain', undefined, { done: true }],
+    ['drain mx2', 'POST', '/api/v1/nodes/mx2/drain', undefined, { done: true }],
+    ['undrain', 'POST', '/api/v1/nodes/self/undrain', undefined, { done: true }],
+    ['conflict list', 'GET', '/api/v1/conflicts', undefined, list([])],
+    [
+      'conflict keep setting/policy.hold s1',
+      'POST',
+      '/api/v1/conflicts/keep',
+      { key: 'setting/policy.hold', side: 's1' },
+      { done: true },
+    ],
+    ['allow list', 'GET', '/api/v1/lists/allow', undefined, list([])],
+    [
+      'allow add 192.0.2.0/24',
+      'POST',
+      '/api/v1/lists/allow',
+      { kind: 'ip', value: '192.0.2.0/24' },
+      {},
+    ],
+    [
+      'block add @spam.example --note=campaign',
+      'POST',
+      '/api/v1/lists/block',
+      { kind: 'sender', value: '@spam.example', note: 'campaign' },
+      {},
+    ],
+    ['block list', 'GET', '/api/v1/lists/block', undefined, list([])],
+    [
+      'block remove 192.0.2.0/24',
+      'DELETE',
+      '/api/v1/lists/block/ip/192.0.2.0%2F24',
+      undefined,
+      { done: true },
+    ],
+    [
+      'allow remove a@b.example',
+      'DELETE',
+      '/api/v1/lists/allow/sender/a%40b.example',
+      undefined,
+      {},
+    ],
+    ['token list', 'GET', '/api/v1/tokens', undefined, list([])],
+    [
+      'token add ci --days 30',
+      'POST',
+      '/api/v1/tokens',
+      { name: 'ci', role: 'viewer', days: 30 },
+      { token: 'x', row: { id: 't1' } },
+    ],
+    ['token remove t1', 'DELETE', '/api/v1/tokens/t1', undefined, { done: true }],
     ['queue list --limit 1000', 'GET', '/api/v1/queue?limit=1000', undefined, list([])],
     ['queue show m1', 'GET', '/api/v1/queue/m1', undefined, {}],
     ['queue retry', 'POST', '/api/v1/queue/retry', undefined, { retried: 3 }],
@@ -185,6 +264,80 @@ describe('what a command asks of the node', () => {
     expect(asked).toEqual([{ method: 'POST', path: '/api/v1/operators', body }])
     expect(code).toBe(0)
     expect(out).not.toContain('horse')
+  })
+
+  test('a join token may come by standard input, or in a file', async () => {
+    const path = join(node.dataDir, 'token')
+    writeFileSync(path, 'pj1_file\n')
+    const world = { input: async () => ' pj1_input\nmore\n' }
+    const sent = async (word: string) => {
+      const { asked } = await ask(['join', word], { done: true }, { world })
+      return asked.map(({ body }) => body)
+    }
+    expect(await sent('-')).toEqual([{ token: 'pj1_input' }])
+    expect(await sent(`@${path}`)).toEqual([{ token: 'pj1_file' }])
+  })
+
+  test('an API token is alone on standard output', async () => {
+    const { out, err } = await ask(['token', 'add', 'ci'], { token: 'pt_x', row: { id: 't1' } })
+    expect(out).toBe('pt_x\n')
+    expect(err).toContain('postern token remove t1')
+  })
+
+  test('an invitation shows the line for a new machine, and how long it is good', async () => {
+    const expiresAt = isoTime(new SystemClock().wallMs() + 15 * 60_000 + 500)
+    const { out } = await ask(['invite', '--uses', '2'], { ...INVITED, expiresAt })
+    expect(out).toContain(`\n  ${INVITED.command}\n`)
+    expect(out).toContain('\n  postern join pj1_abc\n')
+    expect(out).toContain('2 times, for 15 min')
+  })
+
+  test('a removed node says what it could read', async () => {
+    const gone = { node: '0123', name: 'mx2', held: 3, renew: ['The \u001b[31mkeys.'] }
+    const { out } = await ask(['remove', 'mx2'], gone)
+    expect(out).toContain('mx2 (0123) is removed')
+    expect(out).toContain('Held mail on it: 3.')
+    expect(out).toContain('  The ·[31mkeys.\n')
+  })
+
+  test('status shows the nodes when there are several', async () => {
+    const nodes = [
+      { id: 'a1', name: 'mx1', state: 'alive', lagMs: 0 },
+      { id: 'b2', name: 'mx2', state: 'suspect', lagMs: 65_000 },
+    ]
+    const status = {
+      node: 'a1',
+      name: 'mx1',
+      ready: true,
+      problems: [],
+      queue: { messages: 0 },
+      disk: { freeBytes: 1, totalBytes: 2 },
+      inspectors: { processes: 1, ready: 1, missing: [] },
+      nodes,
+    }
+    const { out } = await ask(['status'], status)
+    expect(out).toMatch(/mx1 +alive +this node +a1\n/)
+    expect(out).toMatch(/mx2 +suspect +1 min +b2\n/)
+    expect((await ask(['status'], { ...status, nodes: nodes.slice(0, 1) })).out).not.toContain(
+      'BEHIND',
+    )
+  })
+
+  test('a conflict shows its sides, the one in force first', async () => {
+    const side = { value: '5', by: 'ann', node: 'mx1', at: isoTime(0) }
+    const rows = [
+      {
+        key: 'setting/x',
+        sides: [
+          { id: 's1', ...side },
+          { id: 's2', ...side, value: null },
+        ],
+      },
+    ]
+    const { out } = await ask(['conflict', 'list'], list(rows))
+    expect(out).toMatch(
+      /^setting\/x\n {2}s1 {2}5 {2}by ann on mx1, .* ago {2}\(in force\)\n {2}s2 {2}\(removed\)/,
+    )
   })
 
   test('an export is settings by key and the domains', async () => {
@@ -331,8 +484,20 @@ describe('wrong usage is exit code 2, one line, and nothing is asked', () => {
     ['operator add ann', 'standard input'],
     ['completion tcsh', 'bash, zsh, fish'],
     ['help frobnicate', 'no command'],
-    ['serve --peer 127.0.0.1:7946', 'without peers'],
-    ['serve --join token', 'without peers'],
+    ['serve --peer 127.0.0.1', 'no address'],
+    ['serve --advertise mx1.example:7946', 'is a name'],
+    ['serve --advertise 192.0.2.1:x', 'no address'],
+    [
+      'serve --advertise 1.1.1.1,1.1.1.2,1.1.1.3,1.1.1.4,1.1.1.5,1.1.1.6,1.1.1.7,1.1.1.8,1.1.1.9',
+      '9 addresses',
+    ],
+    ['serve --join @/nowhere/token', 'cannot be read'],
+    ['serve --adopt-identity --new-identity', 'exclude each other'],
+    ['join @/nowhere/token', 'cannot be read'],
+    ['join', 'needs TOKEN'],
+    ['invite --ttl soon', 'is no time'],
+    ['invite --uses many', 'no number'],
+    ['token add ci --days x', 'no number'],
     ['serve --smtp 25', 'no address'],
     ['serve --smtp 127.0.0.1:70000', 'no address'],
     ['serve --web http://0.0.0.0:8080', 'clear text'],
@@ -414,11 +579,17 @@ describe('addresses', () => {
 })
 
 describe('serve', () => {
-  async function served(argv: readonly string[], setupUrl: string | null) {
+  async function served(
+    argv: readonly string[],
+    setupUrl: string | null,
+    restarts: Promise<NodeOptions>[] = [],
+    world: Partial<World> = {},
+  ) {
     let options: NodeOptions | null = null
     let stopped = 0
     const ran = await run(argv, {
       environment: { POSTERN_NAME: 'mx1' },
+      ...world,
       startNode: async (given) => {
         options = given
         return {
@@ -426,6 +597,7 @@ describe('serve', () => {
           smtp: { host: '127.0.0.1', port: 1 },
           web: { url: 'https://127.0.0.1:2' },
           setupUrl,
+          restart: restarts.shift() ?? new Promise(() => {}),
           stop: async () => {
             stopped += 1
           },
@@ -434,6 +606,56 @@ describe('serve', () => {
     })
     return { ...ran, options: options as NodeOptions | null, stopped }
   }
+
+  test('begins anew in the same process when the node asks for it, and says nothing more', async () => {
+    const first = await served(['serve', '--data', '/d'], null)
+    const anew = { ...(first.options as NodeOptions), name: 'mx7' }
+    const signal = Promise.withResolvers<string>()
+    const restart = Promise.resolve(anew)
+    restart.then(async () => {
+      // Nothing here waits for more than promises: by then it has begun anew.
+      for (let round = 0; round < 50; round += 1) await Promise.resolve()
+      signal.resolve('SIGTERM')
+    })
+    const world = { untilSignal: () => signal.promise }
+    const ran = await served(['serve', '--data', '/d'], null, [restart], world)
+    expect(ran.out).toBe('ready\n')
+    expect(ran.stopped).toBe(2)
+    expect(ran.options?.name).toBe('mx7')
+  })
+
+  test('takes a join token from a file that may be gone at the next start', async () => {
+    const dir = mkdtempSync(join(tmpdir(), 'postern-serve-'))
+    const words = ['serve', '--data', dir, '--join', `@${dir}/token`]
+    expect((await served(words, null)).code).toBe(2)
+    writeFileSync(join(dir, 'token'), 'pj1_x\n')
+    expect((await served(words, null)).options?.join).toBe('pj1_x')
+    writeFileSync(join(dir, 'node.json'), '{}')
+    rmSync(join(dir, 'token'))
+    expect((await served(words, null)).options?.join).toBeNull()
+    rmSync(dir, { recursive: true })
+  })
+
+  test('tells its peers the addresses of its interfaces, or those that it is told to', async () => {
+    const advertised = async (...words: readonly string[]) =>
+      (await served(['serve', '--data', '/d', ...words], null)).options?.advertise
+    expect(await advertised('--peer', '127.0.0.1:0')).toEqual([{ host: '127.0.0.1', port: 0 }])
+    expect(await advertised('--advertise', '192.0.2.1:7,2001:db8::1,[2001:db8::2]:9')).toEqual([
+      { host: '192.0.2.1', port: 7 },
+      { host: '2001:db8::1', port: 0 },
+      { host: '2001:db8::2', port: 9 },
+    ])
+    const one = (address: string, internal = false) => ({ address, internal }) as never
+    const interfaces = {
+      lo: [one('127.0.0.1', true), one('::1', true)],
+      eth0: [one('fe80::1'), one('2001:db8::1'), one('192.0.2.1')],
+    }
+    const hosts = (host: string) => ownAddresses(host, interfaces).map((found) => found.host)
+    expect(hosts('0.0.0.0')).toEqual(['192.0.2.1'])
+    expect(hosts('::')).toEqual(['192.0.2.1', '2001:db8::1'])
+    expect(hosts('203.0.113.1')).toEqual(['203.0.113.1'])
+    expect(ownAddresses('0.0.0.0', { lo: interfaces.lo })).toEqual([{ host: '127.0.0.1', port: 0 }])
+  })
 
   test('prints the address of the set-up, then exactly ready, and stops on a signal', async () => {
     const { code, out, err, stopped } = await served(['serve', '--data', '/d'], 'https://h/setup')
@@ -475,6 +697,7 @@ test('who stops the demo does not wait for the replies to its samples', async ()
       smtp: { host: '127.0.0.1', port },
       web: { url: 'http://127.0.0.1:1' },
       setupUrl: null,
+      restart: new Promise(() => {}),
       stop: async () => {
         stopped = true
       },

@@ -16,7 +16,7 @@ type SettingRow = {
 
 /** As GET /api/v1/changes gives it. */
 type ChangeRow = {
-  readonly id: number
+  readonly id: string
   readonly at: string
   readonly by: string
   readonly key: string

@@ -1,6 +1,9 @@
 /** `serve`: a node in the foreground until a signal ends it. */
+import { existsSync } from 'node:fs'
+import { join } from 'node:path'
 import type { Level } from '../base/observe.ts'
-import { parseAddress, parseWeb } from './address.ts'
+import { ownAddresses, parseAddress, parseAdvertise, parseWeb } from './address.ts'
+import { tokenOf } from './join.ts'
 import type { Call } from './parse.ts'
 import {
   dataDirOf,
@@ -14,37 +17,60 @@ import {
 
 /**
  * Standard output holds the address of the set-up while it is open, then a line that is exactly
- * `ready` when every listener is open; nothing else ever.
+ * `ready` when every listener is open; nothing else ever. A node that joins begins anew in the
+ * same process, and says nothing more.
  */
 export const serve: Run = async (call, world) => {
-  const options = nodeOptions(call, world)
-  const ended = world.untilSignal()
-  const node = await world.startNode(options)
-  await world.out(node.setupUrl === null ? 'ready\n' : `${node.setupUrl}\nready\n`)
-  await ended
-  await node.stop()
+  let options: NodeOptions | null = await nodeOptions(call, world)
+  const ended = world.untilSignal().then(() => null)
+  let isReady = false
+  while (options !== null) {
+    const node = await world.startNode(options)
+    if (!isReady) await world.out(node.setupUrl === null ? 'ready\n' : `${node.setupUrl}\nready\n`)
+    isReady = true
+    options = await Promise.race([ended, node.restart])
+    await node.stop()
+  }
   return 0
 }
 
-function nodeOptions(call: Call, world: World): NodeOptions {
-  for (const option of ['--peer', '--join']) {
-    if (optionOf(call, option) === undefined) continue
-    throw new UsageError(
-      option.slice(2),
-      `${option} is refused: this version runs a single node, without peers.`,
-      `Leave ${option} out.`,
-    )
-  }
+async function nodeOptions(call: Call, world: World): Promise<NodeOptions> {
+  const dataDir = dataDirOf(call)
   const dev = hasFlag(call, '--dev')
   const smtp = optionOf(call, '--smtp') ?? (dev ? '0.0.0.0:2525' : '0.0.0.0:25')
+  const given = optionOf(call, '--peer')
+  const peer = given === undefined ? null : parseAddress('--peer', given)
+  const advertise = parseAdvertise(optionOf(call, '--advertise') ?? '')
   return {
-    dataDir: dataDirOf(call),
+    dataDir,
     smtp: parseAddress('--smtp', smtp),
     web: parseWeb('--web', optionOf(call, '--web') ?? 'https://0.0.0.0:8443'),
+    peer,
+    advertise: advertise.length > 0 ? advertise : ownAddresses(peer?.host ?? '0.0.0.0'),
+    join: await joinOption(optionOf(call, '--join') ?? '', dataDir, world),
+    identity: identityOf(call),
     name: optionOf(call, '--name') ?? null,
     command: world.command,
     logLevel: logLevelOf(call, 'info'),
   }
+}
+
+/** The token of a first start; its file may be gone at the next one. */
+async function joinOption(text: string, dataDir: string, world: World): Promise<string | null> {
+  if (text === '') return null
+  const isFirst = !existsSync(join(dataDir, 'node.json'))
+  if (!isFirst && text.startsWith('@') && !existsSync(text.slice(1))) return null
+  return await tokenOf(text, world)
+}
+
+function identityOf(call: Call): NodeOptions['identity'] {
+  const [adopt, begin] = [hasFlag(call, '--adopt-identity'), hasFlag(call, '--new-identity')]
+  if (!adopt || !begin) return adopt ? 'adopt' : begin ? 'new' : 'keep'
+  throw new UsageError(
+    'identity',
+    '--adopt-identity and --new-identity exclude each other.',
+    'Adopt when this machine takes the place of the other one; new when this is a copy.',
+  )
 }
 
 const LEVELS: readonly Level[] = ['debug', 'info', 'warn', 'error']

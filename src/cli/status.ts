@@ -1,7 +1,7 @@
 /** `status`: what the node is doing, and whether it is ready. */
 import { Api } from './api.ts'
-import { ago, facts, jsonText, size } from './print.ts'
-import { dataDirOf, type Run } from './world.ts'
+import { ago, facts, jsonText, size, span, table } from './print.ts'
+import { dataDirOf, type Run, type World } from './world.ts'
 
 /** As GET /api/v1/status gives it. */
 export type StatusAnswer = {
@@ -23,7 +23,12 @@ export type StatusAnswer = {
     readonly missing: readonly string[]
   }
   readonly possibleDuplicates: number
-  readonly nodes: readonly { readonly id: string; readonly name: string; readonly state: string }[]
+  readonly nodes: readonly {
+    readonly id: string
+    readonly name: string
+    readonly state: string
+    readonly lagMs: number
+  }[]
 }
 
 /** A node that is not ready has an answer too: exit code 0, and `ready` is false. */
@@ -52,7 +57,19 @@ export const showStatus: Run = async (call, world) => {
       ['Disk', free],
     ]),
   )
+  if (status.nodes.length > 1) await world.out(`\n${nodeTable(world, status)}`)
   return 0
+}
+
+/** Every member; one that is dead stays until it is removed. */
+function nodeTable(world: World, { nodes, node }: StatusAnswer): string {
+  const lines = nodes.map(({ id, name, state, lagMs }) => [
+    name,
+    state,
+    id === node ? 'this node' : lagMs > 0 ? span(lagMs) : '-',
+    id,
+  ])
+  return table(world, ['NODE', 'STATE', 'BEHIND', 'ID'], lines)
 }
 
 function oldest(age: string): string {

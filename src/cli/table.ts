@@ -65,6 +65,7 @@ const PAGE: readonly Option[] = [
   option('--limit', 'N', 'At most N rows, 1 to 1000 (default 1000).'),
   option('--cursor', 'TEXT', 'Go on after this place: the hint that a longer list prints.'),
 ]
+const NOTE = option('--note', 'TEXT', 'Why it is there.')
 const RECIPIENT = option('--recipient', 'ADDRESS', 'Only this recipient, not all of them.')
 
 const SERVE: readonly Option[] = [
@@ -84,15 +85,27 @@ const SERVE: readonly Option[] = [
   option(
     '--peer',
     'HOST:PORT',
-    'Reserved: this version runs without peers and refuses it.',
+    'Where the other nodes reach this one, TCP and UDP (default 0.0.0.0:7946).',
     'POSTERN_PEER',
   ),
   option(
+    '--advertise',
+    'HOST[:PORT][,…]',
+    'Addresses that the other nodes are told (default: those of the interfaces).',
+    'POSTERN_ADVERTISE',
+  ),
+  option(
     '--join',
-    'TOKEN|@FILE',
-    'Reserved: this version runs without peers and refuses it.',
+    'TOKEN|@FILE|-',
+    'Join a cluster on the first start. Other users of the machine see a token, not a file.',
     'POSTERN_JOIN',
   ),
+  option(
+    '--adopt-identity',
+    null,
+    'This machine takes the place of the one that the data is from.',
+  ),
+  option('--new-identity', null, 'The data is a copy: set it aside, and begin as a new node.'),
   option(
     '--dev',
     null,
@@ -180,6 +193,55 @@ export const COMMANDS: readonly Command[] = [
   command('quarantine source', 'The mail as it was received, to standard output.', [one('ID')]),
   command('quarantine release', 'Deliver a held mail.', [one('ID')], [RECIPIENT]),
   command('quarantine delete', 'Delete a held mail.', [one('ID')], [RECIPIENT]),
+
+  command(
+    'invite',
+    'Make a token that lets a new node join, and the line to run there.',
+    [],
+    [
+      option('--ttl', 'TIME', 'How long it is good: 15m, 2h, 1d (default 15m).'),
+      option('--uses', 'N', 'How many nodes it lets in, 1 to 100 (default 1).'),
+      option('--name', 'NAME', 'What the new node is called (default: as it calls itself).'),
+      option('--list', null, 'Show the tokens of all nodes instead.'),
+      option('--revoke', 'ID', 'Revoke a token instead.'),
+    ],
+  ),
+  command(
+    'join',
+    'Join the cluster that the token is from.',
+    [one('TOKEN|@FILE|-')],
+    [option('--discard', null, 'Give up the settings and operators of this node for theirs.')],
+  ),
+  command(
+    'leave',
+    'Leave the cluster for good, when no mail is left here.',
+    [],
+    [option('--abandon', null, 'Leave also with mail that is only here.')],
+  ),
+  command('remove', 'Remove a dead or stolen node; its keys are never taken again.', [one('NODE')]),
+  command('drain', 'Take no new mail, on this node or another.', [optional('NODE')]),
+  command('undrain', 'Take mail again, on this node or another.', [optional('NODE')]),
+  command('conflict list', 'What was set twice while nodes were apart.'),
+  command('conflict keep', 'Keep one side of a conflict.', [one('KEY'), one('SIDE')]),
+
+  command('allow add', 'Allow a client address or network.', [one('VALUE')], [NOTE]),
+  command('allow list', 'The allow list.'),
+  command('allow remove', 'Take an entry off the allow list.', [one('VALUE')]),
+  command('block add', 'Block an address, a network, a sender or @domain.', [one('VALUE')], [NOTE]),
+  command('block list', 'The block list.'),
+  command('block remove', 'Take an entry off the block list.', [one('VALUE')]),
+
+  command(
+    'token add',
+    'Make an API token for a script; it is shown once.',
+    [one('NAME')],
+    [
+      option('--role', 'ROLE', 'admin or viewer (default viewer).'),
+      option('--days', 'N', 'How long it is good (default: for ever).'),
+    ],
+  ),
+  command('token list', 'All API tokens.'),
+  command('token remove', 'Revoke an API token.', [one('ID')]),
 
   command('queue list', 'Mail that waits for delivery.', [], PAGE),
   command('queue show', 'One waiting mail with its attempts.', [one('ID')]),
