@@ -1,7 +1,7 @@
 /** Routes of the API for the cluster: nodes, invitations, conflicts, API tokens, lists. */
 import { t } from 'elysia'
 import { RefusalError } from '../src/base/errors.ts'
-import { optional, param, type Route, TEXT, text } from './route.ts'
+import { type Call, optional, param, type Route, TEXT, text } from './route.ts'
 import * as shape from './shapes.ts'
 import type { Site } from './site.ts'
 import * as wire from './wire.ts'
@@ -10,7 +10,12 @@ type Parts = Pick<Site, 'admin'>
 
 export function clusterRoutes({ admin }: Parts): readonly Route[] {
   const tag = 'Cluster'
-  const one = { tag, params: t.Object({ node: TEXT('Id or name of a node', 300) }) } as const
+  const one = {
+    tag,
+    params: t.Object({ node: TEXT('Id or name of a node, or `self`', 300) }),
+  } as const
+  // `self` is the node that is asked.
+  const nodeOf = (call: Call) => (param(call, 'node') === 'self' ? null : param(call, 'node'))
   return [
     {
       method: 'GET',
@@ -25,11 +30,16 @@ export function clusterRoutes({ admin }: Parts): readonly Route[] {
       path: '/cluster/join',
       summary: 'Join the cluster that issued a token; this node must be new',
       tag,
-      body: t.Object({ token: TEXT('As `postern invite` prints it', 4_000) }),
+      body: t.Object({
+        token: TEXT('As `postern invite` prints it', 4_000),
+        discard: t.Optional(
+          t.Boolean({ description: 'Also with operators and domains of its own: they go' }),
+        ),
+      }),
       answer: shape.DONE,
       refuses: [409],
       run: async (call) => {
-        await admin.join(call.author(), text(call, 'token'))
+        await admin.join(call.author(), text(call, 'token'), call.body['discard'] === true)
         return { done: true }
       },
     },
@@ -58,7 +68,7 @@ export function clusterRoutes({ admin }: Parts): readonly Route[] {
       answer: shape.DONE,
       refuses: [404],
       run: async (call) => {
-        await admin.drain(call.author(), param(call, 'node'))
+        await admin.drain(call.author(), nodeOf(call))
         return { done: true }
       },
     },
@@ -70,7 +80,7 @@ export function clusterRoutes({ admin }: Parts): readonly Route[] {
       answer: shape.DONE,
       refuses: [404],
       run: async (call) => {
-        await admin.undrain(call.author(), param(call, 'node'))
+        await admin.undrain(call.author(), nodeOf(call))
         return { done: true }
       },
     },

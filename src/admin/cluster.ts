@@ -40,7 +40,7 @@ export type ClusterPartDeps = {
   readonly renew: () => readonly string[]
   readonly configTrouble: () => string | null
   /** Asks the issuer of a token, and starts this node anew as a member of its cluster. */
-  readonly join: (token: string) => Promise<void>
+  readonly join: (token: string, discard: boolean) => Promise<void>
 }
 
 export function clusterPart(deps: ClusterPartDeps): ClusterPart {
@@ -104,9 +104,9 @@ export function clusterPart(deps: ClusterPartDeps): ClusterPart {
       audit.write(author.name, 'token.revoke', id, '')
     },
 
-    async join(author, token) {
+    async join(author, token, discard = false) {
       mustAct(author)
-      await deps.join(token)
+      await deps.join(token, discard)
     },
 
     async drain(author, node) {

@@ -275,10 +275,11 @@ export interface ClusterAdmin {
   revokeInvitation(author: Author, id: string): void
 
   /**
-   * This node, which must be alone and new, joins the cluster that issued the token.
+   * This node, which must be alone, joins the cluster that issued the token. Its own operators and
+   * domains go: it must have none, or `discard`.
    * @throws RefusalError with the remedy; nothing changed
    */
-  join(author: Author, token: string): Promise<void>
+  join(author: Author, token: string, discard?: boolean): Promise<void>
   /** No new mail for this node, or for another one in reach; its queue goes on. */
   drain(author: Author, node: string | null): Promise<void>
   undrain(author: Author, node: string | null): Promise<void>
