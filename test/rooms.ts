@@ -79,13 +79,13 @@ export class Room {
       ...deps,
       audit: this.audit,
     })
+    this.quarantine = new Quarantine(state, this.rows, this)
     this.rows.start()
     for (const part of [this.changes, this.conflicts, this.tokens, this.operators]) part.load()
     this.trace = new Trace(this.databases.trace, {
       ...this,
       keepMs: () => this.live.current.settings['trace.keep'] * 86_400_000,
     })
-    this.quarantine = new Quarantine(this.databases.state, this)
     this.bodies = new Bodies(directory, this)
   }
 

@@ -41,6 +41,8 @@ export type QueueRow = {
 /** How the held copies of one message stand; one row a message, however many recipients. */
 export type HeldRow = {
   readonly id: MessageId
+  /** The node that decides about it and has its body. */
+  readonly owner: NodeName
   readonly sender: string
   /** Recipients whose copy is held and not yet released or deleted. */
   readonly recipients: readonly string[]
@@ -54,7 +56,12 @@ export type HeldRow = {
   readonly unknowns: readonly Unknown[]
   readonly heldMs: number
   readonly expiresMs: number
+  /** Clicks that wait for an owner that does not answer, the first one first. */
+  readonly pending: readonly PendingClaim[]
 }
+
+/** A row as its owner writes it. */
+export type NewHeldRow = Omit<HeldRow, 'owner' | 'pending'>
 
 /** A decision about a held recipient, made once (design: mail.md, Release once). */
 export type Claim = {
@@ -62,6 +69,15 @@ export type Claim = {
   /** Operator name, `cli`, or `postern` for expiry. */
   readonly by: string
   readonly atMs: number
+}
+
+/** A release or deletion that was asked for while the owner was away; it decides, later. */
+export type PendingClaim = {
+  readonly recipient: string
+  readonly kind: 'release' | 'delete'
+  readonly by: string
+  readonly atMs: number
+  readonly to: NodeName
 }
 
 /** Phase one: the answer at the door. */

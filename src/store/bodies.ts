@@ -27,12 +27,12 @@ import { PIECE_BYTES } from '../base/limits.ts'
 import type { Random } from '../base/random.ts'
 import { type Body, bodySize } from '../message/body.ts'
 import type { Envelope } from '../message/envelope.ts'
-import type { HeldRow } from '../message/rows.ts'
+import type { NewHeldRow } from '../message/rows.ts'
 
 /** All that is known of a held message beside its bytes. */
 export type HeldMail = {
   /** `recipients` are the addresses of `places`, in their order. */
-  readonly row: HeldRow
+  readonly row: NewHeldRow
   /** With every recipient of the message, the ones that are not held too. */
   readonly envelope: Envelope
   /** Indexes in `envelope.recipients` whose copy is held, ascending; at least one. */

@@ -18,6 +18,7 @@ export const lines = sqliteTable(
 
 export const held = sqliteTable('held', {
   id: text('id').primaryKey(),
+  owner: text('owner').notNull(),
   heldMs: integer('held_ms').notNull(),
   expiresMs: integer('expires_ms').notNull(),
   sender: text('sender').notNull(),
@@ -49,6 +50,17 @@ export const heldCopies = sqliteTable(
   },
   (table) => [primaryKey({ columns: [table.id, table.place] })],
 )
+
+export const heldPending = sqliteTable('held_pending', {
+  id: text('id').notNull(),
+  place: integer('place').notNull(),
+  key: text('key').primaryKey(),
+  kind: text('kind', { enum: ['release', 'delete'] }).notNull(),
+  askedBy: text('asked_by').notNull(),
+  askedMs: integer('asked_ms').notNull(),
+  addressee: text('addressee').notNull(),
+  stamp: integer('stamp').notNull(),
+})
 
 export const trace = sqliteTable(
   'trace',

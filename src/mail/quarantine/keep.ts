@@ -16,8 +16,6 @@ const STEP_ROWS = 200
 const NEXT_STEP_MS = 100
 /** A deleted or released body can be had back this long (design: mail.md, Release once). */
 const BODY_MS = 10 * 60_000
-/** A decided row stays on its message page this long. */
-const DECIDED_MS = 7 * DAY_MS
 
 export type KeeperDeps = {
   readonly bodies: Bodies
@@ -60,13 +58,12 @@ export class Keeper {
 
   /** True when there is more of something than one step takes. */
   async #step(): Promise<boolean> {
-    const { quarantine, trace, live, clock } = this.#deps
+    const { trace, live, clock } = this.#deps
     const nowMs = clock.wallMs()
     try {
       const counts = [
         this.#expire(nowMs),
         await this.#removeBodies(nowMs),
-        quarantine.prune(nowMs - DECIDED_MS, STEP_ROWS),
         trace.prune(nowMs - live.current.settings['trace.keep'] * DAY_MS, STEP_ROWS),
       ]
       return counts.some((count) => count >= STEP_ROWS)

@@ -17,9 +17,11 @@ CREATE TABLE line (
 ) STRICT, WITHOUT ROWID;
 CREATE INDEX line_about ON line (kind, about, id);
 
--- Index of the sealed files in DIR/held; rebuilt from them when rows are missing.
+-- Held mail of all nodes, as the shared rows of kind `held` say it.
 CREATE TABLE held (
   id TEXT PRIMARY KEY,
+  -- The node that decides about it, and has its sealed file in DIR/held.
+  owner TEXT NOT NULL,
   held_ms INTEGER NOT NULL,
   expires_ms INTEGER NOT NULL,
   sender TEXT NOT NULL,
@@ -40,12 +42,12 @@ CREATE TABLE held (
   decided_ms INTEGER,
   body_gone_ms INTEGER
 ) STRICT, WITHOUT ROWID;
-CREATE INDEX held_undecided ON held (expires_ms) WHERE undecided > 0;
-CREATE INDEX held_decided ON held (decided_ms) WHERE undecided = 0;
+CREATE INDEX held_undecided ON held (owner, expires_ms) WHERE undecided > 0;
+CREATE INDEX held_decided ON held (owner, decided_ms) WHERE undecided = 0;
 
 -- A held recipient and its claim: made once, the first one wins.
 CREATE TABLE held_copy (
-  id TEXT NOT NULL REFERENCES held (id) ON DELETE CASCADE,
+  id TEXT NOT NULL,
   place INTEGER NOT NULL,
   address TEXT NOT NULL,
   kind TEXT CHECK (kind IN ('release', 'delete', 'expire')),
@@ -56,3 +58,17 @@ CREATE TABLE held_copy (
   CHECK ((kind IS NULL) = (decided_ms IS NULL) AND (kind IS NULL) = (decided_by IS NULL))
 ) STRICT, WITHOUT ROWID;
 CREATE INDEX held_copy_pending ON held_copy (id) WHERE kind = 'release' AND enqueued_ms IS NULL;
+
+-- Clicks that wait for the owner of a message, as the shared rows of kind `pending` say it.
+CREATE TABLE held_pending (
+  id TEXT NOT NULL,
+  place INTEGER NOT NULL,
+  key TEXT PRIMARY KEY,
+  kind TEXT NOT NULL,
+  asked_by TEXT NOT NULL,
+  asked_ms INTEGER NOT NULL,
+  -- Only this node runs it.
+  addressee TEXT NOT NULL,
+  stamp INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;
+CREATE INDEX held_pending_of ON held_pending (id, place);

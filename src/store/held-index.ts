@@ -1,0 +1,120 @@
+/**
+ * The tables that the list of held mail is read from: index, copies and waiting clicks of all
+ * nodes, kept in step with the shared rows of the kinds `held` and `pending`.
+ */
+import type { SharedState } from '../config/merge.ts'
+import { foldedOrNull } from './conditions.ts'
+import type { StoreDatabase } from './db.ts'
+import {
+  type HeldFacts,
+  type HeldValue,
+  readHeldKey,
+  readHeldValue,
+  readPendingKey,
+  readPendingValue,
+} from './held-row.ts'
+import type { Projection } from './shared.ts'
+
+const VERSION = 1
+
+export function heldProjection({ sqlite }: StoreDatabase): Projection {
+  const put = sqlite.query<null, (string | number | null)[]>(
+    'INSERT OR REPLACE INTO held VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)',
+  )
+  const putCopy = sqlite.query<null, (string | number | null)[]>(
+    'INSERT OR REPLACE INTO held_copy VALUES (?,?,?,?,?,?,?)',
+  )
+  // A part may come before the first row of its message, and change after it.
+  const count = sqlite.query<null, [string]>(
+    `UPDATE held SET
+       undecided = (SELECT count(*) FROM held_copy AS c WHERE c.id = held.id AND c.kind IS NULL),
+       decided_ms = (SELECT max(decided_ms) FROM held_copy AS c WHERE c.id = held.id)
+     WHERE id = ?`,
+  )
+  const remove = sqlite.query<null, [string]>('DELETE FROM held WHERE id = ?')
+  const removeCopies = sqlite.query<null, [string]>('DELETE FROM held_copy WHERE id = ?')
+
+  function apply(key: string, state: SharedState): void {
+    const value = textOf(state)
+    const named = readHeldKey(key)
+    const held = value === null ? null : readHeldValue(value)
+    if (named === null || held === null) return
+    const { id, part } = named
+    for (const { place, address, claim, enqueuedMs } of held.copies) {
+      const decided = [claim?.kind ?? null, claim?.by ?? null, claim?.atMs ?? null]
+      putCopy.run(id, place, address, ...decided, enqueuedMs ?? null)
+    }
+    if (part === 0 && held.row !== undefined) put.run(...columnsOf(id, held, held.row))
+    count.run(id)
+  }
+
+  return {
+    version: VERSION,
+    clear() {
+      sqlite.run('DELETE FROM held')
+      sqlite.run('DELETE FROM held_copy')
+    },
+    apply,
+    forget(key) {
+      const named = readHeldKey(key)
+      // All rows of a message are forgotten at the same time.
+      if (named === null || named.part > 0) return
+      remove.run(named.id)
+      removeCopies.run(named.id)
+    },
+  }
+}
+
+function columnsOf(id: string, { owner, bodyGoneMs }: HeldValue, row: HeldFacts) {
+  return [
+    id,
+    owner,
+    row.heldMs,
+    row.expiresMs,
+    row.sender,
+    row.subject,
+    row.from,
+    foldedOrNull(row.subject),
+    foldedOrNull(row.from),
+    row.clientIp,
+    row.sizeBytes,
+    row.score,
+    row.rules.length === 0 ? '' : ` ${row.rules.join(' ')} `,
+    row.unknowns.length,
+    JSON.stringify({ findings: row.findings, unknowns: row.unknowns }),
+    0,
+    null,
+    bodyGoneMs ?? null,
+  ]
+}
+
+export function pendingProjection({ sqlite }: StoreDatabase): Projection {
+  const put = sqlite.query<null, (string | number)[]>(
+    'INSERT OR REPLACE INTO held_pending VALUES (?,?,?,?,?,?,?,?)',
+  )
+  const remove = sqlite.query<null, [string]>('DELETE FROM held_pending WHERE key = ?')
+  return {
+    version: VERSION,
+    clear() {
+      sqlite.run('DELETE FROM held_pending')
+    },
+    apply(key, state) {
+      const value = textOf(state)
+      const named = readPendingKey(key)
+      const pending = value === null ? null : readPendingValue(value)
+      if (named === null || pending === null || state.shape !== 'owned') {
+        remove.run(key)
+        return
+      }
+      const { kind, by, atMs, to } = pending
+      put.run(named.id, named.place, key, kind, by, atMs, to, state.stamp)
+    },
+    forget(key) {
+      remove.run(key)
+    },
+  }
+}
+
+function textOf(state: SharedState): string | null {
+  return state.shape === 'owned' ? state.value : null
+}

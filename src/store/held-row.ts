@@ -1,0 +1,155 @@
+/**
+ * Held mail as shared rows. Kind `held`, key `<message id>`: what is known of the message and its
+ * first copies; `<message id>/1`, `/2`… further copies, because a message has up to ten thousand
+ * and a row must fit a link. Only the owner writes them.
+ * Kind `pending`, key `<message id>/<place>/<writer>`: a click that waits for the owner.
+ */
+import { type MessageId, type NodeId, parseMessageId, parseNodeId } from '../base/ids.ts'
+import type { Claim, NewHeldRow } from '../message/rows.ts'
+import type { Finding, Unknown } from '../message/verdict.ts'
+
+/** Copies in one row: 254 characters of an address and a claim each. */
+export const COPIES_MAX = 250
+const TEXT_MAX = 20_000
+const FINDINGS_MAX = 1_000
+
+export type CopyValue = {
+  readonly place: number
+  readonly address: string
+  readonly claim?: Claim
+  /** It is released and in the queue of its owner since. */
+  readonly enqueuedMs?: number
+}
+
+export type HeldFacts = Omit<NewHeldRow, 'id' | 'recipients'>
+
+export type HeldValue = {
+  readonly owner: NodeId
+  /** In the first row of a message, and only there. */
+  readonly row?: HeldFacts
+  readonly copies: readonly CopyValue[]
+  /** The sealed file is not there any more; in the first row. */
+  readonly bodyGoneMs?: number
+}
+
+export type PendingValue = {
+  readonly kind: 'release' | 'delete'
+  readonly by: string
+  readonly atMs: number
+  /** The owner that it was addressed to: nobody else runs it. */
+  readonly to: NodeId
+}
+
+export function heldKey(id: MessageId, part: number): string {
+  return part === 0 ? id : `${id}/${part}`
+}
+
+/** Null: no key of ours. */
+export function readHeldKey(key: string): { readonly id: MessageId; readonly part: number } | null {
+  const [, text = '', digits = '0'] = /^([^/]+)(?:\/([1-9]\d{0,3}))?$/.exec(key) ?? []
+  const id = parseMessageId(text)
+  return id === null ? null : { id, part: Number(digits) }
+}
+
+export function readPendingKey(
+  key: string,
+): { readonly id: MessageId; readonly place: number } | null {
+  const [, text = '', digits = ''] = /^([^/]+)\/(\d{1,5})\/[0-9a-f]{12}$/.exec(key) ?? []
+  const id = parseMessageId(text)
+  return id === null ? null : { id, place: Number(digits) }
+}
+
+/** Null: it is not what a row of this version says; it is kept, passed on and not shown. */
+export function readHeldValue(text: string): HeldValue | null {
+  const value = parsed(text)
+  const copies = value?.['copies']
+  if (value === null || !isNode(value['owner']) || !Array.isArray(copies)) return null
+  if (copies.length > COPIES_MAX || !copies.every(isCopy)) return null
+  if (value['row'] !== undefined && !isFacts(value['row'])) return null
+  if (value['bodyGoneMs'] !== undefined && !isCount(value['bodyGoneMs'])) return null
+  return value as unknown as HeldValue
+}
+
+export function readPendingValue(text: string): PendingValue | null {
+  const value = parsed(text)
+  if (value === null || !isNode(value['to'])) return null
+  const { kind, by, atMs } = value
+  if ((kind !== 'release' && kind !== 'delete') || !isText(by) || !isCount(atMs)) return null
+  return value as unknown as PendingValue
+}
+
+/** A claim that another node made. */
+export function isClaim(raw: unknown): raw is Claim {
+  const claim = record(raw)
+  const kind = claim?.['kind']
+  const isKind = kind === 'release' || kind === 'delete' || kind === 'expire'
+  return isKind && isText(claim?.['by']) && isCount(claim?.['atMs'])
+}
+
+function isCopy(raw: unknown): raw is CopyValue {
+  const copy = record(raw)
+  if (copy === null || !isCount(copy['place']) || !isText(copy['address'])) return false
+  if (copy['enqueuedMs'] !== undefined && !isCount(copy['enqueuedMs'])) return false
+  return copy['claim'] === undefined || isClaim(copy['claim'])
+}
+
+function isFacts(raw: unknown): raw is HeldFacts {
+  const row = record(raw)
+  if (row === null) return false
+  const { sender, subject, from, clientIp, sizeBytes, score, rules, heldMs, expiresMs } = row
+  return (
+    isText(sender) &&
+    (subject === null || isText(subject)) &&
+    (from === null || isText(from)) &&
+    isText(clientIp) &&
+    isCount(sizeBytes) &&
+    Number.isFinite(score) &&
+    isListOf(rules, isText) &&
+    isListOf(row['findings'], isFinding) &&
+    isListOf(row['unknowns'], isUnknown) &&
+    isCount(heldMs) &&
+    isCount(expiresMs)
+  )
+}
+
+function isFinding(raw: unknown): raw is Finding {
+  const finding = record(raw)
+  return (
+    isText(finding?.['rule']) && Number.isFinite(finding['score']) && isText(finding['evidence'])
+  )
+}
+
+function isUnknown(raw: unknown): raw is Unknown {
+  const unknown = record(raw)
+  return isText(unknown?.['inspector']) && isText(unknown['cause'])
+}
+
+function isListOf(raw: unknown, is: (one: unknown) => boolean): boolean {
+  return Array.isArray(raw) && raw.length <= FINDINGS_MAX && raw.every(is)
+}
+
+function isNode(raw: unknown): raw is NodeId {
+  return typeof raw === 'string' && parseNodeId(raw) !== null
+}
+
+function isText(raw: unknown): raw is string {
+  return typeof raw === 'string' && raw.length <= TEXT_MAX
+}
+
+function isCount(raw: unknown): raw is number {
+  return Number.isSafeInteger(raw) && (raw as number) >= 0
+}
+
+type Raw = Readonly<Record<string, unknown>>
+
+function record(raw: unknown): Raw | null {
+  return typeof raw === 'object' && raw !== null && !Array.isArray(raw) ? (raw as Raw) : null
+}
+
+function parsed(text: string): Raw | null {
+  try {
+    return record(JSON.parse(text))
+  } catch {
+    return null
+  }
+}
