@@ -18,6 +18,8 @@ afterEach(() => {
 class Ear implements StreamHandlers {
   stream: Stream | null = null
   bytes = 0
+  /** Of all octets: what was changed on the way shows. */
+  sum = 0
   readonly pieces: Uint8Array[] = []
   why: string | null = null
   drains = 0
@@ -32,6 +34,7 @@ class Ear implements StreamHandlers {
   received(bytes: Uint8Array): void {
     expect(bytes.constructor).toBe(Uint8Array)
     this.bytes += bytes.length
+    for (const octet of bytes) this.sum += octet
     if (bytes.length < 1_000) this.pieces.push(bytes.slice())
     this.#tell()
   }
@@ -95,6 +98,9 @@ describe('streams', () => {
     piece.fill(0)
     near.write(Buffer.from('the end'))
     await there.until(() => there.bytes === written * piece.length + 7)
+    expect(there.sum).toBe(
+      written * piece.length * 7 + Buffer.from('the end').reduce((a, b) => a + b),
+    )
     await here.until(() => here.drains > 0)
   })
 

@@ -1,5 +1,5 @@
 /** The network of the machine: TCP and UDP of Bun behind the seam that a simulation replaces. */
-import { isIP, isIPv6 } from 'node:net'
+import { isIPv6 } from 'node:net'
 import type { Socket } from 'bun'
 import type { Clock } from '../base/clock.ts'
 import { assert, GatewayError, messageOf, RefusalError } from '../base/errors.ts'
@@ -111,19 +111,13 @@ export class SystemNetwork implements Network {
           error: () => {},
         },
       })
-      const isDual = isIPv6(host)
       return {
         port: socket.port,
         send: (bytes, to) => {
           assert(bytes.length <= DATAGRAM_BYTES_MAX, 'a datagram is never cut into fragments')
           if (isClosed) return
           try {
-            // A socket of both families takes an IPv4 address only in its IPv6 form.
-            socket.send(
-              bytes,
-              to.port,
-              isDual && isIP(to.host) === 4 ? `::ffff:${to.host}` : to.host,
-            )
+            socket.send(bytes, to.port, to.host)
           } catch {
             // No way there at the moment: the same as a lost datagram.
           }

@@ -157,8 +157,9 @@ export function agree(secret: Uint8Array, peer: Uint8Array): Uint8Array | null {
       privateKey: privateKey(secret),
       publicKey: createPublicKey({ key, format: 'der', type: 'spki' }),
     })
-    return shared.every((octet) => octet === 0) ? null : new Uint8Array(shared)
+    return new Uint8Array(shared)
   } catch {
+    // node:crypto refuses the secret that is all zero.
     return null
   }
 }

@@ -278,8 +278,6 @@ export class Gate {
   /** Cheap before dear: four octets, a length, one hash, a budget; only then key agreement. */
   #received(caller: Caller, bytes: Uint8Array): void {
     const { inbox } = caller
-    // No first message is as long as this, however it is cut.
-    if (inbox.length + bytes.length > 2 * FIRST_BYTES) return this.#refuse(caller, 'stranger')
     inbox.push(bytes)
     const start = inbox.peek(Math.min(inbox.length, MAGIC.length)) ?? NO_BYTES
     if (start.some((octet, index) => octet !== MAGIC[index])) {
@@ -292,6 +290,7 @@ export class Gate {
     const clearLength = MAGIC.length + 3 + (isJoin ? TOKEN_ID_BYTES : 0)
     const all = inbox.take(clearLength + MAC_BYTES + FIRST_BYTES)?.slice()
     if (all === undefined) return
+    // It has to wait for our answer before it has more to say.
     if (inbox.length > 0) return this.#refuse(caller, 'stranger')
     const clear = all.subarray(0, clearLength)
     const mac = all.subarray(clearLength, clearLength + MAC_BYTES)
