@@ -14,9 +14,9 @@ import { type MessageId, MessageIds } from '../src/base/ids.ts'
 import { isSettingKey, SETTINGS, type SettingValue } from '../src/config/schema.ts'
 import type { Domain } from '../src/config/snapshot.ts'
 import { readDomainName, readNextHops, readSetting, readThreshold } from '../src/config/validate.ts'
-import type { Claim, HeldRow, QueueRow, TraceRow } from '../src/message/rows.ts'
+import type { Claim, HeldRow, PendingClaim, QueueRow, TraceRow } from '../src/message/rows.ts'
 import type { Finding } from '../src/message/verdict.ts'
-import { FakeCluster, NODE } from './web-fake-cluster.ts'
+import { FakeCluster, NODE, nodeId } from './web-fake-cluster.ts'
 
 export type Mail = {
   readonly sender: string
@@ -40,6 +40,8 @@ export type Mail = {
   readonly headers?: readonly { readonly name: string; readonly value: string }[]
   readonly attachments?: readonly string[]
   readonly minutesAgo: number
+  /** Name of the node that has it; this one when absent. */
+  readonly on?: string
 }
 
 export type FakeOptions = {
@@ -76,6 +78,8 @@ export class FakeAdmin extends FakeCluster implements Admin {
     { password: string; role: 'admin' | 'viewer'; addedMs: number }
   >()
   readonly #changes: ChangeRow[] = []
+  /** By mail: what waits for a node that is away. */
+  readonly #pending = new Map<MessageId, readonly PendingClaim[]>()
   #wrong = 0
   #setup: boolean
 
@@ -461,6 +465,7 @@ export class FakeAdmin extends FakeCluster implements Admin {
 
   async heldPreview(id: string) {
     const { mail } = this.#one(id)
+    this.#mustHave(mail)
     return {
       subject: mail.subject,
       from: mail.from ?? mail.sender,
@@ -485,6 +490,7 @@ export class FakeAdmin extends FakeCluster implements Admin {
 
   async heldSource(id: string) {
     const { mail } = this.#one(id)
+    this.#mustHave(mail)
     const head = (mail.headers ?? [{ name: 'Subject', value: mail.subject ?? '' }]).map(
       ({ name, value }) => `${name}: ${value}\r\n`,
     )
@@ -533,10 +539,31 @@ export class FakeAdmin extends FakeCluster implements Admin {
       )
     }
     this.act(author, `${kind} ${id} ${wanted.join(' ')}`)
+    const to = this.#owner(one.mail)
+    if (this.#isAway(one.mail)) {
+      const clicks = wanted.map((address) => ({ recipient: address, kind, by: author.name, to }))
+      const atMs = this.clock.wallMs()
+      const before = this.#pending.get(one.id) ?? []
+      this.#pending.set(one.id, [...before, ...clicks.map((click) => ({ ...click, atMs }))])
+      return this.#detail(one)
+    }
     for (const address of wanted) {
       one.claims.set(address, { kind, by: author.name, atMs: this.clock.wallMs() })
     }
     return this.#detail(one)
+  }
+
+  #owner({ on = 'mx1' }: Mail) {
+    return { id: nodeId(on), name: on }
+  }
+
+  #isAway({ on = 'mx1' }: Mail): boolean {
+    return this.nodes.find(({ name }) => name === on)?.state !== 'alive'
+  }
+
+  #mustHave({ on = 'mx1', ...mail }: Mail): void {
+    if (!this.#isAway({ ...mail, on })) return
+    throw new RefusalError('unavailable', 'id', `${on} has this mail.`, 'Wait until it answers.')
   }
 
   #note(author: Author, key: string, before: string | null, after: string | null): void {
@@ -571,6 +598,8 @@ export class FakeAdmin extends FakeCluster implements Admin {
   #detail({ id, mail, atMs, claims }: Kept): HeldDetail {
     const row: HeldRow = {
       id,
+      owner: this.#owner(mail),
+      pending: this.#pending.get(id) ?? [],
       sender: mail.sender,
       recipients: mail.recipients.filter((address) => !claims.has(address)),
       subject: mail.subject,

@@ -1424,6 +1424,80 @@ describe('conflicts', () => {
   })
 })
 
+describe('held mail of a node that does not answer', () => {
+  const mail: Mail = {
+    sender: 'a@client.example',
+    recipients: ['m.keller@example.com', 'info@example.com'],
+    subject: 'Offer',
+    findings: [{ rule: 'GTUBE', score: 9, evidence: 'the test text' }],
+    state: 'held',
+    text: 'secret text',
+    minutesAgo: 1,
+    on: 'mx3',
+  }
+
+  test('it is listed with its node; its page says who has it, and is no error', async () => {
+    const place = world({ mails: [mail, { ...mail, on: 'mx1', minutesAgo: 2 }] })
+    const session = await signIn(place)
+    const id = HELD(place)
+    const path = `/messages/${id}`
+    expect(await text(place, `${path}?view=text`, { session })).toContain('secret text')
+    place.admin.turn('mx3', 'dead')
+    expect(await text(place, '/quarantine', { session })).toContain('mx3 does not answer</small>')
+    for (const view of ['preview', 'text', 'headers', 'source']) {
+      const answer = await ask(place, `${path}?view=${view}`, { session })
+      const body = await answer.text()
+      expect([view, answer.status]).toEqual([view, 200])
+      expect(body).toContain('<b>mx3 has this mail</b> and gives no answer since ')
+      expect(body).not.toContain('<iframe')
+    }
+    for (const part of [`${path}/frame`, `/quarantine/${id}/peek`])
+      expect([part, (await ask(place, part, { session })).status]).toEqual([part, 200])
+    expect((await ask(place, `${path}/source`, { session })).status).toBe(503)
+    place.admin.turn('mx3', 'evicted')
+    expect(await text(place, path, { session })).toContain('<b>mx3 had this mail</b>')
+  })
+
+  test('a body that is not given although its node lives is a sentence on the page', async () => {
+    const place = world({ mails: [mail] })
+    const session = await signIn(place)
+    // Its links are up and it is on its way out: the question fails, the view does not know yet.
+    place.admin.turn('mx3', 'draining')
+    for (const view of ['preview', 'source']) {
+      const answer = await ask(place, `/messages/${HELD(place)}?view=${view}`, { session })
+      expect([view, answer.status]).toEqual([view, 200])
+      expect(await answer.text()).toContain('mx3 has this mail.')
+    }
+  })
+
+  test('a release is noted and waits, on the page, in the list and with 202', async () => {
+    const place = world({ mails: [mail, { ...mail, on: 'mx1', minutesAgo: 2 }] })
+    const session = await signIn(place)
+    const id = HELD(place)
+    place.admin.turn('mx3', 'dead')
+    const form = { recipient: 'info@example.com' }
+    expect((await ask(place, `/messages/${id}/release`, { session, form })).status).toBe(303)
+    const one = await text(place, `/messages/${id}`, { session })
+    expect(one).toContain('Noted the release of “Offer”; it waits for mx3')
+    expect(one).toContain('<b>It waits for mx3.</b> a.ruiz wants it released for info@example.com')
+    expect(one).toContain('release waits for mx3</small>')
+    const api = `/api/v1/quarantine/${id}/release`
+    const json = { recipient: 'm.keller@example.com' }
+    const noted = await ask(place, api, { session, json })
+    expect(noted.status).toBe(202)
+    const { node, pending } = (await noted.json()) as { node: string; pending: unknown[] }
+    expect([node, pending.length]).toEqual([nodeId('mx3'), 2])
+    const all = await text(place, `/messages/${id}`, { session })
+    expect(all).not.toContain(`action="/messages/${id}/release"`)
+    expect(await text(place, '/quarantine', { session })).toContain('Release waits for mx3')
+    const ids = place.admin.kept.map((kept) => kept.id as string)
+    const bulk = { act: 'delete-now', mid: ids }
+    expect((await ask(place, '/quarantine/bulk', { session, form: bulk })).status).toBe(303)
+    const told = await text(place, '/quarantine', { session })
+    expect(told).toContain('Deleted 1 mail, 1 waits for a node')
+  })
+})
+
 describe('lists and tokens', () => {
   test('an entry is added and removed; a wrong one stands at its field in its own form', async () => {
     const place = world()

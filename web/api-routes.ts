@@ -1,9 +1,10 @@
 /** Every route of the API once: path, schemas, what it does. OpenAPI is made of the same table. */
 import { t } from 'elysia'
-import type { SearchQuery } from '../src/admin/contract.ts'
+import type { HeldDetail, SearchQuery } from '../src/admin/contract.ts'
 import { RefusalError } from '../src/base/errors.ts'
 import { clusterRoutes, conflictRoutes, listRoutes, tokenRoutes } from './cluster-routes.ts'
 import { sourceOf } from './pages/frame.ts'
+import { isPending } from './parts/holder.ts'
 import { type Call, limitOf, optional, param, type Route, TEXT, text } from './route.ts'
 import * as shape from './shapes.ts'
 import type { Site } from './site.ts'
@@ -176,7 +177,11 @@ function between(
 
 function quarantineRoutes({ admin }: Parts): readonly Route[] {
   const tag = 'Quarantine'
-  const node = () => admin.status().node
+  /** 202: noted, and done when the node that has the mail answers. */
+  const decided = (detail: HeldDetail, kind: 'release' | 'delete', recipient?: string) =>
+    Response.json(wire.heldDetailOf(detail), {
+      status: isPending(detail, kind, recipient) ? 202 : 200,
+    })
   const one = { tag, params: ID, refuses: [404] } as const
   return [
     {
@@ -188,8 +193,7 @@ function quarantineRoutes({ admin }: Parts): readonly Route[] {
       answer: shape.list(shape.HELD, shape.WORDS),
       run: (call) => {
         const found = admin.held(searchOf(call))
-        const at = node()
-        const rows = found.rows.map((row) => wire.heldOf(row, at))
+        const rows = found.rows.map(wire.heldOf)
         return { ...wire.listOf(rows, found), words: found.words, mistakes: found.mistakes }
       },
     },
@@ -199,7 +203,7 @@ function quarantineRoutes({ admin }: Parts): readonly Route[] {
       path: '/quarantine/:id',
       summary: 'One held message with the decisions about it',
       answer: shape.HELD_DETAIL,
-      run: (call) => wire.heldDetailOf(admin.heldOne(param(call, 'id')), node()),
+      run: (call) => wire.heldDetailOf(admin.heldOne(param(call, 'id'))),
     },
     {
       ...one,
@@ -222,15 +226,15 @@ function quarantineRoutes({ admin }: Parts): readonly Route[] {
       method: 'POST',
       path: '/quarantine/:id/release',
       summary: 'Release once; answers when it is in the queue',
+      accepts: true,
       body: WHOSE,
       answer: shape.HELD_DETAIL,
       refuses: [404, 409],
       run: async (call) => {
         const id = param(call, 'id')
-        return wire.heldDetailOf(
-          await admin.release(call.author(), id, optional(call, 'recipient')),
-          node(),
-        )
+        const recipient = optional(call, 'recipient')
+        const detail = await admin.release(call.author(), id, recipient)
+        return decided(detail, 'release', recipient)
       },
     },
     {
@@ -238,15 +242,15 @@ function quarantineRoutes({ admin }: Parts): readonly Route[] {
       method: 'POST',
       path: '/quarantine/:id/delete',
       summary: 'Delete',
+      accepts: true,
       body: WHOSE,
       answer: shape.HELD_DETAIL,
       refuses: [404, 409],
       run: async (call) => {
         const id = param(call, 'id')
-        return wire.heldDetailOf(
-          await admin.deleteHeld(call.author(), id, optional(call, 'recipient')),
-          node(),
-        )
+        const recipient = optional(call, 'recipient')
+        const detail = await admin.deleteHeld(call.author(), id, recipient)
+        return decided(detail, 'delete', recipient)
       },
     },
   ]

@@ -83,7 +83,13 @@ function operationOf(route: Route): Json {
             content: json(body),
           },
         }),
-    responses: { '200': { description: 'Done', content: ok }, ...Object.fromEntries(refusals) },
+    responses: {
+      '200': { description: 'Done', content: ok },
+      ...(route.accepts === true
+        ? { '202': { description: 'Noted; done when its node answers', content: ok } }
+        : {}),
+      ...Object.fromEntries(refusals),
+    },
   }
 }
 

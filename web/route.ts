@@ -28,6 +28,8 @@ export type Route = {
   readonly answer: TSchema | null
   /** Other statuses than 200 and the refusals that every route may give. */
   readonly refuses?: readonly number[]
+  /** 202 with the same answer: noted, and done later. */
+  readonly accepts?: true
   /** Nobody has to be signed in. */
   readonly open?: boolean
   /** A Response goes out as it is; anything else as JSON. */

@@ -82,7 +82,8 @@ const UNKNOWN = t.Object({ inspector: t.String(), cause: t.String() })
 
 const HELD_FIELDS = {
   id: t.String(),
-  node: t.String(),
+  node: t.String({ description: 'Decides about it, and has its body' }),
+  nodeName: t.String(),
   sender: t.String(),
   recipients: TEXTS,
   subject: orNull(t.String()),
@@ -95,6 +96,17 @@ const HELD_FIELDS = {
   unknowns: t.Array(UNKNOWN),
   heldAt: TIME,
   expiresAt: TIME,
+  pending: t.Array(
+    t.Object({
+      recipient: t.String(),
+      kind: t.String({ description: 'release or delete' }),
+      by: t.String(),
+      at: TIME,
+      node: t.String(),
+      nodeName: t.String(),
+    }),
+    { description: 'Asked for while its node did not answer; done when it does' },
+  ),
 }
 export const HELD = t.Object(HELD_FIELDS)
 export const HELD_DETAIL = t.Object({

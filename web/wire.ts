@@ -40,14 +40,28 @@ export function statusOf(status: NodeStatus) {
   }
 }
 
-export function heldOf(row: HeldRow, node: string) {
-  const { heldMs, expiresMs, ...rest } = row
-  return { ...rest, node, heldAt: isoTime(heldMs), expiresAt: isoTime(expiresMs) }
+export function heldOf(row: HeldRow) {
+  const { heldMs, expiresMs, owner, pending, ...rest } = row
+  const waiting = pending.map(({ atMs, to, ...click }) => ({
+    ...click,
+    at: isoTime(atMs),
+    node: to.id,
+    nodeName: to.name,
+  }))
+  const [node, nodeName] = [owner.id, owner.name]
+  return {
+    ...rest,
+    node,
+    nodeName,
+    pending: waiting,
+    heldAt: isoTime(heldMs),
+    expiresAt: isoTime(expiresMs),
+  }
 }
 
-export function heldDetailOf({ row, claims }: HeldDetail, node: string) {
+export function heldDetailOf({ row, claims }: HeldDetail) {
   return {
-    ...heldOf(row, node),
+    ...heldOf(row),
     claims: claims.map(({ atMs, ...claim }) => ({ ...claim, at: isoTime(atMs) })),
   }
 }
@@ -84,7 +98,7 @@ export function messageOf(detail: MessageDetail, node: string) {
     rows: rows.map(traceOf),
     events: events.map(({ atMs, ...event }) => ({ ...event, at: isoTime(atMs) })),
     judgement,
-    held: held === null ? null : heldDetailOf(held, node),
+    held: held === null ? null : heldDetailOf(held),
     queue: queue === null ? null : queueOf(queue, node),
   }
 }

@@ -6,8 +6,9 @@ import type { Visit } from '../guard.ts'
 import { type Html, html, safePath, seeOther } from '../html.ts'
 import { answer } from '../parts/answer.ts'
 import { act, csrf, mayAct } from '../parts/forms.ts'
+import { absence, canRelease, isPending, pendingNote, waitsFor } from '../parts/holder.ts'
 import { limitsOf } from '../parts/lists.ts'
-import { attachmentsCard, mailCard, previewOf, viewOf } from '../parts/mail.ts'
+import { absentCard, attachmentsCard, mailCard, previewOf, viewOf } from '../parts/mail.ts'
 import { note } from '../parts/marks.ts'
 import { factsCard, pathCard, queueCard, recipientsCard, whyCard } from '../parts/message-cards.ts'
 import { shell } from '../parts/shell.ts'
@@ -38,8 +39,14 @@ export function messagePages(site: Site) {
         try {
           const before = admin.heldOne(params.id)
           const whom = body.recipient ?? some(before.row.recipients)
-          await admin.release(guard.authorOf(request), params.id, body.recipient)
-          flashes.add(session, `Released “${subjectOf(before.row.subject)}” to ${whom}`)
+          const after = await admin.release(guard.authorOf(request), params.id, body.recipient)
+          const subject = `“${subjectOf(before.row.subject)}”`
+          flashes.add(
+            session,
+            isPending(after, 'release', body.recipient)
+              ? `Noted the release of ${subject}; ${waitsFor(after)}`
+              : `Released ${subject} to ${whom}`,
+          )
           return seeOther(safePath(body.back, `/messages/${params.id}`))
         } catch (error) {
           if (!(error instanceof RefusalError) || error.code !== 'conflict') throw error
@@ -58,9 +65,15 @@ export function messagePages(site: Site) {
         const { session } = guard.visitOf(request)
         try {
           const before = admin.heldOne(params.id)
-          await admin.deleteHeld(guard.authorOf(request), params.id, body.recipient)
+          const after = await admin.deleteHeld(guard.authorOf(request), params.id, body.recipient)
           const whose = body.recipient === undefined ? '' : ` of ${body.recipient}`
-          flashes.add(session, `Deleted “${subjectOf(before.row.subject)}”${whose}`)
+          const what = `“${subjectOf(before.row.subject)}”${whose}`
+          flashes.add(
+            session,
+            isPending(after, 'delete', body.recipient)
+              ? `Noted the deletion of ${what}; ${waitsFor(after)}`
+              : `Deleted ${what}`,
+          )
           return seeOther(safePath(body.back, `/messages/${params.id}`))
         } catch (error) {
           if (!(error instanceof RefusalError) || error.code !== 'conflict') throw error
@@ -83,16 +96,20 @@ async function messagePage(
   const visit = site.guard.visitOf(request)
   const detail = admin.message(id)
   const held = detail.held !== null && detail.held.row.recipients.length > 0 ? detail.held : null
-  const preview = held === null ? null : await previewOf(admin, id)
+  const absent = held === null ? null : absence(site, held.row)
+  const preview = held === null || absent !== null ? null : await previewOf(admin, id)
   const nowMs = clock.wallMs()
   const subject = subjectOf(detail.rows[0]?.subject ?? held?.row.subject ?? null)
   const mail =
-    preview === null
-      ? html`<section class="card" id="mail"><header><h2>Mail</h2></header><div class="body"><small>${detail.queue === null ? 'Postern keeps only mail that is held or waits.' : 'Only held mail can be looked at.'}</small></div></section>`
-      : await mailCard(admin, id, viewOf(view), preview)
+    absent !== null
+      ? absentCard(absent)
+      : preview === null
+        ? html`<section class="card" id="mail"><header><h2>Mail</h2></header><div class="body"><small>${detail.queue === null ? 'Postern keeps only mail that is held or waits.' : 'Only held mail can be looked at.'}</small></div></section>`
+        : await mailCard(admin, id, viewOf(view), preview)
   const main = html`<div class="head"><div class="title" hx-ignore><small><a href="/messages">Messages</a> / <span class="mono">${id}</span></small><h1>${subject}</h1></div>
 ${acts(visit, id, detail, held)}</div>
 ${refusal === undefined ? '' : note('warn', html`<b>${refusal.message}</b> ${refusal.advice}`)}
+${held === null ? '' : pendingNote(site, held.row)}
 ${answer(detail, limitsOf(site), nowMs)}
 <div class="main-aside"><div class="stack">
 ${whyCard(detail)}
@@ -116,7 +133,7 @@ function acts(visit: Visit, id: string, detail: MessageDetail, held: HeldDetail 
   if (!mayAct(visit)) return ''
   if (held !== null) {
     const all = held.row.recipients.length > 1 ? ' to all' : ''
-    return html`<div class="acts" id="acts">${act(visit, `/messages/${id}/release`, { words: `Release${all}`, kind: 'primary' })}<a class="btn danger" href="/messages/${id}/delete">Delete</a></div>`
+    return html`<div class="acts" id="acts">${!canRelease(held.row) ? '' : act(visit, `/messages/${id}/release`, { words: `Release${all}`, kind: 'primary' })}<a class="btn danger" href="/messages/${id}/delete">Delete</a></div>`
   }
   if (detail.queue !== null) {
     return html`<div class="acts" id="acts">${act(visit, `/queue/${id}/retry`, { words: 'Deliver now', kind: 'primary', fields: { back: `/messages/${id}` } })}<a class="btn danger" href="/queue/${id}/drop">Give up</a></div>`

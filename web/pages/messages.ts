@@ -60,7 +60,7 @@ function help({ mistakes: wrong, rows }: SearchResult): Html | '' {
   return html`<details class="card"><summary class="body first">What can I write?</summary><div class="body">${QUERY_HELP}</div></details>`
 }
 
-const QUERY_HELP = html`<dl class="facts"><dt><code>keller invoice</code></dt><dd>both words, in any field</dd><dt><code>from: to: subject:</code></dt><dd>part of an address or subject; <code>@example.com</code> is a domain</dd><dt><code>is:</code></dt><dd>held, delivered, rejected, deferred, waiting, unknown, released, bounced, deleted</dd><dt><code>rule:GTUBE</code></dt><dd>the rule fired</dd><dt><code>ip: id:</code></dt><dd>where it came from, which one</dd><dt><code>score:&gt;8 size:&gt;10MB</code></dt><dd>compare</dd><dt><code>after:24h before:2026-03-11</code></dt><dd>when</dd><dt><code>-from:news</code></dt><dd>not</dd><dt><code>to:@a.example,@b.example</code></dt><dd>one of</dd></dl>`
+const QUERY_HELP = html`<dl class="facts"><dt><code>keller invoice</code></dt><dd>both words, in any field</dd><dt><code>from: to: subject:</code></dt><dd>part of an address or subject; <code>@example.com</code> is a domain</dd><dt><code>is:</code></dt><dd>held, delivered, rejected, deferred, waiting, unknown, released, bounced, deleted</dd><dt><code>rule:GTUBE</code></dt><dd>the rule fired</dd><dt><code>ip: id: node:</code></dt><dd>where it came from, which one, on which node</dd><dt><code>score:&gt;8 size:&gt;10MB</code></dt><dd>compare</dd><dt><code>after:24h before:2026-03-11</code></dt><dd>when</dd><dt><code>-from:news</code></dt><dd>not</dd><dt><code>to:@a.example,@b.example</code></dt><dd>one of</dd></dl>`
 
 function list(site: Site, found: SearchResult, text: string): Html {
   if (found.rows.length === 0 && text === '') {

@@ -5,9 +5,11 @@ import type { HeldRow } from '../../src/message/rows.ts'
 import type { Visit } from '../guard.ts'
 import { type Html, html, safePath, seeOther } from '../html.ts'
 import { act, csrf, link, mayAct, SWAP } from '../parts/forms.ts'
+import { absence, canRelease, holderLine, isPending, pendingNote } from '../parts/holder.ts'
 import { beforeOf, limitsOf, mistakes, ROWS, tabs, turning } from '../parts/lists.ts'
 import { frame } from '../parts/mail.ts'
 import { empty, glyph, type Limits, meter, note } from '../parts/marks.ts'
+import { members } from '../parts/nodes.ts'
 import { rulesInWords, unknownWords } from '../parts/rules.ts'
 import { shell } from '../parts/shell.ts'
 import {
@@ -82,8 +84,9 @@ export function quarantinePages(site: Site) {
         const release = body.act === 'release'
         const told = await eachOf(ids, async (id) => {
           const author = guard.authorOf(request)
-          if (release) await admin.release(author, id)
-          else await admin.deleteHeld(author, id)
+          return release
+            ? isPending(await admin.release(author, id), 'release')
+            : isPending(await admin.deleteHeld(author, id), 'delete')
         })
         flashes.add(visit.session, outcome(release ? 'Released' : 'Deleted', told), {
           kind: told.failed.length > 0 ? 'failed' : 'done',
@@ -105,16 +108,28 @@ function idsOf(mid: string | readonly string[] | undefined): readonly string[] {
   return [...new Set(ids)].slice(0, BULK_MAX)
 }
 
-type Told = { readonly done: number; readonly already: number; readonly failed: readonly string[] }
+type Told = {
+  readonly done: number
+  /** Wait for nodes that do not answer. */
+  readonly pending: number
+  readonly already: number
+  readonly failed: readonly string[]
+}
 
-/** One after the other: each is one transaction, and what fails does not stop the rest. */
-async function eachOf(ids: readonly string[], run: (id: string) => Promise<void>): Promise<Told> {
-  let [done, already] = [0, 0]
+/**
+ * One after the other: each is one transaction, and what fails does not stop the rest. `run` says
+ * whether it waits.
+ */
+async function eachOf(
+  ids: readonly string[],
+  run: (id: string) => Promise<boolean>,
+): Promise<Told> {
+  let [done, pending, already] = [0, 0, 0]
   const failed: string[] = []
   for (const id of ids) {
     try {
-      await run(id)
-      done += 1
+      if (await run(id)) pending += 1
+      else done += 1
     } catch (error) {
       if (!(error instanceof RefusalError)) throw error
       if (error.code === 'forbidden') throw error
@@ -122,11 +137,12 @@ async function eachOf(ids: readonly string[], run: (id: string) => Promise<void>
       else failed.push(error.message)
     }
   }
-  return { done, already, failed }
+  return { done, pending, already, failed }
 }
 
-function outcome(verb: string, { done, already, failed }: Told): string {
+function outcome(verb: string, { done, pending, already, failed }: Told): string {
   const parts = [`${verb} ${counted(done, 'mail')}`]
+  if (pending > 0) parts.push(`${pending} ${pending === 1 ? 'waits' : 'wait'} for a node`)
   if (already > 0) parts.push(`${already} ${already === 1 ? 'was' : 'were'} no longer held`)
   if (failed.length > 0) parts.push(`${failed.length} failed: ${failed[0]}`)
   return parts.join(', ')
@@ -146,7 +162,7 @@ function listPage(site: Site, request: Request, { q = '', cursor, before, peek }
       ? html`<section class="card">${nothing(site, text)}</section>`
       : html`<div class="list-peek"><div class="stack">
 <form class="card" id="list" method="post" action="/quarantine/bulk">${csrf(visit)}<input type="hidden" name="back" value="${back}">
-${table(found.rows, { at: chosen?.id ?? '', back, limits: limitsOf(site), nowMs, acts: mayAct(visit) })}</form>
+${table(site, found.rows, { at: chosen?.id ?? '', back, limits: limitsOf(site), nowMs, acts: mayAct(visit), nodes: members(admin.cluster()).length > 1 })}</form>
 ${mayAct(visit) ? BULK : ''}
 </div>
 <aside class="peek card" id="peek" aria-label="Selected mail" aria-live="polite">${chosen === undefined ? '' : peekCard(site, visit, chosen, back)}</aside></div>`
@@ -190,24 +206,30 @@ type TableFacts = {
   readonly limits: Limits
   readonly nowMs: number
   readonly acts: boolean
+  /** There is more than one node to hold them. */
+  readonly nodes: boolean
 }
 
-function table(rows: readonly HeldRow[], facts: TableFacts): Html {
+function table(site: Site, rows: readonly HeldRow[], facts: TableFacts): Html {
   const check = facts.acts
     ? html`<th class="w-check"><input type="checkbox" aria-label="Select all on this page" data-all></th>`
     : ''
   return html`<table class="data${facts.acts ? '' : ' plain'}"><caption class="sr">Held mails, newest first</caption>
-<thead><tr>${check}<th class="w-time" scope="col">Held</th><th scope="col">Mail</th><th scope="col" class="w-state">Why</th><th class="w-score num hide" scope="col">Score</th></tr></thead>
-<tbody>${rows.map((row) => line(row, facts))}</tbody></table>`
+<thead><tr>${check}<th class="w-time" scope="col">Held</th><th scope="col">Mail</th><th scope="col" class="w-state">Why</th>${facts.nodes ? html`<th class="w-node hide" scope="col">Node</th>` : ''}<th class="w-score num hide" scope="col">Score</th></tr></thead>
+<tbody>${rows.map((row) => line(site, row, facts))}</tbody></table>`
 }
 
-function line(row: HeldRow, { at, back, limits, nowMs, acts }: TableFacts): Html {
+function line(
+  site: Site,
+  row: HeldRow,
+  { at, back, limits, nowMs, acts, nodes }: TableFacts,
+): Html {
   const subject = subjectOf(row.subject)
   const check = acts
     ? html`<td class="a1"><input type="checkbox" name="mid" value="${row.id}" aria-label="Select ${subject}"></td>`
     : ''
   // The link's text is a stranger's, its attributes are ours: htmx reads attributes only.
-  return html`<tr id="m-${row.id}"${row.id === at ? html` class="at"` : ''}>${check}<td class="a3 nowrap">${time(row.heldMs, shortTime(row.heldMs, nowMs))}</td><td class="a2"><div class="two"><a href="/messages/${row.id}" hx-get="${link(`/quarantine/${row.id}/peek`, { back })}" hx-target="#peek" hx-swap="innerHTML" hx-status:5xx="swap:none"><span hx-ignore>${subject}</span></a><small hx-ignore>${sender(row.sender)} → ${some(row.recipients, 1)}</small></div></td><td class="full"><div class="two why" hx-ignore>${reason(row)}</div></td><td class="hide num">${score(row.score)}${meter(row.score, limits)}</td></tr>`
+  return html`<tr id="m-${row.id}"${row.id === at ? html` class="at"` : ''}>${check}<td class="a3 nowrap">${time(row.heldMs, shortTime(row.heldMs, nowMs))}</td><td class="a2"><div class="two"><a href="/messages/${row.id}" hx-get="${link(`/quarantine/${row.id}/peek`, { back })}" hx-target="#peek" hx-swap="innerHTML" hx-status:5xx="swap:none"><span hx-ignore>${subject}</span></a><small hx-ignore>${sender(row.sender)} → ${some(row.recipients, 1)}</small></div></td><td class="full"><div class="two why" hx-ignore>${reason(row)}${holderLine(site, row)}</div></td>${nodes ? html`<td class="hide cut">${row.owner.name}</td>` : ''}<td class="hide num">${score(row.score)}${meter(row.score, limits)}</td></tr>`
 }
 
 function reason(row: HeldRow): Html {
@@ -237,6 +259,7 @@ export function peekOf(site: Site, visit: Visit, id: string, back: string): Html
 
 function peekCard(site: Site, visit: Visit, row: HeldRow, back: string): Html {
   const nowMs = site.clock.wallMs()
+  const absent = absence(site, row)
   const { hold } = limitsOf(site)
   const [worst] = row.findings.toSorted((a, b) => b.score - a.score)
   const [unknown] = row.unknowns
@@ -244,14 +267,14 @@ function peekCard(site: Site, visit: Visit, row: HeldRow, back: string): Html {
     worst?.evidence ??
     (unknown === undefined ? '' : `${unknownWords(unknown.inspector)}. ${unknown.cause}`)
   const acts = mayAct(visit)
-    ? html`<div class="acts">${act(visit, `/messages/${row.id}/release`, { words: row.recipients.length > 1 ? 'Release to all' : 'Release', kind: 'primary', fields: { back } })}<a class="btn danger" href="${link(`/messages/${row.id}/delete`, { back })}">Delete</a></div>`
+    ? html`<div class="acts">${!canRelease(row) ? '' : act(visit, `/messages/${row.id}/release`, { words: row.recipients.length > 1 ? 'Release to all' : 'Release', kind: 'primary', fields: { back } })}<a class="btn danger" href="${link(`/messages/${row.id}/delete`, { back })}">Delete</a></div>`
     : ''
   return html`<header><h2 hx-ignore>${subjectOf(row.subject)}</h2><small><a href="/messages/${row.id}">Open page</a></small></header>
 <div class="body stack">
 <div hx-ignore><p><b class="c held">Held</b> since ${day(row.heldMs, nowMs)} ${clockTime(row.heldMs)}. <b>${why}</b></p></div>
-<dl class="facts" hx-ignore><dt>Sender</dt><dd>${sender(row.sender)}</dd>${row.from === null ? '' : html`<dt>From</dt><dd>${row.from}</dd>`}<dt>To</dt><dd>${some(row.recipients, 5)}</dd><dt>Client</dt><dd>${row.clientIp}</dd><dt>Score</dt><dd>${score(row.score)}, held from ${hold}</dd><dt>Size</dt><dd>${size(row.sizeBytes)}</dd><dt>Deleted</dt><dd>${longTime(row.expiresMs, nowMs)}</dd></dl>
-${acts}</div>
-${frame(row.id)}`
+<dl class="facts" hx-ignore><dt>Sender</dt><dd>${sender(row.sender)}</dd>${row.from === null ? '' : html`<dt>From</dt><dd>${row.from}</dd>`}<dt>To</dt><dd>${some(row.recipients, 5)}</dd><dt>Client</dt><dd>${row.clientIp}</dd><dt>Score</dt><dd>${score(row.score)}, held from ${hold}</dd><dt>Size</dt><dd>${size(row.sizeBytes)}</dd><dt>Deleted</dt><dd>${longTime(row.expiresMs, nowMs)}</dd><dt>Node</dt><dd>${row.owner.name}</dd></dl>
+${pendingNote(site, row)}${acts}</div>
+${absent === null ? frame(row.id) : html`<div class="body">${note('unknown', absent)}</div>`}`
 }
 
 /** Asks once more before many are deleted; also the only way without script to see which. */

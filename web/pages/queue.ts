@@ -7,6 +7,7 @@ import { act, csrf, mayAct } from '../parts/forms.ts'
 import { beforeOf, ROWS, turning } from '../parts/lists.ts'
 import { empty, type Place, track } from '../parts/marks.ts'
 import { attemptWords, nextWords } from '../parts/message-cards.ts'
+import { members } from '../parts/nodes.ts'
 import { shell } from '../parts/shell.ts'
 import { counted, sender, shortTime, some, span, subjectOf, time } from '../parts/words.ts'
 import type { Site } from '../site.ts'
@@ -78,7 +79,7 @@ function listPage(
       : html`<table class="data plain"><caption class="sr">Waiting mails, newest first</caption>
 <thead><tr><th class="w-time" scope="col">Since</th><th scope="col">Mail</th><th class="w-state" scope="col">State</th><th scope="col">Why</th>${mayAct(visit) ? html`<th class="w-acts" scope="col"><span class="sr">Actions</span></th>` : ''}</tr></thead>
 <tbody>${found.rows.map((row) => line(row, nowMs, mayAct(visit) ? (path, words) => act(visit, path, { words, small: true }) : null))}</tbody></table>`
-  const main = html`<div class="head"><h1>Queue</h1><p>${found.total === 0 ? 'Nothing waits' : `${counted(found.total, 'mail')} accepted and not delivered yet`}</p>${all}</div>
+  const main = html`<div class="head"><h1>Queue</h1><p>${found.total === 0 ? 'Nothing waits' : `${counted(found.total, 'mail')} accepted${members(site.admin.cluster()).length > 1 ? ' by this node' : ''} and not delivered yet`}</p>${all}</div>
 <div id="fresh"></div>
 <section class="card" id="list" aria-label="Waiting mails">${list}</section>
 ${turning({ path: '/queue', query: '', cursor: found.cursor, before: skipped, rows: found.rows.length, total: found.total })}`

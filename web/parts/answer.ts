@@ -94,7 +94,7 @@ function whereWords(detail: MessageDetail, lead: TraceRow, nowMs: number): Say {
           : ` It is deleted ${longTime(detail.held.row.expiresMs, nowMs)} unless somebody releases it.`
       return {
         say: 'Held in quarantine',
-        more: html`${whom} ${have} not received it. The sender was told that it was accepted.${expires}`,
+        more: html`${detail.held === null ? '' : html`On <b>${detail.held.row.owner.name}</b>. `}${whom} ${have} not received it. The sender was told that it was accepted.${expires}`,
       }
     }
     case 'delivered':

@@ -1,6 +1,6 @@
 /** What a held mail holds: preview frame, text, headers, source. Nothing in it loads or runs. */
 import type { Admin } from '../../src/admin/contract.ts'
-import { GatewayError } from '../../src/base/errors.ts'
+import { GatewayError, RefusalError } from '../../src/base/errors.ts'
 import { type Html, html } from '../html.ts'
 import { link } from './forms.ts'
 import { icon, note } from './marks.ts'
@@ -18,13 +18,16 @@ export function viewOf(text: string | undefined): View {
   return VIEWS.find((view) => view === text) ?? 'preview'
 }
 
-/** The preview, or the sentence that says why there is none. */
-export async function previewOf(admin: Admin, id: string): Promise<Preview | string> {
+/** The preview, or the sentences that say why there is none. */
+export async function previewOf(
+  admin: Pick<Admin, 'heldPreview'>,
+  id: string,
+): Promise<Preview | string> {
   try {
     return await admin.heldPreview(id)
   } catch (error) {
     if (!(error instanceof GatewayError)) throw error
-    return error.message
+    return error instanceof RefusalError ? `${error.message} ${error.advice}` : error.message
   }
 }
 
@@ -49,9 +52,9 @@ async function content(
   view: View,
   preview: Preview | string,
 ): Promise<Html> {
-  if (view === 'source') return await source(admin, id)
+  if (view === 'source') return await sourceOr(admin, id)
   if (typeof preview === 'string') {
-    return html`<div class="body">${note('unknown', html`<b>There is no preview.</b> ${preview} The source is there.`)}</div>`
+    return html`<div class="body">${note('unknown', html`<b>There is no preview.</b> ${preview}`)}</div>`
   }
   const notes = preview.notes.join(' ')
   const said = html`<div class="body acts"><small>Nothing in it loads or runs. ${notes}</small></div>`
@@ -66,6 +69,11 @@ async function content(
   )}</dl></div>`
 }
 
+/** In place of the mail when nobody who answers has it. */
+export function absentCard(words: Html): Html {
+  return html`<section class="card" id="mail" aria-labelledby="mail-h"><header><h2 id="mail-h">Mail</h2></header><div class="body">${note('unknown', words)}</div></section>`
+}
+
 function empty(words: string): Html {
   return html`<div class="body"><small>${words}</small></div>`
 }
@@ -73,6 +81,16 @@ function empty(words: string): Html {
 /** The frame has an address and a policy of its own (pages/frame.ts). */
 export function frame(id: string): Html {
   return html`<iframe sandbox src="/messages/${id}/frame" title="Preview of the mail, without scripts and links" loading="lazy" referrerpolicy="no-referrer" hx-ignore></iframe>`
+}
+
+/** The source, or why the node that has it does not give it. */
+async function sourceOr(admin: Admin, id: string): Promise<Html> {
+  try {
+    return await source(admin, id)
+  } catch (error) {
+    if (!(error instanceof RefusalError) || error.code !== 'unavailable') throw error
+    return html`<div class="body">${note('unknown', html`<b>${error.message}</b> ${error.advice}`)}</div>`
+  }
 }
 
 async function source(admin: Admin, id: string): Promise<Html> {

@@ -1,6 +1,6 @@
 /** The cards of a mail's page: why this score, recipients, queue, path, facts. */
 import type { MessageDetail } from '../../src/admin/contract.ts'
-import type { TraceEvent } from '../../src/message/rows.ts'
+import type { PendingClaim, TraceEvent } from '../../src/message/rows.ts'
 import type { Visit } from '../guard.ts'
 import { type Html, html } from '../html.ts'
 import { act, link, mayAct } from './forms.ts'
@@ -43,16 +43,24 @@ export function recipientsCard(
   nowMs: number,
 ): Html {
   const shown = detail.rows.slice(0, RECIPIENTS_SHOWN)
+  const pending = detail.held?.row.pending ?? []
+  const waits = new Map(pending.map((click) => [click.recipient, click]))
   const more = detail.rows.length - shown.length
   return html`<section class="card" aria-labelledby="rcpt"><header><h2 id="rcpt">Recipients</h2><small>${detail.rows.length}</small></header>
 <table class="rows"><tbody>${shown.map((row) => {
     const held = row.delivery === 'held' && mayAct(visit)
     const buttons = held
-      ? html`${act(visit, `/messages/${id}/release`, { words: 'Release', small: true, fields: { recipient: row.recipient } })}<a class="btn small danger" href="${link(`/messages/${id}/delete`, { recipient: row.recipient })}">Delete</a>`
+      ? html`${waits.has(row.recipient) ? '' : act(visit, `/messages/${id}/release`, { words: 'Release', small: true, fields: { recipient: row.recipient } })}<a class="btn small danger" href="${link(`/messages/${id}/delete`, { recipient: row.recipient })}">Delete</a>`
       : ''
     const when = row.deliveryMs === null ? '' : `, ${longTime(row.deliveryMs, nowMs)}`
-    return html`<tr><td><div class="two" hx-ignore><b>${row.recipient}</b><small>${row.deliveryReply ?? row.acceptReply}${when}</small></div></td><td class="nowrap">${track(placeOf(row))}</td><td class="num"><div class="acts right">${buttons}</div></td></tr>`
+    return html`<tr><td><div class="two" hx-ignore><b>${row.recipient}</b><small>${row.deliveryReply ?? row.acceptReply}${when}</small></div></td><td class="nowrap">${track(placeOf(row))}${waiting(waits.get(row.recipient))}</td><td class="num"><div class="acts right">${buttons}</div></td></tr>`
   })}</tbody></table>${more > 0 ? html`<div class="body"><small>And ${more} more.</small></div>` : ''}</section>`
+}
+
+function waiting(click: PendingClaim | undefined): Html | '' {
+  if (click === undefined) return ''
+  const what = click.kind === 'release' ? 'release' : 'deletion'
+  return html`<br><small class="c deferred">${what} waits for ${click.to.name}</small>`
 }
 
 export function queueCard({ queue }: MessageDetail, nowMs: number): Html | '' {
