@@ -5,7 +5,6 @@
  */
 import { RefusalError } from '../base/errors.ts'
 import { DOMAIN_GROUPS, type DomainGroup, domainOfKey } from './cells.ts'
-import { NetworkIndex } from './networks.ts'
 import {
   checkTogether,
   initialSettings,
@@ -32,6 +31,11 @@ export class Draft {
   readonly #groups = new Map<string, Partial<Domain>>()
   readonly #domains = new Map<string, Domain>()
   readonly #unreadable = new Map<string, RefusalError>()
+  readonly #names = new Set<string>()
+  /** The lists as they were compiled last, and their cells that changed since. */
+  #lists: Lists = NO_LISTS
+  readonly #relisted = new Set<string>()
+  #listed = 0
   /** As `compile` gave it last; a part is null when its cells have changed since. */
   #compiled: { -readonly [Part in keyof Snapshot]: Snapshot[Part] | null } = {
     settings: null,
@@ -56,17 +60,19 @@ export class Draft {
 
   /** Domains, those that cannot be read too. */
   get domainCount(): number {
-    let count = 0
-    for (const cell of this.#texts.keys()) {
-      if (cell.startsWith('domain/') && !cell.includes('/', 7)) count += 1
-    }
-    return count
+    return this.#names.size
+  }
+
+  /** Entries of both lists. */
+  get listedCount(): number {
+    return this.#listed
   }
 
   /** What the cell says from here on; null: deleted. Cells of a later version are left alone. */
   put(kind: string, key: string, text: string | null): void {
     const cell = `${kind}/${key}`
-    if (!isKnown(kind, key) || this.text(cell) === text) return
+    const before = this.text(cell)
+    if (!isKnown(kind, key) || before === text) return
     if (text === null) this.#texts.delete(cell)
     else this.#texts.set(cell, text)
     this.#unreadable.delete(cell)
@@ -77,6 +83,8 @@ export class Draft {
         return this.#putDomain(cell, key, text)
       default:
         this.#compiled.lists = null
+        this.#relisted.add(cell)
+        this.#listed += (text === null ? 0 : 1) - (before === null ? 0 : 1)
     }
   }
 
@@ -112,7 +120,7 @@ export class Draft {
     const compiled = this.#compiled
     compiled.settings ??= this.#settled()
     compiled.domains ??= new Map(this.#domains)
-    compiled.lists ??= this.#lists()
+    compiled.lists ??= this.#relist()
     return { settings: compiled.settings, domains: compiled.domains, lists: compiled.lists }
   }
 
@@ -127,6 +135,8 @@ export class Draft {
     this.#compiled.domains = null
     const [name, group] = domainOfKey(key)
     if (group === '') {
+      if (text === null) this.#names.delete(name)
+      else this.#names.add(name)
       if (text !== null) {
         this.#read(cell, () => {
           if (readDomainName(name) !== name) throw new SyntaxError('not in stored form')
@@ -169,16 +179,32 @@ export class Draft {
     return Object.freeze({ ...initialSettings(), ...own }) as unknown as Settings
   }
 
-  #lists(): Lists {
-    const values = (prefix: string): string[] =>
-      [...this.#texts.keys()]
-        .filter((cell) => cell.startsWith(prefix))
-        .map((cell) => cell.slice(prefix.length))
-    return Object.freeze({
-      allowedClients: new NetworkIndex(values('list/allow/ip/')),
-      blockedClients: new NetworkIndex(values('list/block/ip/')),
-      blockedSenders: new Set(values('list/block/sender/')),
+  #relist(): Lists {
+    const { allowedClients, blockedClients, blockedSenders } = this.#lists
+    const senders = new Set(blockedSenders)
+    const blocked = this.#relistedWith('list/block/sender/')
+    for (const value of blocked.removed) senders.delete(value)
+    for (const value of blocked.added) senders.add(value)
+    const clients = this.#relistedWith('list/block/ip/')
+    const allowed = this.#relistedWith('list/allow/ip/')
+    this.#relisted.clear()
+    this.#lists = Object.freeze({
+      allowedClients: allowedClients.changed(allowed.removed, allowed.added),
+      blockedClients: blockedClients.changed(clients.removed, clients.added),
+      blockedSenders: senders,
     })
+    return this.#lists
+  }
+
+  #relistedWith(prefix: string): { readonly removed: string[]; readonly added: string[] } {
+    const removed: string[] = []
+    const added: string[] = []
+    for (const cell of this.#relisted) {
+      if (!cell.startsWith(prefix)) continue
+      const values = this.#texts.has(cell) ? added : removed
+      values.push(cell.slice(prefix.length))
+    }
+    return { removed, added }
   }
 }
 

@@ -23,15 +23,20 @@ export class NetworkIndex {
 
   /** Texts that are no networks are left out. */
   constructor(networks: Iterable<string>) {
-    for (const text of networks) {
+    this.#add(networks)
+  }
+
+  /** Another one with these changes: of many networks only the few are read again. */
+  changed(removed: Iterable<string>, added: Iterable<string>): NetworkIndex {
+    const next = new NetworkIndex([])
+    for (const bits of [32, 128] as const) next.#prefixes[bits].push(...this.#prefixes[bits])
+    for (const [name, text] of this.#texts) next.#texts.set(name, text)
+    for (const text of removed) {
       const network = parseNetwork(text)
-      if (network === null) continue
-      const prefixes = this.#prefixes[network.bits]
-      if (!prefixes.includes(network.prefix)) prefixes.push(network.prefix)
-      this.#texts.set(nameOf(network), text)
+      if (network !== null) next.#texts.delete(nameOf(network))
     }
-    // The narrowest is found first: it says most.
-    for (const prefixes of Object.values(this.#prefixes)) prefixes.sort((a, b) => b - a)
+    next.#add(added)
+    return next
   }
 
   /** The narrowest network that holds the address, as it was given; null: none, or no address. */
@@ -44,6 +49,18 @@ export class NetworkIndex {
       if (found !== undefined) return found
     }
     return null
+  }
+
+  #add(networks: Iterable<string>): void {
+    for (const text of networks) {
+      const network = parseNetwork(text)
+      if (network === null) continue
+      const prefixes = this.#prefixes[network.bits]
+      if (!prefixes.includes(network.prefix)) prefixes.push(network.prefix)
+      this.#texts.set(nameOf(network), text)
+    }
+    // The narrowest is found first: it says most.
+    for (const prefixes of Object.values(this.#prefixes)) prefixes.sort((a, b) => b - a)
   }
 }
 

@@ -29,9 +29,13 @@ import type { SharedRows } from './shared.ts'
 import { VALUE_MAX } from './shared-row.ts'
 import { goodCells } from './tables.ts'
 
-/** Characters of one side of a change that the history keeps; of a longer one, the beginning. */
-const TEXT_MAX = 100_000
+/**
+ * Characters of one side of a change that the history keeps; of a longer one, the beginning. Both,
+ * with every quote escaped, fit one shared value.
+ */
+const TEXT_MAX = 60_000
 const CUT_TEXT_CHARS = 2_000
+assert(4 * TEXT_MAX + 4_000 < VALUE_MAX, 'a line of the history fits a shared value')
 
 export type Change = {
   readonly id: string
@@ -242,6 +246,11 @@ export class Changes {
       why,
       'Set the clock of this node right, or make the change on another node.',
     )
+  }
+
+  /** Entries of both lists together. */
+  get listedCount(): number {
+    return this.#draft.listedCount
   }
 
   /** Who set a cell last and when; null: it is not there. @throws StoreError */

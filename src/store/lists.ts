@@ -110,8 +110,7 @@ export class Lists {
   }
 
   #refuseTooMany(): void {
-    const count = this.#rows.list('list').filter(({ key }) => this.#entry(key) !== null).length
-    if (count < LIST_ENTRIES_MAX) return
+    if (this.#changes.listedCount < LIST_ENTRIES_MAX) return
     throw new RefusalError(
       'invalid',
       'value',
