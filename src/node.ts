@@ -1,35 +1,55 @@
 /**
- * Composition root: builds one node out of clock, random and resolver, and joins what must not
- * know each other. Without peers a node is a cluster of one.
+ * Composition root: builds one node out of clock, random, resolver and network, and joins what
+ * must not know each other. Without peers a node is a cluster of one.
  */
 import { chmodSync, existsSync, mkdirSync, unlinkSync } from 'node:fs'
-import { hostname as systemHostname } from 'node:os'
-import { join } from 'node:path'
+import { networkInterfaces, hostname as systemHostname } from 'node:os'
+import { join as joinPath } from 'node:path'
 import { createWeb } from '../web/server.ts'
 import { createAdmin } from './admin/admin.ts'
 import { type Clock, pause, SystemClock } from './base/clock.ts'
 import { type Resolver, SystemResolver } from './base/dns.ts'
 import { messageOf, RefusalError } from './base/errors.ts'
 import { diskSpace, lockDirectory, systemDisk } from './base/files.ts'
-import { MessageIds } from './base/ids.ts'
+import { MessageIds, type NodeId, parseNodeId } from './base/ids.ts'
 import { Observer } from './base/observe.ts'
 import { type Random, SystemRandom } from './base/random.ts'
 import { VERSION } from './base/version.ts'
-import type { NodeOptions, RunningNode } from './cli/world.ts'
+import type { Address, NodeOptions, RunningNode } from './cli/world.ts'
+import { Cluster, type ClusterOptions } from './cluster/cluster.ts'
+import type { ClusterDeps, Network, Self } from './cluster/contract.ts'
+import {
+  clusterIdOf,
+  type Joined,
+  openIdentity,
+  publicKeys,
+  setCopyAside,
+  storeJoined,
+  thisMachine,
+} from './cluster/identity.ts'
+import { finishJoin, joinCluster, mayJoin } from './cluster/join.ts'
+import { PROTOCOL } from './cluster/link.ts'
+import { SystemNetwork } from './cluster/network.ts'
+import { MEMBER_KIND } from './cluster/roster.ts'
+import { readToken } from './cluster/token.ts'
 import { type Certificate, openCertificate } from './config/certificate.ts'
 import { LiveConfig } from './config/live.ts'
 import { type NodeFile, openDataDirectory, openNodeFile } from './config/local.ts'
+import { isTombstone, type WriterId } from './config/merge.ts'
 import { formatEndpoint, SmtpListener } from './mail/accept/listener.ts'
 import { createDeliverer } from './mail/deliver/attempt.ts'
 import { probeNextHop } from './mail/deliver/probe.ts'
 import type { Inspectors } from './mail/inspect/contract.ts'
 import { createInspectors } from './mail/inspect/pool.ts'
 import { Pipeline } from './mail/pipeline.ts'
+import type { NodeName } from './message/rows.ts'
 import { Audit } from './store/audit.ts'
 import { Bodies } from './store/bodies.ts'
 import { Changes } from './store/changes.ts'
 import { Conflicts } from './store/conflicts.ts'
+import { IssuedTokens } from './store/invitations.ts'
 import { Lists } from './store/lists.ts'
+import { nodeName } from './store/names.ts'
 import { openDatabases, refuseNewerData } from './store/open.ts'
 import { Operators } from './store/operators.ts'
 import { Quarantine } from './store/quarantine.ts'
@@ -44,7 +64,21 @@ export type NodeSeams = {
   readonly clock: Clock
   readonly random: Random
   readonly resolver: Resolver
+  readonly network: Network
 }
+
+/** Where peers are listened for, TCP and UDP. */
+const PEER_PORT = 7_946
+/** New formats that this version reads. */
+const FEATURES: readonly string[] = []
+/** Shared rows that a node keeps when it joins: its held mail. */
+const KEPT_KINDS: readonly string[] = ['held']
+/** Between the answer to a join and the restart that makes it so. */
+const RESTART_MS = 200
+/** While a new node waits for the settings of its peers it says so this often. */
+const WAITING_SAID_MS = 30_000
+/** How often a node that drains looks whether its last session has ended. */
+const DRAIN_LOOK_MS = 500
 
 /** Inspector processes. What costs is inspection, and this is what has the cores. */
 const INSPECTORS = Math.max(1, Math.min(8, navigator.hardwareConcurrency))
@@ -62,31 +96,78 @@ export async function startNode(
   const clock = seams.clock ?? new SystemClock()
   const random = seams.random ?? new SystemRandom()
   const resolver = seams.resolver ?? new SystemResolver(clock)
+  const network = seams.network ?? new SystemNetwork(clock)
   const observer = new Observer(clock, writeLog, options.logLevel)
+  const seam = { clock, random, observer, network }
   const { dataDir } = options
   openDataDirectory(dataDir)
   refuseNewerData(dataDir)
   const lock = lockDirectory(dataDir)
-  const identity = openNodeFile(dataDir, {
+  if (options.identity === 'new') setCopyAside(dataDir, clock)
+  const file = openNodeFile(dataDir, {
     random,
     hostname: systemHostname(),
     ...(options.name === null ? {} : { name: options.name }),
   })
   const startedMs = clock.wallMs()
+  const certificate = await openCertificate(dataDir, [file.name], { clock, random })
+  // Opened early, so that peers can be told where it is; requests wait until there is a node.
+  let setHandle: (handle: Handle) => void = () => {}
+  const handling = new Promise<Handle>((resolve) => {
+    setHandle = resolve
+  })
+  const servers = openWeb(options, certificate, async (request, client) =>
+    (await handling)(request, client),
+  )
+  const endpoints = {
+    smtp: formatEndpoint(options.smtp.host, options.smtp.port),
+    web: servers.url,
+  }
+  const rows = openRows(dataDir, file.nodeId, seam)
+  const seat = await takeSeat(options, { file, rows, endpoints }, seam)
   const live = new LiveConfig()
-  const store = await openStores(dataDir, identity, live, { clock, random, observer })
+  const told: { cluster: Cluster | null } = { cluster: null }
+  const store = await openStores(dataDir, { file, seat, rows, live, told }, seam)
+  const { spool, queue, quarantine, operators } = store
   const inspectors = createInspectors(
     {
       command: [...options.command, 'inspector'],
       processes: INSPECTORS,
-      spoolDir: join(dataDir, 'spool'),
+      spoolDir: joinPath(dataDir, 'spool'),
     },
     { clock, observer },
   )
-  const certificate = await openCertificate(dataDir, [identity.name], { clock, random })
+  const problems = (): readonly string[] => [
+    ...problemsOf(spool, listener, inspectors, live),
+    ...seatProblems(cluster, rows.replica),
+  ]
+  const cluster = await startCluster(
+    {
+      self: seat.self,
+      clusterId: seat.clusterId,
+      name: seat.name,
+      advertise: seat.advertise,
+      ...endpoints,
+      features: FEATURES,
+      state: rows.replica,
+      trace: store.trace.feed,
+      issued: rows.issued,
+      report: () => ({
+        ready: problems().length === 0,
+        queue: queue.size,
+        held: quarantine.countOf(file.nodeId),
+        diskFreeBytes: spool.diskSpace().freeBytes,
+        diskTotalBytes: spool.diskSpace().totalBytes,
+      }),
+      parallelCrypto: true,
+    },
+    options.peer,
+    seam,
+  )
+  told.cluster = cluster
   const deliverer = createDeliverer({ clock, random, resolver, observer })
   const pipeline = new Pipeline({
-    hostname: identity.name,
+    hostname: seat.name,
     clock,
     random,
     observer,
@@ -96,16 +177,16 @@ export async function startNode(
     deliverer,
   })
   const listener = new SmtpListener(
-    { ...options.smtp, hostname: identity.name, tls: certificate },
+    { ...options.smtp, hostname: seat.name, tls: certificate },
     {
       clock,
       observer,
-      ids: new MessageIds(identity.nodeId, identity.epoch, clock),
+      ids: new MessageIds(file.nodeId, file.epoch, clock),
       live,
       receiver: pipeline.receiver,
     },
   )
-  const endpoints = { smtp: '', web: '' }
+  const again = Promise.withResolvers<NodeOptions>()
   const admin = createAdmin({
     clock,
     observer,
@@ -113,62 +194,315 @@ export async function startNode(
     ...store,
     inspectors,
     mail: pipeline,
-    probe: (hop) => probeNextHop(hop, { clock, resolver, hostname: identity.name }),
-    status: () => {
-      const problems = problemsOf(store.spool, listener, inspectors, live)
-      return {
-        node: identity.nodeId,
-        name: identity.name,
-        version: VERSION,
-        ready: problems.length === 0,
-        problems,
-        webPin: options.web.tls ? certificate.pin : null,
-        startedMs,
-        smtp: endpoints.smtp,
-        web: endpoints.web,
-        disk: store.spool.diskSpace(),
+    cluster,
+    probe: (hop) => probeNextHop(hop, { clock, resolver, hostname: seat.name }),
+    door: () => ({
+      url: doorOf(options, servers.url, seat.advertise),
+      pin: options.web.tls ? certificate.pin : null,
+    }),
+    mailHere: () => ({ queue: queue.size, held: quarantine.countOf(file.nodeId) }),
+    join: async (token, discard) => {
+      seat.mayJoin(token, discard)
+      const { port } = cluster
+      // The issuer looks whether it reaches this node at the port of its peers: it must be free.
+      cluster.stop()
+      try {
+        storeJoined(dataDir, await seat.ask(token, discard, { ...seat.listen, port }))
+      } finally {
+        // Joined or not, the node starts anew, after the answer to whoever asked for it is out.
+        clock.after(RESTART_MS, () => again.resolve(asBound(options, { listener, servers, port })))
       }
     },
+    status: () => ({
+      node: file.nodeId,
+      name: seat.name,
+      version: VERSION,
+      ready: problems().length === 0,
+      problems: problems(),
+      webPin: options.web.tls ? certificate.pin : null,
+      startedMs,
+      ...endpoints,
+      disk: spool.diskSpace(),
+    }),
   })
-  registerGauges(observer, store.queue, store.spool, store.quarantine, inspectors)
+  registerGauges(observer, queue, spool, quarantine, inspectors)
+  registerClusterGauges(observer, cluster, rows.replica)
   const web = createWeb({
     admin,
     clock,
     random,
     observer,
     secure: options.web.tls,
-    nodeName: identity.name,
+    nodeName: seat.name,
   })
-  const servers = openWeb(options, certificate, web.handle)
-  endpoints.web = servers.url
+  setHandle(web.handle)
+  await untilKnown(cluster, rows.replica, { clock, observer })
+  const drain = followDrain(cluster, listener, clock)
   listener.start()
   endpoints.smtp = formatEndpoint(options.smtp.host, listener.port)
+  cluster.announce(endpoints)
   await pipeline.resume()
-  await untilReady(() => problemsOf(store.spool, listener, inspectors, live), clock)
+  await untilReady(() => problemsOf(spool, listener, inspectors, live), clock)
   observer.emit('node.started', {
-    node: identity.nodeId,
-    name: identity.name,
+    node: file.nodeId,
+    name: seat.name,
+    cluster: seat.clusterId,
     ...endpoints,
+    peer: formatEndpoint(seat.listen.host, cluster.port),
     version: VERSION,
   })
-  const code = store.operators.setupCode
+  const code = operators.setupCode
   return {
     admin,
     smtp: { host: options.smtp.host, port: listener.port },
     web: { url: servers.url },
     setupUrl: code === null ? null : `${servers.url}/setup?code=${code}`,
+    restart: again.promise,
     stop: async () => {
+      drain.stop()
       await listener.stop()
       await pipeline.stop(STOP_MS_MAX)
       await deliverer.close()
       web.close()
       await servers.stop()
+      cluster.stop()
       await inspectors.close()
       await store.close()
+      rows.close()
       observer.emit('node.stopped')
       observer.flush()
       lock.release()
     },
+  }
+}
+
+/** Both databases, and what all nodes share. Settings, operators and claims are synced at each
+ * commit; the trace at its checkpoints only: it repeats what the spool and the claims know. */
+function openRows(
+  dataDir: string,
+  node: NodeId,
+  seam: { readonly clock: Clock; readonly random: Random; readonly observer: Observer },
+) {
+  const { state, trace } = openDatabases(dataDir, seam)
+  const replica = new Replica(state, { ...seam, node })
+  return {
+    state,
+    history: trace,
+    replica,
+    issued: new IssuedTokens(state),
+    close: () => {
+      state.close()
+      trace.close()
+    },
+  }
+}
+
+type Rows = ReturnType<typeof openRows>
+
+/** Who this node is among others: its keys, its cluster, where it is reached. */
+type Seat = {
+  readonly self: Self
+  readonly clusterId: string
+  readonly name: string
+  readonly listen: Address
+  readonly advertise: readonly Address[]
+  /** It founded the cluster that it is in. */
+  readonly isFounder: boolean
+  /** @throws RefusalError when this node cannot join with that token at all */
+  readonly mayJoin: (token: string, discard: boolean) => void
+  /** Asks the issuer of a token to be let in; changes nothing here. */
+  readonly ask: (token: string, discard: boolean, listen: Address) => Promise<Joined>
+}
+
+/** Before anything reads the shared rows: a join replaces them. */
+async function takeSeat(
+  options: NodeOptions,
+  given: {
+    readonly file: NodeFile
+    readonly rows: Rows
+    readonly endpoints: { readonly smtp: string; readonly web: string }
+  },
+  seam: ClusterDeps,
+): Promise<Seat> {
+  const { dataDir, join } = options
+  const { file, rows, endpoints } = given
+  const { replica, issued } = rows
+  const identity = openIdentity(dataDir, file.nodeId, {
+    random: seam.random,
+    machine: thisMachine(process.env),
+    adopt: options.identity === 'adopt',
+  })
+  const self = {
+    node: file.nodeId,
+    keys: identity.keys,
+    instance: replica.writer,
+    epoch: file.epoch,
+    version: VERSION,
+  }
+  const listen = options.peer ?? { host: '0.0.0.0', port: PEER_PORT }
+  const advertise = options.advertise.length > 0 ? options.advertise : reachableAt(listen.host)
+  let { clusterId } = identity
+  let name = file.name
+  const standing = (discard: boolean) => ({
+    clusterId,
+    members: living(replica, MEMBER_KIND),
+    own: { operators: living(replica, 'operator'), domains: living(replica, 'domain') },
+    discard,
+  })
+  const ask = (token: string, discard: boolean, at: Address): Promise<Joined> =>
+    joinCluster(
+      token,
+      {
+        self,
+        ...standing(discard),
+        listen: at,
+        facts: { name, peer: advertise, ...endpoints, version: VERSION, features: FEATURES },
+        protocol: PROTOCOL,
+      },
+      seam,
+    )
+  const take = (joined: Joined): void => {
+    finishJoin(dataDir, joined, KEPT_KINDS, { state: replica, issued })
+    clusterId = joined.clusterId
+    name = options.name ?? joined.name ?? name
+  }
+  if (identity.joined !== null) take(identity.joined)
+  // The option stays in units and scripts: used once, on the first start.
+  if (join !== null && readToken(join).clusterId !== clusterId) {
+    take(await ask(join, false, listen))
+  }
+  return {
+    self,
+    clusterId,
+    name,
+    listen,
+    advertise,
+    isFounder: clusterIdOf(file.nodeId, publicKeys(identity.keys)) === clusterId,
+    mayJoin: (token, discard) => mayJoin(readToken(token), standing(discard)),
+    ask,
+  }
+}
+
+/** How many there are of a kind; a key with a slash is a part of one. */
+function living(replica: Replica, kind: string): number {
+  return replica.list(kind).filter(({ key, state }) => !key.includes('/') && !isTombstone(state))
+    .length
+}
+
+/** The addresses of this machine that others may reach; the port is that of the listener. */
+function reachableAt(host: string): readonly Address[] {
+  if (host !== '0.0.0.0' && host !== '::') return [{ host, port: 0 }]
+  const all = Object.values(networkInterfaces()).flatMap((of) => of ?? [])
+  const outside = all.filter(({ internal, address }) => !internal && !address.startsWith('fe80:'))
+  const from = outside.length > 0 ? outside : all
+  const found = from.map(({ address }) => ({ host: address, port: 0 }))
+  return host === '::' ? found : found.filter(({ host: one }) => !one.includes(':'))
+}
+
+/** The default port may be another node's on the same machine: then any will do, and is said. */
+async function startCluster(
+  options: Omit<ClusterOptions, 'listen'>,
+  peer: Address | null,
+  seam: ClusterDeps,
+): Promise<Cluster> {
+  const listen = peer ?? { host: '0.0.0.0', port: PEER_PORT }
+  try {
+    return await Cluster.start({ ...options, listen }, seam)
+  } catch (error) {
+    if (peer !== null || !(error instanceof RefusalError) || error.code !== 'conflict') throw error
+    const cluster = await Cluster.start({ ...options, listen: { ...listen, port: 0 } }, seam)
+    seam.observer.emit('node.moved', { cause: messageOf(error), port: cluster.port })
+    return cluster
+  }
+}
+
+/** Without the state of its peers a new node would refuse everybody: no domain is known yet. */
+function isNew(cluster: Cluster, replica: Replica): boolean {
+  return (
+    cluster.roster.peers().length > 0 &&
+    [...replica.vector().keys()].every((writer) => writer === replica.writer)
+  )
+}
+
+async function untilKnown(
+  cluster: Cluster,
+  replica: Replica,
+  { clock, observer }: { readonly clock: Clock; readonly observer: Observer },
+): Promise<void> {
+  let saidMono = clock.monoMs()
+  while (isNew(cluster, replica)) {
+    await pause(clock, 10)
+    if (clock.monoMs() - saidMono < WAITING_SAID_MS) continue
+    saidMono = clock.monoMs()
+    const cause = cluster.roster
+      .peers()
+      .map(({ node }) => cluster.describe(node))
+      .join('; ')
+    observer.emit('node.waiting', { cause })
+  }
+}
+
+/** Why the cluster keeps this node from taking mail. */
+function seatProblems(cluster: Cluster, replica: Replica): readonly string[] {
+  const { node } = cluster.roster.self
+  const me = cluster.roster.get(node)
+  if (me?.standing === 'left') return ['This node has left the cluster.']
+  if (me?.standing === 'evicted') return ['This node was removed from the cluster.']
+  if (isNew(cluster, replica)) return ['The settings of the cluster are not here yet.']
+  if (me !== null && me.drain !== 'accepting') return [`This node is ${me.drain}.`]
+  return []
+}
+
+/** Closes port 25 to new mail while this node is drained, and says when the last session ended. */
+function followDrain(
+  cluster: Cluster,
+  listener: SmtpListener,
+  clock: Clock,
+): { readonly stop: () => void } {
+  const { roster } = cluster
+  const { node } = roster.self
+  let timer: { cancel(): void } | null = null
+  const look = (): void => {
+    const me = roster.get(node)
+    const accepts = me !== null && me.standing === 'member' && me.drain === 'accepting'
+    listener.drain(!accepts)
+    timer?.cancel()
+    timer = null
+    if (me?.standing !== 'member' || me.drain !== 'draining') return
+    if (listener.sessions > 0) timer = clock.after(DRAIN_LOOK_MS, look)
+    else roster.setDrain(node, 'drained', 'postern')
+  }
+  roster.onChange(look)
+  look()
+  return { stop: () => timer?.cancel() }
+}
+
+/** As a new machine reaches the web of this node. */
+function doorOf(options: NodeOptions, url: string, advertise: readonly Address[]): string {
+  const { host } = options.web
+  const [best] = advertise
+  if ((host !== '0.0.0.0' && host !== '::') || best === undefined) return url
+  const { protocol, port } = new URL(url)
+  return `${protocol}//${formatEndpoint(best.host, Number(port))}`
+}
+
+/** The same node again, at the ports that it had. */
+function asBound(
+  options: NodeOptions,
+  bound: {
+    readonly listener: SmtpListener
+    readonly servers: { readonly port: number }
+    readonly port: number
+  },
+): NodeOptions {
+  const peer = options.peer === null ? null : { ...options.peer, port: bound.port }
+  return {
+    ...options,
+    smtp: { ...options.smtp, port: bound.listener.port },
+    web: { ...options.web, port: bound.servers.port },
+    peer,
+    join: null,
+    identity: 'keep',
   }
 }
 
@@ -178,54 +512,70 @@ type Stores = {
   readonly bodies: Bodies
   readonly quarantine: Quarantine
   readonly trace: Trace
-  readonly rows: Replica
   readonly changes: Changes
   readonly conflicts: Conflicts
   readonly lists: Lists
+  readonly audit: Audit
   readonly tokens: ApiTokens
   readonly operators: Operators
   readonly close: () => Promise<void>
 }
 
-/**
- * Opens everything that survives a restart. Settings, operators and claims are synced at each
- * commit; the trace at its checkpoints only: it repeats what the spool and the claims know.
- */
+/** Opens everything that survives a restart, and puts the stored configuration in force. */
 async function openStores(
   dataDir: string,
-  identity: NodeFile,
-  live: LiveConfig,
+  given: {
+    readonly file: NodeFile
+    readonly seat: Seat
+    readonly rows: Rows
+    readonly live: LiveConfig
+    /** Null until it runs. */
+    readonly told: { readonly cluster: Cluster | null }
+  },
   deps: { readonly clock: Clock; readonly random: Random; readonly observer: Observer },
 ): Promise<Stores> {
   const { clock, observer } = deps
-  const { state, trace: history } = openDatabases(dataDir, { clock, observer })
-  const node = { id: identity.nodeId, name: identity.name }
-  const rows = new Replica(state, { ...deps, node: node.id })
-  const shared = {
-    ...deps,
-    nodeNameOf: () => node.name,
-    readOnlyBecause: () => null,
-    maySetUp: () => true,
+  const { file, seat, rows, live, told } = given
+  const { state, history, replica } = rows
+  const node = { id: file.nodeId, name: seat.name }
+  const nodes = (): readonly NodeName[] => {
+    const roster = told.cluster?.roster
+    return roster === undefined ? [node] : [...roster.members(), ...roster.former()].map(named)
   }
-  const audit = new Audit(state, rows, shared)
-  const changes = new Changes(state, rows, live, shared)
-  const conflicts = new Conflicts(rows, changes, shared)
-  const lists = new Lists(rows, changes)
-  const tokens = new ApiTokens(rows, changes, audit, shared)
-  const operators = new Operators(rows, changes, dataDir, { ...shared, audit })
-  rows.start()
-  for (const part of [changes, conflicts, tokens, operators]) part.load()
+  const nodeNameOf = (writer: WriterId): string => {
+    const id = writerNode(replica.owned('writer', writer)?.value ?? null)
+    return id === null ? '' : nodeName(nodes, id).name
+  }
+  const changes = new Changes(state, replica, live, {
+    ...deps,
+    nodeNameOf,
+    readOnlyBecause: () => told.cluster?.sync.clockTrouble() ?? null,
+  })
+  const conflicts = new Conflicts(replica, changes, { observer, nodeNameOf })
+  const audit = new Audit(state, replica, { clock })
+  const operators = new Operators(replica, changes, dataDir, {
+    ...deps,
+    audit,
+    maySetUp: () => seat.isFounder,
+  })
+  const tokens = new ApiTokens(replica, changes, audit, deps)
   const bodies = new Bodies(dataDir, deps)
-  const quarantine = new Quarantine(state, { clock, observer, node })
-  const { damaged } = await quarantine.rebuild(bodies)
-  for (const id of damaged)
-    observer.emit('store.failed', { message: id, cause: 'held file is damaged' })
+  const quarantine = new Quarantine(state, replica, { clock, observer, node, nodes })
   const trace = new Trace(history, {
     ...deps,
     node,
+    nodes,
     keepMs: () => live.current.settings['trace.keep'] * 86_400_000,
   })
-  const spoolDir = join(dataDir, 'spool')
+  replica.start()
+  changes.load()
+  conflicts.load()
+  operators.load()
+  tokens.load()
+  const { damaged } = await quarantine.rebuild(bodies)
+  for (const id of damaged)
+    observer.emit('store.failed', { message: id, cause: 'held file is damaged' })
+  const spoolDir = joinPath(dataDir, 'spool')
   mkdirSync(spoolDir, { recursive: true, mode: 0o700 })
   const syncs = process.env['POSTERN_TEST_NO_SYNC'] !== '1'
   if (!syncs)
@@ -233,7 +583,7 @@ async function openStores(
   const { queue, spool } = await Queue.open(
     {
       dir: spoolDir,
-      spoolId: identity.spoolId,
+      spoolId: file.spoolId,
       clock,
       observer,
       freeSpace: () => diskSpace(spoolDir),
@@ -249,18 +599,16 @@ async function openStores(
     bodies,
     quarantine,
     trace,
-    rows,
     changes,
     conflicts,
-    lists,
+    lists: new Lists(replica, changes),
+    audit,
     tokens,
     operators,
     close: async () => {
       await spool.close()
       quarantine.close()
       trace.close()
-      state.close()
-      history.close()
     },
   }
 }
@@ -333,6 +681,35 @@ function registerGauges(
   )
 }
 
+function named({ node, name }: { readonly node: NodeId; readonly name: string }): NodeName {
+  return { id: node, name }
+}
+
+/** Whose row of kind `writer` this is. */
+function writerNode(value: string | null): NodeId | null {
+  if (value === null) return null
+  const { node } = JSON.parse(value) as { readonly node?: unknown }
+  return parseNodeId(String(node))
+}
+
+function registerClusterGauges(observer: Observer, cluster: Cluster, replica: Replica): void {
+  const { roster, sync, members } = cluster
+  const peers = () => roster.peers().map(({ node }) => node)
+  observer.gauge('nodes', 'Members of the cluster, this one included', () => peers().length + 1)
+  observer.gauge(
+    'nodes_alive',
+    'Members that are alive, this one included',
+    () => peers().filter((node) => members.get(node)?.life === 'alive').length + 1,
+  )
+  observer.gauge('sync_lag_rows', 'Writes that the slowest peer has not taken', () =>
+    Math.max(0, ...peers().map((node) => sync.lagOf(node).rows)),
+  )
+  observer.gauge('sync_lag_ms', 'Age of the oldest of them', () =>
+    Math.max(0, ...peers().map((node) => sync.lagOf(node).ms)),
+  )
+  observer.gauge('sync_parked_rows', 'Rows that wait for their time', () => replica.parked)
+}
+
 type Handle = (
   request: Request,
   client: { readonly ip: string; readonly trusted: boolean },
@@ -343,9 +720,9 @@ function openWeb(
   options: NodeOptions,
   certificate: Certificate,
   handle: Handle,
-): { readonly url: string; readonly stop: () => Promise<void> } {
+): { readonly url: string; readonly port: number; readonly stop: () => Promise<void> } {
   const { host, port, tls } = options.web
-  const socket = join(options.dataDir, 'control.sock')
+  const socket = joinPath(options.dataDir, 'control.sock')
   if (existsSync(socket)) unlinkSync(socket)
   const control = Bun.serve({
     unix: socket,
@@ -364,6 +741,7 @@ function openWeb(
     })
     const shown = host === '0.0.0.0' || host === '::' ? systemHostname() : host
     return {
+      port: server.port ?? port,
       url: `${tls ? 'https' : 'http'}://${formatEndpoint(shown, server.port ?? port)}`,
       stop: async () => {
         await server.stop(true)

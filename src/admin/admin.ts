@@ -1,8 +1,10 @@
 /** The admin of one node: the topics put together behind the one contract. */
 import type { Clock } from '../base/clock.ts'
 import type { Observer } from '../base/observe.ts'
+import type { Cluster } from '../cluster/cluster.ts'
 import type { LiveConfig } from '../config/live.ts'
 import type { Inspectors } from '../mail/inspect/contract.ts'
+import type { Audit } from '../store/audit.ts'
 import type { Bodies } from '../store/bodies.ts'
 import type { Changes } from '../store/changes.ts'
 import type { Conflicts } from '../store/conflicts.ts'
@@ -12,6 +14,7 @@ import type { Quarantine } from '../store/quarantine.ts'
 import type { ApiTokens } from '../store/tokens.ts'
 import type { Trace } from '../store/trace.ts'
 import { accessPart, tokensPart } from './access.ts'
+import { type ClusterPartDeps, clusterPart } from './cluster.ts'
 import { conflictsPart } from './conflicts.ts'
 import type { Admin, NextHopProbe, NodeStatus } from './contract.ts'
 import { domainsPart } from './domains.ts'
@@ -53,6 +56,11 @@ export type AdminDeps = {
   readonly mail: MailActions
   readonly status: () => StatusParts
   readonly probe: (hop: string) => Promise<NextHopProbe>
+  readonly cluster: Cluster
+  readonly audit: Audit
+  readonly door: ClusterPartDeps['door']
+  readonly mailHere: ClusterPartDeps['mailHere']
+  readonly join: ClusterPartDeps['join']
 }
 
 export function createAdmin(deps: AdminDeps): Admin {
@@ -68,10 +76,18 @@ export function createAdmin(deps: AdminDeps): Admin {
     ...messagesPart(deps),
     ...heldPart(deps),
     ...queuePart(deps),
+    ...clusterPart(deps),
   }
 }
 
-function statusOf({ status, mail, quarantine, inspectors, observer }: AdminDeps): NodeStatus {
+function statusOf({
+  status,
+  mail,
+  quarantine,
+  inspectors,
+  observer,
+  cluster,
+}: AdminDeps): NodeStatus {
   const parts = status()
   const { processes, ready, missing } = inspectors.health()
   return {
@@ -80,6 +96,6 @@ function statusOf({ status, mail, quarantine, inspectors, observer }: AdminDeps)
     held: quarantine.count(),
     inspectors: { processes, ready, missing },
     possibleDuplicates: observer.count('possible_duplicates_total'),
-    nodes: [{ id: parts.node, name: parts.name, state: 'alive', lagMs: 0 }],
+    nodes: cluster.view().nodes.map(({ id, name, state, lagMs }) => ({ id, name, state, lagMs })),
   }
 }

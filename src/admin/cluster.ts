@@ -4,6 +4,8 @@ import { RefusalError } from '../base/errors.ts'
 import type { Cluster } from '../cluster/cluster.ts'
 import type { Member } from '../cluster/contract.ts'
 import type { Audit } from '../store/audit.ts'
+import type { Changes } from '../store/changes.ts'
+import type { Quarantine } from '../store/quarantine.ts'
 import { mustAct } from './authorise.ts'
 import type { Alarm, Author, ClusterAdmin, RemovedNode } from './contract.ts'
 
@@ -11,6 +13,13 @@ import type { Alarm, Author, ClusterAdmin, RemovedNode } from './contract.ts'
 const WATCH_MS = 250
 /** A node that leaves tells its peers, and waits this long for one to have it on its disk. */
 const TOLD_MS_MAX = 10_000
+
+/** What every node can read: a stolen one takes it along. */
+const RENEW: readonly string[] = [
+  'It had the hashes of all passwords: let every operator choose a new one.',
+  'It had the hashes of all API tokens: replace them when you cannot rule out that it was opened.',
+  'It knew domains, next hops and who mailed whom for as long as the trace is kept.',
+]
 
 type ClusterPart = Pick<
   ClusterAdmin,
@@ -35,10 +44,8 @@ export type ClusterPartDeps = {
   readonly door: () => { readonly url: string; readonly pin: string | null }
   /** Mail that this node alone has. */
   readonly mailHere: () => { readonly queue: number; readonly held: number }
-  readonly heldOf: (node: string) => number
-  /** What another node could read and somebody should renew. */
-  readonly renew: () => readonly string[]
-  readonly configTrouble: () => string | null
+  readonly quarantine: Pick<Quarantine, 'countOf'>
+  readonly changes: Pick<Changes, 'configTrouble'>
   /** Asks the issuer of a token, and starts this node anew as a member of its cluster. */
   readonly join: (token: string, discard: boolean) => Promise<void>
 }
@@ -139,7 +146,7 @@ export function clusterPart(deps: ClusterPartDeps): ClusterPart {
       const member = found(word)
       if (member.node === here) throw itself()
       roster.evict(member.node, author.name)
-      const held = deps.heldOf(member.node)
+      const held = deps.quarantine.countOf(member.node)
       audit.write(author.name, 'node.remove', member.name, `${held} held`)
       const sponsored = roster.admittedBy(member.node).map(({ name }) => name)
       const questions =
@@ -150,13 +157,13 @@ export function clusterPart(deps: ClusterPartDeps): ClusterPart {
         node: member.node,
         name: member.name,
         held,
-        renew: [...questions, ...deps.renew()],
+        renew: [...questions, ...RENEW],
       }
     },
   }
 }
 
-function alarmsOf({ cluster, configTrouble }: ClusterPartDeps): readonly Alarm[] {
+function alarmsOf({ cluster, changes }: ClusterPartDeps): readonly Alarm[] {
   const alarms: Alarm[] = []
   const clock = cluster.sync.clockTrouble()
   if (clock !== null) {
@@ -166,14 +173,8 @@ function alarmsOf({ cluster, configTrouble }: ClusterPartDeps): readonly Alarm[]
       advice: 'Settings cannot be changed here until the clock is right. Mail goes on.',
     })
   }
-  const config = configTrouble()
-  if (config !== null) {
-    alarms.push({
-      kind: 'config',
-      message: config,
-      advice: 'The last configuration that holds stays in force. Mend the value that is named.',
-    })
-  }
+  const config = changes.configTrouble()
+  if (config !== null) alarms.push({ kind: 'config', ...config })
   for (const { node, kept, refused } of cluster.links.duplicates()) {
     alarms.push({
       kind: 'duplicate',

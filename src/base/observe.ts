@@ -26,6 +26,8 @@ export const EVENTS = {
   'node.started': { level: 'info' },
   'node.stopped': { level: 'info' },
   'node.failed': { level: 'error' },
+  'node.moved': { level: 'warn' },
+  'node.waiting': { level: 'warn' },
   'smtp.connected': { level: 'debug', counter: 'smtp_connections_total', help: 'SMTP connections' },
   'smtp.refused': {
     level: 'info',

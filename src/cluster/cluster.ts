@@ -75,14 +75,18 @@ export class Cluster {
 
   /** Listens, and dials the members. @throws RefusalError for a port that is taken; StoreError */
   static async start(options: ClusterOptions, deps: ClusterDeps): Promise<Cluster> {
-    const { self, clusterId, state, listen, name, smtp, web, features, advertise } = options
-    const roster = new MemberRoster(self, clusterId, state, deps)
-    const parts = await openPorts(options, roster, deps)
-    const { links, members } = parts
-    const here = { host: listen.host, port: links.port }
-    const peer = advertise.map(({ host, port }) => ({ host, port: port === 0 ? here.port : port }))
-    roster.announce({ name, peer, smtp, web, version: self.version, features })
-    return new Cluster(options, roster, links, members, parts.invitations, deps)
+    const roster = new MemberRoster(options.self, options.clusterId, options.state, deps)
+    const { links, members, invitations } = await openPorts(options, roster, deps)
+    const cluster = new Cluster(options, roster, links, members, invitations, deps)
+    cluster.announce(options)
+    return cluster
+  }
+
+  /** Tells the others where this node takes mail and shows its pages, when it is news. */
+  announce({ smtp, web }: { readonly smtp: string; readonly web: string }): void {
+    const { self, name, features, advertise } = this.#options
+    const peer = advertise.map(({ host, port }) => ({ host, port: port || this.port }))
+    this.roster.announce({ name, peer, smtp, web, version: self.version, features })
   }
 
   private constructor(

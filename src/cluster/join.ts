@@ -109,7 +109,16 @@ export function finishJoin(
   clearJoined(directory)
 }
 
-function mayJoin(token: JoinToken, { clusterId, members, own, discard }: JoinOptions): void {
+/** @throws RefusalError when the node is in a cluster already, or would lose what it has */
+export function mayJoin(
+  token: JoinToken,
+  {
+    clusterId,
+    members,
+    own,
+    discard,
+  }: Pick<JoinOptions, 'clusterId' | 'members' | 'own' | 'discard'>,
+): void {
   if (token.clusterId === clusterId) {
     throw new RefusalError(
       'conflict',

@@ -341,12 +341,12 @@ export class Quarantine {
 
   /** Messages of all nodes with at least one undecided recipient. @throws StoreError */
   count(): number {
-    return this.#countOf(gt(held.undecided, 0))
+    return this.#countWhere(gt(held.undecided, 0))
   }
 
-  /** Those of this node. @throws StoreError */
-  ownCount(): number {
-    return this.#countOf(and(eq(held.owner, this.#node.id), gt(held.undecided, 0)))
+  /** Those that a node owns. @throws StoreError */
+  countOf(owner: string): number {
+    return this.#countWhere(and(eq(held.owner, owner), gt(held.undecided, 0)))
   }
 
   /** Messages of this node whose time is over and that nobody asked for. @throws StoreError */
@@ -602,7 +602,7 @@ export class Quarantine {
     )
   }
 
-  #countOf(condition: SQL | undefined): number {
+  #countWhere(condition: SQL | undefined): number {
     this.flush()
     return this.#store.attempt(
       () =>
