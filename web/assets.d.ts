@@ -11,6 +11,12 @@ declare module '*.svg' {
   export { text as default }
 }
 
+declare module '*.sh' {
+  const text: string
+
+  export { text as default }
+}
+
 declare module '*.js' {
   const text: string
 

@@ -30,7 +30,7 @@ export type Visit = {
 
 /** Everybody may ask for these: nothing is shown that a stranger may not know. */
 const OPEN =
-  /^\/(assets\/|livez$|readyz$|metrics$|login$|setup(\/|$)|theme$|api\/v1\/(login|setup|openapi\.json)$)/
+  /^\/(assets\/|livez$|readyz$|metrics$|login$|setup(\/|$)|theme$|join(\/postern)?$|api\/v1\/(login|setup|openapi\.json)$)/
 /** What an operator with the role viewer may post. */
 const VIEWER_MAY =
   /^\/(logout|theme|account\/password|api\/v1\/logout|api\/v1\/operators\/[^/]+\/password)$/

@@ -22,6 +22,7 @@ import { clusterPages } from './pages/cluster.ts'
 import { conflictPages } from './pages/conflicts.ts'
 import { domainPages } from './pages/domains.ts'
 import { framePages } from './pages/frame.ts'
+import { joinPages } from './pages/join.ts'
 import { listPages } from './pages/lists.ts'
 import { livePage } from './pages/live.ts'
 import { loginPages } from './pages/login.ts'
@@ -54,19 +55,21 @@ export type WebDeps = {
   /** Served over https: the cookie is Secure and bound to this host. */
   readonly secure: boolean
   readonly nodeName: string
+  /** The file of this program, which `/join` gives to new machines; absent when run from source. */
+  readonly program?: string
 }
 
 export const PAGE_POLICY =
   "default-src 'none'; style-src 'self'; script-src 'self'; img-src 'self'; frame-src 'self'; connect-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
 
 export function createWeb(deps: WebDeps): Web {
-  const { admin, clock, observer, secure, nodeName } = deps
+  const { admin, clock, observer, secure, nodeName, program = null } = deps
   const guard = new Guard({ admin, secure })
   const streams = new Streams(clock, (error) => {
     observer.emit('web.failed', { method: 'GET', path: '/events', cause: messageOf(error) })
   })
   const [assets, flashes] = [new Assets(), new Flashes()]
-  const site: Site = { admin, clock, guard, nodeName, assets, flashes, streams }
+  const site: Site = { admin, clock, guard, nodeName, assets, flashes, streams, program }
   const app = router(site, refused)
 
   /** The answer to what was thrown; a bug goes to the log and nowhere else. */
@@ -106,6 +109,7 @@ function router(site: Site, refused: Refused) {
       refused(request, site.guard.visitOf(request), routerRefusal(String(code), error)),
     )
     .use(healthRoutes(site))
+    .use(joinPages(site))
     .use(loginPages(site))
     .use(setupPages(site))
     .use(overviewPage(site))

@@ -15,4 +15,6 @@ export type Site = {
   readonly streams: Streams
   readonly assets: Assets
   readonly nodeName: string
+  /** The file of this program; null when it runs from source. */
+  readonly program: string | null
 }

@@ -1,6 +1,6 @@
 /** The cluster: its nodes and links, what happened, the way in and out; live. */
 import { Elysia, t } from 'elysia'
-import type { Invitation } from '../../src/admin/contract.ts'
+import type { ClusterView, Invitation } from '../../src/admin/contract.ts'
 import { RefusalError } from '../../src/base/errors.ts'
 import type { Visit } from '../guard.ts'
 import { type Html, html, seeOther } from '../html.ts'
@@ -191,7 +191,7 @@ function clusterPage(site: Site, request: Request, sheet: Sheet): Response {
   const visit = site.guard.visitOf(request)
   const view = admin.cluster()
   const nowMs = clock.wallMs()
-  const main = html`<div class="head"><h1>Cluster</h1><p id="living">${livingSentence(site)}</p>${mayAct(visit) ? html`<div class="acts"><a class="btn" href="#add">Add a node</a></div>` : ''}</div>
+  const main = html`<div class="head"><h1>Cluster</h1><p id="living">${livingSentence(view)}</p>${mayAct(visit) ? html`<div class="acts"><a class="btn" href="#add">Add a node</a></div>` : ''}</div>
 ${nodesCard(view, visit, nowMs)}
 <div class="cols">${eventsCard(view, nowMs)}
 ${linksCard(view, admin.conflicts().length)}</div>
@@ -213,16 +213,15 @@ function parts(site: Site, visit: Visit): Html {
   const nowMs = clock.wallMs()
   const part = (id: string, card: Html) =>
     html`<hx-partial hx-target="#${id}" hx-swap="outerMorph">${card}</hx-partial>`
-  return html`${liveParts(site, 'cluster')}
-<hx-partial hx-target="#living" hx-swap="innerMorph">${livingSentence(site)}</hx-partial>
+  return html`${liveParts(site, view, 'cluster')}
+<hx-partial hx-target="#living" hx-swap="innerMorph">${livingSentence(view)}</hx-partial>
 ${part('nodes', nodesCard(view, visit, nowMs))}
 ${part('happened', eventsCard(view, nowMs))}
 ${part('links', linksCard(view, admin.conflicts().length))}
 ${part('tokens', tokensCard(view, admin.invitations(), visit, nowMs))}`
 }
 
-function livingSentence({ admin }: Site): string {
-  const view = admin.cluster()
+function livingSentence(view: ClusterView): string {
   const all = members(view)
   if (all.length < 2) return 'One node. With a second one mail goes on when one of them dies.'
   if (all.filter(isLiving).length === 1) return `${livingWords(view)} nodes alive. It is enough.`

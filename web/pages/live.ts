@@ -26,7 +26,7 @@ export function livePage(site: Site) {
     '/live',
     ({ query }) => {
       const at = PLACES.find((place) => place === query.at) ?? 'account'
-      return page(html`${liveParts(site, at)}
+      return page(html`${liveParts(site, site.admin.cluster(), at)}
 ${more(site, at, query)}`)
     },
     {

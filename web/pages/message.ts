@@ -6,7 +6,7 @@ import type { Visit } from '../guard.ts'
 import { type Html, html, safePath, seeOther } from '../html.ts'
 import { answer } from '../parts/answer.ts'
 import { act, csrf, mayAct } from '../parts/forms.ts'
-import { absence, canRelease, isPending, pendingNote, waitsFor } from '../parts/holder.ts'
+import { canRelease, holders, isPending, pendingNote, waitsFor } from '../parts/holder.ts'
 import { limitsOf } from '../parts/lists.ts'
 import { absentCard, attachmentsCard, mailCard, previewOf, viewOf } from '../parts/mail.ts'
 import { note } from '../parts/marks.ts'
@@ -96,7 +96,7 @@ async function messagePage(
   const visit = site.guard.visitOf(request)
   const detail = admin.message(id)
   const held = detail.held !== null && detail.held.row.recipients.length > 0 ? detail.held : null
-  const absent = held === null ? null : absence(site, held.row)
+  const absent = held === null ? null : holders(site).absence(held.row)
   const preview = held === null || absent !== null ? null : await previewOf(admin, id)
   const nowMs = clock.wallMs()
   const subject = subjectOf(detail.rows[0]?.subject ?? held?.row.subject ?? null)
@@ -109,7 +109,7 @@ async function messagePage(
   const main = html`<div class="head"><div class="title" hx-ignore><small><a href="/messages">Messages</a> / <span class="mono">${id}</span></small><h1>${subject}</h1></div>
 ${acts(visit, id, detail, held)}</div>
 ${refusal === undefined ? '' : note('warn', html`<b>${refusal.message}</b> ${refusal.advice}`)}
-${held === null ? '' : pendingNote(site, held.row)}
+${held === null ? '' : pendingNote(held.row, nowMs)}
 ${answer(detail, limitsOf(site), nowMs)}
 <div class="main-aside"><div class="stack">
 ${whyCard(detail)}

@@ -5,7 +5,7 @@ import type { HeldRow } from '../../src/message/rows.ts'
 import type { Visit } from '../guard.ts'
 import { type Html, html, safePath, seeOther } from '../html.ts'
 import { act, csrf, link, mayAct, SWAP } from '../parts/forms.ts'
-import { absence, canRelease, holderLine, isPending, pendingNote } from '../parts/holder.ts'
+import { canRelease, type Holders, holders, isPending, pendingNote } from '../parts/holder.ts'
 import { beforeOf, limitsOf, mistakes, ROWS, tabs, turning } from '../parts/lists.ts'
 import { frame } from '../parts/mail.ts'
 import { empty, glyph, type Limits, meter, note } from '../parts/marks.ts'
@@ -162,7 +162,7 @@ function listPage(site: Site, request: Request, { q = '', cursor, before, peek }
       ? html`<section class="card">${nothing(site, text)}</section>`
       : html`<div class="list-peek"><div class="stack">
 <form class="card" id="list" method="post" action="/quarantine/bulk">${csrf(visit)}<input type="hidden" name="back" value="${back}">
-${table(site, found.rows, { at: chosen?.id ?? '', back, limits: limitsOf(site), nowMs, acts: mayAct(visit), nodes: members(admin.cluster()).length > 1 })}</form>
+${table(found.rows, { at: chosen?.id ?? '', back, limits: limitsOf(site), nowMs, acts: mayAct(visit), nodes: members(admin.cluster()).length > 1, by: holders(site) })}</form>
 ${mayAct(visit) ? BULK : ''}
 </div>
 <aside class="peek card" id="peek" aria-label="Selected mail" aria-live="polite">${chosen === undefined ? '' : peekCard(site, visit, chosen, back)}</aside></div>`
@@ -208,28 +208,25 @@ type TableFacts = {
   readonly acts: boolean
   /** There is more than one node to hold them. */
   readonly nodes: boolean
+  readonly by: Holders
 }
 
-function table(site: Site, rows: readonly HeldRow[], facts: TableFacts): Html {
+function table(rows: readonly HeldRow[], facts: TableFacts): Html {
   const check = facts.acts
     ? html`<th class="w-check"><input type="checkbox" aria-label="Select all on this page" data-all></th>`
     : ''
   return html`<table class="data${facts.acts ? '' : ' plain'}"><caption class="sr">Held mails, newest first</caption>
-<thead><tr>${check}<th class="w-time" scope="col">Held</th><th scope="col">Mail</th><th scope="col" class="w-state">Why</th>${facts.nodes ? html`<th class="w-node hide" scope="col">Node</th>` : ''}<th class="w-score num hide" scope="col">Score</th></tr></thead>
-<tbody>${rows.map((row) => line(site, row, facts))}</tbody></table>`
+<thead><tr>${check}<th class="w-time" scope="col">${facts.nodes ? 'Held on' : 'Held'}</th><th scope="col">Mail</th><th scope="col" class="w-state">Why</th><th class="w-score num hide" scope="col">Score</th></tr></thead>
+<tbody>${rows.map((row) => line(row, facts))}</tbody></table>`
 }
 
-function line(
-  site: Site,
-  row: HeldRow,
-  { at, back, limits, nowMs, acts, nodes }: TableFacts,
-): Html {
+function line(row: HeldRow, { at, back, limits, nowMs, acts, nodes, by }: TableFacts): Html {
   const subject = subjectOf(row.subject)
   const check = acts
     ? html`<td class="a1"><input type="checkbox" name="mid" value="${row.id}" aria-label="Select ${subject}"></td>`
     : ''
   // The link's text is a stranger's, its attributes are ours: htmx reads attributes only.
-  return html`<tr id="m-${row.id}"${row.id === at ? html` class="at"` : ''}>${check}<td class="a3 nowrap">${time(row.heldMs, shortTime(row.heldMs, nowMs))}</td><td class="a2"><div class="two"><a href="/messages/${row.id}" hx-get="${link(`/quarantine/${row.id}/peek`, { back })}" hx-target="#peek" hx-swap="innerHTML" hx-status:5xx="swap:none"><span hx-ignore>${subject}</span></a><small hx-ignore>${sender(row.sender)} → ${some(row.recipients, 1)}</small></div></td><td class="full"><div class="two why" hx-ignore>${reason(row)}${holderLine(site, row)}</div></td>${nodes ? html`<td class="hide cut">${row.owner.name}</td>` : ''}<td class="hide num">${score(row.score)}${meter(row.score, limits)}</td></tr>`
+  return html`<tr id="m-${row.id}"${row.id === at ? html` class="at"` : ''}>${check}<td class="a3 nowrap">${time(row.heldMs, shortTime(row.heldMs, nowMs))}${nodes ? html`<br><small>${row.owner.name}</small>` : ''}</td><td class="a2"><div class="two"><a href="/messages/${row.id}" hx-get="${link(`/quarantine/${row.id}/peek`, { back })}" hx-target="#peek" hx-swap="innerHTML" hx-status:5xx="swap:none"><span hx-ignore>${subject}</span></a><small hx-ignore>${sender(row.sender)} → ${some(row.recipients, 1)}</small></div></td><td class="full"><div class="two why" hx-ignore>${reason(row)}${by.line(row)}</div></td><td class="hide num">${score(row.score)}${meter(row.score, limits)}</td></tr>`
 }
 
 function reason(row: HeldRow): Html {
@@ -259,7 +256,7 @@ export function peekOf(site: Site, visit: Visit, id: string, back: string): Html
 
 function peekCard(site: Site, visit: Visit, row: HeldRow, back: string): Html {
   const nowMs = site.clock.wallMs()
-  const absent = absence(site, row)
+  const absent = holders(site).absence(row)
   const { hold } = limitsOf(site)
   const [worst] = row.findings.toSorted((a, b) => b.score - a.score)
   const [unknown] = row.unknowns
@@ -273,7 +270,7 @@ function peekCard(site: Site, visit: Visit, row: HeldRow, back: string): Html {
 <div class="body stack">
 <div hx-ignore><p><b class="c held">Held</b> since ${day(row.heldMs, nowMs)} ${clockTime(row.heldMs)}. <b>${why}</b></p></div>
 <dl class="facts" hx-ignore><dt>Sender</dt><dd>${sender(row.sender)}</dd>${row.from === null ? '' : html`<dt>From</dt><dd>${row.from}</dd>`}<dt>To</dt><dd>${some(row.recipients, 5)}</dd><dt>Client</dt><dd>${row.clientIp}</dd><dt>Score</dt><dd>${score(row.score)}, held from ${hold}</dd><dt>Size</dt><dd>${size(row.sizeBytes)}</dd><dt>Deleted</dt><dd>${longTime(row.expiresMs, nowMs)}</dd><dt>Node</dt><dd>${row.owner.name}</dd></dl>
-${pendingNote(site, row)}${acts}</div>
+${pendingNote(row, nowMs)}${acts}</div>
 ${absent === null ? frame(row.id) : html`<div class="body">${note('unknown', absent)}</div>`}`
 }
 

@@ -4,45 +4,49 @@ import type { HeldRow } from '../../src/message/rows.ts'
 import { type Html, html } from '../html.ts'
 import type { Site } from '../site.ts'
 import { glyph, note } from './marks.ts'
-import { isLiving, members, type NodeView, sinceWords } from './nodes.ts'
+import { isLiving, members, sinceWords } from './nodes.ts'
 import { longTime, some } from './words.ts'
 
-type Parts = Pick<Site, 'admin' | 'clock'>
 type Act = 'release' | 'delete'
 
-/** Null: no member any more. */
-function holderOf({ admin }: Parts, { owner }: HeldRow): NodeView | null {
-  return members(admin.cluster()).find(({ id }) => id === owner.id) ?? null
+/** What a page says of the nodes that have its mails; the nodes are asked for once. */
+export type Holders = {
+  /** Why the mail cannot be read now; null when its node answers. */
+  absence(row: HeldRow): Html | null
+  /** A small line in a list, when there is something to say. */
+  line(row: HeldRow): Html | ''
 }
 
-/** Why the mail cannot be read now; null when its node answers. */
-export function absence(site: Parts, row: HeldRow): Html | null {
-  const holder = holderOf(site, row)
-  if (holder === null) {
-    return html`<b>${row.owner.name} had this mail</b> and is no member of the cluster any more. What is listed here is all that is left of it.`
-  }
-  if (isLiving(holder)) return null
-  return html`<b>${holder.name} has this mail</b> and gives no answer${sinceWords(holder.sinceMs, site.clock.wallMs())}. It can be read when ${holder.name} answers again; what you decide now is noted and done then.`
-}
+export function holders({ admin, clock }: Pick<Site, 'admin' | 'clock'>): Holders {
+  const known = new Map(members(admin.cluster()).map((node) => [node.id, node]))
+  return {
+    absence({ owner }) {
+      const holder = known.get(owner.id)
+      if (holder === undefined) {
+        return html`<b>${owner.name} had this mail</b> and is no member of the cluster any more. What is listed here is all that is left of it.`
+      }
+      if (isLiving(holder)) return null
+      return html`<b>${holder.name} has this mail</b> and gives no answer${sinceWords(holder.sinceMs, clock.wallMs())}. It can be read when ${holder.name} answers again; what you decide now is noted and done then.`
+    },
 
-/** The small line of a list: on which node, when it matters; what waits for it. */
-export function holderLine(site: Parts, row: HeldRow): Html | '' {
-  const holder = holderOf(site, row)
-  const [first] = row.pending
-  if (first !== undefined) {
-    const what = first.kind === 'release' ? 'Release' : 'Deletion'
-    return html`<small class="c deferred">${glyph('deferred')} ${what} waits for ${first.to.name}</small>`
+    line({ owner, pending }) {
+      const [first] = pending
+      if (first !== undefined) {
+        const what = first.kind === 'release' ? 'Release' : 'Deletion'
+        return html`<small class="c deferred">${glyph('deferred')} ${what} waits for ${first.to.name}</small>`
+      }
+      const holder = known.get(owner.id)
+      if (holder !== undefined && isLiving(holder)) return ''
+      const words = holder === undefined ? 'was removed' : 'does not answer'
+      return html`<small class="c unknown">${glyph('unknown')} ${owner.name} ${words}</small>`
+    },
   }
-  if (holder !== null && isLiving(holder)) return ''
-  const words = holder === null ? 'was removed' : 'does not answer'
-  return html`<small class="c unknown">${glyph('unknown')} ${row.owner.name} ${words}</small>`
 }
 
 /** What was asked for while the node was away, a line each person. */
-export function pendingNote({ clock }: Parts, { pending }: HeldRow): Html | '' {
+export function pendingNote({ pending }: HeldRow, nowMs: number): Html | '' {
   const [first] = pending
   if (first === undefined) return ''
-  const nowMs = clock.wallMs()
   const asked = (kind: Act): Html | '' => {
     const clicks = pending.filter((one) => one.kind === kind)
     const [click] = clicks

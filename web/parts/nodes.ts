@@ -56,9 +56,8 @@ export function sinceWords(atMs: number | null, nowMs: number): string {
 /** Nodes that the menu lists one by one. */
 const PEERS_SHOWN = 8
 
-export function peers({ admin, clock }: Pick<Site, 'admin' | 'clock'>): Html {
-  const all = members(admin.cluster())
-  const nowMs = clock.wallMs()
+export function peers(view: ClusterView, nowMs: number): Html {
+  const all = members(view)
   const few = all.length <= PEERS_SHOWN
   const shown = few ? all : all.filter(({ here, state }) => here || state !== 'alive')
   const rest = all.length - shown.length
@@ -82,8 +81,7 @@ function peer({ id, name, here, state, sinceMs }: NodeView, nowMs: number): Html
 }
 
 /** What somebody should know whatever page is open; nothing when all is well. */
-export function banner({ admin, clock }: Pick<Site, 'admin' | 'clock'>): Html {
-  const view = admin.cluster()
+export function banner({ admin, clock }: Pick<Site, 'admin' | 'clock'>, view: ClusterView): Html {
   const all = members(view)
   const nowMs = clock.wallMs()
   const of = (...states: readonly NodeState[]) => all.filter(({ state }) => states.includes(state))

@@ -1,5 +1,5 @@
 /** The frame around every page: menu, search box, toasts; and the door for those outside. */
-import type { NodeStatus } from '../../src/admin/contract.ts'
+import type { ClusterView } from '../../src/admin/contract.ts'
 import type { Visit } from '../guard.ts'
 import { type Html, html, page } from '../html.ts'
 import type { Site } from '../site.ts'
@@ -40,13 +40,14 @@ const KEYS = html`<dialog id="keys"><h2>Keys</h2><dl class="facts"><dt><kbd>/</k
 
 /** A page with the menu, for somebody who is signed in. */
 export function shell(site: Site, visit: Visit, sheet: Sheet): Response {
+  const view = site.admin.cluster()
   const body = html`<body>
 <a class="skip btn" href="#main">Skip to content</a>
 <div class="app">
 <div class="side" id="side" popover>
 <a class="brand" href="/"><svg viewBox="0 0 24 24" aria-hidden="true">${GATE}</svg>Postern</a>
-${menu(site, sheet.at)}
-${peers(site)}
+${menu(site, view, sheet.at)}
+${peers(view, site.clock.wallMs())}
 ${who(visit)}
 </div>
 <div>
@@ -56,7 +57,7 @@ ${who(visit)}
 <div class="live"><span id="live">${liveWords(site)}</span><button class="btn quiet icon" type="button" data-pause hidden aria-pressed="false" aria-label="Pause live updates">${icon('pause')}</button></div>
 </header>
 <main id="main" tabindex="-1">
-<div class="stack" id="banner">${banner(site)}</div>
+<div class="stack" id="banner">${banner(site, view)}</div>
 ${sheet.main}
 ${follow(sheet)}
 </main>
@@ -78,11 +79,11 @@ function follow({ at, poll, stream }: Sheet): Html {
 }
 
 /** What changes on every page, as parts for htmx; each finds its place by itself. */
-export function liveParts(site: Site, at: Place): Html {
-  return html`<hx-partial hx-target="#nav" hx-swap="outerMorph">${menu(site, at)}</hx-partial>
-<hx-partial hx-target="#peers" hx-swap="outerMorph">${peers(site)}</hx-partial>
+export function liveParts(site: Site, view: ClusterView, at: Place): Html {
+  return html`<hx-partial hx-target="#nav" hx-swap="outerMorph">${menu(site, view, at)}</hx-partial>
+<hx-partial hx-target="#peers" hx-swap="outerMorph">${peers(view, site.clock.wallMs())}</hx-partial>
 <hx-partial hx-target="#live" hx-swap="innerHTML">${liveWords(site)}</hx-partial>
-<hx-partial hx-target="#banner" hx-swap="innerMorph">${banner(site)}</hx-partial>`
+<hx-partial hx-target="#banner" hx-swap="innerMorph">${banner(site, view)}</hx-partial>`
 }
 
 /** What stands right of the search box: is this node ready, and when was this read. */
@@ -92,9 +93,8 @@ function liveWords({ admin, clock }: Site): Html {
 }
 
 /** The menu with its counts. */
-function menu({ admin }: Site, at: Place): Html {
-  const status: NodeStatus = admin.status()
-  const view = admin.cluster()
+function menu({ admin }: Site, view: ClusterView, at: Place): Html {
+  const status = admin.status()
   const conflicts = admin.conflicts().length
   const link = (place: Place, path: string, words: string, number: number | string | null = null) =>
     html`<a href="${path}"${place === at ? html` aria-current="page"` : ''}>${words}${number === null ? '' : html`<span>${typeof number === 'number' ? count(number) : number}</span>`}</a>`
