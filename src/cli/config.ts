@@ -63,7 +63,7 @@ export const listChanges: Run = async (call, world) => {
   const path = pathOf(['changes'], { limit: limitOf(call) })
   const { rows } = await new Api(dataDirOf(call)).call<List<ChangeRow>>('GET', path)
   const lines = rows.map((row) => [
-    String(row.id),
+    row.id,
     `${ago(world, row.at)} ago`,
     row.by,
     row.key,
@@ -77,9 +77,7 @@ export const listChanges: Run = async (call, world) => {
 export const undoChange: Run = async (call, world) => {
   const [id = ''] = call.args
   await new Api(dataDirOf(call)).call('POST', pathOf(['changes', id, 'undo']))
-  await world.out(
-    call.json ? jsonText({ id: Number(id), undone: true }) : `Change ${id} is undone.\n`,
-  )
+  await world.out(call.json ? jsonText({ id, undone: true }) : `Change ${id} is undone.\n`)
   return 0
 }
 
