@@ -7,6 +7,7 @@ import { networkInterfaces, hostname as systemHostname } from 'node:os'
 import { join as joinPath } from 'node:path'
 import { createWeb } from '../web/server.ts'
 import { createAdmin } from './admin/admin.ts'
+import { HeldDecisions } from './admin/held-decisions.ts'
 import { type Clock, pause, SystemClock } from './base/clock.ts'
 import { type Resolver, SystemResolver } from './base/dns.ts'
 import { messageOf, RefusalError } from './base/errors.ts'
@@ -187,6 +188,9 @@ export async function startNode(
     },
   )
   const again = Promise.withResolvers<NodeOptions>()
+  const decisions = new HeldDecisions({ clock, observer, ...store, mail: pipeline })
+  cluster.calls.answer('held.decide', decisions.answerDecide)
+  cluster.calls.answer('held.body', decisions.answerBody)
   const admin = createAdmin({
     clock,
     observer,
@@ -194,6 +198,7 @@ export async function startNode(
     ...store,
     inspectors,
     mail: pipeline,
+    decisions,
     cluster,
     probe: (hop) => probeNextHop(hop, { clock, resolver, hostname: seat.name }),
     door: () => ({
@@ -242,6 +247,7 @@ export async function startNode(
   endpoints.smtp = formatEndpoint(options.smtp.host, listener.port)
   cluster.announce(endpoints)
   await pipeline.resume()
+  decisions.start()
   await untilReady(() => problemsOf(spool, listener, inspectors, live), clock)
   observer.emit('node.started', {
     node: file.nodeId,

@@ -5,7 +5,6 @@ import type { Cluster } from '../cluster/cluster.ts'
 import type { LiveConfig } from '../config/live.ts'
 import type { Inspectors } from '../mail/inspect/contract.ts'
 import type { Audit } from '../store/audit.ts'
-import type { Bodies } from '../store/bodies.ts'
 import type { Changes } from '../store/changes.ts'
 import type { Conflicts } from '../store/conflicts.ts'
 import type { Lists } from '../store/lists.ts'
@@ -18,7 +17,8 @@ import { type ClusterPartDeps, clusterPart } from './cluster.ts'
 import { conflictsPart } from './conflicts.ts'
 import type { Admin, NextHopProbe, NodeStatus } from './contract.ts'
 import { domainsPart } from './domains.ts'
-import { heldPart } from './held.ts'
+import { heldPart, peersOf } from './held.ts'
+import type { HeldDecisions } from './held-decisions.ts'
 import { listsPart } from './lists.ts'
 import type { MailActions } from './mail-actions.ts'
 import { messagesPart } from './messages.ts'
@@ -50,7 +50,7 @@ export type AdminDeps = {
   readonly tokens: ApiTokens
   readonly trace: Trace
   readonly quarantine: Quarantine
-  readonly bodies: Bodies
+  readonly decisions: HeldDecisions
   readonly operators: Operators
   readonly inspectors: Pick<Inspectors, 'preview' | 'health'>
   readonly mail: MailActions
@@ -74,7 +74,7 @@ export function createAdmin(deps: AdminDeps): Admin {
     ...conflictsPart(deps),
     ...listsPart(deps),
     ...messagesPart(deps),
-    ...heldPart(deps),
+    ...heldPart({ ...deps, peers: peersOf(deps.cluster, deps.clock) }),
     ...queuePart(deps),
     ...clusterPart(deps),
   }

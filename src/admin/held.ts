@@ -1,18 +1,22 @@
-/** Held mail: look at it, release it once, delete it. */
+/**
+ * Held mail of all nodes: look at it, release it once, delete it. The node that owns it decides;
+ * every other one asks it, and leaves a note for it when it does not answer.
+ */
 import { type Clock, isoTime } from '../base/clock.ts'
-import { messageOf, RefusalError, StoreError } from '../base/errors.ts'
-import type { MessageId } from '../base/ids.ts'
-import type { Observer } from '../base/observe.ts'
+import { RefusalError } from '../base/errors.ts'
+import type { MessageId, NodeId } from '../base/ids.ts'
+import type { Cluster } from '../cluster/cluster.ts'
+import type { Calls, Standing } from '../cluster/contract.ts'
 import type { Inspectors } from '../mail/inspect/contract.ts'
-import type { Claim } from '../message/rows.ts'
-import type { Bodies } from '../store/bodies.ts'
+import type { Claim, NodeName } from '../message/rows.ts'
 import type { Operators } from '../store/operators.ts'
-import { type Claimed, HELD_STATES, type HeldEntry, type Quarantine } from '../store/quarantine.ts'
+import { HELD_STATES, type HeldEntry, type Quarantine } from '../store/quarantine.ts'
 import { parseQuery } from '../store/query.ts'
 import type { Trace } from '../store/trace.ts'
 import { mustAct, readMessageId, unknownMessage } from './authorise.ts'
 import type { Admin, Author, HeldDetail } from './contract.ts'
-import type { MailActions } from './mail-actions.ts'
+import { type AskOwner, ownersAsked, readSize } from './held-asks.ts'
+import { decidedBefore, type HeldDecisions, placesOf } from './held-decisions.ts'
 
 /** A preview is made of the whole message in memory. */
 const PREVIEW_BYTES_MAX = 64 * 1024 * 1024
@@ -22,21 +26,45 @@ type HeldPart = Pick<
   'held' | 'heldOne' | 'heldPreview' | 'heldSource' | 'release' | 'deleteHeld'
 >
 
+/** The other nodes, as far as held mail is concerned. */
+export type HeldPeers = Pick<Calls, 'ask' | 'fetch'> & {
+  /** `member` also for a node that nobody knows. */
+  readonly standing: (node: NodeId) => Standing
+  /** Follows its name: `has not answered since 2026-03-11T14:30:00.000Z`. */
+  readonly describe: (node: NodeId) => string
+}
+
 export type HeldDeps = {
   readonly clock: Clock
-  readonly observer: Observer
   readonly trace: Trace
   readonly quarantine: Quarantine
-  readonly bodies: Bodies
   readonly operators: Operators
   readonly inspectors: Pick<Inspectors, 'preview'>
-  readonly mail: MailActions
+  readonly decisions: HeldDecisions
+  readonly peers: HeldPeers
+}
+
+export function peersOf(
+  { calls, roster, members }: Pick<Cluster, 'calls' | 'roster' | 'members'>,
+  clock: Clock,
+): HeldPeers {
+  return {
+    ask: (...question) => calls.ask(...question),
+    fetch: (...question) => calls.fetch(...question),
+    standing: (node) => roster.get(node)?.standing ?? 'member',
+    describe: (node) => {
+      const heardMono = members.get(node)?.heardMono ?? null
+      return heardMono === null
+        ? 'has not answered since this node started'
+        : `has not answered since ${isoTime(clock.wallMs() - clock.monoMs() + heardMono)}`
+    },
+  }
 }
 
 export function heldPart(deps: HeldDeps): HeldPart {
-  const { clock, observer, trace, quarantine, bodies, operators, inspectors, mail } = deps
-  /** Copies on their way into the queue at this moment: nobody sends them a second time. */
-  const onTheWay = new Set<string>()
+  const { clock, trace, quarantine, operators, inspectors, decisions, peers } = deps
+  const askOwner: AskOwner = ownersAsked(peers)
+  const here = quarantine.node.id
 
   function entry(id: MessageId): HeldEntry {
     const found = quarantine.one(id)
@@ -44,56 +72,96 @@ export function heldPart(deps: HeldDeps): HeldPart {
     return found
   }
 
-  function decide(author: Author, rawId: string, kind: 'release' | 'delete', recipient?: string) {
+  async function decide(
+    author: Author,
+    rawId: string,
+    kind: 'release' | 'delete',
+    recipient: string | undefined,
+  ): Promise<HeldDetail> {
     mustAct(author)
     const id = readMessageId(rawId)
-    const places = recipient === undefined ? null : placesOf(entry(id), recipient)
-    const claim: Claim = { kind, by: author.name, atMs: clock.wallMs() }
-    const claimed = quarantine.claim(id, places, claim)
-    if (claimed.length === 0) throw unknownMessage(rawId)
-    const won = claimed.filter((copy) => copy.won)
-    if (won.length > 0) {
-      const addresses = won.map(({ address }) => address).join(', ')
-      operators.audit(author.name, `held.${kind}`, id, addresses)
-      for (const { place, address } of won) {
-        // Before the queue has it: what the queue says next must not be overwritten.
-        trace.outcome(id, place, kind === 'release' ? 'released' : 'deleted', `by ${claim.by}`, {
-          atMs: claim.atMs,
-          recipient: address,
-          what: kind === 'release' ? 'released' : 'deleted',
-          detail: `by ${claim.by}`,
-        })
-      }
+    const found = entry(id)
+    const { owner } = found.row
+    const ask = { id, recipient: recipient ?? null, kind, by: author.name }
+    if (owner.id === here) {
+      await decisions.decide(ask)
+      return detailOf(entry(id))
     }
-    return { id, claimed, won }
-  }
-
-  /** Copies whose release is decided, and that neither are in the queue nor on their way. */
-  function unsent(id: MessageId, claimed: readonly Claimed[]): readonly Claimed[] {
-    return claimed.filter(
-      ({ claim, enqueued, place }) =>
-        claim.kind === 'release' && !enqueued && !onTheWay.has(`${id}.${place}`),
+    const places = recipient === undefined ? null : placesOf(found, recipient)
+    const copies = found.copies.filter(({ place }) => places === null || places.includes(place))
+    const open = copies.filter(({ claim }) => claim === null)
+    const isUnsent = copies.some(
+      ({ claim, enqueuedMs }) => claim?.kind === 'release' && enqueuedMs === null,
     )
+    if (open.length === 0 && !(kind === 'release' && isUnsent)) throw decidedBefore(copies)
+    if (peers.standing(owner.id) !== 'member') {
+      if (kind === 'release') throw bodyLost(owner, peers.standing(owner.id))
+      const claim: Claim = { kind, by: author.name, atMs: clock.wallMs() }
+      decisions.record(id, quarantine.takeOver(id, places, claim))
+      return detailOf(entry(id))
+    }
+    const answer = await askOwner(owner.id, ask)
+    if (answer === null) {
+      const wanted = open.map(({ place }) => place)
+      return leaveFor(owner, author, id, kind, wanted)
+    }
+    // Its rows are on their way; what it answered is shown already.
+    const claims = new Map(answer.map(({ place, claim }) => [place, claim]))
+    const after = entry(id)
+    return detailOf({
+      ...after,
+      row: {
+        ...after.row,
+        recipients: after.copies.flatMap(({ place, address, claim }) =>
+          claim === null && !claims.has(place) ? [address] : [],
+        ),
+      },
+      copies: after.copies.map((copy) => ({
+        ...copy,
+        claim: copy.claim ?? claims.get(copy.place) ?? null,
+      })),
+    })
   }
 
-  async function enqueue(id: MessageId, copies: readonly Claimed[]): Promise<void> {
-    const keys = copies.map(({ place }) => `${id}.${place}`)
-    for (const key of keys) onTheWay.add(key)
+  function leaveFor(
+    owner: NodeName,
+    author: Author,
+    id: MessageId,
+    kind: 'release' | 'delete',
+    places: readonly number[],
+  ): HeldDetail {
+    const fresh = quarantine.ask(id, places, kind, author.name)
+    const after = entry(id)
+    const addresses = after.copies.filter(({ place }) => fresh.includes(place))
+    if (addresses.length === 0) throw waitsAlready(owner, after, peers.describe(owner.id))
+    const detail = `${kind} asked by ${author.name}, waits for ${owner.name}`
+    operators.audit(author.name, 'held.ask', id, detail)
+    for (const { address: recipient } of addresses) {
+      trace.note(id, { atMs: clock.wallMs(), recipient, what: 'asked', detail })
+    }
+    return detailOf(after)
+  }
+
+  /** From its owner, wherever that is. @throws RefusalError; StoreError */
+  async function openBody(found: HeldEntry): Promise<{
+    readonly sizeBytes: number
+    readonly pieces: AsyncIterable<Uint8Array>
+  }> {
+    const { id, owner } = found.row
+    if (owner.id === here || found.bodyGone) return decisions.openBody(found)
+    const standing = peers.standing(owner.id)
+    if (standing !== 'member') throw bodyLost(owner, standing)
     try {
-      for (const { claim, places } of byClaim(copies)) {
-        await mail.release(id, places, claim)
-        quarantine.markEnqueued(id, places)
-      }
+      const { value, bytes } = await peers.fetch(owner.id, 'held.body', { id })
+      return { sizeBytes: readSize(value), pieces: bytes }
     } catch (error) {
-      if (!(error instanceof StoreError)) throw error
+      if (!(error instanceof RefusalError) || error.code !== 'unavailable') throw error
       throw new RefusalError(
         'unavailable',
         'id',
-        `The release is noted, and the queue cannot take the mail now: ${messageOf(error)}.`,
-        'Release it again when that is mended; the next start of the node does it by itself.',
+        `The content of this mail is on ${owner.name}, which ${peers.describe(owner.id)}.`,
+        'Look again when it answers. A release or deletion can be left for it now.',
       )
-    } finally {
-      for (const key of keys) onTheWay.delete(key)
     }
   }
 
@@ -108,7 +176,7 @@ export function heldPart(deps: HeldDeps): HeldPart {
 
     async heldPreview(rawId) {
       const id = readMessageId(rawId)
-      const { sizeBytes, pieces } = await openBody(bodies, entry(id))
+      const { sizeBytes, pieces } = await openBody(entry(id))
       if (sizeBytes > PREVIEW_BYTES_MAX) {
         throw new RefusalError(
           'unavailable',
@@ -120,14 +188,16 @@ export function heldPart(deps: HeldDeps): HeldPart {
       const bytes = Buffer.allocUnsafe(sizeBytes)
       let filled = 0
       for await (const piece of pieces) {
+        if (filled + piece.length > sizeBytes) throw notAsLong()
         bytes.set(piece, filled)
         filled += piece.length
       }
+      if (filled < sizeBytes) throw notAsLong()
       return inspectors.preview({ kind: 'memory', bytes })
     },
 
     async heldSource(rawId) {
-      const { sizeBytes, pieces } = await openBody(bodies, entry(readMessageId(rawId)))
+      const { sizeBytes, pieces } = await openBody(entry(readMessageId(rawId)))
       const iterator = pieces[Symbol.asyncIterator]()
       const stream = new ReadableStream<Uint8Array>(
         {
@@ -146,37 +216,9 @@ export function heldPart(deps: HeldDeps): HeldPart {
       return { stream, sizeBytes }
     },
 
-    async release(author, rawId, recipient) {
-      const { id, claimed, won } = decide(author, rawId, 'release', recipient)
-      // A release that the queue refused before is tried again by the next click.
-      const copies = unsent(id, claimed)
-      if (won.length === 0 && copies.length === 0) throw decidedBefore(claimed)
-      await enqueue(id, copies)
-      return detailOf(entry(id))
-    },
-
-    async deleteHeld(author, rawId, recipient) {
-      const { id, claimed, won } = decide(author, rawId, 'delete', recipient)
-      if (won.length === 0) throw decidedBefore(claimed)
-      for (const { claim } of won) {
-        observer.emit('mail.deleted', { message: id, why: 'deleted', by: claim.by })
-      }
-      return detailOf(entry(id))
-    },
+    release: (author, rawId, recipient) => decide(author, rawId, 'release', recipient),
+    deleteHeld: (author, rawId, recipient) => decide(author, rawId, 'delete', recipient),
   }
-}
-
-/** Copies that one click released, together. */
-function byClaim(
-  copies: readonly Claimed[],
-): readonly { readonly claim: Claim; readonly places: readonly number[] }[] {
-  const groups = Map.groupBy(copies, ({ claim }) => `${claim.atMs} ${claim.by}`)
-  return [...groups.values()].flatMap((group) => {
-    const [first] = group
-    return first === undefined
-      ? []
-      : [{ claim: first.claim, places: group.map(({ place }) => place) }]
-  })
 }
 
 export function detailOf({ row, copies }: HeldEntry): HeldDetail {
@@ -188,46 +230,36 @@ export function detailOf({ row, copies }: HeldEntry): HeldDetail {
   }
 }
 
-async function openBody(bodies: Bodies, { row, bodyGone }: HeldEntry) {
-  const opened = bodyGone ? null : await bodies.read(row.id)
-  if (opened !== null) return opened
-  throw new RefusalError(
-    'notFound',
+function bodyLost(owner: NodeName, standing: Standing): RefusalError {
+  return new RefusalError(
+    'unavailable',
     'id',
-    'The content of this mail is not kept any more.',
-    'It was released, deleted or expired; its history is still there.',
+    `The content of this mail was only on ${owner.name}, which ${
+      standing === 'left' ? 'has left the cluster' : 'was removed from the cluster'
+    }.`,
+    'Ask the sender to send it again; delete it here.',
   )
 }
 
-/** An address can stand twice in a message; both copies are meant. @throws RefusalError notFound */
-function placesOf({ copies }: HeldEntry, recipient: string): readonly number[] {
-  const wanted = recipient.trim().toLowerCase()
-  const places = copies.filter(({ address }) => address.toLowerCase() === wanted)
-  if (places.length > 0) return places.map(({ place }) => place)
-  throw new RefusalError(
-    'notFound',
-    'recipient',
-    `No copy of this mail was held for ${JSON.stringify(recipient.slice(0, 254))}.`,
-    'Choose one of the recipients that are listed.',
-  )
-}
-
-const PAST: Readonly<Record<Claim['kind'], string>> = {
-  release: 'released',
-  delete: 'deleted',
-  expire: 'expired',
-}
-
-function decidedBefore(claimed: readonly Claimed[]): RefusalError {
-  const [{ claim }] = claimed as readonly [Claimed]
-  const what = PAST[claim.kind]
-  const by = claim.kind === 'expire' ? '' : ` by ${claim.by}`
+function waitsAlready(owner: NodeName, { row }: HeldEntry, why: string): RefusalError {
+  const [first] = row.pending
+  const asked =
+    first === undefined
+      ? 'The release is noted there'
+      : `${first.kind === 'release' ? 'Release' : 'Deletion'} was already asked for by ${first.by} at ${isoTime(first.atMs)}`
   return new RefusalError(
     'conflict',
     'id',
-    `The mail was already ${what}${by} at ${isoTime(claim.atMs)}.`,
-    claim.kind === 'release'
-      ? 'Search for it to see where it is.'
-      : 'Ask the sender to send it again.',
+    `${asked}; it waits for ${owner.name}, which ${why}.`,
+    `${owner.name} does it when it is back.`,
+  )
+}
+
+function notAsLong(): RefusalError {
+  return new RefusalError(
+    'unavailable',
+    'id',
+    'The content of this mail did not arrive whole.',
+    'Try again.',
   )
 }

@@ -98,7 +98,8 @@ export class Quarantine {
   readonly #rows: SharedRows
   readonly #clock: Clock
   readonly #observer: Observer
-  readonly #node: NodeName
+  /** This one, the owner of what it holds. */
+  readonly node: NodeName
   readonly #nodes: NodeNames
   #waiting: HeldMail[] = []
   #timer: Timer | null = null
@@ -119,7 +120,7 @@ export class Quarantine {
     this.#rows = rows
     this.#clock = deps.clock
     this.#observer = deps.observer
-    this.#node = node
+    this.node = node
     this.#nodes = deps.nodes ?? (() => [node])
     rows.project('held', heldProjection(store))
     rows.project('pending', pendingProjection(store))
@@ -162,7 +163,7 @@ export class Quarantine {
     this.#writeWaiting()
     return this.#rows.transact(() => {
       const owner = this.#ownerOf(id)
-      assert(owner === null || owner === this.#node.id, 'only its owner decides about a mail')
+      assert(owner === null || owner === this.node.id, 'only its owner decides about a mail')
       return this.#decide(id, places, claim, null)
     })
   }
@@ -172,7 +173,7 @@ export class Quarantine {
    * makes sense, its body was there. @throws StoreError
    */
   takeOver(id: MessageId, places: readonly number[] | null, claim: Claim): readonly Claimed[] {
-    return this.#rows.transact(() => this.#decide(id, places, claim, this.#node.id))
+    return this.#rows.transact(() => this.#decide(id, places, claim, this.node.id))
   }
 
   /**
@@ -220,7 +221,7 @@ export class Quarantine {
           heldCopies,
           and(eq(heldCopies.id, heldPending.id), eq(heldCopies.place, heldPending.place)),
         )
-        .where(eq(held.owner, this.#node.id))
+        .where(eq(held.owner, this.node.id))
         .orderBy(desc(heldPending.kind), asc(heldPending.stamp), asc(heldPending.key))
         .all()
       const clicks = new Map<string, { id: MessageId; places: number[]; claim: Claim }>()
@@ -232,7 +233,7 @@ export class Quarantine {
           continue
         }
         const name = `${id} ${place}`
-        if (addressee !== this.#node.id || seen.has(name)) continue
+        if (addressee !== this.node.id || seen.has(name)) continue
         seen.add(name)
         const key = `${id} ${kind} ${by} ${atMs}`
         const click = clicks.get(key) ?? {
@@ -274,7 +275,7 @@ export class Quarantine {
           and(
             eq(heldCopies.kind, 'release'),
             isNull(heldCopies.enqueuedMs),
-            eq(held.owner, this.#node.id),
+            eq(held.owner, this.node.id),
           ),
         )
         .orderBy(asc(heldCopies.id), asc(heldCopies.place))
@@ -411,7 +412,7 @@ export class Quarantine {
     this.#rows.transact(() => {
       for (const stored of known.values()) {
         const isGone = stored.bodyGoneMs !== null
-        if (stored.owner !== this.#node.id || isGone !== files.has(stored.id)) continue
+        if (stored.owner !== this.node.id || isGone !== files.has(stored.id)) continue
         // A disk that was not mounted at the last start took nothing away.
         this.#markBody(stored.id as MessageId, isGone ? null : this.#clock.wallMs())
       }
@@ -460,7 +461,7 @@ export class Quarantine {
     }))
     for (let part = 0; part === 0 || part * COPIES_MAX < copies.length; part++) {
       const value: HeldValue = {
-        owner: this.#node.id,
+        owner: this.node.id,
         ...(part === 0 ? { row: facts } : {}),
         copies: copies.slice(part * COPIES_MAX, (part + 1) * COPIES_MAX),
       }
@@ -594,7 +595,7 @@ export class Quarantine {
       this.#store.query
         .select({ id: held.id })
         .from(held)
-        .where(and(eq(held.owner, this.#node.id), condition))
+        .where(and(eq(held.owner, this.node.id), condition))
         .orderBy(asc(held.id))
         .limit(limit)
         .all()

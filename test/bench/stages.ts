@@ -26,6 +26,7 @@ import { openDatabases } from '../../src/store/open.ts'
 import { Quarantine } from '../../src/store/quarantine.ts'
 import { Queue } from '../../src/store/queue.ts'
 import { RECORD } from '../../src/store/records.ts'
+import { Replica } from '../../src/store/replica.ts'
 import { Spool } from '../../src/store/spool.ts'
 import { Trace } from '../../src/store/trace.ts'
 
@@ -105,6 +106,9 @@ async function listenPostern(stage: Stage, port: number, sinkPort: number, direc
       { clock, observer },
     )
     const databases = openDatabases(directory, { clock, observer })
+    const rows = new Replica(databases.state, { clock, random, node: node.id })
+    const quarantine = new Quarantine(databases.state, rows, { clock, observer, node })
+    rows.start()
     const pipeline = new Pipeline({
       hostname: node.name,
       clock,
@@ -114,7 +118,7 @@ async function listenPostern(stage: Stage, port: number, sinkPort: number, direc
       spool,
       queue,
       bodies: new Bodies(directory, { random }),
-      quarantine: new Quarantine(databases.state, { clock, observer, node }),
+      quarantine,
       trace: has(stage, 'trace')
         ? new Trace(databases.trace, { clock, random, observer, node, keepMs: () => 86_400_000 })
         : forgetful(),

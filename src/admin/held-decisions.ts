@@ -1,0 +1,327 @@
+/**
+ * What the owner of a held mail does when somebody decides about it: an operator here, one at a
+ * peer, or one who asked while this node was away. However it comes, the first claim stands.
+ */
+import { type Clock, isoTime } from '../base/clock.ts'
+import { messageOf, RefusalError, StoreError } from '../base/errors.ts'
+import { type MessageId, parseMessageId } from '../base/ids.ts'
+import type { Observer } from '../base/observe.ts'
+import type { CallAnswer } from '../cluster/contract.ts'
+import type { Claim } from '../message/rows.ts'
+import type { Bodies } from '../store/bodies.ts'
+import type { Operators } from '../store/operators.ts'
+import type { Claimed, HeldCopy, HeldEntry, Quarantine } from '../store/quarantine.ts'
+import type { Trace } from '../store/trace.ts'
+import { unknownMessage } from './authorise.ts'
+import type { MailActions } from './mail-actions.ts'
+
+/** Decisions in one question to a peer. */
+export const ASKS_MAX = 100
+/** A release that was asked for long ago and that the queue refuses is tried again after this. */
+const RETRY_MS = 60_000
+
+/** What somebody wants; `recipient` null: every recipient that is undecided. */
+export type HeldAsk = {
+  readonly id: MessageId
+  readonly recipient: string | null
+  readonly kind: 'release' | 'delete'
+  readonly by: string
+}
+
+/** How the copies stand after it, or why nothing was done. */
+export type HeldAnswer =
+  | { readonly copies: readonly { readonly place: number; readonly claim: Claim }[] }
+  | {
+      readonly refusal: {
+        readonly code: RefusalError['code']
+        readonly field: string | null
+        readonly message: string
+        readonly advice: string
+      }
+    }
+
+export type HeldDecisionsDeps = {
+  readonly clock: Clock
+  readonly observer: Observer
+  readonly trace: Trace
+  readonly quarantine: Quarantine
+  readonly bodies: Bodies
+  readonly operators: Operators
+  readonly mail: MailActions
+}
+
+export class HeldDecisions {
+  readonly #deps: HeldDecisionsDeps
+  /** Copies on their way into the queue at this moment: nobody sends them a second time. */
+  readonly #onTheWay = new Set<string>()
+  #retries = false
+
+  constructor(deps: HeldDecisionsDeps) {
+    this.#deps = deps
+  }
+
+  /** Runs what others asked for while this node was away, and what comes in of that from now on. */
+  start(): void {
+    this.#deps.quarantine.onAsked(() => void this.#runAsked())
+    void this.#runAsked()
+  }
+
+  /**
+   * Decides about a mail of this node; a release returns when it is in the queue.
+   * @throws RefusalError notFound; conflict, with the claim that stands; unavailable
+   */
+  async decide({ id, recipient, kind, by }: HeldAsk): Promise<readonly Claimed[]> {
+    const { clock } = this.#deps
+    const entry = this.#own(id)
+    const places = recipient === null ? null : placesOf(entry, recipient)
+    if (kind === 'release') mustHaveBody(entry)
+    const claimed = this.#claim(id, places, { kind, by, atMs: clock.wallMs() })
+    // A release that the queue refused before is tried again by the next click.
+    const copies = kind === 'release' ? this.#unsent(id, claimed) : []
+    if (copies.length === 0 && !claimed.some(({ won }) => won)) throw decidedBefore(claimed)
+    await this.#enqueue(id, copies)
+    return claimed
+  }
+
+  /** Notes who decided: for a mail that was just claimed. */
+  record(id: MessageId, claimed: readonly Claimed[]): void {
+    const { observer, operators, trace } = this.#deps
+    const won = claimed.filter((copy) => copy.won)
+    const [first] = won
+    if (first === undefined) return
+    const { kind, by, atMs } = first.claim
+    operators.audit(by, `held.${kind}`, id, won.map(({ address }) => address).join(', '))
+    const what = kind === 'release' ? 'released' : 'deleted'
+    for (const { place, address: recipient } of won) {
+      // Before the queue has it: what the queue says next must not be overwritten.
+      const detail = `by ${by}`
+      trace.outcome(id, place, what, detail, { atMs, recipient, what, detail })
+      if (kind === 'delete') observer.emit('mail.deleted', { message: id, why: 'deleted', by })
+    }
+  }
+
+  /** Answers `held.decide`: up to ASKS_MAX decisions, each with its own end. */
+  readonly answerDecide = async (value: unknown): Promise<CallAnswer> => {
+    const asks = readAsks(value)
+    const answers = await Promise.all(
+      asks.map(async (ask): Promise<HeldAnswer> => {
+        try {
+          const claimed = await this.decide(ask)
+          return { copies: claimed.map(({ place, claim }) => ({ place, claim })) }
+        } catch (error) {
+          if (!(error instanceof RefusalError)) throw error
+          const { code, field, message, advice } = error
+          return { refusal: { code, field, message, advice } }
+        }
+      }),
+    )
+    return { kind: 'json', value: { answers } }
+  }
+
+  /** Answers `held.body`: the bytes of a mail of this node. */
+  readonly answerBody = async (value: unknown): Promise<CallAnswer> => {
+    const id = record(value)['id']
+    const known = typeof id === 'string' ? parseMessageId(id) : null
+    if (known === null) throw invalid('id')
+    const { sizeBytes, pieces } = await this.openBody(this.#own(known))
+    return { kind: 'stream', value: { sizeBytes }, bytes: pieces }
+  }
+
+  /** @throws RefusalError notFound when the content is not kept; StoreError */
+  async openBody({ row, bodyGone }: HeldEntry) {
+    const opened = bodyGone ? null : await this.#deps.bodies.read(row.id)
+    if (opened === null) throw contentGone()
+    return opened
+  }
+
+  /** @throws RefusalError notFound */
+  #own(id: MessageId): HeldEntry {
+    const { quarantine } = this.#deps
+    const entry = quarantine.one(id)
+    if (entry === null || entry.row.owner.id !== quarantine.node.id) throw unknownMessage(id)
+    return entry
+  }
+
+  #claim(id: MessageId, places: readonly number[] | null, claim: Claim): readonly Claimed[] {
+    const claimed = this.#deps.quarantine.claim(id, places, claim)
+    this.record(id, claimed)
+    return claimed
+  }
+
+  /** Copies whose release is decided, and that neither are in the queue nor on their way. */
+  #unsent(id: MessageId, claimed: readonly Claimed[]): readonly Claimed[] {
+    return claimed.filter(
+      ({ claim, enqueued, place }) =>
+        claim.kind === 'release' && !enqueued && !this.#onTheWay.has(`${id}.${place}`),
+    )
+  }
+
+  async #enqueue(id: MessageId, copies: readonly Claimed[]): Promise<void> {
+    const { mail, quarantine } = this.#deps
+    const keys = copies.map(({ place }) => `${id}.${place}`)
+    for (const key of keys) this.#onTheWay.add(key)
+    try {
+      for (const { claim, places } of byClaim(copies)) {
+        await mail.release(id, places, claim)
+        quarantine.markEnqueued(id, places)
+      }
+    } catch (error) {
+      if (!(error instanceof StoreError)) throw error
+      throw new RefusalError(
+        'unavailable',
+        'id',
+        `The release is noted, and the queue cannot take the mail now: ${messageOf(error)}.`,
+        'Release it again when that is mended; the next start of the node does it by itself.',
+      )
+    } finally {
+      for (const key of keys) this.#onTheWay.delete(key)
+    }
+  }
+
+  /** Never rejects. All claims stand before the first mail goes, so two runs never meet. */
+  async #runAsked(): Promise<void> {
+    const { quarantine, observer } = this.#deps
+    try {
+      const released = quarantine.asked().flatMap(({ id, places, claim }) => {
+        const entry = quarantine.one(id)
+        // Without its body it waits on: it may be on a disk that is not mounted.
+        if (entry === null || (claim.kind === 'release' && entry.bodyGone)) return []
+        return [{ id, copies: this.#unsent(id, this.#claim(id, places, claim)) }]
+      })
+      for (const { id, copies } of released) await this.#send(id, copies)
+    } catch (error) {
+      if (!(error instanceof StoreError)) throw error
+      observer.emit('store.failed', { cause: messageOf(error) })
+      this.#later(() => void this.#runAsked())
+    }
+  }
+
+  /** Never rejects: nobody waits for it. */
+  async #send(id: MessageId, copies: readonly Claimed[]): Promise<void> {
+    try {
+      await this.#enqueue(id, copies)
+    } catch (error) {
+      if (!(error instanceof RefusalError || error instanceof StoreError)) throw error
+      this.#deps.observer.emit('store.failed', { message: id, cause: messageOf(error) })
+      this.#later(() => void this.#sendRest())
+    }
+  }
+
+  async #sendRest(): Promise<void> {
+    for (const { id, places, claim } of this.#deps.quarantine.pendingReleases()) {
+      const copies = places.map((place) => ({
+        place,
+        address: '',
+        won: false,
+        claim,
+        enqueued: false,
+      }))
+      await this.#send(id, this.#unsent(id, copies))
+    }
+  }
+
+  #later(run: () => void): void {
+    if (this.#retries) return
+    this.#retries = true
+    this.#deps.clock.after(RETRY_MS, () => {
+      this.#retries = false
+      run()
+    })
+  }
+}
+
+/** Copies that one click released, together. */
+function byClaim(
+  copies: readonly Claimed[],
+): readonly { readonly claim: Claim; readonly places: readonly number[] }[] {
+  const groups = Map.groupBy(copies, ({ claim }) => `${claim.atMs} ${claim.by}`)
+  return [...groups.values()].flatMap((group) => {
+    const [first] = group
+    return first === undefined
+      ? []
+      : [{ claim: first.claim, places: group.map(({ place }) => place) }]
+  })
+}
+
+/** An address can stand twice in a message; both copies are meant. @throws RefusalError notFound */
+export function placesOf({ copies }: HeldEntry, recipient: string): readonly number[] {
+  const wanted = recipient.trim().toLowerCase()
+  const places = copies.filter(({ address }) => address.toLowerCase() === wanted)
+  if (places.length > 0) return places.map(({ place }) => place)
+  throw new RefusalError(
+    'notFound',
+    'recipient',
+    `No copy of this mail was held for ${JSON.stringify(recipient.slice(0, 254))}.`,
+    'Choose one of the recipients that are listed.',
+  )
+}
+
+/** A release of what cannot be sent is not noted: it would be neither held nor delivered. */
+function mustHaveBody({ copies, bodyGone }: HeldEntry): void {
+  if (!bodyGone || copies.every(({ claim }) => claim !== null)) return
+  throw new RefusalError(
+    'notFound',
+    'id',
+    'The content of this mail is missing on the disk of its node.',
+    'When DIR/held is mounted again, restart that node; else delete the mail.',
+  )
+}
+
+function contentGone(): RefusalError {
+  return new RefusalError(
+    'notFound',
+    'id',
+    'The content of this mail is not kept any more.',
+    'It was released, deleted or expired; its history is still there.',
+  )
+}
+
+const PAST: Readonly<Record<Claim['kind'], string>> = {
+  release: 'released',
+  delete: 'deleted',
+  expire: 'expired',
+}
+
+export function decidedBefore(copies: readonly Pick<HeldCopy | Claimed, 'claim'>[]): RefusalError {
+  const claim = copies.find((copy) => copy.claim !== null)?.claim ?? null
+  if (claim === null) return unknownMessage('')
+  const by = claim.kind === 'expire' ? '' : ` by ${claim.by}`
+  return new RefusalError(
+    'conflict',
+    'id',
+    `The mail was already ${PAST[claim.kind]}${by} at ${isoTime(claim.atMs)}.`,
+    claim.kind === 'release'
+      ? 'Search for it to see where it is.'
+      : 'Ask the sender to send it again.',
+  )
+}
+
+/** @throws RefusalError invalid */
+function readAsks(value: unknown): readonly HeldAsk[] {
+  const { asks } = record(value)
+  if (!Array.isArray(asks) || asks.length > ASKS_MAX) throw invalid('asks')
+  return asks.map((raw) => {
+    const { id, recipient, kind, by } = record(raw)
+    const known = typeof id === 'string' ? parseMessageId(id) : null
+    if (known === null) throw invalid('id')
+    if (kind !== 'release' && kind !== 'delete') throw invalid('kind')
+    if (typeof by !== 'string' || by.length > 200) throw invalid('by')
+    if (recipient !== null && (typeof recipient !== 'string' || recipient.length > 1_000))
+      throw invalid('recipient')
+    return { id: known, recipient, kind, by }
+  })
+}
+
+function record(raw: unknown): Readonly<Record<string, unknown>> {
+  if (typeof raw !== 'object' || raw === null) throw invalid('value')
+  return raw as Readonly<Record<string, unknown>>
+}
+
+function invalid(field: string): RefusalError {
+  return new RefusalError(
+    'invalid',
+    field,
+    `A question of a peer is not valid: ${field}.`,
+    'Both nodes should run the same version, or one version apart.',
+  )
+}
