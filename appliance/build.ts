@@ -12,9 +12,12 @@ const DIST = join(ROOT, 'dist')
 export const BINARY = join(DIST, 'postern')
 
 /** Everything that may change a byte of the binary, beside Bun itself. */
-const INPUTS = ['{src,web}/**/*', 'appliance/build.ts', '{package,tsconfig}.json', 'bun.lock'].map(
-  (pattern) => new Bun.Glob(pattern),
-)
+const INPUTS = [
+  '{src,web}/**/*',
+  'appliance/{build.ts,install.sh}',
+  '{package,tsconfig}.json',
+  'bun.lock',
+].map((pattern) => new Bun.Glob(pattern))
 
 /** Identifiers stay whole: Elysia reads the source text of its handlers. */
 const FLAGS = [

@@ -20,7 +20,7 @@ const FENCES: readonly (readonly [where: string, may: readonly string[]])[] = [
     'src/admin/',
     ['src/base/', 'src/message/', 'src/config/', 'src/store/', 'src/mail/', 'src/cluster/'],
   ],
-  ['web/', ['src/base/', 'src/message/', 'src/config/', 'src/admin/']],
+  ['web/', ['src/base/', 'src/message/', 'src/config/', 'src/admin/', 'appliance/install.sh']],
   ['src/cli/', ['src/base/', 'src/message/', 'src/config/', 'src/admin/']],
   ['src/node.ts', ['src/', 'web/', '!src/main.ts']],
   ['src/main.ts', ['src/', 'web/']],
