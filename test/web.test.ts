@@ -1221,6 +1221,17 @@ describe('the cluster page', () => {
 describe('the stream of the cluster page', () => {
   const decoder = new TextDecoder()
 
+  /** Each drawing asks for the tokens once. */
+  function countDrawings({ admin }: World): () => number {
+    let drawings = 0
+    const { invitations } = admin
+    admin.invitations = () => {
+      drawings += 1
+      return invitations.call(admin)
+    }
+    return () => drawings
+  }
+
   async function follow(place: World, session: Session) {
     const answer = await ask(place, '/events/cluster', { session })
     expect([answer.status, answer.headers.get('content-type')]).toEqual([
@@ -1259,11 +1270,18 @@ describe('the stream of the cluster page', () => {
     const { next } = await follow(place, await signIn(place))
     await next()
     clock.advance(1_000)
-    for (let lagRows = 1; lagRows <= 1_000; lagRows += 1)
-      place.admin.turn('mx2', 'alive', { lagRows, lagMs: 500 })
+    const lag = (lagRows: number) => place.admin.turn('mx2', 'alive', { lagRows, lagMs: 500 })
+    lag(1)
     expect(await next()).toContain('1 row, 0.5 s')
+    // The reader waits, so only the clock holds the next one back.
+    const later = next()
+    const drawn = countDrawings(place)
+    for (let rows = 2; rows <= 1_000; rows += 1) lag(rows)
+    expect(drawn()).toBe(0)
     clock.advance(500)
-    expect(await next()).toContain('1,000 rows, 0.5 s')
+    expect(await later).toContain('1,000 rows, 0.5 s')
+    expect(drawn()).toBe(1)
+    // What was told and changed nothing is drawn, and not sent.
     clock.advance(500)
     place.admin.tell()
     clock.advance(8_000)

@@ -169,7 +169,7 @@ async function act(page: Page, place: Place, planted: string[]): Promise<void> {
 async function without(file: string, wall: string, instead: string): Promise<typeof createWeb> {
   const root = mkdtempSync(join(tmpdir(), 'postern-web-'))
   made.push(root)
-  for (const part of ['web', 'src', 'package.json'])
+  for (const part of ['web', 'src', 'appliance', 'package.json'])
     cpSync(join(ROOT, part), join(root, part), { recursive: true })
   symlinkSync(join(ROOT, 'node_modules'), join(root, 'node_modules'))
   const path = join(root, file)
