@@ -3,7 +3,7 @@
  * must not know each other. Without peers a node is a cluster of one.
  */
 import { chmodSync, existsSync, mkdirSync, unlinkSync } from 'node:fs'
-import { networkInterfaces, hostname as systemHostname } from 'node:os'
+import { hostname as systemHostname } from 'node:os'
 import { join as joinPath } from 'node:path'
 import { createWeb } from '../web/server.ts'
 import { createAdmin } from './admin/admin.ts'
@@ -346,7 +346,7 @@ async function takeSeat(
     version: VERSION,
   }
   const listen = options.peer ?? { host: '0.0.0.0', port: PEER_PORT }
-  const advertise = options.advertise.length > 0 ? options.advertise : reachableAt(listen.host)
+  const { advertise } = options
   let { clusterId } = identity
   let name = file.name
   const standing = (discard: boolean) => ({
@@ -393,16 +393,6 @@ async function takeSeat(
 function living(replica: Replica, kind: string): number {
   return replica.list(kind).filter(({ key, state }) => !key.includes('/') && !isTombstone(state))
     .length
-}
-
-/** The addresses of this machine that others may reach; the port is that of the listener. */
-function reachableAt(host: string): readonly Address[] {
-  if (host !== '0.0.0.0' && host !== '::') return [{ host, port: 0 }]
-  const all = Object.values(networkInterfaces()).flatMap((of) => of ?? [])
-  const outside = all.filter(({ internal, address }) => !internal && !address.startsWith('fe80:'))
-  const from = outside.length > 0 ? outside : all
-  const found = from.map(({ address }) => ({ host: address, port: 0 }))
-  return host === '::' ? found : found.filter(({ host: one }) => !one.includes(':'))
 }
 
 /** The default port may be another node's on the same machine: then any will do, and is said. */

@@ -107,7 +107,11 @@ export class Cluster {
     this.calls = new LinkCalls(links, deps, (node) => this.nameOf(node))
     this.sync = new Sync({ self, roster, links, members, feeds: { state, trace }, report }, deps)
     this.#told = this.#states()
-    members.onChange(() => this.#look())
+    members.onChange(({ node, life }) => {
+      // A datagram came through: the link can be dialled now, not at the end of its pause.
+      if (life === 'alive') links.wake(node)
+      this.#look()
+    })
     roster.onChange(() => this.#look())
     links.onOpen(() => this.#look())
     links.onClose(() => this.#look())

@@ -268,8 +268,9 @@ function asked(
           const name = said?.['name']
           if (issuer === null || !isText(name, NAME_MAX)) return end(garbled())
           timer.cancel()
-          channel.end()
+          // First: the other side may have hung up already, and then the end is told at once.
           resolve({ clusterId: token.clusterId, issuer, name, rows })
+          channel.end()
         }
       },
       closed: (why) => end(silent(why)),
