@@ -390,8 +390,10 @@ export class MemberWorld {
       const to = this.nodes.find(({ name }) => name === host)
       const process = to?.process ?? null
       if (to === undefined || process === null) return
+      // After a stall timers that are due run first, then the socket is read.
+      const isStalled = process.stalledUntilMs > this.sim.nowMs
       this.sim.after(
-        0,
+        isStalled ? process.stalledUntilMs - this.sim.nowMs + 20 : 0,
         () => {
           if (to.receive !== null) to.udpBytes += bytes.length + UDP_OVERHEAD
           to.receive?.(bytes, { host: from, port: PORT })

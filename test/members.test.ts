@@ -1,8 +1,10 @@
 /** Who lives, as each node sees it, while the network and the nodes misbehave. By seed. */
-import { describe, expect, test } from 'bun:test'
+import { describe, expect, setDefaultTimeout, test } from 'bun:test'
 import { decodeLetter } from '../src/cluster/letter.ts'
 import { DATAGRAM_BYTES_MAX } from '../src/cluster/network.ts'
 import { type Datagram, isWhole, MemberWorld, type TestNode } from './members-world.ts'
+
+setDefaultTimeout(60_000)
 
 const MINUTE_MS = 60_000
 const SEEDS = [1, 2, 3, 4, 5, 6]
@@ -56,7 +58,7 @@ describe('nodes that run', () => {
       expect(isWhole(world)).toBe(true)
       expect(world.largest).toBeLessThanOrEqual(DATAGRAM_BYTES_MAX)
     }
-  }, 60_000)
+  })
 
   test('cost at most 400 bytes a second each, whatever their number', () => {
     for (const count of [3, 10, 30]) {
@@ -67,7 +69,7 @@ describe('nodes that run', () => {
       for (const { udpBytes } of world.nodes) expect(udpBytes / 120).toBeLessThanOrEqual(400)
       expect(world.tcpBytes).toBeLessThan(5_000)
     }
-  }, 30_000)
+  })
 
   test('tell each other how they reach everybody else', () => {
     const world = settled(1, 4, WITH_LINKS)
@@ -134,6 +136,33 @@ describe('a node that crashes', () => {
     expect(perMinute).toBeWithin(1, 10)
     world.heal('all')
     expect(world.sim.runTill(() => isWhole(world), MINUTE_MS)).toBe(true)
+  })
+
+  test('is not kept alive by a packet that was overtaken', () => {
+    for (const seed of SEEDS) {
+      const world = settled(seed, 2, WITHOUT_LINKS)
+      const [gone, other] = [world.node(0), world.node(1)]
+      const held: Datagram[] = []
+      world.tap = (datagram) => {
+        if (datagram.from === gone.name) held.push(datagram)
+      }
+      world.cut('held', 'udp', (from) => from === gone.name)
+      world.run(1_500)
+      world.heal('held')
+      world.tap = null
+      world.run(10_000)
+      world.forget()
+      const atMs = world.sim.nowMs
+      gone.crash(true)
+      expect(held.length).toBeGreaterThan(0)
+      for (const { bytes, to } of held) {
+        world.run(4_000 / held.length)
+        world.deliver(bytes, gone.name, to, 0)
+      }
+      world.run(20_000)
+      expect(judgedAfter(world, gone, 'suspect', atMs)[0]).toBeWithin(5, 8)
+      expect(other.lifeOf(gone)).toBe('dead')
+    }
   })
 
   test('stays dead, whatever of it is replayed or was held back', () => {
@@ -235,7 +264,7 @@ describe('a partition', () => {
         }
       }
     }
-  }, 60_000)
+  })
 
   test('that comes and goes every half second moves nobody for long, at bounded cost', () => {
     const world = settled(1, 3, WITH_LINKS)
@@ -266,15 +295,17 @@ describe('a partition', () => {
   })
 
   test('into a chain: who can be reached from anywhere refutes and is not dead at its far end', () => {
-    for (const seed of SEEDS) {
+    for (const seed of [1, 2, 3]) {
       const world = settled(seed, 4, WITHOUT_LINKS)
       const place = new Map(world.nodes.map(({ name }, index) => [name, index]))
       world.cut('chain', 'udp', (from, to) => {
         return Math.abs((place.get(from) ?? 0) - (place.get(to) ?? 0)) > 1
       })
-      world.run(10 * MINUTE_MS)
+      world.run(5 * MINUTE_MS)
       expect(world.judged('suspect')).toBeGreaterThan(0)
       expect(world.judged('dead')).toBe(0)
+      // Who hears both sides knows better than who accuses.
+      for (const node of world.nodes.slice(1, 3)) expect(node.judged).toEqual([])
     }
   })
 })
@@ -383,7 +414,7 @@ describe('what the wire does to packets', () => {
     expect(a.observer?.metrics()).not.toContain('packets_dropped_total{why="flood"}')
     expect(world.judged('suspect')).toBe(0)
     expect(isWhole(world)).toBe(true)
-  }, 60_000)
+  })
 
   test('a letter of random bytes is read or refused, never more', () => {
     const { dice } = new MemberWorld(1, 1, WITHOUT_LINKS)
