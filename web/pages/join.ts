@@ -102,12 +102,8 @@ class Copies {
         'Run the same line again in a minute.',
       )
     }
-    const file = Bun.file(this.#path)
-    const headers = {
-      'content-type': 'application/octet-stream',
-      'content-length': String(file.size),
-    }
-    return new Response(this.#counted(file.stream()), { headers })
+    const headers = { 'content-type': 'application/octet-stream' }
+    return new Response(this.#counted(Bun.file(this.#path).stream()), { headers })
   }
 
   /** Counts from the first piece that is asked for: a HEAD request asks for none. */
