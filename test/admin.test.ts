@@ -3,12 +3,18 @@ import { afterEach, describe, expect, test } from 'bun:test'
 import { readdirSync, readlinkSync } from 'node:fs'
 import { createAdmin } from '../src/admin/admin.ts'
 import type { Admin, Author } from '../src/admin/contract.ts'
+import { HeldDecisions } from '../src/admin/held-decisions.ts'
 import type { MailActions } from '../src/admin/mail-actions.ts'
 import { RefusalError, StoreError } from '../src/base/errors.ts'
 import type { MessageId } from '../src/base/ids.ts'
+import { Cluster } from '../src/cluster/cluster.ts'
+import type { Network } from '../src/cluster/contract.ts'
+import { clusterIdOf, publicKeys } from '../src/cluster/identity.ts'
+import { newKeys } from '../src/cluster/keys.ts'
 import { SETTINGS } from '../src/config/schema.ts'
 import type { Body } from '../src/message/body.ts'
 import type { Claim, QueueRow } from '../src/message/rows.ts'
+import { IssuedTokens } from '../src/store/invitations.ts'
 import { carry } from './exchange.ts'
 import { Room } from './rooms.ts'
 
@@ -56,17 +62,57 @@ type House = {
   readonly mail: Asked
   readonly admin: Admin
   readonly previewed: Body[]
+  readonly cluster: Cluster
 }
 
 const houses: House[] = []
 
-function house(): House {
+/** Nobody is reached: a node without peers. */
+const NOWHERE: Network = {
+  listen: async () => ({ port: 25_001, close: () => {} }),
+  dial: () => Promise.reject(new Error('unreachable')),
+  datagrams: async () => ({ port: 25_001, send: () => {}, close: () => {} }),
+}
+
+function alone(room: Room): Promise<Cluster> {
+  const { clock, random, observer, node, rows, trace, databases } = room
+  const keys = newKeys(random)
+  const listen = { host: '127.0.0.1', port: 0 }
+  const report = { ready: true, queue: 0, held: 0, diskFreeBytes: 1, diskTotalBytes: 2 }
+  return Cluster.start(
+    {
+      self: { node: node.id, keys, instance: rows.writer, epoch: 1, version: '0.1.0' },
+      clusterId: clusterIdOf(node.id, publicKeys(keys)),
+      name: node.name,
+      listen,
+      advertise: [listen],
+      smtp: '127.0.0.1:25',
+      web: 'https://127.0.0.1:8443',
+      features: [],
+      state: rows,
+      trace: trace.feed,
+      issued: new IssuedTokens(databases.state),
+      report: () => report,
+      parallelCrypto: false,
+    },
+    { clock, random, observer, network: NOWHERE },
+  )
+}
+
+async function house(): Promise<House> {
   const room = new Room()
   const mail = new Asked()
+  const cluster = await alone(room)
+  const decisions = new HeldDecisions({ ...room, mail })
   const previewed: Body[] = []
   const admin = createAdmin({
     ...room,
     mail,
+    cluster,
+    decisions,
+    door: () => ({ url: 'https://127.0.0.1:8443', pin: null }),
+    mailHere: () => ({ queue: mail.rows.length, held: room.quarantine.count() }),
+    join: async () => {},
     inspectors: {
       health: () => ({ processes: 2, ready: 2, missing: ['landlock'], replaced: 0 }),
       preview: async (body) => {
@@ -98,13 +144,14 @@ function house(): House {
     }),
     probe: async (hop) => ({ hop, ok: true, answer: '220 hello' }),
   })
-  const built = { room, mail, admin, previewed }
+  const built = { room, mail, admin, previewed, cluster }
   houses.push(built)
   return built
 }
 
 afterEach(() => {
-  for (const { room } of houses.splice(0)) {
+  for (const { room, cluster } of houses.splice(0)) {
+    cluster.stop()
     room.close()
     room.remove()
   }
@@ -192,13 +239,13 @@ describe('roles', () => {
   test.each(Object.keys(acts))(
     '%s: an admin may, a viewer may not and changes nothing',
     async (name) => {
-      const here = house()
+      const here = await house()
       const act = acts[name]
       await here.admin.addOperator(ADMIN, 'first', 'correct horse', 'admin')
       await here.admin.addOperator(ADMIN, 'second', 'correct horse', 'viewer')
       here.admin.addListEntry(ADMIN, { list: 'block', kind: 'ip', value: '192.0.2.1' })
       here.admin.addApiToken(ADMIN, { name: 'script', role: 'viewer' })
-      const elsewhere = house()
+      const elsewhere = await house()
       here.admin.setSetting(ADMIN, 'mail.hops', 40)
       elsewhere.admin.setSetting(ADMIN, 'mail.hops', 41)
       carry(elsewhere.room, here.room)
@@ -218,7 +265,7 @@ describe('roles', () => {
   )
 
   test('everybody may change their own password', async () => {
-    const { admin } = house()
+    const { admin } = await house()
     await admin.addOperator(ADMIN, 'first', 'correct horse', 'admin')
     await admin.addOperator(ADMIN, VIEWER.name, 'correct horse', 'viewer')
     await admin.changePassword(VIEWER, VIEWER.name, 'battery staple')
@@ -228,7 +275,7 @@ describe('roles', () => {
 
 describe('access', () => {
   test('goes from the code over the set-up to a session that ends', async () => {
-    const { admin, room } = house()
+    const { admin, room } = await house()
     expect(admin.needsSetup()).toBe(true)
     const code = room.operators.setupCode ?? ''
     expect(admin.setupCodeMatches('wrong', '192.0.2.1')).toBe(false)
@@ -251,7 +298,7 @@ describe('access', () => {
   })
 
   test('wrong set-up codes lock like wrong passwords', async () => {
-    const { admin, room } = house()
+    const { admin, room } = await house()
     for (let count = 0; count < 5; count++)
       expect(admin.setupCodeMatches('wrong', '192.0.2.1')).toBe(false)
     const error = await refusal(() =>
@@ -264,8 +311,8 @@ describe('access', () => {
 })
 
 describe('domains and settings', () => {
-  test('a domain is added, changed field by field, and its waiting mail made due each time', () => {
-    const { admin, mail, room } = house()
+  test('a domain is added, changed field by field, and its waiting mail made due each time', async () => {
+    const { admin, mail, room } = await house()
     const added = admin.putDomain(ADMIN, 'Example.COM.', {
       nextHops: ['mail.example:26'],
       recipients: ['Ann'],
@@ -303,7 +350,7 @@ describe('domains and settings', () => {
   ] as const)(
     'putDomain %p %j is refused by the field %s and changes nothing',
     async (name, input, field, code) => {
-      const { admin, mail } = house()
+      const { admin, mail } = await house()
       const error = await refusal(() => admin.putDomain(ADMIN, name, input))
       expect([error.field, error.code]).toEqual([field, code])
       expect(admin.domains()).toEqual([])
@@ -313,13 +360,13 @@ describe('domains and settings', () => {
   )
 
   test('a next hop is tried as it will be used, and a wrong one is refused', async () => {
-    const { admin } = house()
+    const { admin } = await house()
     expect((await admin.probeNextHop(' Mail.Example ')).hop).toBe('smtp://mail.example:25')
     expect((await refusal(() => admin.probeNextHop('x y'))).field).toBe('nextHops')
   })
 
   test('settings say what is in force, what they were at first, and who changed them', async () => {
-    const { admin, room } = house()
+    const { admin, room } = await house()
     expect(admin.settings().map(({ key }) => key)).toEqual(Object.keys(SETTINGS))
     const row = admin.setSetting(ADMIN, 'policy.hold', '7.5')
     expect(row).toEqual({
@@ -347,7 +394,7 @@ describe('domains and settings', () => {
   })
 
   test('what a form was made from goes with it: a stale one is refused with what stands', async () => {
-    const { admin } = house()
+    const { admin } = await house()
     const seen = admin.seenOf('setting/policy.hold')
     admin.setSetting({ name: 'nagy', role: 'admin' }, 'policy.hold', 7, seen)
     const error = await refusal(() => admin.setSetting(ADMIN, 'policy.hold', 6, seen))
@@ -360,8 +407,8 @@ describe('domains and settings', () => {
     ).toBe('conflict')
   })
 
-  test('undoing the removal of a domain makes its mail due', () => {
-    const { admin, mail } = house()
+  test('undoing the removal of a domain makes its mail due', async () => {
+    const { admin, mail } = await house()
     admin.putDomain(ADMIN, 'a.example', {})
     admin.removeDomain(ADMIN, 'a.example')
     mail.calls.length = 0
@@ -372,7 +419,7 @@ describe('domains and settings', () => {
 
 describe('held mail', () => {
   test('is released for all recipients with one call to the queue, and says who did it', async () => {
-    const { admin, mail, room } = house()
+    const { admin, mail, room } = await house()
     const id = await holdOne(room)
     const detail = await admin.release(ADMIN, id.toUpperCase())
     expect(mail.calls).toEqual([`release ${id} 0,1 ruiz`])
@@ -401,7 +448,7 @@ describe('held mail', () => {
   })
 
   test('is in the claims, durably, before the queue is asked, and marked only after it answered', async () => {
-    const { admin, mail, room } = house()
+    const { admin, mail, room } = await house()
     const id = await holdOne(room)
     let during: unknown
     mail.onRelease = () => {
@@ -412,7 +459,7 @@ describe('held mail', () => {
   })
 
   test('is released once, however many click at once', async () => {
-    const { admin, mail, room } = house()
+    const { admin, mail, room } = await house()
     const id = await holdOne(room)
     let open = () => {}
     const gate = new Promise<void>((resolve) => {
@@ -438,7 +485,7 @@ describe('held mail', () => {
   })
 
   test('is released for one recipient, the others stay held', async () => {
-    const { admin, mail, room } = house()
+    const { admin, mail, room } = await house()
     const id = await holdOne(room)
     const detail = await admin.release(ADMIN, id, 'C@example.com')
     expect(mail.calls).toEqual([`release ${id} 1 ruiz`])
@@ -454,7 +501,7 @@ describe('held mail', () => {
   })
 
   test('whose release the queue refused is said so, and goes with the next click', async () => {
-    const { admin, mail, room } = house()
+    const { admin, mail, room } = await house()
     const id = await holdOne(room)
     mail.refuses = true
     const error = await refusal(() => admin.release(ADMIN, id))
@@ -469,7 +516,7 @@ describe('held mail', () => {
   })
 
   test('that was delivered in the same breath is not shown as released for ever', async () => {
-    const { admin, mail, room } = house()
+    const { admin, mail, room } = await house()
     const id = await holdOne(room, [0])
     mail.onRelease = () => room.trace.outcome(id, 0, 'delivered', '250 ok', null)
     await admin.release(ADMIN, id)
@@ -477,7 +524,7 @@ describe('held mail', () => {
   })
 
   test('is deleted without a word to the queue, and its content stays for a while', async () => {
-    const { admin, mail, room } = house()
+    const { admin, mail, room } = await house()
     const id = await holdOne(room)
     await admin.deleteHeld(ADMIN, id)
     expect(mail.calls).toEqual([])
@@ -489,7 +536,7 @@ describe('held mail', () => {
   })
 
   test('expired is said to have expired', async () => {
-    const { admin, room } = house()
+    const { admin, room } = await house()
     const id = await holdOne(room)
     room.quarantine.claim(id, null, { kind: 'expire', by: 'postern', atMs: 1 })
     expect((await refusal(() => admin.release(ADMIN, id))).message).toStartWith(
@@ -498,7 +545,7 @@ describe('held mail', () => {
   })
 
   test('is shown and downloaded as it was received', async () => {
-    const { admin, room, previewed } = house()
+    const { admin, room, previewed } = await house()
     const text = `Subject: x\r\n\r\n${'long line '.repeat(60_000)}\r\n`
     const id = await holdOne(room, [0], text)
     const { stream, sizeBytes } = await admin.heldSource(id)
@@ -518,7 +565,7 @@ describe('held mail', () => {
   })
 
   test('whose content is gone keeps its page and says so', async () => {
-    const { admin, room } = house()
+    const { admin, room } = await house()
     const id = await holdOne(room)
     await admin.deleteHeld(ADMIN, id)
     await room.bodies.remove(id)
@@ -529,7 +576,7 @@ describe('held mail', () => {
   })
 
   test('is searched with mistakes named and the rest applied', async () => {
-    const { admin, room } = house()
+    const { admin, room } = await house()
     await holdOne(room)
     const found = admin.held({ text: 'is:delivered rule:GTUBE', limit: 10, cursor: null })
     expect(found.rows).toHaveLength(1)
@@ -552,7 +599,7 @@ describe('what is not there', () => {
     ['drop', (admin, id) => admin.drop(ADMIN, id, false)],
   ]
   test.each(asks)('%s of an unknown id is not found', async (_, ask) => {
-    const { admin, mail } = house()
+    const { admin, mail } = await house()
     for (const id of [unknown, '', '../../etc/passwd', 'x'.repeat(10_000), "' OR 1=1 --"]) {
       const error = await refusal(() => ask(admin, id))
       expect(error.code).toBe('notFound')
@@ -563,7 +610,7 @@ describe('what is not there', () => {
   })
 
   test('a domain, a setting, an operator and a change are not found by name', async () => {
-    const { admin } = house()
+    const { admin } = await house()
     const all = [
       () => admin.removeDomain(ADMIN, 'a.example'),
       () => admin.setting('no.such'),
@@ -580,7 +627,7 @@ describe('what is not there', () => {
 
 describe('queue, messages and status', () => {
   test('retry and drop reach the queue', async () => {
-    const { admin, mail, room } = house()
+    const { admin, mail, room } = await house()
     const id = room.ids.next()
     mail.rows.push(queueRow(id))
     expect(admin.queue({ limit: 0, cursor: null }).rows).toHaveLength(1)
@@ -595,8 +642,8 @@ describe('queue, messages and status', () => {
     })
   })
 
-  test('a message that is only in the queue has a page', () => {
-    const { admin, mail, room } = house()
+  test('a message that is only in the queue has a page', async () => {
+    const { admin, mail, room } = await house()
     const id = room.ids.next()
     mail.rows.push(queueRow(id))
     expect(admin.message(id)).toMatchObject({
@@ -608,8 +655,8 @@ describe('queue, messages and status', () => {
     })
   })
 
-  test('search gives rows, the query in words and its mistakes', () => {
-    const { admin, room } = house()
+  test('search gives rows, the query in words and its mistakes', async () => {
+    const { admin, room } = await house()
     room.trace.record([room.row({ subject: 'Invoice' })], [], null)
     const found = admin.search({ text: 'invoice is:green', limit: 10, cursor: null })
     expect(found.rows).toHaveLength(1)
@@ -619,7 +666,7 @@ describe('queue, messages and status', () => {
   })
 
   test('the status is put together from all parts', async () => {
-    const { admin, mail, room } = house()
+    const { admin, mail, room } = await house()
     mail.rows.push(queueRow(room.ids.next()))
     await holdOne(room)
     room.observer.emit('queue.doubted')
