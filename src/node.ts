@@ -35,7 +35,7 @@ import { MEMBER_KIND } from './cluster/roster.ts'
 import { readToken } from './cluster/token.ts'
 import { type Certificate, openCertificate } from './config/certificate.ts'
 import { LiveConfig } from './config/live.ts'
-import { type NodeFile, openDataDirectory, openNodeFile } from './config/local.ts'
+import { type NodeFile, openDataDirectory, openNodeFile, storeNodeName } from './config/local.ts'
 import { isTombstone, type WriterId } from './config/merge.ts'
 import { formatEndpoint, SmtpListener } from './mail/accept/listener.ts'
 import { createDeliverer } from './mail/deliver/attempt.ts'
@@ -239,6 +239,7 @@ export async function startNode(
     observer,
     secure: options.web.tls,
     nodeName: seat.name,
+    ...programOf(options),
   })
   setHandle(web.handle)
   await untilKnown(cluster, rows.replica, { clock, observer })
@@ -370,7 +371,8 @@ async function takeSeat(
   const take = (joined: Joined): void => {
     finishJoin(dataDir, joined, KEPT_KINDS, { state: replica, issued })
     clusterId = joined.clusterId
-    name = options.name ?? joined.name ?? name
+    if (options.name === null) storeNodeName(dataDir, joined.name)
+    name = options.name ?? joined.name
   }
   if (identity.joined !== null) take(identity.joined)
   // The option stays in units and scripts: used once, on the first start.
@@ -387,6 +389,11 @@ async function takeSeat(
     mayJoin: (token, discard) => mayJoin(readToken(token), standing(discard)),
     ask,
   }
+}
+
+/** The binary that this is; from source there is none. */
+function programOf({ command: [program, ...rest] }: NodeOptions): { readonly program?: string } {
+  return program === undefined || rest.length > 0 ? {} : { program }
 }
 
 /** How many there are of a kind; a key with a slash is a part of one. */

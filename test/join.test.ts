@@ -583,7 +583,11 @@ describe('whoever is not let in is told why, and the token stays good', () => {
       to === '192.0.2.2:7946' ? 'nowhere' : to === placeOf(second) ? '192.0.2.2:7946' : to
     wires.pipes.route = route
     wires.route = (to) => route('', to)
-    const facts = { ...b.facts(), peer: [{ host: '127.0.0.1', port: 9 }, second] }
+    const peers = [
+      { host: '127.0.0.1', port: 9 },
+      { ...second, port: 0 },
+    ]
+    const facts = { ...b.facts(), peer: peers }
     const joining = b.join(a.invitations.invite({}, 'ann').token, { facts })
     for (let round = 0; round < 200; round += 1) await Promise.resolve()
     a.clock.advance(10_000)

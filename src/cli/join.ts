@@ -52,7 +52,7 @@ export const invite: Run = async (call, world) => {
 }
 
 function inviteText(world: World, { token, command, expiresAt }: Invited, uses: string): string {
-  const leftMs = Date.parse(expiresAt) - world.clock.wallMs()
+  const minutes = Math.round((Date.parse(expiresAt) - world.clock.wallMs()) / 60_000)
   const often = uses === '1' ? 'once' : `${uses} times`
   return [
     'On the new machine:',
@@ -63,7 +63,7 @@ function inviteText(world: World, { token, command, expiresAt }: Invited, uses: 
     '',
     `  postern join ${token}`,
     '',
-    `It lets a node in ${often}, for ${span(leftMs)}, as long as this node runs.`,
+    `It lets a node in ${often}, for ${span(minutes * 60_000)}, as long as this node runs.`,
     '',
   ].join('\n')
 }

@@ -66,7 +66,7 @@ function nodeTable(world: World, { nodes, node }: StatusAnswer): string {
   const lines = nodes.map(({ id, name, state, lagMs }) => [
     name,
     state,
-    id === node ? 'this node' : lagMs > 0 ? span(lagMs) : '-',
+    id === node ? 'this node' : lagMs >= 1_000 ? span(lagMs) : '-',
     id,
   ])
   return table(world, ['NODE', 'STATE', 'BEHIND', 'ID'], lines)

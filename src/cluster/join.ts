@@ -60,6 +60,7 @@ export type JoinOptions = {
   readonly discard: boolean
   /** Free for as long as this takes: the issuer looks whether it can be reached. */
   readonly listen: PeerAddress
+  /** A port of 0 in `peer` is that of `listen`. */
   readonly facts: MemberFacts
   readonly protocol: ProtocolRange
 }
@@ -150,7 +151,8 @@ function counted(count: number, what: string): string {
 }
 
 function askOf({ self, facts }: JoinOptions, port: number): Raw {
-  const { name, peer, smtp, web, version, features } = facts
+  const { name, smtp, web, version, features } = facts
+  const peer = facts.peer.map((one) => ({ ...one, port: one.port === 0 ? port : one.port }))
   const sign = encode(self.keys.sign.public)
   return { node: self.node, sign, port, name, peer, smtp, web, version, features }
 }
