@@ -158,7 +158,14 @@ needs('chromium')('the cluster in Chromium', () => {
     const { place, page } = await open('/cluster')
     await place.admin.listening(1)
     const button = page.locator('[data-pause]')
+    const closed = page.evaluate(
+      () =>
+        new Promise<void>((resolve) =>
+          addEventListener('htmx:sse:close', () => resolve(), { once: true }),
+        ),
+    )
     await button.click()
+    await closed
     expect(await button.getAttribute('aria-pressed')).toBe('true')
     expect(await page.locator('#live').textContent()).toStartWith('Paused')
     await place.admin.listening(0)
