@@ -168,9 +168,9 @@ const open: Witness[] = []
 
 function witnesses(count: number): readonly Witness[] {
   const clock = new ManualClock()
-  const all = Array.from(
+  const all: readonly Witness[] = Array.from(
     { length: count },
-    (_, index) => new Witness(`mx${index + 1}`, clock, () => all),
+    (_, index): Witness => new Witness(`mx${index + 1}`, clock, () => all),
   )
   open.push(...all)
   return all

@@ -46,7 +46,7 @@ export type HeldDecisionsDeps = {
   readonly trace: Trace
   readonly quarantine: Quarantine
   readonly bodies: Bodies
-  readonly operators: Operators
+  readonly operators: Pick<Operators, 'audit'>
   readonly mail: MailActions
 }
 
@@ -70,30 +70,19 @@ export class HeldDecisions {
    * Decides about a mail of this node; a release returns when it is in the queue.
    * @throws RefusalError notFound; conflict, with the claim that stands; unavailable
    */
-  async decide({ id, recipient, kind, by }: HeldAsk): Promise<readonly Claimed[]> {
-    const { clock } = this.#deps
-    const entry = this.#own(id)
-    const places = recipient === null ? null : placesOf(entry, recipient)
-    if (kind === 'release') mustHaveBody(entry)
-    const claimed = this.#claim(id, places, { kind, by, atMs: clock.wallMs() })
-    // A release that the queue refused before is tried again by the next click.
-    const copies = kind === 'release' ? this.#unsent(id, claimed) : []
-    if (copies.length === 0 && !claimed.some(({ won }) => won)) throw decidedBefore(claimed)
-    await this.#enqueue(id, copies)
+  async decide(ask: HeldAsk): Promise<readonly Claimed[]> {
+    const claimed = this.#claimFor(ask)
+    await this.#carryOut(ask, claimed)
     return claimed
   }
 
-  /** Notes who decided: for a mail that was just claimed. */
-  record(id: MessageId, claimed: readonly Claimed[]): void {
-    const { observer, operators, trace } = this.#deps
-    const won = claimed.filter((copy) => copy.won)
-    const [first] = won
-    if (first === undefined) return
-    const { kind, by, atMs } = first.claim
-    operators.audit(by, `held.${kind}`, id, won.map(({ address }) => address).join(', '))
-    const what = kind === 'release' ? 'released' : 'deleted'
-    for (const { place, address: recipient } of won) {
-      // Before the queue has it: what the queue says next must not be overwritten.
+  /** Tells the history what was just claimed. */
+  tell(id: MessageId, claimed: readonly Claimed[]): void {
+    const { observer, trace } = this.#deps
+    for (const { place, address: recipient, won, claim } of claimed) {
+      if (!won) continue
+      const { kind, by, atMs } = claim
+      const what = kind === 'release' ? 'released' : 'deleted'
       const detail = `by ${by}`
       trace.outcome(id, place, what, detail, { atMs, recipient, what, detail })
       if (kind === 'delete') observer.emit('mail.deleted', { message: id, why: 'deleted', by })
@@ -103,17 +92,12 @@ export class HeldDecisions {
   /** Answers `held.decide`: up to ASKS_MAX decisions, each with its own end. */
   readonly answerDecide = async (value: unknown): Promise<CallAnswer> => {
     const asks = readAsks(value)
+    // One commit for all of them; what was not possible is an answer too.
+    const claims = this.#deps.quarantine.together(() =>
+      asks.map((ask) => refusedOr(() => this.#claimFor(ask))),
+    )
     const answers = await Promise.all(
-      asks.map(async (ask): Promise<HeldAnswer> => {
-        try {
-          const claimed = await this.decide(ask)
-          return { copies: claimed.map(({ place, claim }) => ({ place, claim })) }
-        } catch (error) {
-          if (!(error instanceof RefusalError)) throw error
-          const { code, field, message, advice } = error
-          return { refusal: { code, field, message, advice } }
-        }
-      }),
+      asks.map((ask, index) => this.#answerTo(ask, claims[index] ?? [])),
     )
     return { kind: 'json', value: { answers } }
   }
@@ -142,10 +126,44 @@ export class HeldDecisions {
     return entry
   }
 
+  /** Durable when it returns. @throws RefusalError; StoreError */
+  #claimFor({ id, recipient, kind, by }: HeldAsk): readonly Claimed[] {
+    const entry = this.#own(id)
+    const places = recipient === null ? null : placesOf(entry, recipient)
+    if (kind === 'release') mustHaveBody(entry)
+    return this.#claim(id, places, { kind, by, atMs: this.#deps.clock.wallMs() })
+  }
+
   #claim(id: MessageId, places: readonly number[] | null, claim: Claim): readonly Claimed[] {
-    const claimed = this.#deps.quarantine.claim(id, places, claim)
-    this.record(id, claimed)
-    return claimed
+    const { quarantine, operators } = this.#deps
+    return quarantine.together(() => {
+      const claimed = quarantine.claim(id, places, claim)
+      const won = claimed.flatMap((copy) => (copy.won ? [copy.address] : []))
+      if (won.length > 0) operators.audit(claim.by, `held.${claim.kind}`, id, won.join(', '))
+      return claimed
+    })
+  }
+
+  /** Nothing to send and nothing won: whoever asks is told who was first. */
+  async #carryOut({ id, kind }: HeldAsk, claimed: readonly Claimed[]): Promise<void> {
+    // Before the queue has it: what the queue says next must not be overwritten.
+    this.tell(id, claimed)
+    // A release that the queue refused before is tried again by the next click.
+    const copies = kind === 'release' ? this.#unsent(id, claimed) : []
+    if (copies.length === 0 && !claimed.some(({ won }) => won)) throw decidedBefore(claimed)
+    await this.#enqueue(id, copies)
+  }
+
+  async #answerTo(ask: HeldAsk, claimed: readonly Claimed[] | RefusalError): Promise<HeldAnswer> {
+    try {
+      if (claimed instanceof RefusalError) throw claimed
+      await this.#carryOut(ask, claimed)
+      return { copies: claimed.map(({ place, claim }) => ({ place, claim })) }
+    } catch (error) {
+      if (!(error instanceof RefusalError)) throw error
+      const { code, field, message, advice } = error
+      return { refusal: { code, field, message, advice } }
+    }
   }
 
   /** Copies whose release is decided, and that neither are in the queue nor on their way. */
@@ -182,13 +200,18 @@ export class HeldDecisions {
   async #runAsked(): Promise<void> {
     const { quarantine, observer } = this.#deps
     try {
-      const released = quarantine.asked().flatMap(({ id, places, claim }) => {
-        const entry = quarantine.one(id)
-        // Without its body it waits on: it may be on a disk that is not mounted.
-        if (entry === null || (claim.kind === 'release' && entry.bodyGone)) return []
-        return [{ id, copies: this.#unsent(id, this.#claim(id, places, claim)) }]
-      })
-      for (const { id, copies } of released) await this.#send(id, copies)
+      const claims = quarantine.together(() =>
+        quarantine.asked().flatMap(({ id, places, claim }) => {
+          const entry = quarantine.one(id)
+          // Without its body it waits on: it may be on a disk that is not mounted.
+          if (entry === null || (claim.kind === 'release' && entry.bodyGone)) return []
+          return [{ id, claimed: this.#claim(id, places, claim) }]
+        }),
+      )
+      for (const { id, claimed } of claims) {
+        this.tell(id, claimed)
+        await this.#send(id, this.#unsent(id, claimed))
+      }
     } catch (error) {
       if (!(error instanceof StoreError)) throw error
       observer.emit('store.failed', { cause: messageOf(error) })
@@ -227,6 +250,15 @@ export class HeldDecisions {
       this.#retries = false
       run()
     })
+  }
+}
+
+function refusedOr<Result>(act: () => Result): Result | RefusalError {
+  try {
+    return act()
+  } catch (error) {
+    if (error instanceof RefusalError) return error
+    throw error
   }
 }
 

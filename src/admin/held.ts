@@ -38,7 +38,7 @@ export type HeldDeps = {
   readonly clock: Clock
   readonly trace: Trace
   readonly quarantine: Quarantine
-  readonly operators: Operators
+  readonly operators: Pick<Operators, 'audit'>
   readonly inspectors: Pick<Inspectors, 'preview'>
   readonly decisions: HeldDecisions
   readonly peers: HeldPeers
@@ -97,7 +97,8 @@ export function heldPart(deps: HeldDeps): HeldPart {
     if (peers.standing(owner.id) !== 'member') {
       if (kind === 'release') throw bodyLost(owner, peers.standing(owner.id))
       const claim: Claim = { kind, by: author.name, atMs: clock.wallMs() }
-      decisions.record(id, quarantine.takeOver(id, places, claim))
+      decisions.tell(id, quarantine.takeOver(id, places, claim))
+      operators.audit(author.name, 'held.delete', id, `of ${owner.name}`)
       return detailOf(entry(id))
     }
     const answer = await askOwner(owner.id, ask)

@@ -141,6 +141,11 @@ export class Quarantine {
     }
   }
 
+  /** One commit for all that `act` writes; it never awaits. @throws StoreError; as `act` */
+  together<Result>(act: () => Result): Result {
+    return this.#rows.transact(act)
+  }
+
   /** Writes what was added. A database that refuses leaves it for later; no throw. */
   flush(): void {
     this.#timer?.cancel()

@@ -1,0 +1,711 @@
+/** Held mail on several nodes: seen from every one, decided by its owner, released once. */
+import { afterEach, describe, expect, test } from 'bun:test'
+import { mkdtempSync, renameSync, rmSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import type { Author } from '../src/admin/contract.ts'
+import { type HeldPeers, heldPart } from '../src/admin/held.ts'
+import { HeldDecisions } from '../src/admin/held-decisions.ts'
+import type { MailActions } from '../src/admin/mail-actions.ts'
+import { RefusalError, StoreError } from '../src/base/errors.ts'
+import { type MessageId, MessageIds, type NodeId, newNodeId } from '../src/base/ids.ts'
+import { Observer } from '../src/base/observe.ts'
+import { SeededRandom } from '../src/base/random.ts'
+import type { Standing } from '../src/cluster/contract.ts'
+import type { Preview } from '../src/mail/inspect/contract.ts'
+import type { NodeName } from '../src/message/rows.ts'
+import { Bodies, type HeldMail } from '../src/store/bodies.ts'
+import { type Databases, openDatabases } from '../src/store/open.ts'
+import { Quarantine } from '../src/store/quarantine.ts'
+import { parseQuery } from '../src/store/query.ts'
+import { Replica } from '../src/store/replica.ts'
+import { Trace } from '../src/store/trace.ts'
+import { ManualClock } from './clock.ts'
+
+const RUIZ: Author = { name: 'ruiz', role: 'admin' }
+const NAGY: Author = { name: 'nagy', role: 'admin' }
+const DAY_MS = 86_400_000
+let starts = 1_000
+
+/** What the network between the nodes does. */
+class Wires {
+  readonly nodes: Post[] = []
+  readonly cut = new Set<string>()
+  readonly standing = new Map<NodeId, Standing>()
+  asks = 0
+  /** The question arrives and its answer does not. */
+  losesAnswers = false
+
+  names = (): readonly NodeName[] => this.nodes.map(({ node }) => node)
+
+  peersOf(from: Post): HeldPeers {
+    const reach = (id: NodeId): Post => {
+      const to = this.nodes.find(({ node }) => node.id === id)
+      if (to !== undefined && !to.isDown && !this.isCut(from, to)) return to
+      throw away()
+    }
+    return {
+      ask: async (id, topic, value) => {
+        this.asks += 1
+        await Promise.resolve()
+        expect(topic).toBe('held.decide')
+        const answer = await reach(id).decisions.answerDecide(carried(value))
+        if (this.losesAnswers) throw away()
+        return carried(answer.value)
+      },
+      fetch: async (id, topic, value) => {
+        await Promise.resolve()
+        expect(topic).toBe('held.body')
+        const answer = await reach(id).decisions.answerBody(carried(value))
+        if (answer.kind !== 'stream') throw new Error('no stream')
+        return { value: carried(answer.value), bytes: answer.bytes }
+      },
+      standing: (id) => this.standing.get(id) ?? 'member',
+      describe: () => 'has not answered since 12:00',
+    }
+  }
+
+  isCut(a: Post, b: Post): boolean {
+    return this.cut.has(a.node.name) || this.cut.has(b.node.name)
+  }
+
+  /** Whoever is in reach learns what the others know. */
+  exchange(): void {
+    for (let round = 0; round < 2; round++) {
+      for (const reader of this.nodes) {
+        for (const from of this.nodes) {
+          if (reader === from || reader.isDown || from.isDown || this.isCut(reader, from)) continue
+          while (!reader.pull(from)) {}
+        }
+      }
+    }
+  }
+}
+
+function away(): RefusalError {
+  return new RefusalError('unavailable', null, 'The node does not answer.', 'Wait.')
+}
+
+function carried(value: unknown): unknown {
+  return JSON.parse(JSON.stringify(value))
+}
+
+/** A node as far as held mail goes; its queue is a list of what went out. */
+class Post {
+  readonly node: NodeName
+  readonly wires: Wires
+  readonly clock: ManualClock
+  readonly ids: MessageIds
+  readonly directory: string
+  readonly sent: string[] = []
+  readonly audited: string[] = []
+  isDown = false
+  /** The queue refuses, or never answers: what a crash looks like. */
+  queue: 'takes' | 'refuses' | 'hangs' = 'takes'
+  databases!: Databases
+  rows!: Replica
+  quarantine!: Quarantine
+  bodies!: Bodies
+  trace!: Trace
+  decisions!: HeldDecisions
+  held!: ReturnType<typeof heldPart>
+
+  constructor(name: string, wires: Wires, clock: ManualClock) {
+    this.wires = wires
+    this.clock = clock
+    const seed = name.charCodeAt(name.length - 1)
+    this.node = { id: newNodeId(new SeededRandom(seed)), name }
+    this.ids = new MessageIds(this.node.id, 1, clock)
+    this.directory = mkdtempSync(join(tmpdir(), 'postern-'))
+    wires.nodes.push(this)
+    this.#open()
+  }
+
+  #open(): void {
+    const { clock, node, wires } = this
+    const observer = new Observer(clock, () => {})
+    const random = new SeededRandom(starts++)
+    const deps = { clock, observer, random, node, nodes: wires.names }
+    this.databases = openDatabases(this.directory, deps)
+    this.rows = new Replica(this.databases.state, { clock, random, node: node.id })
+    this.quarantine = new Quarantine(this.databases.state, this.rows, deps)
+    this.rows.start()
+    this.bodies = new Bodies(this.directory, deps)
+    this.trace = new Trace(this.databases.trace, { ...deps, keepMs: () => 30 * DAY_MS })
+    const operators = {
+      audit: (author: string, act: string) => {
+        this.audited.push(`${author} ${act}`)
+      },
+    }
+    const mail: Pick<MailActions, 'release'> = {
+      release: (id, places) => this.#release(id, places),
+    }
+    const parts = { ...deps, ...this, operators, mail: mail as MailActions }
+    this.decisions = new HeldDecisions(parts)
+    const preview = async (body: { readonly kind: string }) => ({ subject: body.kind }) as Preview
+    this.held = heldPart({
+      ...parts,
+      inspectors: { preview },
+      peers: wires.peersOf(this),
+      decisions: this.decisions,
+    })
+  }
+
+  async #release(id: MessageId, places: readonly number[]): Promise<void> {
+    await Promise.resolve()
+    if (this.queue === 'refuses') throw new StoreError('No space left', { remedy: 'retry' })
+    if (this.queue === 'hangs') await new Promise(() => {})
+    for (const place of places) this.sent.push(`${id} ${place}`)
+  }
+
+  stop(): void {
+    this.isDown = true
+    this.trace.close()
+    this.quarantine.close()
+    this.databases.state.close()
+    this.databases.trace.close()
+  }
+
+  /** As a start of the node does: files, releases that were cut off, what waits. */
+  async start(runs = true): Promise<void> {
+    this.queue = 'takes'
+    this.#open()
+    this.isDown = false
+    await this.quarantine.rebuild(this.bodies)
+    for (const { id, places } of this.quarantine.pendingReleases()) {
+      await this.#release(id, places)
+      this.quarantine.markEnqueued(id, places)
+    }
+    if (runs) this.decisions.start()
+  }
+
+  pull(from: Post): boolean {
+    const cursor = this.rows.cursor(from.node.id)
+    const after = cursor?.generation === from.rows.generation ? cursor.at : 0
+    const { rows, upto, final } = from.rows.read(after, this.rows.vector(), 256 * 1024)
+    this.rows.apply({
+      peer: from.node.id,
+      rows: carried(rows) as typeof rows,
+      as: {
+        kind: 'batch',
+        cursor: { generation: from.rows.generation, at: upto },
+        vector: final ? new Map(from.rows.vector()) : null,
+      },
+    })
+    return final
+  }
+
+  async hold(recipients = 2, text = 'Subject: x\r\n\r\nbody\r\n'): Promise<MessageId> {
+    const mail = this.#mail(recipients)
+    await this.bodies.write(mail, { kind: 'memory', bytes: Buffer.from(text) })
+    this.quarantine.add(mail)
+    this.quarantine.flush()
+    return mail.row.id
+  }
+
+  #mail(recipients: number): HeldMail {
+    const id = this.ids.next()
+    const addresses = Array.from({ length: recipients }, (_, place) => `r${place}@example.com`)
+    return {
+      row: {
+        id,
+        sender: 'a@sender.example',
+        recipients: addresses,
+        subject: 'Held subject',
+        from: null,
+        clientIp: '192.0.2.1',
+        sizeBytes: 4_000,
+        score: 10,
+        rules: ['GTUBE'],
+        findings: [{ rule: 'GTUBE', score: 10, evidence: 'The test text stands in it.' }],
+        unknowns: [],
+        heldMs: this.clock.wallMs(),
+        expiresMs: this.clock.wallMs() + 30 * DAY_MS,
+      },
+      envelope: {
+        id,
+        receivedMs: this.clock.wallMs(),
+        clientIp: '192.0.2.1',
+        greeting: 'sender.example',
+        protocol: 'ESMTP',
+        tls: null,
+        outbound: false,
+        sender: 'a@sender.example',
+        eightBit: false,
+        smtpUtf8: false,
+        ret: null,
+        envid: null,
+        recipients: addresses.map((address) => ({ address, notify: null, orcpt: null })),
+      },
+      places: addresses.map((_, place) => place),
+      prepend: '',
+    }
+  }
+
+  /** All that the list and the pages show. */
+  shown(): string {
+    const all = (table: string, order: string) =>
+      this.databases.state.sqlite.query(`SELECT * FROM ${table} ORDER BY ${order}`).all()
+    return JSON.stringify([
+      all('held', 'id'),
+      all('held_copy', 'id, place'),
+      all('held_pending', 'key'),
+    ])
+  }
+}
+
+const opened: Wires[] = []
+
+function posts(count: number): { readonly wires: Wires; readonly all: readonly Post[] } {
+  const wires = new Wires()
+  const clock = new ManualClock()
+  opened.push(wires)
+  const all = Array.from({ length: count }, (_, index) => new Post(`mx${index + 1}`, wires, clock))
+  for (const one of all) one.decisions.start()
+  return { wires, all }
+}
+
+function two(): { readonly wires: Wires; readonly a: Post; readonly b: Post } {
+  const { wires, all } = posts(2)
+  const [a, b] = all as readonly [Post, Post]
+  return { wires, a, b }
+}
+
+afterEach(() => {
+  for (const { nodes } of opened.splice(0)) {
+    for (const one of nodes) {
+      if (!one.isDown) one.stop()
+      rmSync(one.directory, { recursive: true, force: true })
+    }
+  }
+})
+
+async function refusal(act: () => unknown): Promise<RefusalError> {
+  try {
+    await act()
+  } catch (error) {
+    if (error instanceof RefusalError) return error
+    throw error
+  }
+  throw new Error('nothing was refused')
+}
+
+/** Lets everything run that only waits for promises. */
+async function settled(): Promise<void> {
+  for (let round = 0; round < 50; round++) await Promise.resolve()
+}
+
+const ANY = { text: '', limit: 50, cursor: null }
+
+describe('held mail', () => {
+  test('is listed, counted and found on every node, with its owner', async () => {
+    const { wires, a, b } = two()
+    const id = await a.hold()
+    const own = await b.hold()
+    wires.exchange()
+    for (const one of [a, b]) {
+      const found = one.held.held(ANY)
+      expect(found.rows.map((row) => [String(row.id), row.owner.name])).toEqual(
+        [
+          [id, 'mx1'],
+          [own, 'mx2'],
+        ]
+          .sort()
+          .reverse(),
+      )
+      expect(one.quarantine.count()).toBe(2)
+      expect(one.quarantine.countOf(one.node.id)).toBe(1)
+      for (const text of ['node:MX1', `node:${a.node.id}`, '-node:mx2']) {
+        const { rows } = one.held.held({ ...ANY, text })
+        expect(rows.map((row) => String(row.id))).toEqual([id])
+      }
+    }
+    expect(b.shown()).toBe(a.shown())
+  })
+
+  test('is shown and downloaded from its owner', async () => {
+    const { wires, a, b } = two()
+    const text = `Subject: x\r\n\r\n${'line '.repeat(100_000)}\r\n`
+    const id = await a.hold(1, text)
+    wires.exchange()
+    const { stream, sizeBytes } = await b.held.heldSource(id)
+    expect(await new Response(stream).text()).toBe(text)
+    expect(sizeBytes).toBe(text.length)
+    expect((await b.held.heldPreview(id)).subject).toBe('memory')
+    wires.cut.add('mx1')
+    for (const act of [() => b.held.heldSource(id), () => b.held.heldPreview(id)]) {
+      const error = await refusal(act)
+      expect(error.code).toBe('unavailable')
+      expect(error.message).toBe(
+        'The content of this mail is on mx1, which has not answered since 12:00.',
+      )
+    }
+  })
+
+  test('is released once, whoever clicks where', async () => {
+    const { wires, a, b } = two()
+    const ids: MessageId[] = []
+    for (let count = 0; count < 50; count++) ids.push(await a.hold(), await b.hold())
+    wires.exchange()
+    const clicks = ids.flatMap((id) => [a.held.release(RUIZ, id), b.held.release(NAGY, id)])
+    const ends = await Promise.allSettled(clicks)
+    expect(ends.filter(({ status }) => status === 'fulfilled')).toHaveLength(100)
+    expect([...a.sent, ...b.sent].sort()).toEqual(
+      ids.flatMap((id) => [`${id} 0`, `${id} 1`]).sort(),
+    )
+    // A hundred questions that are asked at once are one trip each way.
+    expect(wires.asks).toBe(2)
+    for (const end of ends) {
+      if (end.status !== 'rejected') continue
+      expect(end.reason).toMatchObject({ code: 'conflict' })
+      expect(end.reason.message).toMatch(/^The mail was already released by (ruiz|nagy) at \d{4}-/)
+    }
+    wires.exchange()
+    expect(a.quarantine.count()).toBe(0)
+    expect(b.shown()).toBe(a.shown())
+  })
+
+  test('released elsewhere says so, before its rows have come and after', async () => {
+    const { wires, a, b } = two()
+    const id = await a.hold()
+    wires.exchange()
+    const detail = await b.held.release(NAGY, id, 'R1@example.com')
+    expect(detail.row.recipients).toEqual(['r0@example.com'])
+    expect(detail.claims).toMatchObject([
+      { kind: 'release', by: 'nagy', recipient: 'r1@example.com' },
+    ])
+    const error = await refusal(() => b.held.deleteHeld(NAGY, id, 'r1@example.com'))
+    expect(error.message).toStartWith('The mail was already released by nagy at')
+    wires.exchange()
+    const { asks } = wires
+    const again = await refusal(() => b.held.release(RUIZ, id, 'r1@example.com'))
+    expect(again.message).toBe(error.message)
+    // What is known to be decided needs no question.
+    expect(wires.asks).toBe(asks)
+    expect(a.audited).toEqual(['nagy held.release'])
+    expect((await refusal(() => b.held.release(RUIZ, id, 'x@y.example'))).field).toBe('recipient')
+  })
+
+  test('whose owner cannot queue it now says that, and is no note', async () => {
+    const { wires, a, b } = two()
+    const id = await a.hold()
+    wires.exchange()
+    a.queue = 'refuses'
+    const error = await refusal(() => b.held.release(NAGY, id))
+    expect(error.code).toBe('unavailable')
+    expect(error.message).toContain('the queue cannot take the mail now')
+    wires.exchange()
+    expect(b.held.heldOne(id).row.pending).toEqual([])
+    a.queue = 'takes'
+    await b.held.release(NAGY, id)
+    expect(a.sent).toEqual([`${id} 0`, `${id} 1`])
+  })
+})
+
+describe('a click while the owner is away', () => {
+  test('waits for it, is shown everywhere, and runs once when it is back', async () => {
+    const { wires, all } = posts(3)
+    const [a, b, c] = all as readonly [Post, Post, Post]
+    const id = await a.hold()
+    wires.exchange()
+    wires.cut.add('mx1')
+    const detail = await b.held.release(NAGY, id)
+    const click = { kind: 'release', by: 'nagy', to: a.node } as const
+    expect(detail.row.pending).toMatchObject([
+      { ...click, recipient: 'r0@example.com' },
+      { ...click, recipient: 'r1@example.com' },
+    ])
+    wires.exchange()
+    expect(c.held.heldOne(id).row.pending).toEqual(detail.row.pending)
+    expect(c.held.held(ANY).rows[0]?.pending).toHaveLength(2)
+    const second = await refusal(() => c.held.deleteHeld(RUIZ, id))
+    expect(second.code).toBe('conflict')
+    expect(second.message).toMatch(
+      /^Release was already asked for by nagy at .*; it waits for mx1, which has not answered since 12:00\.$/,
+    )
+    expect(b.audited).toEqual(['nagy held.ask'])
+    wires.cut.clear()
+    wires.exchange()
+    await settled()
+    expect(a.sent.sort()).toEqual([`${id} 0`, `${id} 1`])
+    expect(a.audited).toEqual(['nagy held.release'])
+    for (let round = 0; round < 3; round++) wires.exchange()
+    await settled()
+    expect(a.sent).toHaveLength(2)
+    expect([b.sent, c.sent]).toEqual([[], []])
+    for (const one of all) {
+      expect(one.held.heldOne(id)).toMatchObject({ row: { recipients: [], pending: [] } })
+      expect(one.shown()).toBe(a.shown())
+    }
+  })
+
+  test('whose answer was lost is answered by the claim that it made, and is not run again', async () => {
+    const { wires, a, b } = two()
+    const id = await a.hold()
+    wires.exchange()
+    wires.losesAnswers = true
+    expect((await b.held.release(NAGY, id)).row.pending).toHaveLength(2)
+    wires.exchange()
+    await settled()
+    wires.exchange()
+    expect(a.sent).toEqual([`${id} 0`, `${id} 1`])
+    expect(b.held.heldOne(id).row.pending).toEqual([])
+    expect(b.held.heldOne(id).claims).toHaveLength(2)
+  })
+
+  test('made apart from another: the first counts, but a release before a deletion', async () => {
+    const { wires, all } = posts(3)
+    const [a, b, c] = all as readonly [Post, Post, Post]
+    const first = await a.hold(1)
+    const second = await a.hold(1)
+    wires.exchange()
+    a.isDown = true
+    wires.cut.add('mx2')
+    await c.held.release(RUIZ, first)
+    await c.held.deleteHeld(RUIZ, second)
+    a.clock.advance(5_000)
+    await b.held.release(NAGY, first)
+    await b.held.release(NAGY, second)
+    wires.cut.clear()
+    wires.exchange()
+    expect(b.shown()).toBe(c.shown())
+    expect(c.held.heldOne(second).row.pending).toMatchObject([{ kind: 'release', by: 'nagy' }])
+    a.isDown = false
+    wires.exchange()
+    await settled()
+    wires.exchange()
+    expect(a.sent.sort()).toEqual([`${first} 0`, `${second} 0`])
+    expect(c.held.heldOne(first).claims).toMatchObject([{ kind: 'release', by: 'ruiz' }])
+    expect(c.held.heldOne(second).claims).toMatchObject([{ kind: 'release', by: 'nagy' }])
+  })
+
+  test('gives way to a decision that its owner made meanwhile', async () => {
+    const { wires, a, b } = two()
+    const id = await a.hold(1)
+    wires.exchange()
+    wires.cut.add('mx2')
+    await b.held.release(NAGY, id)
+    await a.held.deleteHeld(RUIZ, id)
+    wires.cut.clear()
+    wires.exchange()
+    await settled()
+    wires.exchange()
+    expect(a.sent).toEqual([])
+    expect(b.held.heldOne(id)).toMatchObject({
+      row: { pending: [] },
+      claims: [{ kind: 'delete', by: 'ruiz' }],
+    })
+  })
+
+  test('holds back the expiry, also when the owner was away past it', async () => {
+    const { wires, a, b } = two()
+    const asked = await a.hold(1)
+    const forgotten = await a.hold(1)
+    wires.exchange()
+    a.stop()
+    await b.held.release(NAGY, asked)
+    a.clock.advance(40 * DAY_MS)
+    expect(b.rows.collect(null, 100)).toBe(0)
+    await a.start()
+    // Its own clock says that both are over; the click arrives in the same moment.
+    wires.exchange()
+    expect(a.quarantine.expired(a.clock.wallMs(), 10)).toEqual([forgotten])
+    await settled()
+    expect(a.sent).toEqual([`${asked} 0`])
+  })
+
+  test('runs after a restart of its owner that had it on its disk already', async () => {
+    const { wires, a, b } = two()
+    const id = await a.hold(1)
+    wires.exchange()
+    wires.cut.add('mx1')
+    await b.held.release(NAGY, id)
+    wires.cut.clear()
+    // It arrives, and the process dies before anything of it ran.
+    a.stop()
+    await a.start(false)
+    wires.exchange()
+    a.stop()
+    expect(a.sent).toEqual([])
+    await a.start()
+    await settled()
+    expect(a.sent).toEqual([`${id} 0`])
+  })
+
+  test('is retried when the queue of its owner refuses it', async () => {
+    const { wires, a, b } = two()
+    const id = await a.hold(1)
+    wires.exchange()
+    wires.cut.add('mx1')
+    await b.held.release(NAGY, id)
+    wires.cut.clear()
+    a.queue = 'refuses'
+    wires.exchange()
+    await settled()
+    expect(a.quarantine.pendingReleases()).toHaveLength(1)
+    a.clock.advance(59_999)
+    await settled()
+    a.queue = 'takes'
+    a.clock.advance(1)
+    await settled()
+    expect(a.sent).toEqual([`${id} 0`])
+    expect(a.quarantine.pendingReleases()).toEqual([])
+  })
+})
+
+describe('an owner', () => {
+  test('that dies between claim and queue sends it once when it starts again', async () => {
+    const { wires, a, b } = two()
+    const id = await a.hold()
+    wires.exchange()
+    a.queue = 'hangs'
+    void b.held.release(NAGY, id).catch(() => {})
+    await settled()
+    wires.exchange()
+    expect(b.held.heldOne(id).claims).toHaveLength(2)
+    a.stop()
+    expect(a.sent).toEqual([])
+    await a.start()
+    await settled()
+    wires.exchange()
+    expect(a.sent).toEqual([`${id} 0`, `${id} 1`])
+    expect(a.quarantine.pendingReleases()).toEqual([])
+    expect(b.quarantine.pendingReleases()).toEqual([])
+    expect((await refusal(() => b.held.release(RUIZ, id))).message).toContain('released by nagy')
+  })
+
+  test('that is gone for good: its mail can be deleted, and a release says why not', async () => {
+    const { wires, a, b } = two()
+    const id = await a.hold()
+    wires.exchange()
+    a.isDown = true
+    await b.held.release(NAGY, id, 'r0@example.com')
+    wires.standing.set(a.node.id, 'evicted')
+    for (const act of [
+      () => b.held.release(RUIZ, id),
+      () => b.held.heldSource(id),
+      () => b.held.heldPreview(id),
+    ]) {
+      const error = await refusal(act)
+      expect(error.code).toBe('unavailable')
+      expect(error.message).toBe(
+        'The content of this mail was only on mx1, which was removed from the cluster.',
+      )
+    }
+    const detail = await b.held.deleteHeld(RUIZ, id)
+    expect(detail.row).toMatchObject({ recipients: [], pending: [], owner: b.node })
+    expect(b.rows.owned('held', id)?.version).toEqual([2, 1])
+    expect(b.quarantine.countOf(a.node.id)).toBe(0)
+    // What is left of it goes its way.
+    b.clock.advance(11 * 60_000)
+    expect(b.quarantine.removable(b.clock.wallMs() - 10 * 60_000, 10)).toEqual([id])
+    b.quarantine.markBodyGone(id)
+    b.clock.advance(9 * DAY_MS)
+    b.rows.collect(null, 100)
+    expect(b.quarantine.one(id)).toBeNull()
+  })
+
+  test('forgets what is decided when its body is gone, and so does everybody', async () => {
+    const { wires, a, b } = two()
+    const id = await a.hold()
+    const kept = await a.hold()
+    wires.exchange()
+    await b.held.deleteHeld(NAGY, id)
+    await a.bodies.remove(id)
+    a.quarantine.markBodyGone(id)
+    wires.exchange()
+    expect(b.quarantine.one(id)?.bodyGone).toBe(true)
+    expect((await refusal(() => b.held.heldSource(id))).code).toBe('notFound')
+    for (const one of [a, b]) {
+      one.clock.advance(4.5 * DAY_MS)
+      one.rows.collect(null, 100)
+      expect(one.quarantine.one(id) === null).toBe(one === b)
+    }
+    a.rows.collect(null, 100)
+    wires.exchange()
+    for (const one of [a, b]) {
+      expect(one.quarantine.one(id)).toBeNull()
+      expect(one.held.held(ANY).rows.map((row) => row.id)).toEqual([kept])
+    }
+  })
+
+  test('that misses a file says so, releases nothing of it, and has it again with its disk', async () => {
+    const { wires, a, b } = two()
+    const id = await a.hold(1)
+    wires.exchange()
+    a.stop()
+    const file = join(a.directory, 'held', id.slice(-1), id)
+    renameSync(file, join(a.directory, 'aside'))
+    await a.start()
+    wires.exchange()
+    for (const one of [a, b]) {
+      expect(one.quarantine.one(id)?.bodyGone).toBe(true)
+      const error = await refusal(() => one.held.release(NAGY, id))
+      expect(error.message).toBe('The content of this mail is missing on the disk of its node.')
+      expect(one.held.heldOne(id).claims).toEqual([])
+    }
+    a.stop()
+    renameSync(join(a.directory, 'aside'), file)
+    await a.start()
+    wires.exchange()
+    await b.held.release(NAGY, id)
+    expect(a.sent).toEqual([`${id} 0`])
+  })
+
+  test('alone expires, removes and rebuilds', async () => {
+    const { wires, a, b } = two()
+    const id = await a.hold(1)
+    wires.exchange()
+    const overMs = a.clock.wallMs() + 31 * DAY_MS
+    expect(b.quarantine.expired(overMs, 10)).toEqual([])
+    expect(a.quarantine.expired(overMs, 10)).toEqual([id])
+    await b.held.deleteHeld(NAGY, id)
+    wires.exchange()
+    expect(b.quarantine.removable(overMs, 10)).toEqual([])
+    expect(a.quarantine.removable(overMs, 10)).toEqual([id])
+    expect((await b.quarantine.rebuild(b.bodies)).added).toBe(0)
+    expect(b.quarantine.one(id)?.bodyGone).toBe(false)
+    expect(() => b.quarantine.claim(id, null, { kind: 'expire', by: 'postern', atMs: 1 })).toThrow(
+      'only its owner',
+    )
+  })
+})
+
+describe('a message of ten thousand recipients', () => {
+  test('travels in rows that a link carries, and is decided copy by copy', async () => {
+    const { wires, a, b } = two()
+    const id = await a.hold(10_000)
+    for (const { state } of a.rows.list('held')) {
+      expect(state.shape === 'owned' && (state.value?.length ?? 0)).toBeLessThan(200_000)
+    }
+    wires.exchange()
+    expect(b.held.heldOne(id).row.recipients).toHaveLength(10_000)
+    await b.held.release(NAGY, id, 'r9999@example.com')
+    wires.exchange()
+    expect(b.held.heldOne(id).row.recipients).toHaveLength(9_999)
+    expect(b.quarantine.search(parseQuery('to:r9999@', 0), ANY).total).toBe(0)
+    expect(b.quarantine.search(parseQuery('to:r9998@', 0), ANY).total).toBe(1)
+    await b.held.deleteHeld(NAGY, id)
+    wires.exchange()
+    expect(b.quarantine.count()).toBe(0)
+    expect(b.shown()).toBe(a.shown())
+    expect(a.sent).toEqual([`${id} 9999`])
+  })
+})
+
+describe('rows of a peer that are none', () => {
+  test('are kept and not shown', async () => {
+    const { wires, a, b } = two()
+    const id = await a.hold(1)
+    const bad = ['x', '{}', '{"owner":"x","copies":[]}', '{"owner":"00","copies":[{}]}', '[]']
+    for (const [index, value] of bad.entries()) {
+      a.rows.put('held', a.ids.next(), [1, 1], value, 'x', null)
+      a.rows.put('held', `nonsense ${index}`, [1, 1], value, 'x', null)
+      a.rows.put('pending', `${id}/${index}/x`, [1, 1], value, 'x', null)
+    }
+    wires.exchange()
+    expect(b.held.held(ANY).rows.map((row) => row.id)).toEqual([id])
+    expect(b.held.heldOne(id).row.pending).toEqual([])
+    expect(b.rows.list('held')).toHaveLength(11)
+  })
+})
