@@ -4,7 +4,7 @@
  */
 import type { Dice } from './dice.ts'
 import type { Cut } from './network.ts'
-import { LAPSE_MS, type SimNode } from './node.ts'
+import type { SimNode } from './node.ts'
 import type { Simulation } from './simulate.ts'
 
 /** Weights, 0..1; 0: not in this seed. */
@@ -24,6 +24,8 @@ export type FaultRates = {
   readonly clocks: boolean
 }
 
+/** After so long a tombstone is old enough to go. */
+const LAPSE_MS = 25 * 3_600_000
 const STALL_MS_MAX = 8_000
 const DOWN_MS_MAX = 15_000
 const CUT_MS_MAX = 25_000
@@ -106,12 +108,12 @@ export class FaultMaker {
     const isFlapping = dice.chance(0.2)
     world.tell(() => `${name}: ${shape}${isFlapping ? ', flapping' : ''} (${hosts.join(' ')})`)
     const healMs = dice.between(500, CUT_MS_MAX)
-    const before = this.#sim.work.writes
+    const before = this.#sim.oracle.writes
     fabric.cut(name, cut)
     if (isFlapping) this.#flap(name, cut, healMs)
     world.after(healMs, () => {
       fabric.heal(name)
-      if (shape === 'split' && this.#sim.work.writes > before + 4) {
+      if (shape === 'split' && this.#sim.oracle.writes > before + 4) {
         world.sometimes('partition healed with edits on both sides')
       }
       world.tell(() => `${name} is healed`)
@@ -181,7 +183,7 @@ export class FaultMaker {
 
   /** The machine is copied, and both copies run for a while. */
   #clone(): void {
-    const { world, oracle } = this.#sim
+    const { world } = this.#sim
     const node = this.#victim()
     if (node === null || this.#sim.nodes.length > 7) return
     const twin = this.#sim.addNode(node)
@@ -189,7 +191,6 @@ export class FaultMaker {
     world.sometimes('clone ran beside the original')
     world.tell(() => `${node.name} is cloned`)
     world.act(() => twin.start())
-    oracle.isCloned ||= false
     world.after(this.#dice.between(1_000, 10_000), () => twin.destroy())
   }
 
@@ -216,7 +217,7 @@ export class FaultMaker {
     this.#sim.world.tell(() => `the clock of ${node.name} jumps by ${byMs} ms`)
     // An operator or NTP sets it right after a while.
     this.#sim.world.after(this.#dice.between(5_000, 30_000), () => {
-      node.time.skewMs -= byMs
+      if (!this.#isOver) node.time.skewMs -= byMs
     })
   }
 }

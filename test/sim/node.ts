@@ -1,75 +1,100 @@
 /**
  * A simulated machine and the runs of its node: a disk and a clock that outlive the process, and
- * a process that holds the replicated rows and whatever carries them to others.
+ * a process that holds the replicated rows and all of the cluster's parts, as a real one does.
  */
 import { StoreError } from '../../src/base/errors.ts'
 import { type NodeId, newNodeId } from '../../src/base/ids.ts'
 import { Observer } from '../../src/base/observe.ts'
+import type { Random } from '../../src/base/random.ts'
+import type {
+  ClusterDeps,
+  Network,
+  NodeKeys,
+  NodeReport,
+  PeerAddress,
+  Self,
+} from '../../src/cluster/contract.ts'
+import { clusterIdOf, publicKeys } from '../../src/cluster/identity.ts'
+import { newKeys } from '../../src/cluster/keys.ts'
+import { LinkTable } from '../../src/cluster/link.ts'
+import { MemberTable } from '../../src/cluster/members.ts'
+import { type Applicant, MEMBER_KIND, MemberRoster } from '../../src/cluster/roster.ts'
+import { Sync } from '../../src/cluster/sync.ts'
 import type { Vector } from '../../src/config/merge.ts'
-import type { Applied, Incoming } from '../../src/store/feed.ts'
+import type { Applied, Incoming, WireRow } from '../../src/store/feed.ts'
 import { Replica } from '../../src/store/replica.ts'
 import type { SharedRows } from '../../src/store/shared.ts'
-import { Carrier, type Rules } from './carrier.ts'
 import type { Dice } from './dice.ts'
-import { type Image, type Opened, SimDisk } from './disk.ts'
+import { type Image, SimDisk } from './disk.ts'
 import type { Fabric } from './network.ts'
 import { Memory, type Oracle, type Watched } from './oracle.ts'
 import { type MachineTime, SimClock, SimProcess, type World } from './world.ts'
+
+/** Seams at which a mutant takes the place of a part. */
+export type Mutant = {
+  readonly rows?: (rows: SharedRows, node: SimNode) => SharedRows
+  readonly roster?: (roster: MemberRoster, node: SimNode) => MemberRoster
+  readonly random?: (random: Random, node: SimNode) => Random
+  readonly network?: (network: Network, node: SimNode) => Network
+}
 
 /** What all nodes of a simulation have in common. */
 export type Setting = {
   readonly world: World
   readonly fabric: Fabric
   readonly oracle: Oracle
-  readonly rules: Rules
-  /** A mutant takes the place of the rows, or of a part of them. */
-  readonly mutate: ((rows: SharedRows, node: SimNode) => SharedRows) | null
-  /** A mutant keeps the writer of before. */
-  readonly keepsWriter: boolean
-  /** A mutant lets in whom the roster refuses. */
-  readonly forgives: boolean
-  /** A mutant collects tombstones by their age. */
-  readonly collectsByAge: boolean
-  /** Disks of the members that a node knows. */
-  readonly disksOf: (members: readonly NodeId[]) => readonly Memory[]
-  /** Tombstones were collected: images of before are worth nothing any more. */
+  readonly mutant: Mutant
+  /** What a feed reads at most at once. */
+  readonly batchBytes: number
+  /** Of own writes, 0..1: not pushed, so that they wait for a batch. */
+  readonly lostPushes: number
+  /** By id; with a clone the original. */
+  readonly nodeOf: (id: NodeId) => SimNode | null
+  /** Tombstones were collected: images of before would bring the rows back. */
   readonly onCollected: () => void
   readonly nodeOfWriter: Map<string, NodeId>
 }
 
 /** Kinds whose rows the oracle follows. */
-export const KINDS = ['setting', 'domain', 'allow', 'block', 'operator', 'member', 'held'] as const
+export const KINDS = ['setting', 'domain', 'allow', 'block', 'operator', 'held', MEMBER_KIND]
 export const FUTURE_KIND = 'future-thing'
+export const PORT = 2_525
 
 const IMAGES_MAX = 4
-const TEND_MS = 3_000
-const DAY_MS = 86_400_000
+const VERSION = '1.0.0'
 
-type Run = {
+/** One run of the node. */
+export type Run = {
   readonly process: SimProcess
   readonly clock: SimClock
-  readonly opened: Opened
+  readonly observer: Observer
+  readonly self: Self
   readonly rows: SharedRows
-  readonly carrier: Carrier
+  readonly roster: MemberRoster
   readonly watched: Watched
+  /** Null until the ports are open. */
+  parts: { readonly links: LinkTable; readonly members: MemberTable; readonly sync: Sync } | null
 }
 
 export class SimNode {
   readonly name: string
   readonly host: string
   readonly id: NodeId
+  readonly keys: NodeKeys
   readonly disk: SimDisk
   readonly time: MachineTime
   memory = new Memory()
-  /** Hosts that it was told of when it joined. */
-  readonly known: { readonly id: NodeId; readonly host: string }[] = []
+  clusterId: string
+  /** Somebody removed it, or it is a copy. */
   isRemoved = false
   isDestroyed = false
+  readonly isTwin: boolean
   images: Image<Memory>[] = []
   run: Run | null = null
   starts = 0
   readonly #setting: Setting
   readonly #dice: Dice
+  #joined: readonly WireRow[] = []
 
   constructor(
     setting: Setting,
@@ -82,12 +107,12 @@ export class SimNode {
     this.time = options.time
     this.#dice = setting.world.dice.split(`node ${name}`)
     const { from } = options
+    this.isTwin = from !== undefined
     this.id = from?.id ?? newNodeId(this.#dice.split('id'))
+    this.keys = from?.keys ?? newKeys(this.#dice.split('keys'))
+    this.clusterId = from?.clusterId ?? clusterIdOf(this.id, publicKeys(this.keys))
     this.disk = new SimDisk(this.#dice.split('disk'), from?.disk.image() ?? null)
-    if (from !== undefined) {
-      this.memory = from.memory.copy()
-      this.known.push(...from.known)
-    }
+    if (from !== undefined) this.memory = from.memory.copy()
     this.disk.onCommit = () => this.#committed()
   }
 
@@ -97,72 +122,97 @@ export class SimNode {
 
   /** @throws when it is down */
   get rows(): SharedRows {
-    if (this.run === null) throw new Error(`${this.name} is down`)
-    return this.run.rows
+    return this.#running().rows
   }
 
+  /** @throws when it is down */
+  get roster(): MemberRoster {
+    return this.#running().roster
+  }
+
+  /** @throws when it is down */
   get watched(): Watched {
-    if (this.run === null) throw new Error(`${this.name} is down`)
-    return this.run.watched
+    return this.#running().watched
+  }
+
+  get address(): PeerAddress {
+    return { host: this.host, port: PORT }
+  }
+
+  /** What it says of itself to be let in. */
+  get applicant(): Applicant {
+    const facts = {
+      name: this.name.replace("'", ''),
+      smtp: '',
+      web: '',
+      version: VERSION,
+      features: [],
+    }
+    return { node: this.id, ...publicKeys(this.keys), ...facts, peer: [this.address] }
+  }
+
+  /** Takes over what a join gave: the cluster, and its member rows. */
+  join(issuer: SimNode): void {
+    this.clusterId = issuer.clusterId
+    const names = issuer.rows.list(MEMBER_KIND).map(({ key }) => `${MEMBER_KIND}/${key}`)
+    this.#joined = issuer.rows.rowsOf(names)
   }
 
   start(): void {
     if (this.run !== null || this.isDestroyed) return
-    const { world, fabric, oracle, rules, mutate, keepsWriter, nodeOfWriter } = this.#setting
+    const { world, fabric, mutant, nodeOfWriter } = this.#setting
     this.starts += 1
-    const process = new SimProcess(
-      this.name,
-      this.#dice.split(`process ${this.starts}`).below(2 ** 31),
-    )
+    this.memory.epoch += 1
+    const number = this.#dice.split(`process ${this.starts}`).below(2 ** 31)
+    const process = new SimProcess(this.name, number)
     const clock = new SimClock(world, process, this.time)
-    const observer = new Observer(clock, () => {}, 'error')
-    const opened = this.disk.open(observer)
-    const boot = keepsWriter ? 'the same' : `boot ${this.starts}`
-    const random = this.#dice.split(`random ${boot}`)
-    const replica = new Replica(opened.state, { clock, random, node: this.id })
+    const observer = new Observer(clock, (lines) =>
+      world.tell(() => `${this.name}: ${lines.trim()}`),
+    )
+    const { state } = this.disk.open(observer)
+    const plain = this.#dice.split(`run ${this.starts}`)
+    const random = mutant.random?.(plain, this) ?? plain
+    const replica = new Replica(state, { clock, random, node: this.id })
     nodeOfWriter.set(replica.writer, this.id)
-    const rows = this.#watch(mutate === null ? replica : mutate(replica, this))
+    const rows = this.#watch(mutant.rows?.(replica, this) ?? replica)
+    const self: Self = {
+      node: this.id,
+      keys: this.keys,
+      instance: replica.writer,
+      epoch: this.memory.epoch,
+      version: VERSION,
+    }
     const watched: Watched = {
       name: this.name,
       rows,
       memory: this.memory,
       wallMs: () => clock.wallMs(),
+      disks: () => this.#disks(),
     }
-    for (const kind of KINDS) {
-      rows.onChange(kind, ({ keys, origin }) => {
-        // Of its own writes the oracle hears from who made them.
-        if (origin === 'own') return
-        for (const key of keys) {
-          oracle.saw(watched, kind, key)
-          oracle.believed(watched, kind, key)
-          oracle.collected(watched, kind, key, this.#setting.disksOf(this.members()))
-        }
-      })
-    }
-    rows.onOwn((write) => oracle.announced(write))
+    this.#listen(watched, replica)
     rows.start()
-    fabric.started(this.host)
-    const carrier = new Carrier(
-      {
-        id: this.id,
-        host: this.host,
-        rows,
-        rules,
-        peers: () => this.peers(),
-        mayTalk: (id) => this.#setting.forgives || this.mayTalk(id),
-        onRefused: (id) => {
-          if (this.isEvicted(id)) world.sometimes('removed node tried again')
-        },
-      },
-      {
-        clock,
-        network: fabric.attach(this.host, process),
-        dice: this.#dice.split(`carrier ${boot}`),
-      },
-    )
-    this.run = { process, clock, opened, rows, carrier, watched }
+    const plainRoster = new MemberRoster(self, this.clusterId, rows, { clock, observer })
+    const roster = mutant.roster?.(plainRoster, this) ?? plainRoster
+    const run: Run = { process, clock, observer, self, rows, roster, watched, parts: null }
+    this.run = run
     world.tell(() => `${this.name} starts, writer ${replica.writer}`)
-    this.#tend(this.run)
+    fabric.started(this.host)
+    try {
+      if (this.#joined.length > 0) {
+        rows.apply({ peer: this.id, rows: this.#joined, as: { kind: 'repair' } })
+        this.#joined = []
+      }
+      roster.announce(this.applicant)
+    } catch (error) {
+      // A full disk at the start: the next start says it.
+      if (!(error instanceof StoreError)) throw error
+    }
+    const seen = fabric.attach(this.host, process)
+    const network = mutant.network?.(seen, this) ?? seen
+    // What fails here is a fault of the simulation; the world hears of it.
+    this.#open(run, { clock, random, network, observer }).catch((error: unknown) =>
+      world.violate(`${this.name} does not start: ${String(error)}`),
+    )
   }
 
   /** Ends the process. `quiet`: the machine lost its power. */
@@ -197,37 +247,10 @@ export class SimNode {
     if (this.run !== null) this.run.process.stalledUntilMs = this.#setting.world.nowMs + ms
   }
 
-  /** Other members by the rows of this node, and those it was told of at first. */
-  peers(): readonly { readonly id: NodeId; readonly host: string }[] {
-    const peers = new Map<NodeId, string>()
-    for (const { id, host } of this.known) peers.set(id, host)
-    for (const [id, host] of this.#rosterRows()) peers.set(id, host)
-    peers.delete(this.id)
-    return [...peers]
-      .filter(([id]) => this.mayTalk(id))
-      .map(([id, host]) => ({ id, host }))
-      .sort((a, b) => (a.id < b.id ? -1 : 1))
-  }
-
-  /** Members by the rows of this node that are not evicted, without this one. */
-  members(): readonly NodeId[] {
-    return [...this.#rosterRows().keys()].filter((id) => id !== this.id && !this.isEvicted(id))
-  }
-
-  mayTalk(id: NodeId): boolean {
-    return !this.isEvicted(id)
-  }
-
-  isEvicted(id: NodeId): boolean {
-    const cell = this.run?.rows.cell('member', `${id}/standing`) ?? null
-    return cell?.heads.some(({ value }) => value === 'evicted') ?? false
-  }
-
-  /** Everybody but this node has this on its disk. */
-  durable(): Vector | null {
-    if (this.run === null) return null
-    if (this.#setting.collectsByAge) return this.run.rows.vector()
-    return this.run.carrier.durable(this.members())
+  /** By the rows of this node. */
+  hasRemoved(id: NodeId): boolean {
+    const cell = this.run?.rows.cell(MEMBER_KIND, `${id}/standing`) ?? null
+    return cell?.heads.some(({ value }) => value === '"evicted"') ?? false
   }
 
   close(): void {
@@ -235,26 +258,56 @@ export class SimNode {
     this.disk.close()
   }
 
-  #rosterRows(): ReadonlyMap<NodeId, string> {
-    const found = new Map<NodeId, string>()
-    for (const { key, state } of this.run?.rows.list('member') ?? []) {
-      const value = state.shape === 'cell' ? state.heads[0]?.value : null
-      if (!key.includes('/') && value != null) found.set(key as NodeId, value)
-    }
-    return found
+  #running(): Run {
+    if (this.run === null) throw new Error(`${this.name} is down`)
+    return this.run
   }
 
-  /** What a node does from time to time whatever happens. */
-  #tend(run: Run): void {
-    run.clock.after(TEND_MS, () => {
-      try {
-        const before = run.rows.parked
-        if (run.rows.settle() < before) this.#setting.world.sometimes('parked row applied later')
-        if (run.rows.collect(this.durable(), 1_000) > 0) this.#setting.onCollected()
-      } catch (error) {
-        if (!(error instanceof StoreError)) throw error
-      }
-      this.#tend(run)
+  async #open(run: Run, deps: ClusterDeps): Promise<void> {
+    const { world } = this.#setting
+    const { self, roster, rows } = run
+    const listen = this.address
+    const links = await LinkTable.open(
+      {
+        self,
+        clusterId: this.clusterId,
+        roster,
+        listen,
+        version: VERSION,
+        parallelCrypto: false,
+        onJoin: null,
+      },
+      deps,
+    )
+    const members = await MemberTable.open({ roster, links, listen }, deps)
+    const feeds = { state: rows, trace: null }
+    const sync = new Sync({ self, roster, links, members, feeds, report }, deps)
+    links.onRefused((_, refusal) => {
+      if (refusal === 'evicted') world.sometimes('removed node tried again')
+    })
+    run.parts = { links, members, sync }
+  }
+
+  /** `replica`: what no fault and no mutant stands before. */
+  #listen(watched: Watched, replica: Replica): void {
+    const { oracle } = this.#setting
+    for (const kind of KINDS) {
+      replica.onChange(kind, ({ keys, origin }) => {
+        for (const key of keys) {
+          if (origin === 'own') oracle.wrote(watched, kind, key)
+          else oracle.saw(watched, kind, key)
+        }
+      })
+    }
+    replica.onOwn((write) => oracle.announced(write))
+  }
+
+  /** What is on the disks of the members that this node knows. */
+  #disks(): readonly Memory[] {
+    const peers = this.run?.roster.peers() ?? []
+    return peers.flatMap(({ node }) => {
+      const found = this.#setting.nodeOf(node)
+      return found === null || found.isDestroyed ? [] : [found.memory]
     })
   }
 
@@ -263,68 +316,87 @@ export class SimNode {
     if (this.#dice.below(25) !== 0) return
     // The rows are on the disk, the oracle is told a moment later: never in between.
     world.after(0, () => {
-      if (this.run === null) return
+      // A backup of a node that knows itself: before that there was no node.
+      if (this.run === null || this.run.roster.get(this.id) === null) return
       if (this.images.length >= IMAGES_MAX) this.images.splice(this.#dice.below(IMAGES_MAX), 1)
       this.images.push({ atMs: world.nowMs, memory: this.memory.copy(), ...this.disk.image() })
     })
   }
 
   #watch(rows: SharedRows): SharedRows {
-    const { world, oracle, nodeOfWriter } = this.#setting
+    const { batchBytes, lostPushes, onCollected, world } = this.#setting
     return replaced(rows, {
-      apply: (incoming: Incoming): Applied => {
-        const { peer, as } = incoming
-        if (this.isEvicted(peer)) world.violate(`${this.name} takes rows of a removed node`)
-        const before = rows.vector()
-        const cursor = as.kind === 'batch' ? rows.cursor(peer) : null
-        let applied: Applied
-        try {
-          applied = rows.apply(incoming)
-        } catch (error) {
-          if (error instanceof StoreError) world.sometimes('SQLITE_FULL during apply')
-          throw error
-        }
-        oracle.covered(this.watched, before)
-        if (applied.changed > 0 && as.kind === 'batch') {
-          const fresh = as.cursor.generation !== cursor?.generation
-          if (fresh && before.size > 0) world.sometimes('catch-up from zero')
-          if (this.#isRelayed(incoming, before, nodeOfWriter)) {
-            world.sometimes('relay because of a missing link')
-          }
-        }
-        return applied
+      apply: (incoming) => this.#apply(rows, incoming),
+      read: (after, seen, bytesMax) => rows.read(after, seen, Math.min(bytesMax, batchBytes)),
+      settle: () => {
+        const before = rows.parked
+        const left = rows.settle()
+        if (left < before) world.sometimes('parked row applied later')
+        return left
+      },
+      collect: (durable, limit) => {
+        const gone = rows.collect(durable, limit)
+        if (gone > 0) onCollected()
+        return gone
+      },
+      onOwn: (listener) => {
+        const dice = this.#dice.split(`pushes ${this.starts}`)
+        rows.onOwn((write) => {
+          if (lostPushes === 0 || !dice.chance(lostPushes)) listener(write)
+        })
       },
     })
   }
 
+  #apply(rows: SharedRows, incoming: Incoming): Applied {
+    const { world, oracle } = this.#setting
+    const { peer, as } = incoming
+    if (this.hasRemoved(peer)) world.violate(`${this.name} takes rows of a removed node`)
+    const before = rows.vector()
+    const cursor = as.kind === 'batch' ? rows.cursor(peer) : null
+    let applied: Applied
+    try {
+      applied = rows.apply(incoming)
+    } catch (error) {
+      if (error instanceof StoreError) world.sometimes('SQLITE_FULL during apply')
+      throw error
+    }
+    if (this.run === null) return applied
+    oracle.covered(this.run.watched, before)
+    if (applied.changed > 0 && as.kind === 'batch') {
+      const isFresh = as.cursor.generation !== cursor?.generation
+      if (isFresh && before.size > 0) world.sometimes('catch-up from zero')
+    }
+    if (applied.changed > 0 && this.#isRelayed(incoming, before)) {
+      world.sometimes('relay because of a missing link')
+    }
+    return applied
+  }
+
   /** Rows of a node that this one has no link with. */
-  #isRelayed(
-    { peer, rows }: Incoming,
-    before: Vector,
-    nodeOfWriter: ReadonlyMap<string, NodeId>,
-  ): boolean {
+  #isRelayed({ peer, rows }: Incoming, before: Vector): boolean {
     return rows.some((raw) => {
       const { state } = raw as { state: { heads?: { writer: string; seq: number }[] } }
       return state.heads?.some(({ writer, seq }) => {
-        const node = nodeOfWriter.get(writer)
+        const node = this.#setting.nodeOfWriter.get(writer)
         if (node === undefined || node === peer || node === this.id) return false
-        return seq > (before.get(writer) ?? 0) && this.run?.carrier.isLinked(node) === false
+        return seq > (before.get(writer) ?? 0) && this.run?.parts?.links.get(node) === null
       })
     })
   }
 }
 
-/** `rows` with some of its methods replaced; the rest is called on `rows` itself. */
-export function replaced(rows: SharedRows, by: Partial<SharedRows>): SharedRows {
-  return new Proxy(rows, {
+/** `part` with some of its methods replaced; the rest is called on `part` itself. */
+export function replaced<Part extends object>(part: Part, by: Partial<Part>): Part {
+  return new Proxy(part, {
     get: (target, name) => {
-      const own = (by as Record<string | symbol, unknown>)[name]
-      if (own !== undefined) return own
+      if (Object.hasOwn(by, name)) return Reflect.get(by, name) as unknown
       const value = Reflect.get(target, name, target) as unknown
       return typeof value === 'function' ? value.bind(target) : value
     },
   })
 }
 
-/** Wall time by which a tombstone is old enough to go. */
-export const LAPSE_MS = DAY_MS + 3_600_000
+function report(): NodeReport {
+  return { ready: true, queue: 0, held: 0, diskFreeBytes: 1e9, diskTotalBytes: 1e10 }
+}

@@ -6,9 +6,10 @@
 import {
   type Cell,
   compareOwned,
+  type Head,
   isConflict,
-  isTombstone,
   type OwnedRow,
+  type SharedRow,
   type SharedState,
   type Vector,
 } from '../../src/config/merge.ts'
@@ -25,18 +26,25 @@ type Write = {
   readonly value: string | null
   readonly writer: string
   readonly seq: number
-  readonly name: string
 }
 
-type History = { readonly writes: Write[]; readonly byDot: Map<string, Write> }
+type History = {
+  readonly writes: Write[]
+  readonly byDot: Map<string, Write>
+  /** Tombstones that some node has forgotten by now: they may be seen, or not. */
+  collected: bigint
+}
 
 /** What one disk has seen: sets of writes by cell, and the highest version of owned rows. */
 export class Memory {
+  /** How often the node was started, as its data directory counts. */
+  epoch = 0
   readonly cells = new Map<string, bigint>()
   readonly owned = new Map<string, OwnedRow>()
 
   copy(): Memory {
     const twin = new Memory()
+    twin.epoch = this.epoch
     for (const [name, known] of this.cells) twin.cells.set(name, known)
     for (const [name, row] of this.owned) twin.owned.set(name, row)
     return twin
@@ -49,84 +57,76 @@ export type Watched = {
   readonly rows: SharedRows
   readonly memory: Memory
   wallMs(): number
+  /** What is on the disks of the other members that this node knows. */
+  disks(): readonly Memory[]
 }
 
 export class Oracle {
   readonly #world: World
   readonly #histories = new Map<string, History>()
-  readonly #owned = new Map<string, OwnedRow[]>()
-  /** Everything that a writer wrote, by seq. */
-  readonly #byWriter = new Map<
-    string,
-    Map<number, { readonly name: string; readonly text: string }>
-  >()
+  readonly #owned = new Set<string>()
+  /** The row that each write of each writer was about. */
+  readonly #byWriter = new Map<string, Map<number, string>>()
   readonly #lastOf = new Map<string, { seq: number; stamp: number }>()
-  /** Set while two machines run one identity: their writers may then be the same. */
-  isCloned = false
+  #page: bigint | null = null
+  /** Clocks of this simulation are wrong: stamps of one writer may go back. */
+  readonly #isWild: boolean
+  writes = 0
 
-  constructor(world: World) {
+  constructor(world: World, isWild: boolean) {
     this.#world = world
+    this.#isWild = isWild
   }
 
-  get names(): readonly string[] {
-    return [...this.#histories.keys()]
-  }
-
-  /** A write was made at `at`; `shown` is what its author had before his eyes, null for all. */
-  wrote(
-    at: Watched,
-    kind: string,
-    key: string,
-    cell: Cell,
-    value: string | null,
-    shown: bigint,
-  ): void {
-    const name = `${kind}/${key}`
-    const history = this.#history(name)
-    const head = cell.heads.find(({ writer }) => writer === at.rows.writer)
-    const mine = cell.heads.filter(
-      ({ writer, value: its }) => writer === at.rows.writer && its === value,
-    )
-    const made = mine.reduce(
-      (latest, one) => (one.seq > latest.seq ? one : latest),
-      mine[0] ?? (head as never),
-    )
-    if (made === undefined) return this.#world.violate(`${at.name} wrote ${name} and cannot see it`)
-    const write: Write = {
-      bit: 1n << BigInt(history.writes.length),
-      past: this.#withPasts(history, shown),
-      value,
-      writer: made.writer,
-      seq: made.seq,
-      name,
-    }
-    const dot = `${made.writer} ${made.seq}`
-    if (history.byDot.has(dot)) this.#world.violate(`two writes of ${name} have the dot ${dot}`)
-    history.writes.push(write)
-    history.byDot.set(dot, write)
-    this.saw(at, kind, key)
-  }
-
-  put(at: Watched, kind: string, key: string, row: OwnedRow): void {
-    const name = `${kind}/${key}`
-    const rows = this.#owned.get(name) ?? []
-    rows.push(row)
-    this.#owned.set(name, rows)
-    this.saw(at, kind, key)
-  }
-
-  /** What a person at `at` is shown of a cell, for a later `wrote`: a stale page is a stale set. */
+  /** What a person at `at` is shown of a cell, for a later `fromPage`. */
   shownAt(at: Watched, kind: string, key: string): bigint {
     return at.memory.cells.get(`${kind}/${key}`) ?? 0n
+  }
+
+  /** Runs `act`, whose one write is by somebody who had only `shown` before his eyes. */
+  fromPage(shown: bigint, act: () => void): void {
+    this.#page = shown
+    try {
+      act()
+    } finally {
+      this.#page = null
+    }
+  }
+
+  /** The process itself wrote the row. */
+  wrote(at: Watched, kind: string, key: string): void {
+    const name = `${kind}/${key}`
+    const cell = at.rows.cell(kind, key)
+    if (cell !== null) this.#wroteCell(at, name, cell)
+    else if (at.rows.owned(kind, key) !== null) this.#owned.add(name)
+    this.writes += 1
+    this.saw(at, kind, key)
+  }
+
+  #wroteCell(at: Watched, name: string, cell: Cell): void {
+    const { writer } = at.rows
+    const made = cell.heads.filter((head) => head.writer === writer).at(-1)
+    if (made === undefined) return this.#world.violate(`${at.name} wrote ${name} and has lost it`)
+    const history = this.#history(name)
+    if (history.byDot.has(dotOf(made))) {
+      return this.#world.violate(`two writes of ${name} have the dot ${dotOf(made)}`)
+    }
+    const shown = this.#page ?? at.memory.cells.get(name) ?? 0n
+    const { value, seq } = made
+    const bit = 1n << BigInt(history.writes.length)
+    const write: Write = { bit, past: this.#withPasts(history, shown), value, writer, seq }
+    history.writes.push(write)
+    history.byDot.set(dotOf(made), write)
   }
 
   /** The row `kind/key` changed at a node, or was forgotten there. */
   saw(at: Watched, kind: string, key: string): void {
     const name = `${kind}/${key}`
-    const cell = at.rows.cell(kind, key)
     const history = this.#histories.get(name)
     if (history !== undefined) {
-      this.#sawCell(at, name, history, cell)
+      const cell = at.rows.cell(kind, key)
+      if (cell === null) this.#forgot(at, name, history)
+      else this.#sawCell(at, name, history, cell)
       return
     }
     const row = at.rows.owned(kind, key)
@@ -138,173 +138,148 @@ export class Oracle {
     at.memory.owned.set(name, row)
   }
 
-  /** Everything that one process wrote in a commit: no dot twice, no gap, stamps that grow. */
-  announced(write: OwnWrite): void {
-    const { writer, after, upto } = write
-    const last = this.#lastOf.get(writer) ?? { seq: 0, stamp: 0 }
-    if (last.seq !== after && !this.isCloned) {
-      this.#world.violate(`writer ${writer} goes on at ${after}, but had written ${last.seq}`)
-    }
-    const dots = this.#byWriter.get(writer) ?? new Map()
-    this.#byWriter.set(writer, dots)
-    let stamp = last.stamp
-    for (const raw of write.rows) {
-      const { kind, key, state } = raw as { kind: string; key: string; state: SharedState }
-      for (const [seq, made, text] of ownDots(state, writer)) {
-        if (seq <= after) continue
-        const before = dots.get(seq)
-        if (before !== undefined && before.text !== text) {
-          this.#world.violate(`two writes have the dot ${writer} ${seq}`)
-        }
-        dots.set(seq, { name: `${kind}/${key}`, text })
-        stamp = Math.max(stamp, made)
-        if (made <= last.stamp) this.#world.violate(`writer ${writer} stamped backwards`)
-      }
-    }
-    this.#lastOf.set(writer, { seq: upto, stamp })
-  }
-
-  /**
-   * Invariant 5: what the vector of a node covers, it has. `before` is the vector when this was
-   * asked last.
-   */
-  covered(at: Watched, before: Vector): void {
-    for (const [writer, seq] of at.rows.vector()) {
-      const dots = this.#byWriter.get(writer)
-      if (dots === undefined) continue
-      for (let covered = (before.get(writer) ?? 0) + 1; covered <= seq; covered += 1) {
-        const made = dots.get(covered)
-        if (made !== undefined) this.#has(at, made.name, writer, covered)
-      }
-    }
-  }
-
-  /** Invariant 7: nothing is taken over that is further in the future than a minute. */
-  believed(at: Watched, kind: string, key: string): void {
-    const cell = at.rows.cell(kind, key)
-    for (const { stamp, writer } of cell?.heads ?? []) {
-      if (writer === at.rows.writer) continue
-      if (wallMsOf(stamp) > at.wallMs() + AHEAD_MS_MAX + 1_000) {
-        this.#world.violate(`${at.name} believes a stamp of the future at ${kind}/${key}`)
-      }
-    }
-  }
-
-  /** Invariant 9: a tombstone goes only when every disk of the cluster has it. */
-  collected(at: Watched, kind: string, key: string, disks: readonly Memory[]): void {
-    const name = `${kind}/${key}`
-    const known = at.memory.cells.get(name)
-    if (known === undefined || at.rows.cell(kind, key) !== null) return
-    for (const disk of disks) {
-      if ((known & ~(disk.cells.get(name) ?? 0n)) !== 0n) {
-        this.#world.violate(`${at.name} collected ${name} before everybody had it`)
-      }
-    }
-  }
-
-  /** At rest: what survived is visible on every node, and nothing else. Gives the conflicts. */
-  agree(nodes: readonly Watched[]): number {
-    let conflicts = 0
-    for (const [name, history] of this.#histories) {
-      const survived = nodes.reduce((all, { memory }) => all | (memory.cells.get(name) ?? 0n), 0n)
-      const expected = this.#maximal(history, survived)
-      const values = new Set(expected.map(({ value }) => value))
-      if (values.size > 1) conflicts += 1
-      for (const node of nodes) this.#agreeOn(node, name, expected, values.size > 1)
-    }
-    for (const [name] of this.#owned) {
-      const seen = nodes.flatMap(({ memory }) => memory.owned.get(name) ?? [])
-      const best = seen.reduce<OwnedRow | null>(
-        (most, row) => (most === null || compareOwned(row, most) > 0 ? row : most),
-        null,
-      )
-      if (best === null) continue
-      const [kind, key] = split(name)
-      for (const { rows, name: node } of nodes) {
-        const row = rows.owned(kind, key)
-        if (row === null || compareOwned(row, best) !== 0) {
-          this.#world.violate(`${node} has not the last version of ${name}`)
-        }
-      }
-    }
-    return conflicts
-  }
-
-  #agreeOn(node: Watched, name: string, expected: readonly Write[], isOne: boolean): void {
-    const [kind, key] = split(name)
-    const cell = node.rows.cell(kind, key)
-    if (cell === null) {
-      const lost = expected.find(({ value }) => value !== null)
-      if (lost !== undefined) this.#world.violate(`${node.name} lost ${dotOf(lost)} of ${name}`)
-      return
-    }
-    const visible = cell.heads.map(dotOf)
-    const wanted = expected.map(dotOf).sort()
-    if (visible.toSorted().join() !== wanted.join()) {
-      this.#world.violate(
-        `${node.name} shows ${visible.join(', ')} of ${name}, not ${wanted.join(', ')}`,
-      )
-    }
-    if (isConflict(cell) !== isOne) {
-      this.#world.violate(`${node.name} ${isOne ? 'hides' : 'invents'} a conflict of ${name}`)
-    }
-  }
-
-  #sawCell(at: Watched, name: string, history: History, cell: Cell | null): void {
+  #sawCell(at: Watched, name: string, history: History, cell: Cell): void {
     const known = at.memory.cells.get(name) ?? 0n
-    if (cell === null) {
-      const alive = this.#maximal(history, known).find(({ value }) => value !== null)
-      if (alive !== undefined) this.#world.violate(`${at.name} forgot the living ${name}`)
-      return
-    }
     let now = known
     let visible = 0n
     for (const head of cell.heads) {
       const write = history.byDot.get(dotOf(head))
       if (write === undefined) return this.#world.violate(`nobody wrote ${dotOf(head)} of ${name}`)
       if (write.value !== head.value) this.#world.violate(`${dotOf(head)} of ${name} was changed`)
+      if ((known & write.bit) === 0n) this.#believed(at, name, head)
       now |= write.bit | write.past
       visible |= write.bit
     }
     at.memory.cells.set(name, now)
-    const wanted = this.#maximal(history, now).reduce((all, { bit }) => all | bit, 0n)
-    if (visible === wanted) return
+    const wanted = setOf(this.#maximal(history, now))
     const back = history.writes.find(({ bit }) => (visible & ~wanted & bit) !== 0n)
-    const gone = history.writes.find(({ bit }) => (wanted & ~visible & bit) !== 0n)
-    this.#world.violate(
-      back === undefined
-        ? `${at.name} dropped ${gone === undefined ? '?' : dotOf(gone)} of ${name}`
-        : `${dotOf(back)} of ${name} came back at ${at.name}`,
+    if (back !== undefined) {
+      return this.#world.violate(`${dotOf(back)} of ${name} came back at ${at.name}`)
+    }
+    const gone = history.writes.find(
+      ({ bit }) => (wanted & ~visible & ~history.collected & bit) !== 0n,
     )
+    if (gone !== undefined) this.#world.violate(`${at.name} dropped ${dotOf(gone)} of ${name}`)
+  }
+
+  /** Invariant 7: nothing is taken over that is further in the future than a minute. */
+  #believed(at: Watched, name: string, { writer, stamp }: Head): void {
+    if (writer === at.rows.writer || wallMsOf(stamp) <= at.wallMs() + AHEAD_MS_MAX + 1) return
+    this.#world.violate(`${at.name} believes a stamp of the future at ${name}`)
+  }
+
+  /** Invariant 9: a tombstone goes only when every disk of the cluster has it. */
+  #forgot(at: Watched, name: string, history: History): void {
+    const known = at.memory.cells.get(name) ?? 0n
+    const last = this.#maximal(history, known)
+    if (last.some(({ value }) => value !== null)) {
+      return this.#world.violate(`${at.name} forgot the living ${name}`)
+    }
+    history.collected |= setOf(last)
+    const lacking = at.disks().find(({ cells }) => (known & ~(cells.get(name) ?? 0n)) !== 0n)
+    if (lacking !== undefined) {
+      this.#world.violate(`${at.name} collected ${name} before everybody had it`)
+    }
+  }
+
+  /** Everything that one process wrote in a commit: no dot twice, no gap, stamps that grow. */
+  announced({ writer, after, upto, rows }: OwnWrite): void {
+    const last = this.#lastOf.get(writer) ?? { seq: 0, stamp: 0 }
+    if (last.seq !== after) {
+      this.#world.violate(`writer ${writer} goes on after ${after}, but had written ${last.seq}`)
+    }
+    const dots = this.#byWriter.get(writer) ?? new Map<number, string>()
+    this.#byWriter.set(writer, dots)
+    let { stamp } = last
+    for (const raw of rows) {
+      const { kind, key, state } = raw as SharedRow
+      for (const made of ownDots(state, writer)) {
+        if (made.seq <= after) continue
+        dots.set(made.seq, `${kind}/${key}`)
+        stamp = Math.max(stamp, made.stamp)
+        if (made.stamp <= last.stamp && !this.#isWild) {
+          this.#world.violate(`writer ${writer} stamped backwards`)
+        }
+      }
+    }
+    this.#lastOf.set(writer, { seq: upto, stamp })
+  }
+
+  /** Invariant 5: what the vector of a node covers beyond `before`, it has. */
+  covered(at: Watched, before: Vector): void {
+    for (const [writer, seq] of at.rows.vector()) {
+      const dots = this.#byWriter.get(writer)
+      if (dots === undefined) continue
+      for (let covered = (before.get(writer) ?? 0) + 1; covered <= seq; covered += 1) {
+        const name = dots.get(covered)
+        if (name !== undefined) this.#has(at, name, writer, covered)
+      }
+    }
   }
 
   #has(at: Watched, name: string, writer: string, seq: number): void {
     const history = this.#histories.get(name)
-    const [kind, key] = split(name)
-    if (history === undefined) {
-      const made = this.#owned.get(name)?.find((row) => row.writer === writer && row.seq === seq)
-      if (made === undefined) return
-      const row = at.rows.owned(kind, key)
-      if (row === null || compareOwned(row, made) < 0) {
-        this.#world.violate(`${at.name} covers ${writer} ${seq} but has not its ${name}`)
-      }
-      return
-    }
-    const write = history.byDot.get(`${writer} ${seq}`)
-    if (write === undefined) return
+    const write = history?.byDot.get(`${writer} ${seq}`)
+    if (history === undefined || write === undefined) return
     if (((at.memory.cells.get(name) ?? 0n) & write.bit) !== 0n) return
     // A tombstone that everybody had may be gone before this node came.
-    const isDeletedSince = history.writes.some(
-      ({ value, bit, past }) => value === null && ((bit | past) & write.bit) !== 0n,
+    const isGone = history.writes.some(
+      ({ bit, past }) => (bit & history.collected) !== 0n && ((bit | past) & write.bit) !== 0n,
     )
-    if (at.rows.cell(kind, key) === null && isDeletedSince) return
-    this.#world.violate(`${at.name} covers ${writer} ${seq} but never saw its ${name}`)
+    if (!isGone)
+      this.#world.violate(`${at.name} covers ${writer} ${seq}, but never saw its ${name}`)
+  }
+
+  /**
+   * At rest: what survived is visible on every node, and nothing else; a conflict is listed
+   * exactly where two of it differ. Gives how many there are.
+   */
+  agree(nodes: readonly Watched[]): number {
+    let conflicts = 0
+    for (const [name, history] of this.#histories) {
+      const survived = nodes.reduce((all, { memory }) => all | (memory.cells.get(name) ?? 0n), 0n)
+      const expected = this.#maximal(history, survived)
+      for (const node of nodes) if (this.#agreeOn(node, name, history, expected)) conflicts += 1
+    }
+    for (const name of this.#owned) {
+      const seen = nodes.flatMap(({ memory }) => memory.owned.get(name) ?? [])
+      const best = seen.toSorted((a, b) => compareOwned(b, a))[0]
+      if (best !== undefined) for (const node of nodes) this.#agreeOnOwned(node, name, best)
+    }
+    return conflicts
+  }
+
+  /** True when the node rightly lists a conflict. */
+  #agreeOn(node: Watched, name: string, history: History, expected: readonly Write[]): boolean {
+    const cell = node.rows.cell(...split(name))
+    const visible = new Set(cell?.heads.map(dotOf))
+    const must = expected.filter(({ bit }) => (bit & history.collected) === 0n)
+    const lost = must.find((write) => !visible.has(dotOf(write)))
+    if (lost !== undefined) {
+      this.#world.violate(`${node.name} lost ${dotOf(lost)} of ${name} (${lost.value})`)
+    }
+    const may = new Set(expected.map(dotOf))
+    const back = [...visible].find((dot) => !may.has(dot))
+    if (back !== undefined) this.#world.violate(`${back} of ${name} came back at ${node.name}`)
+    const shown = expected.filter((write) => visible.has(dotOf(write)))
+    const isOne = new Set(shown.map(({ value }) => value)).size > 1
+    if (cell !== null && isConflict(cell) !== isOne) {
+      this.#world.violate(`${node.name} ${isOne ? 'hides' : 'invents'} a conflict of ${name}`)
+    }
+    return isOne
+  }
+
+  #agreeOnOwned(node: Watched, name: string, best: OwnedRow): void {
+    const row = node.rows.owned(...split(name))
+    if (row === null ? best.value !== null : compareOwned(row, best) !== 0) {
+      this.#world.violate(`${node.name} has not the last version of ${name}`)
+    }
   }
 
   #history(name: string): History {
     const found = this.#histories.get(name)
     if (found !== undefined) return found
-    const history: History = { writes: [], byDot: new Map() }
+    const history: History = { writes: [], byDot: new Map(), collected: 0n }
     this.#histories.set(name, history)
     return history
   }
@@ -324,6 +299,10 @@ export class Oracle {
   }
 }
 
+function setOf(writes: readonly Write[]): bigint {
+  return writes.reduce((all, { bit }) => all | bit, 0n)
+}
+
 function dotOf({ writer, seq }: { readonly writer: string; readonly seq: number }): string {
   return `${writer} ${seq}`
 }
@@ -333,16 +312,9 @@ function split(name: string): readonly [kind: string, key: string] {
   return [name.slice(0, slash), name.slice(slash + 1)]
 }
 
-function ownDots(state: SharedState, writer: string): (readonly [number, number, string])[] {
-  if (state.shape === 'owned') {
-    return state.writer === writer ? [[state.seq, state.stamp, JSON.stringify(state)]] : []
-  }
-  return state.heads
-    .filter((head) => head.writer === writer)
-    .map((head) => [head.seq, head.stamp, JSON.stringify(head)])
-}
-
-/** Whether nothing but a memory is left of a row. */
-export function isGone(state: SharedState | null): boolean {
-  return state === null || isTombstone(state)
+function ownDots(
+  state: SharedState,
+  writer: string,
+): readonly { readonly writer: string; readonly seq: number; readonly stamp: number }[] {
+  return (state.shape === 'owned' ? [state] : state.heads).filter((dot) => dot.writer === writer)
 }

@@ -4,13 +4,11 @@
  * (swarm testing: Groce et al., 2012).
  */
 import { RefusalError, StoreError } from '../../src/base/errors.ts'
-import type { NodeId } from '../../src/base/ids.ts'
 import type { SharedRows } from '../../src/store/shared.ts'
-import { RULES, type Rules } from './carrier.ts'
 import type { Dice } from './dice.ts'
 import { FaultMaker, type FaultRates } from './faults.ts'
 import { Fabric, type Weather } from './network.ts'
-import { type Setting, SimNode } from './node.ts'
+import { type Mutant, type Setting, SimNode } from './node.ts'
 import { Oracle } from './oracle.ts'
 import { Workload, type WorkRates } from './workload.ts'
 import { World } from './world.ts'
@@ -21,17 +19,17 @@ export type Knobs = {
   readonly weather: Weather
   readonly faults: FaultRates
   readonly work: WorkRates
-  readonly rules: Rules
+  /** What a feed reads at most at once. */
+  readonly batchBytes: number
+  /** Of own writes, 0..1: not pushed. */
+  readonly lostPushes: number
 }
 
 export type Options = {
   readonly isTold?: boolean
   /** Changes what was drawn: for histories and mutants. */
   readonly tune?: (knobs: Knobs) => Knobs
-  readonly mutate?: (rows: SharedRows, node: SimNode) => SharedRows
-  readonly keepsWriter?: boolean
-  readonly forgives?: boolean
-  readonly collectsByAge?: boolean
+  readonly mutant?: Mutant
 }
 
 export type Ended = {
@@ -44,6 +42,8 @@ export type Ended = {
 
 /** Time that a healed cluster has to agree: redials, retransmissions, and two digests. */
 const HEAL_MS_MAX = 60_000
+/** How far ahead a clock may have been. */
+const AHEAD_MS = 240_000
 
 /** Runs one seed. @throws ViolationError, whose message begins with SIM_SEED */
 export function simulate(seed: number, options: Options = {}): Ended {
@@ -70,7 +70,6 @@ export class Simulation {
   readonly dice: Dice
   readonly work: Workload
   readonly faults: FaultMaker
-  hasCollected = false
 
   constructor(seed: number, options: Options = {}) {
     this.world = new World(seed, options.isTold ?? false)
@@ -78,19 +77,16 @@ export class Simulation {
     const drawn = drawKnobs(this.dice)
     this.knobs = options.tune?.(drawn) ?? drawn
     this.fabric = new Fabric(this.world, this.knobs.weather)
-    this.oracle = new Oracle(this.world)
+    this.oracle = new Oracle(this.world, this.knobs.faults.clocks)
     this.setting = {
       world: this.world,
       fabric: this.fabric,
       oracle: this.oracle,
-      rules: this.knobs.rules,
-      mutate: options.mutate ?? null,
-      keepsWriter: options.keepsWriter ?? false,
-      forgives: options.forgives ?? false,
-      collectsByAge: options.collectsByAge ?? false,
-      disksOf: (members) => this.#disksOf(members),
+      mutant: options.mutant ?? {},
+      batchBytes: this.knobs.batchBytes,
+      lostPushes: this.knobs.lostPushes,
+      nodeOf: (id) => this.nodes.find((node) => node.id === id && !node.isTwin) ?? null,
       onCollected: () => {
-        this.hasCollected = true
         for (const node of this.nodes) node.images = []
       },
       nodeOfWriter: new Map(),
@@ -120,6 +116,7 @@ export class Simulation {
     this.work.end()
     this.faults.end()
     this.fabric.healAll()
+    this.#judgeRoster()
     this.fabric.weather = { ...this.fabric.weather, loss: 0, reset: 0, bytesPerSecond: null }
     for (const node of this.core) {
       node.disk.heal()
@@ -154,7 +151,7 @@ export class Simulation {
   ended(): Ended {
     const { hash, seen, events, story } = this.world
     const roots = this.core.map(({ rows }) => rows.digest()?.root ?? '')
-    return { hash: `${hash}-${roots[0]}`, seen, events, writes: this.work.writes, story }
+    return { hash: `${hash}-${roots[0]}`, seen, events, writes: this.oracle.writes, story }
   }
 
   close(): void {
@@ -179,27 +176,53 @@ export class Simulation {
   }
 
   #found(): void {
-    for (let count = 0; count < this.knobs.nodes; count += 1) this.addNode()
-    const all = this.nodes.map(({ id, host }) => ({ id, host }))
-    for (const node of this.nodes) {
-      node.known.push(...all)
-      this.world.act(() => node.start())
-    }
-    const [first] = this.nodes
-    if (first === undefined) return
-    for (const { id, host } of all) this.work.write(first, 'member', id, host)
+    const founder = this.addNode()
+    this.world.act(() => founder.start())
+    for (let count = 1; count < this.knobs.nodes; count += 1) this.admit(founder)
   }
 
-  /** Clocks that were wrong are right again, so that nothing has to wait. */
+  /** A further node joins by `issuer`; null: it was refused. */
+  admit(issuer: SimNode): SimNode | null {
+    const joiner = this.addNode()
+    const isIn = this.world.act(() => tolerate(() => issuer.roster.admit(joiner.applicant, 'ruiz')))
+    if (!isIn) {
+      joiner.isDestroyed = true
+      return null
+    }
+    this.world.tell(() => `${joiner.name} joins by ${issuer.name}`)
+    this.world.act(() => {
+      joiner.join(issuer)
+      joiner.start()
+    })
+    return joiner
+  }
+
+  /** Clocks that were wrong are right again, and far enough that nothing has to wait. */
   #settle(): void {
     if (!this.knobs.faults.clocks) return
-    const best = Math.max(...this.core.map(({ time }) => time.skewMs))
-    for (const { time } of this.core) time.skewMs = best
+    const best = Math.max(...this.nodes.map(({ time }) => time.skewMs))
+    for (const { time } of this.nodes) time.skewMs = best + AHEAD_MS
+  }
+
+  /**
+   * Who was let in, or removed, by a node that then lost this: nobody else has heard of it. The
+   * first one stays outside, the second one is still a member.
+   */
+  #judgeRoster(): void {
+    const isKnown = (key: string, but: SimNode): boolean =>
+      this.core.some((node) => node !== but && node.memory.cells.has(`member/${key}`))
+    for (const node of this.nodes) {
+      if (node.isTwin || node.isDestroyed) continue
+      if (node.isRemoved && !isKnown(`${node.id}/standing`, node)) node.isRemoved = false
+    }
+    for (const node of this.core) {
+      if (node !== this.nodes[0] && !isKnown(node.id, node)) node.isRemoved = true
+    }
   }
 
   #checkRest(node: SimNode): void {
-    const { repairs } = node.run?.carrier ?? { repairs: 0 }
-    if (repairs > 0 && this.knobs.rules.lostRows === 0) {
+    const repairs = node.run?.parts?.sync.repairs ?? 0
+    if (repairs > 0) {
       this.world.violate(`a digest repaired ${repairs} rows at ${node.name}: the feed lost them`)
     }
     if (node.rows.parked > 0) this.world.violate(`${node.name} still has parked rows`)
@@ -209,12 +232,6 @@ export class Simulation {
     return this.core
       .map(({ name, rows }) => `${name} ${rows.digest()?.root} ${vectorText(rows)}`)
       .join('; ')
-  }
-
-  #disksOf(members: readonly NodeId[]): readonly SimNode['memory'][] {
-    return this.nodes
-      .filter(({ id, isDestroyed }) => members.includes(id) && !isDestroyed)
-      .map(({ memory }) => memory)
   }
 }
 
@@ -274,11 +291,7 @@ function drawKnobs(dice: Dice): Knobs {
       roster: some(0.3, 0.01, 0.05),
       bursts: some(0.15, 0.02, 0.05),
     },
-    rules: {
-      ...RULES,
-      batchBytes: dice.pick([300, 2_000, 64 * 1024]),
-      pushes: dice.chance(0.7),
-      lostAcks: some(0.3, 0.1, 0.8),
-    },
+    batchBytes: dice.pick([300, 2_000, 1_000_000]),
+    lostPushes: some(0.4, 0.1, 1),
   }
 }

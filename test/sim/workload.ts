@@ -39,7 +39,6 @@ type Page = {
 type HeldMail = { readonly key: string; readonly owner: SimNode }
 
 export class Workload {
-  writes = 0
   readonly #sim: Simulation
   readonly #dice: Dice
   readonly #pages: Page[] = []
@@ -63,14 +62,10 @@ export class Workload {
 
   /** An edit by somebody who sees all that `node` knows. False: refused. */
   write(node: SimNode, kind: string, key: string, value: string | null): boolean {
-    const { oracle, world } = this.#sim
+    const { world } = this.#sim
     return world.act(() =>
       tolerate(() => {
-        const { watched } = node
-        const shown = oracle.shownAt(watched, kind, key)
-        const cell = node.rows.transact(() => node.rows.write(kind, key, value, 'ruiz'))
-        oracle.wrote(watched, kind, key, cell, value, shown)
-        this.writes += 1
+        node.rows.write(kind, key, value, 'ruiz')
         world.note(`${node.name} ${kind}/${key}`)
         world.tell(() => `${node.name} writes ${kind}/${key} = ${value}`)
       }),
@@ -154,9 +149,7 @@ export class Workload {
     world.act(() =>
       tolerate(() => {
         const value = this.#value()
-        const cell = node.rows.transact(() => node.rows.write(kind, key, value, 'kim', seen))
-        oracle.wrote(node.watched, kind, key, cell, value, shown)
-        this.writes += 1
+        oracle.fromPage(shown, () => node.rows.write(kind, key, value, 'kim', seen))
         world.tell(() => `${node.name} writes ${kind}/${key} = ${value} from a stale page`)
       }),
     )
@@ -173,7 +166,7 @@ export class Workload {
 
   /** Mail is held; its owner alone puts a new version. */
   #mail(node: SimNode): void {
-    const { oracle, world } = this.#sim
+    const { world } = this.#sim
     const isNew = this.#held.length === 0 || this.#dice.chance(0.5)
     this.#count += 1
     const mail = isNew ? { key: `m${this.#count}`, owner: node } : this.#dice.pick(this.#held)
@@ -186,11 +179,7 @@ export class Workload {
         if (before === null && !isNew) return
         const [term, revision] = before?.version ?? [1, 0]
         const value = this.#dice.chance(0.1) ? null : `{"state":${this.#count}}`
-        const row = owner.rows.transact(() =>
-          owner.rows.put('held', key, [term, revision + 1], value, 'postern', null),
-        )
-        oracle.put(owner.watched, 'held', key, row)
-        this.writes += 1
+        owner.rows.put('held', key, [term, revision + 1], value, 'postern', null)
         world.tell(() => `${owner.name} puts held/${key} ${term}.${revision + 1}`)
       }),
     )
@@ -212,7 +201,7 @@ export class Workload {
       value: '{"depth":3}',
       writer: future.writer,
     }
-    const state = { shape: 'cell', context: [[future.writer, seq]], heads: [head], zone: 'b' }
+    const state = { shape: 'cell', context: [[future.writer, seq]], heads: [head] }
     world.act(() =>
       tolerate(() => {
         const as = { kind: 'push', writer: future.writer, after: seq - 1, upto: seq } as const
@@ -227,21 +216,15 @@ export class Workload {
 
   #changeRoster(node: SimNode): void {
     const sim = this.#sim
-    if (this.#dice.chance(0.5) && sim.nodes.length < 7) {
-      const joiner = sim.addNode()
-      if (!this.write(node, 'member', joiner.id, joiner.host)) {
-        joiner.isDestroyed = true
-        return
-      }
-      joiner.known.push({ id: node.id, host: node.host })
-      sim.world.tell(() => `${joiner.name} joins by ${node.name}`)
-      sim.world.act(() => joiner.start())
+    if (this.#dice.chance(0.5)) {
+      if (sim.nodes.length < 7) sim.admit(node)
       return
     }
     const others = sim.core.filter((other) => other !== node)
     if (others.length < 2) return
     const removed = this.#dice.pick(others)
-    if (!this.write(node, 'member', `${removed.id}/standing`, 'evicted')) return
+    const isOut = sim.world.act(() => tolerate(() => node.roster.evict(removed.id, 'ruiz')))
+    if (!isOut) return
     sim.world.tell(() => `${removed.name} is removed by ${node.name}`)
     removed.isRemoved = true
   }

@@ -10,6 +10,9 @@ import { Dice, hashText } from './dice.ts'
 /** Wall time of every simulation's beginning. */
 export const EPOCH_MS = Date.UTC(2026, 10, 22, 12)
 
+/** Of all nodes together: a cluster that does more has lost itself in a loop. */
+const EVENTS_A_SECOND_MAX = 200_000
+
 type Planned = {
   atMs: number
   order: number
@@ -32,16 +35,19 @@ export class World {
   /** How often each rare thing was seen: what `sometimes` counts. */
   readonly seen = new Map<string, number>()
   readonly story: string[] = []
-  readonly #isTold: boolean
+  /** Somebody wants the story. */
+  readonly isTold: boolean
   readonly #heap: Planned[] = []
   #order = 0
+  #busySecond = 0
+  #busyEvents = 0
   #hash = 0x811c_9dc5
   #violation: ViolationError | null = null
 
   constructor(seed: number, isTold = false) {
     this.seed = seed
     this.dice = new Dice(seed)
-    this.#isTold = isTold
+    this.isTold = isTold
   }
 
   /** Equal for two runs of one seed. */
@@ -51,6 +57,7 @@ export class World {
 
   /** Runs `run` after `delayMs` of true time, unless the process has ended by then. */
   after(delayMs: number, run: () => void, process: SimProcess | null = null): Timer {
+    if (!Number.isFinite(delayMs)) throw new Error(`a timer of ${delayMs} ms`)
     this.#order += 1
     const planned: Planned = {
       atMs: this.nowMs + Math.max(0, delayMs),
@@ -138,7 +145,7 @@ export class World {
   }
 
   tell(line: () => string): void {
-    if (this.#isTold) this.story.push(`${this.#time()} ${line()}`)
+    if (this.isTold) this.story.push(`${this.#time()} ${line()}`)
   }
 
   #time(): string {
@@ -161,6 +168,7 @@ export class World {
       }
     }
     this.events += 1
+    this.#countBusy()
     this.note(Math.round(this.nowMs * 1024))
     this.note(process?.number ?? 0)
     try {
@@ -172,6 +180,17 @@ export class World {
       this.violate(`a callback of ${process?.name ?? 'the world'} threw: ${cause}`)
     }
     this.#check()
+  }
+
+  /** Whoever plans one event after the other at once would never let the time go on. */
+  #countBusy(): void {
+    const second = Math.floor(this.nowMs / 1_000)
+    if (second !== this.#busySecond) {
+      this.#busySecond = second
+      this.#busyEvents = 0
+    }
+    this.#busyEvents += 1
+    if (this.#busyEvents > EVENTS_A_SECOND_MAX) this.violate('the world is busy with itself')
   }
 
   #check(): void {
