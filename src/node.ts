@@ -18,7 +18,7 @@ import { type Random, SystemRandom } from './base/random.ts'
 import { VERSION } from './base/version.ts'
 import type { Address, NodeOptions, RunningNode } from './cli/world.ts'
 import { Cluster, type ClusterOptions } from './cluster/cluster.ts'
-import type { ClusterDeps, Network, Self } from './cluster/contract.ts'
+import type { ClusterDeps, Network, Self, StreamHandlers } from './cluster/contract.ts'
 import {
   clusterIdOf,
   type Joined,
@@ -162,7 +162,8 @@ export async function startNode(
       }),
       parallelCrypto: true,
     },
-    options.peer,
+    seat.listen,
+    options.peer === null,
     seam,
   )
   told.cluster = cluster
@@ -346,7 +347,9 @@ async function takeSeat(
     epoch: file.epoch,
     version: VERSION,
   }
-  const listen = options.peer ?? { host: '0.0.0.0', port: PEER_PORT }
+  const wanted = options.peer ?? { host: '0.0.0.0', port: PEER_PORT }
+  // The issuer looks at the port that peers will dial: any port must be one before it is asked.
+  const listen = join !== null && wanted.port === 0 ? await anyPort(wanted, seam) : wanted
   const { advertise } = options
   let { clusterId } = identity
   let name = file.name
@@ -396,6 +399,14 @@ function programOf({ command: [program, ...rest] }: NodeOptions): { readonly pro
   return program === undefined || rest.length > 0 ? {} : { program }
 }
 
+async function anyPort({ host }: Address, { network }: ClusterDeps): Promise<Address> {
+  const { port, close } = await network.listen({ host, port: 0 }, () => NOBODY)
+  close()
+  return { host, port }
+}
+
+const NOBODY: StreamHandlers = { received: () => {}, drained: () => {}, closed: () => {} }
+
 /** How many there are of a kind; a key with a slash is a part of one. */
 function living(replica: Replica, kind: string): number {
   return replica.list(kind).filter(({ key, state }) => !key.includes('/') && !isTombstone(state))
@@ -405,14 +416,14 @@ function living(replica: Replica, kind: string): number {
 /** The default port may be another node's on the same machine: then any will do, and is said. */
 async function startCluster(
   options: Omit<ClusterOptions, 'listen'>,
-  peer: Address | null,
+  listen: Address,
+  isDefault: boolean,
   seam: ClusterDeps,
 ): Promise<Cluster> {
-  const listen = peer ?? { host: '0.0.0.0', port: PEER_PORT }
   try {
     return await Cluster.start({ ...options, listen }, seam)
   } catch (error) {
-    if (peer !== null || !(error instanceof RefusalError) || error.code !== 'conflict') throw error
+    if (!isDefault || !(error instanceof RefusalError) || error.code !== 'conflict') throw error
     const cluster = await Cluster.start({ ...options, listen: { ...listen, port: 0 } }, seam)
     seam.observer.emit('node.moved', { cause: messageOf(error), port: cluster.port })
     return cluster

@@ -8,7 +8,7 @@ import type { Domain } from '../config/snapshot.ts'
 import type { Preview } from '../mail/inspect/contract.ts'
 import type { Claim, HeldRow, Judgement, QueueRow, TraceEvent, TraceRow } from '../message/rows.ts'
 
-export type { ClusterView, NodeState, TokenView } from '../cluster/contract.ts'
+export type { ClusterEvent, ClusterView, NodeState, TokenView } from '../cluster/contract.ts'
 
 export type Page<Row> = {
   readonly rows: readonly Row[]

@@ -262,7 +262,8 @@ export class Cluster {
     for (const [node, state] of states) {
       const before = this.#told.get(node)
       if (before === state) continue
-      this.#note(node, state, before === undefined ? 'joined' : `was ${before}`)
+      if (before === undefined) this.#note(node, 'joined', '')
+      else this.#note(node, state, `was ${before}`)
     }
     this.#told = states
     if (this.sync.repairs > this.#repairs) {

@@ -69,6 +69,8 @@ type Dial = {
   isBusy: boolean
   startedMono: number
   trouble: string | null
+  /** The trouble that was logged. */
+  said: string | null
 }
 
 export class LinkTable implements Links {
@@ -415,7 +417,7 @@ export class LinkTable implements Links {
     }
     const dial = this.#dials.get(peer)
     dial?.timer?.cancel()
-    if (dial !== undefined) Object.assign(dial, { failures: 0, trouble: null })
+    if (dial !== undefined) Object.assign(dial, { failures: 0, trouble: null, said: null })
     this.#links.set(peer, link)
     this.#deps.observer.emit('link.opened', {
       peer,
@@ -486,8 +488,10 @@ export class LinkTable implements Links {
   // ---- words ----
 
   #setTrouble(node: NodeId, dial: Dial, trouble: string): void {
-    if (dial.trouble === trouble) return
     dial.trouble = trouble
+    // A node that was let in just now does not listen yet: once is no trouble.
+    if (dial.failures === 0 || dial.said === trouble) return
+    dial.said = trouble
     this.#deps.observer.emit('link.troubled', { peer: node, why: trouble })
   }
 
@@ -540,7 +544,15 @@ export class LinkTable implements Links {
 }
 
 function newDial(facts: string): Dial {
-  return { facts, failures: 0, timer: null, isBusy: false, startedMono: 0, trouble: null }
+  return {
+    facts,
+    failures: 0,
+    timer: null,
+    isBusy: false,
+    startedMono: 0,
+    trouble: null,
+    said: null,
+  }
 }
 
 /** Started earlier; two that started at once have some order, the same everywhere. */

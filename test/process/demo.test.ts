@@ -178,11 +178,11 @@ describe('the demo', () => {
           if (!request.url().startsWith(demo.url('/'))) mistakes.push(request.url())
         })
         await page.goto(demo.url('/'))
-        const rows = await page.locator('tbody tr').count()
+        const rows = await page.locator('#arrivals tr').count()
         expect(rows).toBeGreaterThan(0)
-        await page.getByRole('button').click()
+        await page.getByRole('button', { name: 'Send the sample mails again' }).click()
         await page
-          .locator('tbody tr')
+          .locator('#arrivals tr')
           .nth(rows + 1)
           .waitFor({ timeout: 10_000 })
       } finally {
@@ -191,6 +191,29 @@ describe('the demo', () => {
       expect(mistakes).toEqual([])
     })
   })
+
+  type Status = { readonly nodes: readonly { readonly name: string; readonly state: string }[] }
+  const stateOf = async (name: string) =>
+    (await cli<Status>('status')).nodes.find((node) => node.name === name)?.state
+
+  test('has three nodes; one is stopped and started, and the others show it', async () => {
+    const all = async () =>
+      (await cli<Status>('status')).nodes.every(({ state }) => state === 'alive')
+    expect((await cli<Status>('status')).nodes.map(({ name }) => name).sort()).toEqual([
+      'mx1',
+      'mx2',
+      'mx3',
+    ])
+    expect(await until(all, 10_000)).toBe(true)
+    const toggle = (name: string) =>
+      fetch(demo.url(`/toggle?node=${name}`), { method: 'POST', redirect: 'manual' })
+    expect((await toggle('mx2')).status).toBe(303)
+    expect(await until(async () => (await stateOf('mx2')) === 'suspect', 20_000)).toBe(true)
+    expect(await (await fetch(demo.url('/'))).text()).toContain('Start mx2')
+    expect((await toggle('mx2')).status).toBe(303)
+    expect(await until(all, 20_000)).toBe(true)
+    expect((await toggle('mx9')).status).toBe(404)
+  }, 60_000)
 
   test('no other page can press the button, and no foreign name leads to this one', async () => {
     const origin = { origin: 'http://evil.example' }

@@ -1,4 +1,5 @@
-/** `demo`: a newcomer's first minute. A node, a mail server behind it, sample mails; all on loopback. */
+/** `demo`: a newcomer's first minute. Three nodes, a mail server behind them, sample mails; all on
+ * loopback. */
 import { mkdtempSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
@@ -17,6 +18,7 @@ import {
   UsageError,
   type World,
 } from '../world.ts'
+import { DemoNodes } from './nodes.ts'
 import { DEMO_DOMAIN, samples } from './samples.ts'
 import { sendMails } from './send.ts'
 import { Sink } from './sink.ts'
@@ -37,37 +39,36 @@ export const demo: Run = async (call, world) => {
     const sinkAddress = await sink.listen(addresses.sink, '--sink')
     opened.push(() => sink.close())
 
-    // Before the node: a port that is taken is told at once.
-    let running: RunningNode | null = null
+    // Before the nodes: a port that is taken is told at once.
+    const nodes = new DemoNodes(world)
     const page = serveSinkPage(addresses.sinkWeb, {
-      gateway: () => running?.web.url ?? '',
+      nodes: () => nodes.list(),
+      events: () => nodes.events(),
+      toggle: (name) => nodes.toggle(name),
       arrivals: () => sink.arrivals(),
       again: async () => {
-        if (running !== null) await sendSamples(running, world)
+        await sendSamples(nodes.running(), world)
       },
     })
     opened.push(() => page.stop())
 
-    const node = await world.startNode({
+    opened.push(() => nodes.stop())
+    const node = await nodes.start({
       dataDir,
       smtp: addresses.smtp,
       web: addresses.web,
-      peer: { host: '127.0.0.1', port: 0 },
-      advertise: [{ host: '127.0.0.1', port: 0 }],
-      join: null,
-      identity: 'keep',
-      name: 'demo',
       command: world.command,
       logLevel: logLevelOf(call, 'warn'),
     })
-    opened.push(() => node.stop())
-    running = node
     const next = `smtp://${formatAddress(sinkAddress)}`
     await new Api(dataDir).call('PUT', pathOf(['domains', DEMO_DOMAIN]), { nextHops: [next] })
 
     await world.out(welcome(node, page, sinkAddress))
-    // Who stops the demo does not wait for the replies to its samples.
-    const replies = await Promise.race([sendSamples(node, world), ended.then(() => '')])
+    // Who stops the demo does not wait for the others to join, or for the replies to its samples.
+    const replies = await Promise.race([
+      nodes.join().then(() => sendSamples(nodes.running(), world)),
+      ended.then(() => ''),
+    ])
     const rest = given === undefined ? 'Nothing is kept.' : `The data stays in ${given}.`
     await world.out(`${replies}\nCtrl-C stops it. ${rest}\n`)
     await ended
@@ -106,10 +107,11 @@ function welcome(node: RunningNode, page: SinkPage, sink: Address): string {
     '',
     `  Web pages       ${node.setupUrl ?? node.web.url}`,
     ...(code === null ? [] : [`  One-time code   ${code}`]),
-    `  What arrived    ${page.url}`,
+    `  Nodes, arrivals ${page.url}`,
     '',
     `  Mail for ${DEMO_DOMAIN} comes in at ${formatAddress(node.smtp)}; what is not held goes on to`,
-    `  ${formatAddress(sink)}, which stands for your mail server.`,
+    `  ${formatAddress(sink)}, which stands for your mail server. Two more nodes join now; stop one`,
+    '  there, and see that nothing is missing.',
     '',
     '',
   ].join('\n')
@@ -122,17 +124,22 @@ function codeIn(setupUrl: string | null): string | null {
   return searchParams.get('code') ?? (hash === '' ? null : hash.slice(1))
 }
 
-/** Sends all samples; says what the node answered to each. Never rejects. */
-async function sendSamples(node: RunningNode, world: World): Promise<string> {
+/** Sends the samples to the nodes in turn; says what was answered to each. Never rejects. */
+async function sendSamples(nodes: readonly RunningNode[], world: World): Promise<string> {
   const mails = samples(randomHex(world.random, 6), world.clock.wallMs())
-  try {
-    const replies = await sendMails(mails, node.smtp, world.clock)
-    const lines = mails.map(
-      ({ what }, at) => `  sent ${what.padEnd(31)} ${plain(replies[at] ?? '')}\n`,
-    )
-    return lines.join('')
-  } catch (error) {
-    if (!(error instanceof GatewayError)) throw error
-    return `  The sample mails could not be sent: ${messageOf(error)}.\n`
+  const said: string[] = []
+  for (const [at, node] of nodes.entries()) {
+    const share = mails.filter((_, place) => place % nodes.length === at)
+    try {
+      const replies = await sendMails(share, node.smtp, world.clock)
+      const lines = share.map(
+        ({ what }, place) => `  sent ${what.padEnd(31)} ${plain(replies[place] ?? '')}\n`,
+      )
+      said.push(...lines)
+    } catch (error) {
+      if (!(error instanceof GatewayError)) throw error
+      said.push(`  Sample mails could not be sent: ${messageOf(error)}.\n`)
+    }
   }
+  return said.join('')
 }

@@ -1,9 +1,11 @@
-/** The page of what reached the sink, with a button that sends the sample mails again. */
+/** The page of the demo: its nodes, each with a button, and what reached the sink. */
 
+import type { ClusterEvent } from '../../admin/contract.ts'
 import { isoTime } from '../../base/clock.ts'
 import { formatAddress } from '../address.ts'
 import { size } from '../print.ts'
 import type { Address } from '../world.ts'
+import type { DemoNode } from './nodes.ts'
 import css from './sink.css' with { type: 'text' }
 import { type Arrival, portRefusal } from './sink.ts'
 
@@ -24,8 +26,10 @@ const MARK =
 
 /** What the page shows and does. */
 export type SinkPageParts = {
-  /** Address of the pages of Postern; empty while the node starts. */
-  gateway(): string
+  nodes(): readonly DemoNode[]
+  events(): readonly ClusterEvent[]
+  /** Stops or starts a node. False: there is none of that name. */
+  toggle(name: string): Promise<boolean>
   arrivals(): readonly Arrival[]
   /** Sends the samples once more. */
   again(): Promise<void>
@@ -38,7 +42,7 @@ export function serveSinkPage(address: Address, parts: SinkPageParts): SinkPage 
     if (!isOurs(request, url)) return new Response('Not here.\n', { status: 403, headers: HEADERS })
     switch (`${request.method} ${url.pathname}`) {
       case 'GET /':
-        return html(pageText(parts.gateway(), parts.arrivals()))
+        return html(pageText(parts))
       case 'GET /sink.css':
         return new Response(css, { headers: { ...HEADERS, 'content-type': 'text/css' } })
       case 'GET /mark.svg':
@@ -48,6 +52,11 @@ export function serveSinkPage(address: Address, parts: SinkPageParts): SinkPage 
       case 'POST /again':
         await parts.again()
         return new Response(null, { status: 303, headers: { ...HEADERS, location: '/' } })
+      case 'POST /toggle': {
+        const known = await parts.toggle(url.searchParams.get('node') ?? '')
+        if (!known) return new Response('Not found.\n', { status: 404, headers: HEADERS })
+        return new Response(null, { status: 303, headers: { ...HEADERS, location: '/' } })
+      }
       default:
         return new Response('Not found.\n', { status: 404, headers: HEADERS })
     }
@@ -79,24 +88,58 @@ function html(text: string): Response {
   return new Response(text, { headers: { ...HEADERS, 'content-type': 'text/html; charset=utf-8' } })
 }
 
-function pageText(gateway: string, arrivals: readonly Arrival[]): string {
-  const rows = arrivals.map(row).join('\n')
+function pageText(parts: SinkPageParts): string {
+  const arrivals = parts.arrivals()
   const list =
     arrivals.length === 0
       ? '<p class="empty">Nothing has arrived yet.</p>'
       : `<table><thead><tr><th>Subject<th>From<th>To<th>Arrived<th class="num">Times</thead>
-<tbody>${rows}</tbody></table>`
+<tbody id="arrivals">${arrivals.map(row).join('\n')}</tbody></table>`
+  const events = parts.events()
+  const told =
+    events.length === 0
+      ? ''
+      : `<h2>What the nodes noticed</h2><ol>${events.map(eventLine).join('')}</ol>`
   return `<!doctype html>
-<html lang="en"><head><meta charset="utf-8"><title>What arrived · Postern demo</title>
+<html lang="en"><head><meta charset="utf-8"><title>Postern demo</title>
 <meta name="viewport" content="width=device-width,initial-scale=1">
 <meta http-equiv="refresh" content="3">
 <link rel="icon" href="/mark.svg"><link rel="stylesheet" href="/sink.css"></head>
-<body><main><header><h1>What arrived</h1>
+<body><main><header><h1>Three nodes, one gateway</h1>
+<p>Stop one and look at the pages of another: its held mail is still listed, settings can be
+changed, mail goes on. Start it again and it catches up by itself.</p></header>
+<section><table><thead><tr><th>Node<th>State<th>Takes mail at<th></thead>
+<tbody id="nodes">${parts.nodes().map(nodeRow).join('\n')}</tbody></table></section>
+${told}
+<header><h2>What arrived</h2>
 <p>This stands for the mail server behind the gateway. Held mail is missing here until somebody
-releases it <a href="${Bun.escapeHTML(gateway)}">in Postern</a>.</p>
+releases it.</p>
 <form method="post" action="/again"><button>Send the sample mails again</button></form></header>
 <section>${list}</section></main></body></html>
 `
+}
+
+const DONE: Readonly<Record<string, string>> = {
+  starting: 'is starting',
+  stopping: 'is stopping',
+  stopped: 'stopped',
+}
+
+function nodeRow({ name, state, smtp, web }: DemoNode): string {
+  const text = (value: string) => Bun.escapeHTML(value)
+  const isOn = DONE[state] === undefined
+  const shown = isOn ? `<a href="${text(web)}">${text(name)}</a>` : text(name)
+  const isBusy = state === 'starting' || state === 'stopping'
+  const act = state === 'stopped' || state === 'starting' ? 'Start' : 'Stop'
+  const button = `<button aria-label="${act} ${text(name)}"${isBusy ? ' disabled' : ''}>${act}</button>`
+  return `<tr><th scope="row">${shown}<td>${text(DONE[state] ?? state)}<td>${formatAddress(smtp)}
+<td class="num"><form method="post" action="/toggle?node=${encodeURIComponent(name)}">${button}</form>`
+}
+
+function eventLine({ atMs, name, what, detail }: ClusterEvent): string {
+  const text = (value: string) => Bun.escapeHTML(value)
+  const time = isoTime(atMs)
+  return `<li><time datetime="${time}">${time.slice(11, 19)} UTC</time> ${text(name)}: ${text(what)}${detail === '' ? '' : ` <small>${text(detail)}</small>`}`
 }
 
 function row({ subject, from, recipients, sizeBytes, firstMs, times }: Arrival): string {
