@@ -260,7 +260,7 @@ class FakeLink implements Link {
     const { world, name } = this.#owner.owner
     const isCut = world.isCut('tcp', name, this.#to.name)
     const { other } = this
-    if (!isCut && this.#owner.process.stalledUntilMs <= world.sim.nowMs) {
+    if (!isCut && world.hasBeats && this.#owner.process.stalledUntilMs <= world.sim.nowMs) {
       world.sim.after(2, () => other?.arrive(2, null), other?.process ?? null)
     }
     if (!isCut) this.#cutMs = null
@@ -290,6 +290,8 @@ export class MemberWorld {
   readonly dice: Dice
   readonly nodes: TestNode[]
   readonly hasLinks: boolean
+  /** The links carry something else, every five seconds. */
+  hasBeats = true
   /** Of datagrams, 0..1. */
   loss = 0
   duplicate = 0

@@ -225,6 +225,19 @@ describe('a process that stands still', () => {
     }
   })
 
+  test('while it suspects somebody reads first what came meanwhile', () => {
+    for (const seed of SEEDS) {
+      const world = settled(seed, 2, WITHOUT_LINKS)
+      const [slow, other] = [world.node(0), world.node(1)]
+      world.cut('a-b', 'udp', between(slow, other))
+      expect(world.sim.runTill(() => slow.lifeOf(other) === 'suspect', 10_000)).toBe(true)
+      world.heal('a-b')
+      slow.stall(30_000)
+      world.run(MINUTE_MS)
+      expect(slow.judged.map(({ life }) => life)).toEqual(['suspect', 'alive'])
+    }
+  })
+
   test('again and again judges more slowly, until it is well again', () => {
     const world = settled(1, 3, WITHOUT_LINKS)
     const slow = world.node(0)
@@ -354,6 +367,26 @@ describe('blocked datagrams', () => {
     for (const { observer, table } of world.nodes) {
       expect(observer?.count('members_muted_total')).toBe(3)
       for (const { udp, tcp } of table?.all() ?? []) expect([udp, tcp]).toEqual([false, true])
+    }
+  })
+
+  test('and links that nothing else uses are enough', () => {
+    for (const count of [2, 4]) {
+      const world = new MemberWorld(3, count, WITH_LINKS)
+      world.hasBeats = false
+      world.cut('udp', 'udp', () => true)
+      world.run(MINUTE_MS)
+      world.forget()
+      for (let turn = 0; turn < 100; turn += 1) {
+        world.run(3_000)
+        for (const { table, node } of world.nodes) {
+          for (const other of world.nodes) {
+            if (other.node !== node) expect(table?.isUsable(other.node)).toBe(true)
+          }
+        }
+      }
+      expect(world.judged('suspect')).toBe(0)
+      expect(world.tcpBytes / 300 / count).toBeLessThan(400)
     }
   })
 
