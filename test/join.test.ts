@@ -560,6 +560,72 @@ describe('whoever is not let in is told why, and the token stays good', () => {
     await b.join(token)
   })
 
+  test('what is known beforehand, without looking for the node first', async () => {
+    const wires = new Wires()
+    const a = await new Place(wires, '192.0.2.1').open()
+    const { token } = a.invitations.invite({}, 'ann')
+    await new Place(wires, '192.0.2.2').join(token)
+    for (const host of ['192.0.2.3', '192.0.2.4']) wires.deaf.add(host)
+    const late = await refused(new Place(wires, '192.0.2.3').join(token))
+    expect(late.message).toContain('used already')
+    const twin = new Place(wires, '192.0.2.4', { node: `${a.self.node.slice(0, 8)}ffffffff` })
+    const { message } = await refused(twin.join(a.invitations.invite({}, 'ann').token))
+    expect(message).toContain('too much like')
+  })
+
+  test('a token that is revoked while its node is being looked for', async () => {
+    const { wires, a, b } = await pair()
+    wires.deaf.add('192.0.2.2')
+    const { token, id } = a.invitations.invite({}, 'ann')
+    const joining = refused(b.join(token))
+    for (let round = 0; round < 200; round += 1) await Promise.resolve()
+    a.invitations.revoke(id, 'ann')
+    wires.deaf.clear()
+    a.clock.advance(500)
+    expect((await joining).message).toContain('was revoked')
+    expect(a.roster.members()).toHaveLength(1)
+  })
+
+  test('a node that claims a key which it does not hold', async () => {
+    const { a, b } = await pair()
+    const { sign, exchange } = b.self.keys
+    const keys = { exchange, sign: { secret: sign.secret, public: a.self.keys.sign.public } }
+    const { token, id } = a.invitations.invite({}, 'ann')
+    const claimed = b.join(token, { self: { ...b.self, keys } })
+    expect((await refused(claimed)).message).toContain('cannot be read')
+    expect(stateOf(a, id)).toBe('open')
+  })
+
+  test('a node in whose place another program answers whatever it is asked', async () => {
+    const { wires, a, b } = await pair()
+    wires.pipes.route = (from, to) =>
+      from === '192.0.2.1' && to === '192.0.2.2:7946' ? '192.0.2.5:7946' : to
+    await wires.at('192.0.2.5').listen({ host: '192.0.2.5', port: PORT }, (stream) => ({
+      received: () => stream.write(new Uint8Array(16).fill(7)),
+      drained: () => {},
+      closed: () => {},
+    }))
+    const { message } = await refused(b.join(a.invitations.invite({}, 'ann').token))
+    expect(message).toContain('TCP: another program answers')
+  })
+
+  test('and a node that joins answers no stranger', async () => {
+    const { wires, a, b } = await pair()
+    wires.deaf.add('192.0.2.2')
+    const joining = refused(b.join(a.invitations.invite({}, 'ann').token))
+    for (let round = 0; round < 200; round += 1) await Promise.resolve()
+    const probe = Buffer.concat([Buffer.from('PSTP'), Buffer.alloc(32, 9)])
+    for (const bytes of [probe, Buffer.alloc(64, 9), Buffer.alloc(36)]) {
+      const stranger = wires.pipes.stranger('203.0.113.5', { host: '192.0.2.2', port: PORT })
+      await stranger.opened
+      stranger.write(new Uint8Array(bytes))
+      expect(stranger.got()).toHaveLength(0)
+      expect(stranger.closed()).not.toBeNull()
+    }
+    a.clock.advance(10_000)
+    await joining
+  })
+
   test('a node behind a port that is closed, or is somebody else’s', async () => {
     const { wires, a, b } = await pair()
     const { token, id } = a.invitations.invite({}, 'ann')
