@@ -105,6 +105,19 @@ describe('merging', () => {
     }
   })
 
+  test('of cells keeps fields of a later version, the same ones everywhere', () => {
+    const cell = (value: string, later: object) => ({
+      ...writeCell(null, { writer: WRITERS[0] ?? '', seq: 1, stamp: 5, author: 'x', value }, null),
+      ...later,
+    })
+    const [a, b, c] = [cell('1', { x: 1 }), cell('1', { x: 2, y: {} }), cell('2', {})]
+    holdsForThree(a, b, c)
+    const merged = mergeStates(mergeStates(a, b), c) as Cell
+    expect(merged).toMatchObject({ x: 2, y: {} })
+    const head = { writer: WRITERS[1] ?? '', seq: 1, stamp: 6, author: 'x', value: '3' }
+    expect(writeCell(merged, head, null)).toMatchObject({ x: 2, y: {} })
+  })
+
   test('of owned rows is commutative, associative and idempotent', () => {
     fc.assert(fc.property(owned, owned, owned, holdsForThree), { numRuns: 20_000, seed: 4 })
   })

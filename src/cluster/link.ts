@@ -414,6 +414,8 @@ export class LinkTable implements Links {
     // Its end may let in another one that waited for the proof.
     for (let old = this.#links.get(peer); old !== undefined; old = this.#links.get(peer)) {
       old.close('another link took its place')
+      // It may have been over already, and say so only later.
+      this.#closed(old, 'another link took its place')
     }
     const dial = this.#dials.get(peer)
     dial?.timer?.cancel()

@@ -96,8 +96,9 @@ export class MemberLink implements Link {
       },
       notice: (code) => listener.refused(code),
       closed: (why) => {
-        this.#stop()
+        // First: who waits for a proof of life must find that this link is none any more.
         listener.closed(why)
+        this.#stop()
       },
     })
     this.#ask(null)

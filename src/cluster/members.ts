@@ -31,17 +31,26 @@ import {
   type Item,
   type Letter,
   type ProbeId,
-  type Way,
   type Word,
 } from './letter.ts'
 import { type Opened, Packets, Sources } from './packet.ts'
+import {
+  addressOf,
+  DEAD_MS,
+  directMs,
+  type LinkSight,
+  measure,
+  newPeer,
+  type Peer,
+  type Probe,
+} from './peer.ts'
 import { Rumours } from './rumours.ts'
+import { StallClock } from './stalls.ts'
+import { Ways } from './ways.ts'
 
 /** Between two questions; four packets per node in this time are what a quiet cluster costs. */
 const PROBE_MS = 1_300
-/** Waiting for a direct answer: by the measured round trip, within these. */
-const DIRECT_MS = { least: 200, first: 400, most: 600 } as const
-/** Then for one by way of others or by the link. */
+/** Waiting for an answer by way of others or by the link, after the direct one did not come. */
 const INDIRECT_MS = 1_000
 const ASKED_OTHERS = 3
 /** Questions of others that are open at a time; more are not taken. */
@@ -54,22 +63,8 @@ const SUSPICION_MS = 10_000
 /** A member that nobody has heard yet. */
 const UNHEARD_MS = SUSPECT_MS + SUSPICION_MS
 
-/** Between two questions to a dead node; less up to a half at random. */
-const DEAD_MS = { first: 1_000, most: 45_000 } as const
-
 /** Lifeguard's local health: 0 is well; each step is a sign that the fault is here. */
 const HEALTH_MAX = 7
-/** A timer that is so late says that this process stood still. */
-const STALL_MS = 250
-/** What was due meanwhile gets at most this much time again: the answers wait in the socket. */
-const GRACE_MS_MAX = 5_000
-
-/** A way works while something came by it in this time (datagrams: or in 2.5 rounds). */
-const HEARD_MS = 15_000
-const HEARD_ROUNDS = 2.5
-/** A link without traffic is asked. */
-const QUIET_LINK_MS = 10_000
-
 const GOSSIP_MS = 250
 const GOSSIP_TO = 3
 const WORDS_MAX = 50
@@ -78,68 +73,10 @@ const WARN_MS = 2_000
 /** Questions out of turn in one tick: news of the ways, quiet links. */
 const EXTRA_PROBES = 3
 
-/** Each peer hears of the ways of this node so often, so many at a time. */
-const LINKS_MS = 5_000
-const LINKS_AT_ONCE = 12
-
 /** Only once in this time is another run of a living node asked whether it lives too. */
 const RIVAL_MS = 30_000
 
-/** How a node reaches another one. */
-export type LinkSight = { readonly tcp: Way; readonly udp: Way }
-
 type Plane = 'udp' | 'tcp'
-
-type Peer = {
-  readonly node: NodeId
-  member: Member
-  life: Life
-  sinceMono: number
-  incarnation: number
-  heardMono: number | null
-  /** By a datagram of its own. */
-  heardUdpMono: number | null
-  /** What it said of hearing us; null: nothing yet. */
-  told: Letter['heard'] | null
-  /** What we said of hearing it, and it has answered; null: nothing yet. */
-  acked: Letter['heard'] | null
-  /** From where its last datagram came; null: ask the addresses of the roster in turn. */
-  source: PeerAddress | null
-  turn: number
-  roundTripMs: number | null
-  variationMs: number
-  probe: Probe | null
-  askedMono: number
-  /** The first question that nobody answered; null: there is no doubt. */
-  doubtMono: number | null
-  /** For the next verdict: from doubt to suspect, from suspect to dead. */
-  verdict: Timer | null
-  retry: Timer | null
-  retryMs: number
-  /** What it says of its own ways, by node. */
-  readonly sights: Map<NodeId, LinkSight>
-  linksToldMono: number
-  linksNext: number
-  /** When it was last told that somebody accuses it; null: never. */
-  warnedMono: number | null
-  rival: Rival | null
-  isMuteSaid: boolean
-}
-
-/** Another run of the same node. */
-type Rival = { readonly askedMono: number; readonly address: string; isProven: boolean }
-
-/** One question to one peer. */
-type Probe = {
-  readonly id: ProbeId
-  readonly peer: Peer
-  readonly sentMono: number
-  readonly heard: Letter['heard']
-  timer: Timer | null
-  /** Others that were asked and have not said `nack`. */
-  readonly silent: Set<NodeId>
-  asked: number
-}
 
 /** A question that somebody else has asked us to ask. */
 type Relay = { readonly of: NodeId; readonly probe: ProbeId; readonly timer: Timer }
@@ -150,6 +87,8 @@ export class MemberTable implements Members {
   readonly #roster: Roster
   readonly #links: Links
   readonly #deps: ClusterDeps
+  readonly #clock: StallClock
+  readonly #ways: Ways
   readonly #packets: Packets
   readonly #sources: Sources
   readonly #rumours = new Rumours()
@@ -157,21 +96,14 @@ export class MemberTable implements Members {
   readonly #probes = new Map<ProbeId, Probe>()
   readonly #relays = new Map<ProbeId, Relay>()
   readonly #listeners: ((liveness: Liveness, before: Life) => void)[] = []
-  readonly #startMono: number
   #socket: Socket | null = null
   /** Addresses of the roster. */
   #hosts: ReadonlySet<string> = new Set()
-  /** All members by id, and what stands for exactly these. */
-  #everybody: readonly NodeId[] = []
-  #rosterHash = 0
   #incarnation: number
   #health = 0
-  /** Up to here stalls are counted. */
-  #awakeMono: number
   #ticking: Timer | null = null
   /** Null: there is nothing to tell. */
   #gossiping: Timer | null = null
-  #isClosed = false
 
   /** @throws RefusalError when the port cannot be bound */
   static async open(
@@ -198,8 +130,11 @@ export class MemberTable implements Members {
     this.#packets = new Packets(roster.self, roster.clusterId, deps.random)
     this.#sources = new Sources(deps.clock)
     this.#incarnation = roster.self.epoch * 0x1_0000
-    this.#startMono = deps.clock.monoMs()
-    this.#awakeMono = this.#startMono
+    this.#clock = new StallClock(deps.clock, (ms) => {
+      deps.observer.emit('member.stalled', { ms })
+      this.#ail(1)
+    })
+    this.#ways = new Ways(links, this.#peers, PROBE_MS, this.#clock)
   }
 
   /** Where datagrams come in. */
@@ -214,7 +149,7 @@ export class MemberTable implements Members {
   }
 
   close(): void {
-    this.#isClosed = true
+    this.#clock.stop()
     this.#socket?.close()
     this.#ticking?.cancel()
     this.#gossiping?.cancel()
@@ -235,7 +170,7 @@ export class MemberTable implements Members {
 
   isUsable(node: NodeId): boolean {
     const peer = this.#peers.get(node)
-    return peer !== undefined && peer.life === 'alive' && this.#tcpOf(peer).works === true
+    return peer?.life === 'alive' && this.#ways.sightOf(peer).tcp.works === true
   }
 
   /**
@@ -244,7 +179,7 @@ export class MemberTable implements Members {
    */
   linksOf(node: NodeId): ReadonlyMap<NodeId, LinkSight> | null {
     if (node === this.#roster.self.node) {
-      return new Map([...this.#peers.values()].map((peer) => [peer.node, this.#sightOf(peer)]))
+      return new Map([...this.#peers.values()].map((peer) => [peer.node, this.#ways.sightOf(peer)]))
     }
     const peer = this.#peers.get(node)
     return peer === undefined || peer.life === 'dead' || peer.sights.size === 0 ? null : peer.sights
@@ -255,84 +190,18 @@ export class MemberTable implements Members {
   }
 
   #livenessOf(peer: Peer): Liveness {
-    this.#hearLink(peer)
-    const { node, life, sinceMono, heardMono } = peer
-    const udp = this.#udpOf(peer)
-    const tcp = this.#tcpOf(peer).works
-    return { node, life, sinceMono, heardMono, udp: udp.works, tcp, udpRoundTripMs: udp.ms }
-  }
-
-  #sightOf(peer: Peer): LinkSight {
-    return { tcp: this.#tcpOf(peer), udp: this.#udpOf(peer) }
-  }
-
-  /** A way works when both ends hear each other by it. */
-  #udpOf(peer: Peer): Way {
-    const { udp } = this.#heardOf(peer)
-    if (peer.told === null) return { works: null, ms: null }
-    return udp && peer.told.udp ? { works: true, ms: peer.roundTripMs } : { works: false, ms: null }
-  }
-
-  #tcpOf(peer: Peer): Way {
-    const link = this.#links.get(peer.node)
-    if (link === null) return { works: false, ms: null }
-    if (peer.told === null) return { works: null, ms: null }
-    const { tcp } = this.#heardOf(peer)
-    return tcp && peer.told.tcp ? { works: true, ms: link.roundTripMs } : { works: false, ms: null }
-  }
-
-  /** Whether this node lately heard the peer: by datagram, by link. */
-  #heardOf(peer: Peer): Letter['heard'] {
-    const nowMono = this.#nowMono()
-    const link = this.#links.get(peer.node)
+    const { node, life, sinceMono } = peer
+    const { udp, tcp } = this.#ways.sightOf(peer)
+    const heardMono = Math.max(peer.heardMono ?? -1, this.#links.get(node)?.heardMono ?? -1)
     return {
-      udp: peer.heardUdpMono !== null && nowMono - peer.heardUdpMono < this.#udpWindowMs(),
-      tcp: link !== null && nowMono - link.heardMono < HEARD_MS,
+      node,
+      life,
+      sinceMono,
+      heardMono: heardMono < 0 ? null : heardMono,
+      udp: udp.works,
+      tcp: tcp.works,
+      udpRoundTripMs: udp.ms,
     }
-  }
-
-  /** In a large cluster each peer's turn comes seldom. */
-  #udpWindowMs(): number {
-    return Math.max(HEARD_MS, HEARD_ROUNDS * this.#peers.size * PROBE_MS)
-  }
-
-  // ---- time ----
-
-  #nowMono(): number {
-    return this.#deps.clock.monoMs()
-  }
-
-  /** A timer of this table; how late it fires tells whether the process stood still. */
-  #after(delayMs: number, run: () => void): Timer {
-    const dueMono = this.#nowMono() + delayMs
-    return this.#deps.clock.after(delayMs, () => {
-      if (this.#isClosed) return
-      this.#noteLateness(dueMono)
-      run()
-    })
-  }
-
-  /**
-   * As `#after`, for a time limit on others: when the process stood still, they get that time
-   * again, since their answers still wait to be read.
-   */
-  #limit(delayMs: number, run: () => void): Timer {
-    const dueMono = this.#nowMono() + delayMs
-    let timer = this.#after(delayMs, () => {
-      const lateMs = this.#nowMono() - dueMono
-      if (lateMs <= STALL_MS) run()
-      else timer = this.#limit(Math.min(lateMs, GRACE_MS_MAX), run)
-    })
-    return { cancel: () => timer.cancel() }
-  }
-
-  #noteLateness(dueMono: number): void {
-    const nowMono = this.#nowMono()
-    if (nowMono - Math.max(dueMono, this.#awakeMono) > STALL_MS) {
-      this.#deps.observer.emit('member.stalled', { ms: Math.round(nowMono - dueMono) })
-      this.#ail(1)
-    }
-    this.#awakeMono = nowMono
   }
 
   #ail(steps: number): void {
@@ -345,9 +214,7 @@ export class MemberTable implements Members {
     this.#deps.observer.gauge(
       'member_health',
       'Signs that this node is the slow one, 0 to 7',
-      () => {
-        return this.#health
-      },
+      () => this.#health,
     )
     this.#roster.onChange(() => this.#followRoster())
     this.#links.onOpen((link) => {
@@ -364,11 +231,10 @@ export class MemberTable implements Members {
     })
     this.#links.onMessage(MESSAGE.gossip, (link, body) => this.#receiveByLink(link, body))
     this.#followRoster()
-    this.#ticking = this.#after(this.#deps.random.below(PROBE_MS), () => this.#tick())
+    this.#ticking = this.#clock.after(this.#deps.random.below(PROBE_MS), () => this.#tick())
   }
 
   #followRoster(): void {
-    if (this.#isClosed) return
     const self = this.#roster.self.node
     const isMember = (this.#roster.get(self)?.standing ?? 'member') === 'member'
     const peers = isMember ? this.#roster.peers() : []
@@ -385,41 +251,14 @@ export class MemberTable implements Members {
       else peer.member = member
     }
     this.#hosts = new Set(peers.flatMap(({ peer }) => peer.map(({ host }) => host)))
-    this.#everybody = [self, ...kept].sort()
-    this.#rosterHash = hashOf(this.#everybody)
+    this.#ways.follow([self, ...kept])
   }
 
   #meet(member: Member): void {
-    const peer: Peer = {
-      node: member.node,
-      member,
-      life: 'suspect',
-      sinceMono: this.#nowMono(),
-      incarnation: 0,
-      heardMono: null,
-      heardUdpMono: null,
-      told: null,
-      acked: null,
-      source: null,
-      turn: 0,
-      roundTripMs: null,
-      variationMs: 0,
-      probe: null,
-      askedMono: 0,
-      doubtMono: null,
-      verdict: null,
-      retry: null,
-      retryMs: DEAD_MS.first,
-      sights: new Map(),
-      linksToldMono: Number.NEGATIVE_INFINITY,
-      linksNext: 0,
-      warnedMono: null,
-      rival: null,
-      isMuteSaid: false,
-    }
+    const peer = newPeer(member, this.#clock.monoMs())
     this.#peers.set(member.node, peer)
-    peer.verdict = this.#limit(UNHEARD_MS, () => this.#bury(peer))
-    peer.retry = this.#after(this.#deps.random.below(500), () => this.#probe(peer))
+    peer.verdict = this.#clock.limit(UNHEARD_MS, () => this.#bury(peer))
+    peer.retry = this.#clock.after(this.#deps.random.below(500), () => this.#probe(peer))
   }
 
   /** Nothing of ours waits for it any more. */
@@ -439,7 +278,7 @@ export class MemberTable implements Members {
   // ---- asking ----
 
   #tick(): void {
-    this.#ticking = this.#after(PROBE_MS * (1 + this.#health), () => this.#tick())
+    this.#ticking = this.#clock.after(PROBE_MS * (1 + this.#health), () => this.#tick())
     let extra = EXTRA_PROBES
     for (const peer of this.#peers.values()) {
       this.#hearLink(peer)
@@ -469,14 +308,9 @@ export class MemberTable implements Members {
   /** It must learn how we hear it, or its link was quiet for long. */
   #isNewsFor(peer: Peer): boolean {
     if (peer.life !== 'alive') return false
-    const heard = this.#heardOf(peer)
+    const heard = this.#ways.heardOf(peer)
     const isTold = peer.acked?.udp === heard.udp && peer.acked.tcp === heard.tcp
-    return !isTold || this.#isLinkQuiet(peer)
-  }
-
-  #isLinkQuiet(peer: Peer): boolean {
-    const link = this.#links.get(peer.node)
-    return link !== null && this.#nowMono() - link.heardMono > QUIET_LINK_MS
+    return !isTold || this.#ways.isLinkQuiet(peer)
   }
 
   #probe(peer: Peer): void {
@@ -485,16 +319,16 @@ export class MemberTable implements Members {
     const probe = this.#newProbe(peer)
     peer.probe = probe
     peer.askedMono = probe.sentMono
-    this.#ping(peer, probe.id, { byLink: this.#isLinkQuiet(peer), withLinks: true })
-    probe.timer = this.#limit(directMs(peer), () => this.#askOthers(probe))
+    this.#ping(peer, probe.id, { byLink: this.#ways.isLinkQuiet(peer), withLinks: true })
+    probe.timer = this.#clock.limit(directMs(peer), () => this.#askOthers(probe))
   }
 
   #newProbe(peer: Peer): Probe {
     const probe: Probe = {
       id: randomHex(this.#deps.random, 8),
       peer,
-      sentMono: this.#nowMono(),
-      heard: this.#heardOf(peer),
+      sentMono: this.#clock.monoMs(),
+      heard: this.#ways.heardOf(peer),
       timer: null,
       silent: new Set(),
       asked: 0,
@@ -510,9 +344,9 @@ export class MemberTable implements Members {
     options: { readonly byLink: boolean; readonly withLinks: boolean },
   ): void {
     const items: Item[] = [{ kind: 'ping', probe }]
-    if (options.withLinks) items.push(...this.#linksFor(peer))
+    if (options.withLinks) items.push(...this.#ways.itemsFor(peer))
     this.#send(peer, items, 'udp')
-    if (options.byLink || !this.#passesUdp(peer)) this.#send(peer, items, 'tcp')
+    if (options.byLink || !this.#ways.mayPassUdp(peer)) this.#send(peer, items, 'tcp')
   }
 
   /** No answer in time: three others and the link may have more luck. */
@@ -529,8 +363,8 @@ export class MemberTable implements Members {
       probe.asked += 1
       this.#send(other, [{ kind: 'ask', probe: probe.id, target: peer.node }])
     }
-    if (this.#passesUdp(peer)) this.#send(peer, [{ kind: 'ping', probe: probe.id }], 'tcp')
-    probe.timer = this.#limit(INDIRECT_MS, () => this.#fail(probe))
+    if (this.#ways.mayPassUdp(peer)) this.#send(peer, [{ kind: 'ping', probe: probe.id }], 'tcp')
+    probe.timer = this.#clock.limit(INDIRECT_MS, () => this.#fail(probe))
   }
 
   /** Nobody got an answer. */
@@ -544,8 +378,8 @@ export class MemberTable implements Members {
     if (peer.life === 'suspect') this.#accuseAgain(peer)
     if (peer.life === 'alive' && peer.doubtMono === null) {
       peer.doubtMono = probe.sentMono
-      const leftMs = Math.max(0, probe.sentMono + SUSPECT_MS - this.#nowMono())
-      peer.verdict = this.#limit(leftMs, () => this.#suspect(peer))
+      const leftMs = Math.max(0, probe.sentMono + SUSPECT_MS - this.#clock.monoMs())
+      peer.verdict = this.#clock.limit(leftMs, () => this.#suspect(peer))
     }
     this.#askAgain(peer)
   }
@@ -555,7 +389,7 @@ export class MemberTable implements Members {
     if (peer.life === 'dead') peer.retryMs = Math.min(DEAD_MS.most, 2 * peer.retryMs)
     const delayMs = longest / 2 + this.#deps.random.below(Math.ceil(longest / 2))
     peer.retry?.cancel()
-    peer.retry = this.#after(delayMs, () => this.#probe(peer))
+    peer.retry = this.#clock.after(delayMs, () => this.#probe(peer))
   }
 
   /** The question is closed; a later answer to it is none. */
@@ -569,7 +403,7 @@ export class MemberTable implements Members {
 
   /** A sign of life. */
   #hear(peer: Peer): void {
-    peer.heardMono = this.#nowMono()
+    peer.heardMono = this.#clock.monoMs()
     if (peer.life === 'alive' && peer.doubtMono === null) return
     peer.doubtMono = null
     peer.verdict?.cancel()
@@ -577,7 +411,7 @@ export class MemberTable implements Members {
     peer.retryMs = DEAD_MS.first
     if (peer.life === 'alive') return
     this.#change(peer, 'alive')
-    if (!this.#rumours.isEmpty) this.#gossiping ??= this.#after(0, () => this.#gossip())
+    if (!this.#rumours.isEmpty) this.#gossiping ??= this.#clock.after(0, () => this.#gossip())
   }
 
   /** What came by the link since it was last looked at. */
@@ -599,7 +433,7 @@ export class MemberTable implements Members {
     peer.verdict?.cancel()
     this.#change(peer, 'suspect')
     this.#spread({ kind: 'suspect', node: peer.node, incarnation: peer.incarnation })
-    peer.verdict = this.#limit(SUSPICION_MS * (1 + this.#health / 4), () => this.#bury(peer))
+    peer.verdict = this.#clock.limit(SUSPICION_MS * (1 + this.#health / 4), () => this.#bury(peer))
     if (peer.probe === null) this.#askAgain(peer)
   }
 
@@ -621,7 +455,7 @@ export class MemberTable implements Members {
   #change(peer: Peer, life: Life): void {
     const before = peer.life
     peer.life = life
-    peer.sinceMono = this.#nowMono()
+    peer.sinceMono = this.#clock.monoMs()
     this.#deps.observer.emit('member.judged', { peer: peer.node, life, before })
     const liveness = this.#livenessOf(peer)
     for (const listener of this.#listeners) listener(liveness, before)
@@ -630,7 +464,6 @@ export class MemberTable implements Members {
   // ---- what comes in ----
 
   #receive(bytes: Uint8Array, from: PeerAddress): void {
-    if (this.#isClosed) return
     if (!this.#sources.admit(from.host, this.#hosts.has(from.host))) return this.#drop('flood')
     const opened = this.#packets.open(bytes)
     if (typeof opened === 'string') return this.#drop(opened)
@@ -639,7 +472,7 @@ export class MemberTable implements Members {
     if (opened.order === 'rival') return this.#meetRival(peer, opened, from)
     if (opened.order === 'next') {
       peer.source = from
-      peer.heardUdpMono = this.#nowMono()
+      peer.heardUdpMono = this.#clock.monoMs()
       this.#sayWhenDoubled(peer)
       this.#takeNews(peer, opened.letter)
     }
@@ -648,7 +481,7 @@ export class MemberTable implements Members {
 
   #receiveByLink(link: Link, body: Uint8Array): void {
     const peer = this.#peers.get(link.peer)
-    if (this.#isClosed || peer === undefined) return
+    if (peer === undefined) return
     const letter = decodeLetter(body)
     if (letter === null) return link.close('the peer sent something that is no letter')
     this.#hear(peer)
@@ -674,7 +507,7 @@ export class MemberTable implements Members {
     else this.#hear(peer)
     for (const item of items) {
       if (item.kind === 'alive' || item.kind === 'suspect') this.#takeWord(item)
-      if (item.kind === 'links') this.#takeLinks(peer, item)
+      if (item.kind === 'links') this.#ways.take(peer, item)
     }
   }
 
@@ -716,7 +549,7 @@ export class MemberTable implements Members {
     const { peer } = probe
     if (probe.peer === from) {
       peer.acked = probe.heard
-      if (plane === 'udp') measure(peer, this.#nowMono() - probe.sentMono)
+      if (plane === 'udp') measure(peer, this.#clock.monoMs() - probe.sentMono)
     }
     this.#ail(-1)
     this.#hear(peer)
@@ -729,7 +562,7 @@ export class MemberTable implements Members {
       return
     }
     const id = randomHex(this.#deps.random, 8)
-    const timer = this.#after(directMs(peer), () => {
+    const timer = this.#clock.after(directMs(peer), () => {
       this.#relays.delete(id)
       this.#send(of, [{ kind: 'nack', probe }])
     })
@@ -748,7 +581,7 @@ export class MemberTable implements Members {
       this.#end(probe)
       return true
     })
-    const nowMono = this.#nowMono()
+    const nowMono = this.#clock.monoMs()
     if (isProven && peer.life !== 'alive') {
       this.#packets.adopt(opened)
       peer.rival = null
@@ -761,7 +594,7 @@ export class MemberTable implements Members {
     } else if (peer.rival === null || nowMono - peer.rival.askedMono > RIVAL_MS) {
       peer.rival = { askedMono: nowMono, address: `${from.host} ${from.port}`, isProven: false }
       const probe = this.#newProbe(peer)
-      probe.timer = this.#limit(INDIRECT_MS, () => this.#end(probe))
+      probe.timer = this.#clock.limit(INDIRECT_MS, () => this.#end(probe))
       this.#sendTo(from, peer, [{ kind: 'ping', probe: probe.id }])
     }
   }
@@ -799,7 +632,7 @@ export class MemberTable implements Members {
 
   #takeSuspicion(peer: Peer): void {
     if (peer.life !== 'alive') return
-    const nowMono = this.#nowMono()
+    const nowMono = this.#clock.monoMs()
     const silentMs = nowMono - (peer.heardMono ?? Number.NEGATIVE_INFINITY)
     if (silentMs >= SUSPECT_MS) this.#accuse(peer)
     else if (peer.warnedMono === null || nowMono - peer.warnedMono > WARN_MS) {
@@ -813,7 +646,7 @@ export class MemberTable implements Members {
     }
   }
 
-  /** An accusation that was refuted before: its author has not heard of it. */
+  /** Says it again when that was refuted before: who accuses has not heard of it. */
   #refute(accused: number): void {
     if (accused >= this.#incarnation) {
       this.#incarnation = accused + 1
@@ -824,8 +657,8 @@ export class MemberTable implements Members {
   }
 
   #spread(word: Word): void {
-    this.#rumours.spread(word, this.#everybody.length)
-    this.#gossiping ??= this.#after(0, () => this.#gossip())
+    this.#rumours.spread(word, this.#peers.size + 1)
+    this.#gossiping ??= this.#clock.after(0, () => this.#gossip())
   }
 
   #gossip(): void {
@@ -833,7 +666,7 @@ export class MemberTable implements Members {
     if (this.#rumours.isEmpty) return
     const living = [...this.#peers.values()].filter(({ life }) => life !== 'dead')
     if (living.length === 0) return
-    this.#gossiping = this.#after(GOSSIP_MS, () => this.#gossip())
+    this.#gossiping = this.#clock.after(GOSSIP_MS, () => this.#gossip())
     for (const peer of this.#shuffled(living).slice(0, GOSSIP_TO)) this.#send(peer, [])
   }
 
@@ -844,54 +677,23 @@ export class MemberTable implements Members {
     this.#probe(peer)
   }
 
-  // ---- the ways of each ----
-
-  #linksFor(peer: Peer): Item[] {
-    const nowMono = this.#nowMono()
-    if (nowMono - peer.linksToldMono < LINKS_MS) return []
-    peer.linksToldMono = nowMono
-    const first = peer.linksNext < this.#everybody.length ? peer.linksNext : 0
-    const part = this.#everybody.slice(first, first + LINKS_AT_ONCE)
-    peer.linksNext = first + part.length
-    const links = part.map((node) => {
-      const other = this.#peers.get(node)
-      return other === undefined ? UNKNOWN : this.#sightOf(other)
-    })
-    return [{ kind: 'links', rosterHash: this.#rosterHash, first, links }]
-  }
-
-  #takeLinks(peer: Peer, { rosterHash, first, links }: Extract<Item, { kind: 'links' }>): void {
-    if (rosterHash !== this.#rosterHash) return
-    for (const [index, sight] of links.entries()) {
-      const node = this.#everybody[first + index]
-      if (node !== undefined && node !== peer.node) peer.sights.set(node, sight)
-    }
-  }
-
   /** Once for each peer: the link goes and datagrams do not. */
   #sayWhenMute(peer: Peer): void {
-    const { udp, tcp } = this.#heardOf(peer)
-    if (udp) peer.isMuteSaid = false
-    if (udp || !tcp || peer.isMuteSaid || peer.life !== 'alive') return
-    if (this.#nowMono() - peer.sinceMono < this.#udpWindowMs()) return
-    peer.isMuteSaid = true
-    this.#deps.observer.emit('member.muted', { peer: peer.node, name: peer.member.name })
+    if (!this.#ways.isMute(peer)) {
+      if (this.#ways.heardOf(peer).udp) peer.isMuteSaid = false
+    } else if (!peer.isMuteSaid) {
+      peer.isMuteSaid = true
+      this.#deps.observer.emit('member.muted', { peer: peer.node, name: peer.member.name })
+    }
   }
 
   // ---- sending ----
 
-  /** Datagrams go both ways, as far as is known. */
-  #passesUdp(peer: Peer): boolean {
-    const nowMono = this.#nowMono()
-    const sinceMono = peer.heardUdpMono ?? Math.max(this.#startMono, peer.sinceMono)
-    return peer.told?.udp !== false && nowMono - sinceMono < this.#udpWindowMs()
-  }
-
   /** By the plane that works, when none is named. Loss is normal: nothing is sent again. */
   #send(peer: Peer, items: readonly Item[], plane?: Plane): void {
     const link = this.#links.get(peer.node)
-    const way = plane ?? (link === null || this.#passesUdp(peer) ? 'udp' : 'tcp')
-    if (way === 'udp') this.#sendTo(this.#addressOf(peer), peer, items)
+    const way = plane ?? (link === null || this.#ways.mayPassUdp(peer) ? 'udp' : 'tcp')
+    if (way === 'udp') this.#sendTo(addressOf(peer), peer, items)
     else link?.send(MESSAGE.gossip, encodeLetter(this.#letterFor(peer, items)))
   }
 
@@ -903,7 +705,7 @@ export class MemberTable implements Members {
 
   #letterFor(peer: Peer, items: readonly Item[]): Letter {
     // What is sent to one that perhaps does not hear it does not count as told.
-    const { udp, tcp } = this.#sightOf(peer)
+    const { udp, tcp } = this.#ways.sightOf(peer)
     const isHeard = peer.life === 'alive' && (udp.works === true || tcp.works === true)
     const words: Item[] = this.#rumours.take(WORDS_MAX, isHeard)
     // Who is accused hears of it first, and can refute (Lifeguard's buddy system).
@@ -912,14 +714,9 @@ export class MemberTable implements Members {
     }
     return {
       incarnation: this.#incarnation,
-      heard: this.#heardOf(peer),
+      heard: this.#ways.heardOf(peer),
       items: [...items, ...words],
     }
-  }
-
-  #addressOf(peer: Peer): PeerAddress | null {
-    const { peer: addresses } = peer.member
-    return peer.source ?? addresses[peer.turn % Math.max(1, addresses.length)] ?? null
   }
 
   #shuffled(peers: Peer[]): Peer[] {
@@ -933,37 +730,7 @@ export class MemberTable implements Members {
   }
 }
 
-const UNKNOWN: LinkSight = {
-  tcp: { works: null, ms: null },
-  udp: { works: null, ms: null },
-}
-
 /** By datagram; its link is heard in any case. */
 function silentSince({ askedMono, heardUdpMono }: Peer): number {
   return Math.max(askedMono, heardUdpMono ?? 0)
-}
-
-/** Jacobson's estimate (RFC 6298 section 2), within bounds. */
-function directMs({ roundTripMs, variationMs }: Peer): number {
-  if (roundTripMs === null) return DIRECT_MS.first
-  return Math.min(DIRECT_MS.most, Math.max(DIRECT_MS.least, roundTripMs + 4 * variationMs))
-}
-
-function measure(peer: Peer, tookMs: number): void {
-  if (peer.roundTripMs === null) {
-    peer.roundTripMs = tookMs
-    peer.variationMs = tookMs / 2
-    return
-  }
-  peer.variationMs = 0.75 * peer.variationMs + 0.25 * Math.abs(peer.roundTripMs - tookMs)
-  peer.roundTripMs = 0.875 * peer.roundTripMs + 0.125 * tookMs
-}
-
-/** FNV-1a over the ids, 32 bits. */
-function hashOf(nodes: readonly NodeId[]): number {
-  let hash = 0x811c_9dc5
-  for (const octet of Buffer.from(nodes.join(' '))) {
-    hash = Math.imul(hash ^ octet, 0x0100_0193) >>> 0
-  }
-  return hash
 }

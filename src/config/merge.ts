@@ -104,6 +104,7 @@ export function writeCell(before: Cell | null, head: Head, seen: Vector | null):
   return canonicalCell(
     joinVectors(new Map(before?.context ?? []), new Map([[head.writer, head.seq]])),
     [...kept, head],
+    before === null ? {} : laterFields(before),
   )
 }
 
@@ -127,7 +128,25 @@ function mergeCells(a: Cell, b: Cell): Cell {
   }
   for (const head of a.heads) add(head, b, seenByB)
   for (const head of b.heads) add(head, a, seenByA)
-  return canonicalCell(joinVectors(seenByA, seenByB), [...heads.values()])
+  const later = joinLater(laterFields(a), laterFields(b))
+  return canonicalCell(joinVectors(seenByA, seenByB), [...heads.values()], later)
+}
+
+type Fields = Readonly<Record<string, unknown>>
+
+/** What a later version has put beside context and heads. */
+function laterFields({ shape: _, context: __, heads: ___, ...later }: Cell): Fields {
+  return later
+}
+
+/** Field by field the greater text: a join, though nothing is known of what the fields mean. */
+function joinLater(a: Fields, b: Fields): Fields {
+  const joined: Record<string, unknown> = { ...a }
+  for (const [name, value] of Object.entries(b)) {
+    const isGreater = !(name in a) || canonicalText(value) > canonicalText(a[name])
+    if (isGreater) joined[name] = value
+  }
+  return joined
 }
 
 /** Two writes under one name: only a cloned or rolled back writer makes them. One must win. */
@@ -136,8 +155,9 @@ function greaterHead(a: Head, b: Head): Head {
   return canonicalText(a) >= canonicalText(b) ? a : b
 }
 
-function canonicalCell(context: Vector, heads: readonly Head[]): Cell {
+function canonicalCell(context: Vector, heads: readonly Head[], later: Fields): Cell {
   return {
+    ...later,
     shape: 'cell',
     context: [...context].sort(([a], [b]) => (a < b ? -1 : 1)),
     heads: [...heads].sort((a, b) =>
