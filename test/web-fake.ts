@@ -409,6 +409,8 @@ export class FakeAdmin extends FakeCluster implements Admin {
         ? []
         : [{ inspector: one.mail.unknown, cause: 'It did not answer in 30 s.' }]
     const atDoor = one.mail.state === 'refused'
+    const here = (one.mail.on ?? 'mx1') === 'mx1'
+    const waits = this.#waiting().includes(one)
     return {
       rows,
       events: [
@@ -446,7 +448,8 @@ export class FakeAdmin extends FakeCluster implements Admin {
             rejectFrom: 15,
           },
       held: one.mail.state === 'held' ? this.#detail(one) : null,
-      queue: this.#waiting().includes(one) ? this.#queueRow(one) : null,
+      queue: here && waits ? this.#queueRow(one) : null,
+      queuedOn: !here && waits ? this.#owner(one.mail) : null,
     }
   }
 

@@ -1138,8 +1138,9 @@ describe('the cluster page', () => {
         .trim()
     }
     expect(await cell({})).toBe('– 0.4 ms UDP 0.3 ms')
-    expect(await cell({ udp: false })).toBe('– 0.4 ms UDP silent, TCP carries it')
-    expect(await cell({ tcp: false, trouble: 'refused' })).toBe('– refused UDP 0.3 ms')
+    expect(await cell({ udp: false })).toBe('– 0.4 ms UDP silent')
+    const trouble = 'It refused the connection.'
+    expect(await cell({ tcp: false, trouble })).toBe(`– no link UDP 0.3 ms ${trouble}`)
     expect(await cell({ tcp: null, udp: null })).toBe('– not known not in reach')
     place.admin.links = []
     expect(await text(place, '/cluster', { session })).toContain('not known')
@@ -1486,6 +1487,17 @@ describe('held mail of a node that does not answer', () => {
       expect([view, answer.status]).toEqual([view, 200])
       expect(await answer.text()).toContain('mx3 has this mail.')
     }
+  })
+
+  test('mail in the queue of another node says so, whether that node lives or not', async () => {
+    const place = world({ mails: [{ ...mail, state: 'deferred', reply: '451 later' }] })
+    const session = await signIn(place)
+    const path = `/messages/${WAITING(place)}`
+    expect(await text(place, path, { session })).toContain('It waits in the queue of <b>mx3</b>')
+    place.admin.turn('mx3', 'dead')
+    const body = await text(place, path, { session })
+    expect(body).toContain('<b>mx3 has it in its queue</b> and gives no answer since ')
+    expect(body).not.toContain('/retry')
   })
 
   test('a release is noted and waits, on the page, in the list and with 202', async () => {

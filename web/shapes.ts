@@ -185,6 +185,12 @@ export const MESSAGE = t.Object({
   ),
   held: orNull(HELD_DETAIL),
   queue: orNull(QUEUED),
+  queuedOn: orNull(
+    t.Object(
+      { id: t.String(), name: t.String() },
+      { description: 'It waits in the queue of this other node' },
+    ),
+  ),
 })
 
 export const DOMAIN = t.Object({

@@ -93,13 +93,14 @@ export function traceOf(row: TraceRow) {
 }
 
 export function messageOf(detail: MessageDetail, node: string) {
-  const { rows, events, judgement, held, queue } = detail
+  const { rows, events, judgement, held, queue, queuedOn } = detail
   return {
     rows: rows.map(traceOf),
     events: events.map(({ atMs, ...event }) => ({ ...event, at: isoTime(atMs) })),
     judgement,
     held: held === null ? null : heldDetailOf(held),
     queue: queue === null ? null : queueOf(queue, node),
+    queuedOn,
   }
 }
 

@@ -95,7 +95,7 @@ needs('chromium')('the cluster in Chromium', () => {
     expect(await page.locator('#nav a:has-text("Cluster") span').textContent()).toBe('2 of 3')
     expect(await page.locator('#peers b').textContent()).toBe('mx3')
     expect(await page.locator('#living').textContent()).toStartWith('2 of 3 nodes alive')
-    expect(await page.locator('.matrix td:has-text("refused")').count()).toBe(2)
+    expect(await page.locator('.matrix td:has-text("no link")').count()).toBe(2)
     expect(await page.locator('.matrix td:has-text("not known")').count()).toBe(2)
     expect(await page.locator('#happened li').first().textContent()).toContain('mx3 is dead')
     place.admin.turn('mx3', 'alive', { lagRows: 0 })

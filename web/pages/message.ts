@@ -96,7 +96,8 @@ async function messagePage(
   const visit = site.guard.visitOf(request)
   const detail = admin.message(id)
   const held = detail.held !== null && detail.held.row.recipients.length > 0 ? detail.held : null
-  const absent = held === null ? null : holders(site).absence(held.row)
+  const by = holders(site)
+  const absent = held === null ? null : by.absence(held.row)
   const preview = held === null || absent !== null ? null : await previewOf(admin, id)
   const nowMs = clock.wallMs()
   const subject = subjectOf(detail.rows[0]?.subject ?? held?.row.subject ?? null)
@@ -104,7 +105,7 @@ async function messagePage(
     absent !== null
       ? absentCard(absent)
       : preview === null
-        ? html`<section class="card" id="mail"><header><h2>Mail</h2></header><div class="body"><small>${detail.queue === null ? 'Postern keeps only mail that is held or waits.' : 'Only held mail can be looked at.'}</small></div></section>`
+        ? html`<section class="card" id="mail"><header><h2>Mail</h2></header><div class="body"><small>${detail.queue === null && detail.queuedOn === null ? 'Postern keeps only mail that is held or waits.' : 'Only held mail can be looked at.'}</small></div></section>`
         : await mailCard(admin, id, viewOf(view), preview)
   const main = html`<div class="head"><div class="title" hx-ignore><small><a href="/messages">Messages</a> / <span class="mono">${id}</span></small><h1>${subject}</h1></div>
 ${acts(visit, id, detail, held)}</div>
@@ -116,7 +117,7 @@ ${whyCard(detail)}
 ${detail.rows.length > 1 ? recipientsCard(visit, id, detail, nowMs) : ''}
 ${mail}
 </div><div class="stack">
-${queueCard(detail, nowMs)}
+${queueCard(detail, by, nowMs)}
 ${pathCard(detail, nowMs)}
 ${factsCard(detail, nowMs)}
 ${preview === null ? '' : attachmentsCard(preview)}

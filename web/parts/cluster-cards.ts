@@ -155,29 +155,29 @@ function matrix({ links }: ClusterView, all: readonly NodeView[]): Html {
 }
 
 function linkCell(link: Link | null): Html {
-  const { mark, word, small } = linkWords(link)
-  return html`<td>${glyph(mark)} <b class="c ${mark}">${word}</b><small>${small}</small></td>`
+  const { mark, word, lines } = linkWords(link)
+  return html`<td>${glyph(mark)} <b class="c ${mark}">${word}</b>${lines.map((line) => html`<small>${line}</small>`)}</td>`
 }
 
-type LinkWords = { readonly mark: Mark; readonly word: string; readonly small: string }
+type LinkWords = { readonly mark: Mark; readonly word: string; readonly lines: readonly string[] }
 
-/** TCP in the first line, UDP in the second; a link that goes one way only is no link. */
+/** TCP first, UDP and what is wrong below it; a link that goes one way only is no link. */
 function linkWords(link: Link | null): LinkWords {
   if (link === null || (link.tcp === null && link.udp === null)) {
-    return { mark: 'unknown', word: 'not known', small: 'not in reach' }
+    return { mark: 'unknown', word: 'not known', lines: ['not in reach'] }
   }
   const { tcp, udp, tcpMs, udpMs, trouble } = link
-  const small =
+  const datagrams =
     udp === null
       ? 'UDP not known'
       : udp
         ? `UDP ${udpMs === null ? 'answers' : millis(udpMs)}`
         : 'UDP silent'
-  if (tcp === false) return { mark: 'dead', word: trouble ?? 'no link', small }
-  if (tcp === null) return { mark: 'unknown', word: 'not known', small }
+  const lines = trouble === null ? [datagrams] : [datagrams, trouble]
+  if (tcp === false) return { mark: 'dead', word: 'no link', lines }
+  if (tcp === null) return { mark: 'unknown', word: 'not known', lines }
   const word = tcpMs === null ? 'open' : millis(tcpMs)
-  if (udp === false) return { mark: 'warn', word, small: trouble ?? 'UDP silent, TCP carries it' }
-  return { mark: 'alive', word, small }
+  return { mark: udp === false ? 'warn' : 'alive', word, lines }
 }
 
 function millis(value: number): string {
@@ -193,8 +193,8 @@ function troubles(view: ClusterView, nodes: number): Html {
   }
   const shown = wrong.slice(0, 30)
   return html`<ul class="todo">${shown.map((link) => {
-    const { mark, word, small } = linkWords(link)
-    return html`<li>${glyph(mark)}<div class="wrap"><b>${nameOf(view, link.from)} → ${nameOf(view, link.to)}</b>: ${word}<br><small>${small}</small></div></li>`
+    const { mark, word, lines } = linkWords(link)
+    return html`<li>${glyph(mark)}<div class="wrap"><b>${nameOf(view, link.from)} → ${nameOf(view, link.to)}</b>: ${word}<br><small>${lines.join('; ')}</small></div></li>`
   })}</ul><div class="body first"><small>${count(all - wrong.length)} of ${count(all)} links work${wrong.length > shown.length ? `; ${wrong.length - shown.length} more do not` : ''}.</small></div>`
 }
 
@@ -223,10 +223,12 @@ export function eventsCard(view: ClusterView, nowMs: number): Html {
 }
 
 function eventLine({ atMs, name, what, detail }: Event, nowMs: number): Html {
-  const [mark, words] = EVENTS[what] ?? ['info', what]
+  // In what state somebody joins is no news; that he joined is.
+  const joins = detail === 'joined'
+  const [mark, words] = joins ? (['pass', 'joined'] as const) : (EVENTS[what] ?? ['info', what])
   const long = longTime(atMs, nowMs)
   const at = long.startsWith('today') ? clockTime(atMs, true) : long
-  return html`<li><i>${glyph(mark)}</i>${time(atMs, at)}<div>${name} ${words}${detail === '' ? '' : html`<p>${detail}</p>`}</div></li>`
+  return html`<li><i>${glyph(mark)}</i>${time(atMs, at)}<div>${name} ${words}${detail === '' || joins ? '' : html`<p>${detail}</p>`}</div></li>`
 }
 
 const TOKENS: Readonly<Record<TokenView['state'], readonly [mark: Mark, word: string]>> = {

@@ -1,6 +1,6 @@
 /** Who has a held mail: can it be read now, what waits for its node, and what is said of both. */
 import type { HeldDetail } from '../../src/admin/contract.ts'
-import type { HeldRow } from '../../src/message/rows.ts'
+import type { HeldRow, NodeName } from '../../src/message/rows.ts'
 import { type Html, html } from '../html.ts'
 import type { Site } from '../site.ts'
 import { glyph, note } from './marks.ts'
@@ -15,6 +15,8 @@ export type Holders = {
   absence(row: HeldRow): Html | null
   /** A small line in a list, when there is something to say. */
   line(row: HeldRow): Html | ''
+  /** Of mail in the queue of another node: when it goes on. */
+  queued(node: NodeName): Html
 }
 
 export function holders({ admin, clock }: Pick<Site, 'admin' | 'clock'>): Holders {
@@ -39,6 +41,24 @@ export function holders({ admin, clock }: Pick<Site, 'admin' | 'clock'>): Holder
       if (holder !== undefined && isLiving(holder)) return ''
       const words = holder === undefined ? 'was removed' : 'does not answer'
       return html`<small class="c unknown">${glyph('unknown')} ${owner.name} ${words}</small>`
+    },
+
+    queued({ id, name }) {
+      const holder = known.get(id)
+      if (holder === undefined) {
+        return note(
+          'unknown',
+          html`<b>${name} had it in its queue</b> and is no member of the cluster any more. Whether it delivered it is not known here.`,
+        )
+      }
+      if (isLiving(holder)) {
+        return html`<p>It waits in the queue of <b>${name}</b>, which tries again by itself.</p>`
+      }
+      const since = sinceWords(holder.sinceMs, clock.wallMs())
+      return note(
+        'unknown',
+        html`<b>${name} has it in its queue</b> and gives no answer${since}. It goes on when ${name} does.`,
+      )
     },
   }
 }

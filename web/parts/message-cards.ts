@@ -4,6 +4,7 @@ import type { PendingClaim, TraceEvent } from '../../src/message/rows.ts'
 import type { Visit } from '../guard.ts'
 import { type Html, html } from '../html.ts'
 import { act, link, mayAct } from './forms.ts'
+import type { Holders } from './holder.ts'
 import { glyph, type Mark, placeOf, track } from './marks.ts'
 import { ruleWords, unknownWords } from './rules.ts'
 import { clockTime, day, longTime, score, sender, size, span, time } from './words.ts'
@@ -63,7 +64,14 @@ function waiting(click: PendingClaim | undefined): Html | '' {
   return html`<br><small class="c deferred">${what} waits for ${click.to.name}</small>`
 }
 
-export function queueCard({ queue }: MessageDetail, nowMs: number): Html | '' {
+export function queueCard(
+  { queue, queuedOn }: MessageDetail,
+  { queued }: Holders,
+  nowMs: number,
+): Html | '' {
+  if (queuedOn !== null) {
+    return html`<section class="card" aria-labelledby="dq"><header><h2 id="dq">Delivery</h2></header><div class="body">${queued(queuedOn)}</div></section>`
+  }
   if (queue === null) return ''
   const open = queue.recipients.filter(
     ({ state }) =>
