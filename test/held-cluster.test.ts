@@ -7,6 +7,7 @@ import type { Author } from '../src/admin/contract.ts'
 import { type HeldPeers, heldPart } from '../src/admin/held.ts'
 import { HeldDecisions } from '../src/admin/held-decisions.ts'
 import type { MailActions } from '../src/admin/mail-actions.ts'
+import { messagesPart } from '../src/admin/messages.ts'
 import { RefusalError, StoreError } from '../src/base/errors.ts'
 import { type MessageId, MessageIds, type NodeId, newNodeId } from '../src/base/ids.ts'
 import { Observer } from '../src/base/observe.ts'
@@ -690,6 +691,64 @@ describe('a message of ten thousand recipients', () => {
     expect(b.quarantine.count()).toBe(0)
     expect(b.shown()).toBe(a.shown())
     expect(a.sent).toEqual([`${id} 9999`])
+  })
+})
+
+describe('the page of a mail', () => {
+  test('says where it came in, and in whose queue it waits', async () => {
+    const { wires, a, b } = two()
+    const id = await a.hold(1)
+    a.trace.record(
+      [
+        {
+          id,
+          atMs: a.clock.wallMs(),
+          clientIp: '192.0.2.1',
+          sender: 'a@sender.example',
+          recipient: 'r0@example.com',
+          subject: 'Held subject',
+          sizeBytes: 4_000,
+          score: 10,
+          rules: ['GTUBE'],
+          accept: 'held',
+          acceptReply: '250 ok',
+          delivery: 'held',
+          deliveryReply: null,
+          deliveryMs: null,
+        },
+      ],
+      [],
+      null,
+    )
+    const pages = [a, b].map((one) =>
+      messagesPart({ ...one, mail: { queueOne: () => null } as unknown as MailActions }),
+    )
+    const shown = () => pages.map((page) => page.message(id))
+    const share = () => {
+      wires.exchange()
+      a.trace.flush()
+      const { rows } = a.trace.feed.read(0, new Map(), 1e6)
+      b.trace.feed.apply({
+        peer: a.node.id,
+        rows: carried(rows) as typeof rows,
+        as: { kind: 'repair' },
+      })
+    }
+    share()
+    expect(shown().map(({ rows, queuedOn }) => [rows[0]?.node.name, queuedOn])).toEqual([
+      ['mx1', null],
+      ['mx1', null],
+    ])
+    await b.held.release(NAGY, id)
+    share()
+    expect(shown().map(({ rows, queuedOn }) => [rows[0]?.delivery, queuedOn])).toEqual([
+      ['released', null],
+      ['released', a.node],
+    ])
+    expect(shown()[1]?.events.map(({ what }) => what)).toEqual(['received', 'held', 'released'])
+    a.trace.outcome(id, 0, 'delivered', '250 ok', null)
+    share()
+    expect(shown().map(({ queuedOn }) => queuedOn)).toEqual([null, null])
   })
 })
 

@@ -512,6 +512,71 @@ describe('a history', () => {
     expect(b.logged()).toBe(3)
   })
 
+  test('that is known already is passed on with every write that it answers for', () => {
+    const [a, b, c] = witnesses(3) as readonly [Witness, Witness, Witness]
+    const id = a.record(1)
+    a.trace.flush()
+    settle([a, b, c])
+    a.outcome(id, 0, 'deferred')
+    a.trace.flush()
+    const [, first] = a.writes
+    a.trace.outcome(id, 0, 'delivered', null, null)
+    a.trace.flush()
+    const [, , second] = a.writes
+    if (first === undefined || second === undefined) throw new Error()
+    // The state after the second write comes under the name of the first one alone.
+    const [part] = second.rows as readonly TracePart[]
+    const dots = (first.rows as readonly TracePart[]).flatMap((row) => row.dots)
+    const lines = (first.rows as readonly TracePart[]).flatMap((row) => row.lines)
+    b.feed.apply({ peer: a.id, rows: [{ ...part, dots, lines }], as: { kind: 'repair' } })
+    b.push(a.id, second)
+    b.pull(a)
+    c.pull(b)
+    expect(c.known()).toBe(a.known())
+  })
+
+  test('is read from the start when its node came back with an older disk', () => {
+    const [a, b] = two()
+    const image = a.store.sqlite.serialize()
+    for (let count = 0; count < 3; count++) a.record(1)
+    settle([a, b])
+    const lost = a.known()
+    a.restart(image)
+    const id = a.record(1)
+    a.trace.flush()
+    b.pull(a)
+    expect(b.trace.message(id).rows).toHaveLength(1)
+    settle([a, b])
+    expect(a.known()).toBe(b.known())
+    expect(a.known().length).toBeGreaterThan(lost.length)
+  })
+
+  test('of one message that two nodes judged has the same judgement everywhere', () => {
+    const [a, b] = two()
+    const id = a.record(1, a.ids.next(), judgement(1))
+    b.record(1, id, judgement(2))
+    for (const one of [a, b]) one.trace.flush()
+    b.pull(a)
+    a.pull(b)
+    expect(a.trace.message(id).judgement?.score).toBe(2)
+    expect(b.known()).toBe(a.known())
+  })
+
+  test('that is recorded again keeps what became of it', () => {
+    const [a] = two()
+    const id = a.record(2)
+    a.outcome(id, 0, 'delivered')
+    a.trace.flush()
+    a.clock.advance(1_000)
+    a.record(2, id)
+    a.outcome(id, 1, 'bounced')
+    a.trace.flush()
+    expect(a.trace.message(id).rows.map(({ delivery }) => delivery)).toEqual([
+      'delivered',
+      'bounced',
+    ])
+  })
+
   test('of two thousand recipients with long answers fits what a link carries, part by part', () => {
     const [a, b] = two()
     const id = a.record(2_000)
@@ -574,13 +639,13 @@ describe('a history', () => {
     const [a] = two()
     a.record(1)
     a.trace.flush()
-    a.store.sqlite.run('ALTER TABLE trace RENAME TO gone')
+    a.store.sqlite.run('ALTER TABLE trace_log RENAME TO gone')
     a.record(1)
     a.trace.flush()
     expect(a.writes).toHaveLength(1)
     expect(a.feed.vector().get(a.feed.writer)).toBe(1)
     expect(a.feed.head).toBe(1)
-    a.store.sqlite.run('ALTER TABLE gone RENAME TO trace')
+    a.store.sqlite.run('ALTER TABLE gone RENAME TO trace_log')
     a.trace.flush()
     expect(a.writes.map(({ after, upto }) => [after, upto])).toEqual([
       [0, 1],

@@ -6,7 +6,15 @@ import type { ClusterView, NodeState, TokenView } from '../cluster/contract.ts'
 import type { SettingValue } from '../config/schema.ts'
 import type { Domain } from '../config/snapshot.ts'
 import type { Preview } from '../mail/inspect/contract.ts'
-import type { Claim, HeldRow, Judgement, QueueRow, TraceEvent, TraceRow } from '../message/rows.ts'
+import type {
+  Claim,
+  HeldRow,
+  Judgement,
+  NodeName,
+  QueueRow,
+  TraceEvent,
+  TraceRow,
+} from '../message/rows.ts'
 
 export type { ClusterEvent, ClusterView, NodeState, TokenView } from '../cluster/contract.ts'
 
@@ -95,7 +103,10 @@ export type MessageDetail = {
   readonly events: readonly TraceEvent[]
   readonly judgement: Judgement | null
   readonly held: HeldDetail | null
+  /** Its row in the queue of this node. */
   readonly queue: QueueRow | null
+  /** It waits in the queue of this other node, as far as its history says. */
+  readonly queuedOn: NodeName | null
 }
 
 export type SearchQuery = {

@@ -1,6 +1,7 @@
 /** Messages: numbers, search, and all that is known of one. */
 import type { Clock } from '../base/clock.ts'
-import type { TraceEvent, TraceRow } from '../message/rows.ts'
+import type { NodeId } from '../base/ids.ts'
+import type { NodeName, TraceEvent, TraceRow } from '../message/rows.ts'
 import type { Quarantine } from '../store/quarantine.ts'
 import { parseQuery } from '../store/query.ts'
 import type { Trace } from '../store/trace.ts'
@@ -34,9 +35,27 @@ export function messagesPart(deps: {
       const queue = mail.queueOne(id)
       if (known.rows.length === 0 && entry === null && queue === null) throw unknownMessage(rawId)
       const events = [...atTheDoor(known.rows), ...known.events]
-      return { ...known, events, held: entry === null ? null : detailOf(entry), queue }
+      return {
+        ...known,
+        events,
+        held: entry === null ? null : detailOf(entry),
+        queue,
+        queuedOn: queue === null ? elsewhere(known.rows, quarantine.node.id) : null,
+      }
     },
   }
+}
+
+const WAITING: ReadonlySet<TraceRow['delivery']> = new Set([
+  'queued',
+  'deferred',
+  'inDoubt',
+  'released',
+])
+
+/** Mail is delivered from where it came in. */
+function elsewhere(rows: readonly TraceRow[], here: NodeId): NodeName | null {
+  return rows.find((row) => row.node.id !== here && WAITING.has(row.delivery))?.node ?? null
 }
 
 /** The first lines of a history follow from the rows: thousands of mails a second write none. */
