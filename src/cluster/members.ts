@@ -104,6 +104,7 @@ export class MemberTable implements Members {
   #ticking: Timer | null = null
   /** Null: there is nothing to tell. */
   #gossiping: Timer | null = null
+  #isClosed = false
 
   /** @throws RefusalError when the port cannot be bound */
   static async open(
@@ -149,11 +150,13 @@ export class MemberTable implements Members {
   }
 
   close(): void {
+    this.#isClosed = true
     this.#clock.stop()
     this.#socket?.close()
     this.#ticking?.cancel()
     this.#gossiping?.cancel()
     for (const peer of this.#peers.values()) this.#forget(peer)
+    this.#peers.clear()
     for (const { timer } of this.#relays.values()) timer.cancel()
   }
 
@@ -235,6 +238,7 @@ export class MemberTable implements Members {
   }
 
   #followRoster(): void {
+    if (this.#isClosed) return
     const self = this.#roster.self.node
     const isMember = (this.#roster.get(self)?.standing ?? 'member') === 'member'
     const peers = isMember ? this.#roster.peers() : []
