@@ -169,6 +169,6 @@ function resting(nodes: readonly NodeView[]): Html {
   return note(
     'draining',
     html`<b>${some(names, 3)} ${one ? 'takes' : 'take'} no new mail</b>, because somebody drained ${one ? 'it' : 'them'}. ${left}`,
-    html`<a href="/cluster">Undrain</a>`,
+    html`<a href="/cluster">Look</a>`,
   )
 }
