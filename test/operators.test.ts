@@ -376,6 +376,26 @@ describe('operators of several nodes', () => {
     expect(JSON.stringify(b.changes.history(100))).not.toContain('argon2')
   })
 
+  test('that one node removes are gone, though another one keeps them of two values later', async () => {
+    const [a, b] = apart()
+    await a.operators.add('cli', ruiz)
+    meet(a, b)
+    await a.operators.add('ruiz', { ...nagy, role: 'admin' })
+    await b.operators.add('ruiz', nagy)
+    meet(a, b)
+    a.operators.remove('ruiz', 'nagy')
+    a.clock.advance(5)
+    const [shown] = b.conflicts.list()
+    b.conflicts.keep('ruiz', 'operator/nagy', shown?.sides[0]?.id ?? '')
+    meet(a, b)
+    for (const { operators, conflicts } of [a, b]) {
+      expect(operators.list().map(({ name }) => name)).toEqual(['ruiz'])
+      expect(conflicts.list()).toMatchObject([
+        { key: 'operator/nagy', sides: [{ value: null }, {}] },
+      ])
+    }
+  })
+
   test('close the set-up everywhere with the first of them, for good', async () => {
     const [a, b] = apart()
     const code = b.operators.setupCode ?? ''

@@ -518,14 +518,13 @@ function lastGood(cells: ReadonlyMap<string, string>, observer: Observer): Draft
     const [kind, key] = partsOf(cell)
     const isDomain = kind === 'domain' && !key.endsWith('/policy')
     const dropped = isDomain
-      ? [`domain/${key.split('/')[0]}`]
+      ? [cell, `domain/${key.split('/')[0]}`]
       : kind === 'domain'
         ? [cell]
         : trouble.cells
-    for (const name of dropped) {
-      draft.put(...partsOf(name), null)
-      observer.emit('config.ignored', { key: name, cause: trouble.refusal.message })
-    }
+    for (const name of dropped) draft.put(...partsOf(name), null)
+    const named = trouble.cells.join(', ')
+    observer.emit('config.ignored', { key: named, cause: trouble.refusal.message })
   }
 }
 
