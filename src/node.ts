@@ -388,7 +388,7 @@ async function takeSeat(
     name,
     listen,
     advertise,
-    isFounder: clusterIdOf(file.nodeId, publicKeys(identity.keys)) === clusterId,
+    isFounder: isFounder(self, clusterId),
     mayJoin: (token, discard) => mayJoin(readToken(token), standing(discard)),
     ask,
   }
@@ -430,12 +430,18 @@ async function startCluster(
   }
 }
 
-/** Without the state of its peers a new node would refuse everybody: no domain is known yet. */
+/**
+ * Without the state of its peers a new node would refuse everybody: no domain is known yet. A
+ * vector of others comes with the end of a first batch.
+ */
 function isNew(cluster: Cluster, replica: Replica): boolean {
-  return (
-    cluster.roster.peers().length > 0 &&
-    [...replica.vector().keys()].every((writer) => writer === replica.writer)
-  )
+  const { self, clusterId } = cluster.roster
+  if (isFounder(self, clusterId) || cluster.roster.peers().length === 0) return false
+  return [...replica.vector().keys()].every((writer) => writer === replica.writer)
+}
+
+function isFounder({ node, keys }: Self, clusterId: string): boolean {
+  return clusterIdOf(node, publicKeys(keys)) === clusterId
 }
 
 async function untilKnown(

@@ -213,7 +213,6 @@ export class Cluster {
     const liveness = this.members.get(node)
     const heard = this.sync.peer(node)
     const lag = here || member.standing !== 'member' ? { rows: 0, ms: 0 } : this.sync.lagOf(node)
-    const isHeard = here || liveness?.life !== 'dead'
     return {
       id: node,
       name,
@@ -222,7 +221,7 @@ export class Cluster {
       sinceMs: liveness === null ? null : this.#wallOf(liveness.sinceMono),
       lagRows: lag.rows,
       lagMs: lag.ms,
-      report: here ? this.#options.report() : isHeard ? (heard?.report ?? null) : null,
+      report: here ? this.#options.report() : (heard?.report ?? null),
       clockOffsetMs: here ? 0 : (heard?.clockOffsetMs ?? null),
       version,
       peer: peer.map(({ host, port }) => `${host.includes(':') ? `[${host}]` : host}:${port}`),
