@@ -505,17 +505,36 @@ describe('the identity of a node', () => {
   test('a copy that becomes a new node leaves behind all that is the original’s', () => {
     const path = directory()
     const first = open(path)
-    for (const name of ['node.json', 'state.db', 'trace.db', 'web.key'])
-      writeFileSync(join(path, name), name)
-    const aside = setCopyAside(path, new ManualClock())
-    expect(readdirSync(path)).toEqual([(aside ?? '').slice(path.length + 1)])
-    expect(existsSync(join(aside ?? '', 'node.key'))).toBe(true)
-    const second = openIdentity(path, newNodeId(new SeededRandom(8)), {
-      random: new SeededRandom(9),
-      machine: here,
-      adopt: false,
-    })
-    expect(second.clusterId).not.toBe(first.clusterId)
-    expect(setCopyAside(directory(), new ManualClock())).toBeNull()
+    const files = ['node.json', 'state.db', 'held.key', 'setup-code', 'lock', 'control.sock']
+    for (const name of files) writeFileSync(join(path, name), name)
+    const clock = new ManualClock()
+    const aside = setCopyAside(path, clock) ?? ''
+    const place = aside.slice(path.length + 1)
+    expect(readdirSync(path).sort()).toEqual(['control.sock', place, 'lock'])
+    expect(readdirSync(aside).sort()).toEqual([
+      'held.key',
+      'node.json',
+      'node.key',
+      'setup-code',
+      'state.db',
+    ])
+    const other = newNodeId(new SeededRandom(8))
+    const random = new SeededRandom(9)
+    const options = { random, machine: here, adopt: false }
+    expect(openIdentity(path, other, options).clusterId).not.toBe(first.clusterId)
+    expect(setCopyAside(directory(), clock)).toBeNull()
+  })
+
+  test('a flag that was left in a unit does not set aside for ever', () => {
+    const path = directory()
+    const clock = new ManualClock()
+    for (let start = 0; start < 5; start += 1) {
+      open(path)
+      clock.advance(1_000)
+      expect(setCopyAside(path, clock)).not.toBeNull()
+    }
+    open(path)
+    expect(refusal(() => setCopyAside(path, clock)).advice).toContain('for one start')
+    expect(existsSync(join(path, 'node.key'))).toBe(true)
   })
 })

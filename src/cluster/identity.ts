@@ -4,11 +4,11 @@
  * what it is.
  */
 import { createHash } from 'node:crypto'
-import { existsSync, mkdirSync, renameSync } from 'node:fs'
+import { mkdirSync, readdirSync, renameSync } from 'node:fs'
 import { join } from 'node:path'
 import { type Clock, isoTime } from '../base/clock.ts'
 import { messageOf, RefusalError } from '../base/errors.ts'
-import { atomicWrite, readIfThere, syncDirectory } from '../base/files.ts'
+import { atomicWrite, readIfThere, storeError, syncDirectory } from '../base/files.ts'
 import type { NodeId } from '../base/ids.ts'
 import type { Random } from '../base/random.ts'
 import type { WireRow } from '../store/feed.ts'
@@ -42,6 +42,7 @@ export type Identity = {
 type Stored = Readonly<Record<string, unknown>>
 
 const FORMAT = 1
+const KEY_FILE = 'node.key'
 
 /**
  * The cluster that a node founds by being first: made of its random keys, so that whoever knows
@@ -106,39 +107,42 @@ export function clearJoined(directory: string): void {
   write(directory, { ...read(directory), joined: null })
 }
 
-/** What makes a node, and what it keeps: all that a copy must not act on. */
-const PARTS = [
-  'spool',
-  'held',
-  'state.db',
-  'state.db-wal',
-  'state.db-shm',
-  'trace.db',
-  'trace.db-wal',
-  'trace.db-shm',
-  'web.key',
-  'web.crt',
-  'node.json',
-  // Last: as long as it is here, another machine refuses the directory.
-  'node.key',
-]
+/** Copies that are set aside; more are a mistake in a unit or a script. */
+const COPIES_MAX = 5
+const COPY = /^copied-/
+/** Of this process, not of the node. */
+const STAYS = ['lock', 'control.sock']
 
 /**
- * Makes an empty node of a copied directory: what was copied is moved to DIR/copied-TIME, where
- * no node acts on it; its mail is still the original's to deliver. Gives the name of the place, or
- * null when there was nothing. For the owner of the lock, before anything is opened.
- * @throws StoreError
+ * Makes an empty node of a copied directory: all that was copied is moved to DIR/copied-TIME,
+ * where no node acts on it; its mail is still the original's to deliver. Gives the name of the
+ * place, or null when there was nothing. For the owner of the lock, before anything is opened.
+ * @throws RefusalError when it was done too often; StoreError
  */
 export function setCopyAside(directory: string, clock: Clock): string | null {
-  const parts = PARTS.filter((name) => existsSync(join(directory, name)))
+  const names = readdirSync(directory)
+  const parts = names.filter((name) => !COPY.test(name) && !STAYS.includes(name))
   if (parts.length === 0) return null
-  const place = join(directory, `copied-${isoTime(clock.wallMs()).replaceAll(':', '')}`)
-  mkdirSync(place, { mode: 0o700 })
-  for (const name of parts) {
-    renameSync(join(directory, name), join(place, name))
-    syncDirectory(directory)
+  if (names.filter((name) => COPY.test(name)).length >= COPIES_MAX) {
+    throw new RefusalError(
+      'conflict',
+      'identity',
+      `${COPIES_MAX} copies were set aside in ${directory} already.`,
+      'Leave --new-identity out: it is for one start. Or remove the copies that nobody needs.',
+    )
   }
-  syncDirectory(place)
+  const place = join(directory, `copied-${isoTime(clock.wallMs()).replaceAll(':', '')}`)
+  try {
+    mkdirSync(place, { mode: 0o700 })
+    // Last: as long as it is here, another machine refuses the directory.
+    for (const name of parts.sort((a, b) => Number(a === KEY_FILE) - Number(b === KEY_FILE))) {
+      renameSync(join(directory, name), join(place, name))
+      syncDirectory(directory)
+    }
+    syncDirectory(place)
+  } catch (error) {
+    throw storeError('the copy could not be set aside', error)
+  }
   return place
 }
 
@@ -236,7 +240,7 @@ function write(directory: string, stored: Stored): void {
 }
 
 function pathOf(directory: string): string {
-  return join(directory, 'node.key')
+  return join(directory, KEY_FILE)
 }
 
 /** The public halves, as they stand in a member row. */
