@@ -1,6 +1,6 @@
 /** How much each suite does: a budget for `run test`, the full counts of the bars for `run soak`. */
 
-const isSoak = process.env['POSTERN_SOAK'] === '1'
+export const isSoak = process.env['POSTERN_SOAK'] === '1'
 
 /** The seed of everything random here; printed by each suite, POSTERN_SEED replays it. */
 export const SEED = Number(process.env['POSTERN_SEED'] ?? 20_261_122)
@@ -18,6 +18,8 @@ export const COUNTS = {
   relay: { small: of(1_000, 1_000), middle: of(1_000, 1_000), large: of(100, 1_000) },
   starts: of(5, 20),
   handshakes: of(200, 2_000),
+  /** Of the nodes on hosts: changes that are timed, entries deleted while one is away, held rows. */
+  hosts: { changes: of(100, 1_000), deletes: of(200, 1_000), held: of(5_000, 100_000) },
 } as const
 
 /** Longest time of one test, ms. */

@@ -64,6 +64,8 @@ export class Ledger {
 }
 
 export type LoadOptions = {
+  /** 127.0.0.1 without it. */
+  readonly host?: string
   readonly port: number
   readonly domain: string
   readonly connections: number
@@ -112,11 +114,8 @@ export class Load {
 
   async #worker(): Promise<void> {
     while (!this.#isOver) {
-      const line = await SmtpLine.open(
-        this.#options.port,
-        this.#options.replyMs ?? 60_000,
-        this.#clock,
-      )
+      const { host = '127.0.0.1', port, replyMs = 60_000 } = this.#options
+      const line = await SmtpLine.open({ host, port }, replyMs, this.#clock)
       if (line === null) {
         // Nobody listens in the moments between a kill and the next start.
         await pause(this.#clock, 5)
@@ -208,7 +207,11 @@ class SmtpLine {
   }
 
   /** Null when nobody listens. */
-  static async open(port: number, replyMs: number, clock: Clock): Promise<SmtpLine | null> {
+  static async open(
+    { host, port }: { readonly host: string; readonly port: number },
+    replyMs: number,
+    clock: Clock,
+  ): Promise<SmtpLine | null> {
     const line = new SmtpLine(replyMs, clock)
     const gone = () => {
       line.#isGone = true
@@ -217,7 +220,7 @@ class SmtpLine {
     }
     try {
       line.#socket = await Bun.connect({
-        hostname: '127.0.0.1',
+        hostname: host,
         port,
         socket: {
           data(_, bytes) {

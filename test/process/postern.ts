@@ -23,6 +23,8 @@ export type StartOptions = {
   readonly environment?: Readonly<Record<string, string>>
   /** Words before the program, e.g. `strace -f`. */
   readonly wrapper?: readonly string[]
+  /** The binary of another build. */
+  readonly program?: string
   readonly options?: readonly string[]
   readonly readyMs?: number
 }
@@ -83,9 +85,10 @@ export class Postern {
     const child = Bun.spawn(
       [
         ...(this.#options.wrapper ?? []),
-        ...posternCommand('serve', '--data', this.data),
+        ...this.#words('serve', '--data', this.data),
         ...['--smtp', `127.0.0.1:${this.smtpPort}`],
         ...['--web', `http://127.0.0.1:${this.webPort}`],
+        ...['--peer', '127.0.0.1:0'],
         ...(this.#options.options ?? []),
       ],
       {
@@ -129,13 +132,18 @@ export class Postern {
     })
   }
 
+  #words(...args: string[]): string[] {
+    const { program } = this.#options
+    return program === undefined ? posternCommand(...args) : [program, ...args]
+  }
+
   log(): string {
     return existsSync(this.logFile) ? readFileSync(this.logFile, 'utf8') : ''
   }
 
   /** One command of the binary against this node. */
   async command(...words: string[]): Promise<Answer> {
-    const child = Bun.spawn(posternCommand('--data', this.data, ...words), {
+    const child = Bun.spawn(this.#words('--data', this.data, ...words), {
       stdin: 'ignore',
       stdout: 'pipe',
       stderr: 'pipe',

@@ -82,11 +82,16 @@ export class Sink {
   readonly #sockets = new Set<Socket<Session>>()
   #watchers: (() => void)[] = []
 
-  constructor(manners: SinkManners = {}, port = 0, clock: Clock = new SystemClock()) {
+  constructor(
+    manners: SinkManners = {},
+    port = 0,
+    clock: Clock = new SystemClock(),
+    host = '127.0.0.1',
+  ) {
     this.manners = manners
     this.#clock = clock
     this.#listener = Bun.listen<Session>({
-      hostname: '127.0.0.1',
+      hostname: host,
       port,
       socket: {
         open: (socket) => this.#open(socket),
@@ -102,9 +107,9 @@ export class Sink {
     return this.#listener.port
   }
 
-  /** `smtp://127.0.0.1:PORT`, as `domain add --next-hop` takes it. */
+  /** `smtp://HOST:PORT`, as `domain add --next-hop` takes it. */
   get nextHop(): string {
-    return `smtp://127.0.0.1:${this.port}`
+    return `smtp://${this.#listener.hostname}:${this.port}`
   }
 
   stop(): void {
