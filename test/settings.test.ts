@@ -556,6 +556,38 @@ describe('a merged configuration that does not hold', () => {
     expect(second.observer.count('config_ignored_total')).toBe(2)
   })
 
+  test('leaves a node that joins then with all of it that holds, also after a restart', () => {
+    const [a] = torn()
+    a.rows.write('domain', 'a.example', '{}', 'peer')
+    const c = room(undefined, a.clock)
+    const { rows } = a.rows.read(0, new Map(), 1e9)
+    // In an order in which the trouble comes before most of the rest.
+    for (const row of rows.toReversed()) {
+      c.rows.apply({
+        peer: a.node.id,
+        rows: [JSON.parse(JSON.stringify(row))],
+        as: { kind: 'repair' },
+      })
+    }
+    expect(c.changes.configTrouble()).not.toBeNull()
+    c.changes.adopt()
+    for (const node of [c, reopened(c)]) {
+      expect([...node.live.current.domains.keys()].sort()).toEqual(['a.example', 'plain.example'])
+      expect(node.live.current.settings).toMatchObject({
+        'policy.hold': 8,
+        'policy.reject': 15,
+        'mail.size': 100_000,
+      })
+      expect(node.changes.configTrouble()).not.toBeNull()
+    }
+    const again = opened.at(-1) as Room
+    again.changes.setSetting('ruiz', 'policy.reject', 30)
+    expect(reopened(again).live.current.settings).toMatchObject({
+      'policy.hold': 12,
+      'policy.reject': 30,
+    })
+  })
+
   test('is in force all the same where the disk did not take the copy of the last good one', () => {
     const here = room()
     here.databases.state.sqlite.run('ALTER TABLE good_cell RENAME TO gone')

@@ -126,7 +126,27 @@ export class Changes {
       if (this.#draft.text(cell) !== (good.get(cell) ?? null)) this.#unsaved.add(cell)
     }
     this.#enforce()
-    if (this.#troubles.length > 0) this.#live.swap(lastGood(good, this.#deps.observer).compile())
+    if (this.#troubles.length > 0) this.#live.swap(usable(good, this.#deps.observer).compile())
+  }
+
+  /**
+   * For a node that has just learnt everything from the cluster that it joined: what was in force
+   * on its way there is no configuration that anybody made. When the newest one does not hold, all
+   * of it that does is in force. @throws StoreError
+   */
+  adopt(): void {
+    if (this.#troubles.length === 0) return
+    const adopted = usable(this.#draft.texts, this.#deps.observer)
+    this.#store.transact(() => {
+      const { query } = this.#store
+      query.delete(goodCells).run()
+      for (const [cell, value] of adopted.texts)
+        query.insert(goodCells).values({ cell, value }).run()
+    })
+    for (const [cell, value] of this.#draft.texts) {
+      if (adopted.text(cell) !== value) this.#unsaved.add(cell)
+    }
+    this.#live.swap(adopted.compile())
   }
 
   /** Why the newest configuration is not in force here; null: it is. */
@@ -506,8 +526,8 @@ export class Changes {
   }
 }
 
-/** The stored good configuration, less what this version cannot use: its last resort. */
-function lastGood(cells: ReadonlyMap<string, string>, observer: Observer): Draft {
+/** A configuration less what does not hold in it: the last resort. */
+function usable(cells: ReadonlyMap<string, string>, observer: Observer): Draft {
   const draft = new Draft()
   for (const [cell, value] of cells) draft.put(...partsOf(cell), value)
   for (;;) {
