@@ -31,7 +31,7 @@ import {
 import { finishJoin, joinCluster, mayJoin } from './cluster/join.ts'
 import { PROTOCOL } from './cluster/link.ts'
 import { SystemNetwork } from './cluster/network.ts'
-import { MEMBER_KIND } from './cluster/roster.ts'
+import { countMembers } from './cluster/roster.ts'
 import { readToken } from './cluster/token.ts'
 import { type Certificate, openCertificate } from './config/certificate.ts'
 import { LiveConfig } from './config/live.ts'
@@ -355,7 +355,7 @@ async function takeSeat(
   let name = file.name
   const standing = (discard: boolean) => ({
     clusterId,
-    members: living(replica, MEMBER_KIND),
+    members: countMembers(replica),
     own: { operators: living(replica, 'operator'), domains: living(replica, 'domain') },
     discard,
   })

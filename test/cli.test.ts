@@ -858,12 +858,14 @@ describe('doctor', () => {
     await new Promise<void>((resolve) => taken.listen(0, '127.0.0.1', resolve))
     const address = taken.address()
     const port = typeof address === 'object' ? address?.port : 0
-    const { by, code } = await checks('--smtp', `127.0.0.1:${port}`, '--web', '127.0.0.1:0')
+    const used = `127.0.0.1:${port}`
+    const { by, code } = await checks('--smtp', used, '--web', '127.0.0.1:0', '--peer', used)
     taken.close()
     expect(code).toBe(1)
     expect(by.get('smtp')).toMatchObject({ state: 'fail' })
     expect(by.get('smtp')?.advice).toContain('--smtp')
     expect(by.get('web')).toMatchObject({ state: 'pass' })
+    expect(by.get('peers')).toMatchObject({ state: 'fail' })
   })
 
   test('a directory that others may read fails', async () => {
@@ -884,6 +886,13 @@ describe('doctor', () => {
       smtp: '127.0.0.1:1',
       web: 'http://127.0.0.1:1',
       inspectors: { processes: 2, ready: 2, missing: ['landlock'] },
+      node: 'a1',
+      nodes: [
+        { id: 'a1', name: 'mx1', state: 'dead' },
+        { id: 'b2', name: 'mx2', state: 'dead' },
+        { id: 'c3', name: 'mx3', state: 'alive' },
+        { id: 'd4', name: 'mx4', state: 'left' },
+      ],
     })
     const found = new Map((JSON.parse(out) as Check[]).map((check) => [check.name, check]))
     expect(code).toBe(1)
@@ -895,5 +904,6 @@ describe('doctor', () => {
     expect(found.get('smtp')).toMatchObject({ state: 'fail' })
     expect(found.get('web')).toMatchObject({ state: 'fail' })
     expect(found.get('inspectors')?.seen).toContain('landlock')
+    expect(found.get('peers')).toMatchObject({ state: 'warn', seen: 'mx2 is dead.' })
   })
 })

@@ -28,6 +28,7 @@ import {
 import { isSigned, newKeys, signText } from '../src/cluster/keys.ts'
 import {
   type Applicant,
+  countMembers,
   MEMBER_KIND,
   type MemberFacts,
   MemberRoster,
@@ -275,9 +276,11 @@ describe('the roster', () => {
   })
 
   test('who left may still be evicted, and is never let in again', () => {
-    const { b, rosterA } = pair()
+    const { a, b, rosterA } = pair()
+    expect(countMembers(a.state)).toBe(2)
     rosterA.markLeft(b.self.node, 'ann')
     expect(rosterA.get(b.self.node)?.standing).toBe('left')
+    expect(countMembers(a.state)).toBe(1)
     expect(refusal(() => rosterA.admit(applicant(b), 'ann')).message).toContain('has left')
     rosterA.evict(b.self.node, 'ann')
     expect(rosterA.get(b.self.node)?.standing).toBe('evicted')

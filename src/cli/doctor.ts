@@ -7,6 +7,7 @@ import { messageOf, RefusalError } from '../base/errors.ts'
 import { codeOf, diskSpace } from '../base/files.ts'
 import { formatAddress, parseAddress, parseWeb } from './address.ts'
 import { Api } from './api.ts'
+import type { Call } from './parse.ts'
 import { bold, jsonText, plain, size } from './print.ts'
 import type { StatusAnswer } from './status.ts'
 import { type Address, optionOf, type Run, type World } from './world.ts'
@@ -39,9 +40,7 @@ export const doctor: Run = async (call, world) => {
   const status = dataDir === undefined ? null : await runningStatus(dataDir)
   const checks = [
     ...(dataDir === undefined ? [] : directoryChecks(dataDir)),
-    ...(status === null
-      ? await idleChecks(world, optionOf(call, '--smtp'), optionOf(call, '--web'))
-      : await runningChecks(world, status)),
+    ...(status === null ? await idleChecks(call, world) : await runningChecks(world, status)),
     await nameCheck(world),
     clockCheck(world),
     filesCheck(),
@@ -128,8 +127,21 @@ async function runningChecks(world: World, status: StatusAnswer): Promise<Check[
     ready,
     await greetingCheck(world, reachable(parseAddress('--smtp', status.smtp))),
     ...(await webChecks(world, status.web)),
+    peersCheck(status),
     confined,
   ]
+}
+
+/** Nodes that left or were removed are no trouble. */
+function peersCheck({ node, nodes }: StatusAnswer): Check {
+  const others = nodes.filter(
+    ({ id, state }) => id !== node && !['left', 'evicted'].includes(state),
+  )
+  if (others.length === 0) return pass('peers', 'This node is alone.')
+  const away = others.filter(({ state }) => state === 'dead' || state === 'suspect')
+  const seen = away.map(({ name, state }) => `${name} is ${state}`).join(', ')
+  if (away.length === 0) return pass('peers', `${others.length} other nodes answer.`)
+  return bad('peers', 'warn', `${seen}.`, 'Look at those nodes; "postern remove" one that is gone.')
 }
 
 function missingParts(missing: readonly string[]): Check {
@@ -222,14 +234,16 @@ function certificateEnd(world: World, { host, port }: Address): Promise<number |
   })
 }
 
-async function idleChecks(
-  world: World,
-  smtp: string | undefined,
-  web: string | undefined,
-): Promise<Check[]> {
+async function idleChecks(call: Call, world: World): Promise<Check[]> {
+  const smtp = optionOf(call, '--smtp') ?? '0.0.0.0:25'
+  const web = optionOf(call, '--web') ?? 'https://0.0.0.0:8443'
+  const peer = optionOf(call, '--peer')
+  const peers = await portCheck('peers', '--peer', parseAddress('--peer', peer ?? '0.0.0.0:7946'))
   return [
-    await portCheck('smtp', '--smtp', parseAddress('--smtp', smtp ?? '0.0.0.0:25')),
-    await portCheck('web', '--web', parseWeb('--web', web ?? 'https://0.0.0.0:8443')),
+    await portCheck('smtp', '--smtp', parseAddress('--smtp', smtp)),
+    await portCheck('web', '--web', parseWeb('--web', web)),
+    // Nobody asked for this port: the node takes another one.
+    peers.state === 'fail' && peer === undefined ? { ...peers, state: 'warn' } : peers,
     await probeCheck(world),
   ]
 }

@@ -115,6 +115,11 @@ const SERVE: readonly Option[] = [
   option('--log-level', 'LEVEL', 'debug, info, warn or error (default info).', 'POSTERN_LOG_LEVEL'),
 ]
 
+/** The options of `serve` that open a port. */
+function listeners(): readonly Option[] {
+  return SERVE.filter(({ name }) => ['--smtp', '--web', '--peer'].includes(name))
+}
+
 export const COMMANDS: readonly Command[] = [
   command('serve', 'Run a node in the foreground.', [], SERVE),
   command(
@@ -150,7 +155,7 @@ export const COMMANDS: readonly Command[] = [
     ],
   ),
   command('status', 'What the node is doing, and whether it is ready.'),
-  command('doctor', 'What stops this node from working, or would.', [], SERVE.slice(0, 2)),
+  command('doctor', 'What stops this node from working, or would.', [], listeners()),
 
   command(
     'domain add',

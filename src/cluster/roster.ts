@@ -331,6 +331,12 @@ export class MemberRoster implements Roster {
   }
 }
 
+/** Members that the rows name, whoever signed them: for before there is a roster. */
+export function countMembers(state: Pick<SharedRows, 'list'>): number {
+  const keys = new Set(state.list(MEMBER_KIND).map(({ key }) => key))
+  return [...keys].filter((key) => parseNodeId(key) !== null && !keys.has(`${key}/standing`)).length
+}
+
 function strange(what: string): RefusalError {
   return new RefusalError(
     'conflict',
