@@ -13,6 +13,7 @@ import { type MessageId, MessageIds, type NodeId, newNodeId } from '../src/base/
 import { Observer } from '../src/base/observe.ts'
 import { SeededRandom } from '../src/base/random.ts'
 import type { Standing } from '../src/cluster/contract.ts'
+import { isTombstone } from '../src/config/merge.ts'
 import type { Preview } from '../src/mail/inspect/contract.ts'
 import type { NodeName } from '../src/message/rows.ts'
 import { Bodies, type HeldMail } from '../src/store/bodies.ts'
@@ -435,6 +436,7 @@ describe('a click while the owner is away', () => {
     expect(a.sent).toHaveLength(2)
     expect([b.sent, c.sent]).toEqual([[], []])
     for (const one of all) {
+      for (const { state } of one.rows.list('pending')) expect(isTombstone(state)).toBe(true)
       expect(one.held.heldOne(id)).toMatchObject({ row: { recipients: [], pending: [] } })
       expect(one.shown()).toBe(a.shown())
     }
@@ -507,10 +509,11 @@ describe('a click while the owner is away', () => {
     await b.held.release(NAGY, asked)
     a.clock.advance(40 * DAY_MS)
     expect(b.rows.collect(null, 100)).toBe(0)
-    await a.start()
-    // Its own clock says that both are over; the click arrives in the same moment.
+    await a.start(false)
+    // Its own clock says that both are over; the click is there and has not run.
     wires.exchange()
     expect(a.quarantine.expired(a.clock.wallMs(), 10)).toEqual([forgotten])
+    a.decisions.start()
     await settled()
     expect(a.sent).toEqual([`${asked} 0`])
   })
@@ -555,6 +558,37 @@ describe('a click while the owner is away', () => {
 })
 
 describe('an owner', () => {
+  test('answers for its own mail only, and checks what it is asked', async () => {
+    const { wires, a, b } = two()
+    const id = await a.hold(1)
+    wires.exchange()
+    const ask = { id, recipient: null, kind: 'release', by: 'nagy' }
+    const answer = await b.decisions.answerDecide({ asks: [ask] })
+    expect(answer.value).toMatchObject({ answers: [{ refusal: { code: 'notFound' } }] })
+    expect((await refusal(() => b.decisions.answerBody({ id }))).code).toBe('notFound')
+    const wrong: unknown[] = [
+      null,
+      {},
+      { asks: {} },
+      { asks: Array.from({ length: 101 }, () => ask) },
+      ...['id', 'recipient', 'kind', 'by'].map((field) => ({ asks: [{ ...ask, [field]: 7 }] })),
+      { asks: [{ ...ask, id: '../x' }] },
+      { asks: [{ ...ask, kind: 'expire' }] },
+    ]
+    for (const value of wrong) {
+      expect((await refusal(() => a.decisions.answerDecide(value))).code).toBe('invalid')
+    }
+    for (const value of [null, {}, { id: 7 }, { id: '../x' }]) {
+      expect((await refusal(() => a.decisions.answerBody(value))).code).toBe('invalid')
+    }
+    // The same mail twice in one question, as two clicks make it.
+    const twice = await a.decisions.answerDecide({ asks: [ask, { ...ask, by: 'ruiz' }] })
+    expect(twice.value).toMatchObject({
+      answers: [{ copies: [{ place: 0 }] }, { refusal: { code: 'conflict' } }],
+    })
+    expect(a.sent).toEqual([`${id} 0`])
+  })
+
   test('that dies between claim and queue sends it once when it starts again', async () => {
     const { wires, a, b } = two()
     const id = await a.hold()
@@ -564,6 +598,7 @@ describe('an owner', () => {
     await settled()
     wires.exchange()
     expect(b.held.heldOne(id).claims).toHaveLength(2)
+    expect(b.quarantine.pendingReleases()).toEqual([])
     a.stop()
     expect(a.sent).toEqual([])
     await a.start()
@@ -593,14 +628,18 @@ describe('an owner', () => {
         'The content of this mail was only on mx1, which was removed from the cluster.',
       )
     }
-    const detail = await b.held.deleteHeld(RUIZ, id)
-    expect(detail.row).toMatchObject({ recipients: [], pending: [], owner: b.node })
-    expect(b.rows.owned('held', id)?.version).toEqual([2, 1])
+    const half = await b.held.deleteHeld(RUIZ, id, 'r1@example.com')
+    expect(half.row).toMatchObject({ recipients: ['r0@example.com'], owner: b.node })
+    expect(b.rows.owned('held', id)?.version[0]).toBe(2)
     expect(b.quarantine.countOf(a.node.id)).toBe(0)
+    // The click was for the other node. The new owner has no body: it neither runs nor takes it.
+    expect(half.row.pending).toMatchObject([{ kind: 'release', to: a.node }])
+    expect(b.quarantine.asked()).toEqual([])
+    expect((await refusal(() => b.held.release(RUIZ, id))).code).toBe('notFound')
+    expect(b.held.heldOne(id).claims).toHaveLength(1)
+    await b.held.deleteHeld(RUIZ, id)
+    expect(b.held.heldOne(id).row).toMatchObject({ recipients: [], pending: [] })
     // What is left of it goes its way.
-    b.clock.advance(11 * 60_000)
-    expect(b.quarantine.removable(b.clock.wallMs() - 10 * 60_000, 10)).toEqual([id])
-    b.quarantine.markBodyGone(id)
     b.clock.advance(9 * DAY_MS)
     b.rows.collect(null, 100)
     expect(b.quarantine.one(id)).toBeNull()
@@ -612,6 +651,7 @@ describe('an owner', () => {
     const kept = await a.hold()
     wires.exchange()
     await b.held.deleteHeld(NAGY, id)
+    expect(a.rows.owned('held', id)?.untilMs).toBeNull()
     await a.bodies.remove(id)
     a.quarantine.markBodyGone(id)
     wires.exchange()

@@ -529,6 +529,7 @@ describe('a history', () => {
     const dots = (first.rows as readonly TracePart[]).flatMap((row) => row.dots)
     const lines = (first.rows as readonly TracePart[]).flatMap((row) => row.lines)
     b.feed.apply({ peer: a.id, rows: [{ ...part, dots, lines }], as: { kind: 'repair' } })
+    c.push(a.id, first)
     b.push(a.id, second)
     b.pull(a)
     c.pull(b)

@@ -46,6 +46,9 @@ import { badCursor, COUNT_MAX, type Found, splitRules } from './trace.ts'
 /** What `is:` may ask of held mail. */
 export const HELD_STATES: readonly State[] = ['held', 'unknown']
 
+/** As the partial index says it: with a parameter SQLite could not use that. */
+const UNDECIDED = sql`${held.undecided} > 0`
+
 const FLUSH_MS = 200
 const FLUSH_ROWS = 200
 /** Rows that wait while the database refuses. More are left to the next start: files are the truth. */
@@ -178,7 +181,11 @@ export class Quarantine {
    * makes sense, its body was there. @throws StoreError
    */
   takeOver(id: MessageId, places: readonly number[] | null, claim: Claim): readonly Claimed[] {
-    return this.#rows.transact(() => this.#decide(id, places, claim, this.node.id))
+    return this.#rows.transact(() => {
+      const claimed = this.#decide(id, places, claim, this.node.id)
+      this.#markBody(id, this.#clock.wallMs())
+      return claimed
+    })
   }
 
   /**
@@ -347,12 +354,12 @@ export class Quarantine {
 
   /** Messages of all nodes with at least one undecided recipient. @throws StoreError */
   count(): number {
-    return this.#countWhere(gt(held.undecided, 0))
+    return this.#countWhere(UNDECIDED)
   }
 
   /** Those that a node owns. @throws StoreError */
   countOf(owner: string): number {
-    return this.#countWhere(and(eq(held.owner, owner), gt(held.undecided, 0)))
+    return this.#countWhere(and(eq(held.owner, owner), UNDECIDED))
   }
 
   /** Messages of this node whose time is over and that nobody asked for. @throws StoreError */
@@ -362,10 +369,7 @@ export class Quarantine {
       .select({ one: sql`1` })
       .from(heldPending)
       .where(eq(heldPending.id, held.id))
-    return this.#ownIds(
-      and(gt(held.undecided, 0), lte(held.expiresMs, nowMs), notExists(asked)),
-      limit,
-    )
+    return this.#ownIds(and(UNDECIDED, lte(held.expiresMs, nowMs), notExists(asked)), limit)
   }
 
   /**
@@ -379,7 +383,7 @@ export class Quarantine {
       .where(and(eq(heldCopies.kind, 'release'), isNull(heldCopies.enqueuedMs)))
     return this.#ownIds(
       and(
-        eq(held.undecided, 0),
+        sql`${held.undecided} = 0`,
         lte(held.decidedMs, beforeMs),
         isNull(held.bodyGoneMs),
         notInArray(held.id, waiting),

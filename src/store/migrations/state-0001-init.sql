@@ -42,7 +42,7 @@ CREATE TABLE held (
   decided_ms INTEGER,
   body_gone_ms INTEGER
 ) STRICT, WITHOUT ROWID;
-CREATE INDEX held_undecided ON held (owner, expires_ms) WHERE undecided > 0;
+CREATE INDEX held_undecided ON held (owner, expires_ms, undecided) WHERE undecided > 0;
 CREATE INDEX held_decided ON held (owner, decided_ms) WHERE undecided = 0;
 
 -- A held recipient and its claim: made once, the first one wins.
