@@ -15,8 +15,8 @@ import { INVITATION_KIND, Invitations } from '../src/cluster/invite.ts'
 import { finishJoin, JoinDoor, type JoinOptions, joinCluster } from '../src/cluster/join.ts'
 import { newKeys } from '../src/cluster/keys.ts'
 import { MEMBER_KIND, type MemberFacts, MemberRoster } from '../src/cluster/roster.ts'
-import { Gate } from '../src/cluster/secure.ts'
-import { type JoinToken, readToken, writeToken } from '../src/cluster/token.ts'
+import { dialSecure, Gate } from '../src/cluster/secure.ts'
+import { type JoinToken, pskOf, readToken, writeToken } from '../src/cluster/token.ts'
 import { StoreDatabase } from '../src/store/db.ts'
 import { IssuedTokens } from '../src/store/invitations.ts'
 import { STATE_MIGRATIONS } from '../src/store/migrations/index.ts'
@@ -724,6 +724,95 @@ describe('whoever is not let in is told why, and the token stays good', () => {
     await b.open()
     const { token } = a.invitations.invite({}, 'ann')
     expect((await refused(b.join(token))).field).toBe('peer')
+  })
+})
+
+describe('whatever the other side says', () => {
+  const junk: readonly Uint8Array[] = [
+    '',
+    '[]',
+    'null',
+    '{}',
+    '{"rows":7}',
+    '{"rows":[7]}',
+    '{"issuer":"x"}',
+    '['.repeat(9_000),
+    JSON.stringify({ node: '0'.repeat(16), sign: 7, signature: 'AAAA', port: 1, probeKey: '' }),
+    JSON.stringify({ issuer: '0'.repeat(16), name: 'x', rows: [] }),
+    JSON.stringify({ message: 5, advice: 5, code: 'x' }),
+    JSON.stringify({ rows: [{ kind: 'member', key: 'x', state: { shape: 'cell' } }] }),
+  ].map((text) => new TextEncoder().encode(text))
+
+  test('the issuer refuses a request that is none, and goes on', async () => {
+    const { a, b } = await pair()
+    const { token } = a.invitations.invite({ uses: 99 }, 'ann')
+    const { clusterId, id, secret, issuer } = readToken(token)
+    for (const body of [...junk, new Uint8Array(400_000), b.deps.random.bytes(999)]) {
+      const channel = await dialSecure(
+        b.deps.network,
+        { host: '192.0.2.1', port: PORT },
+        {
+          own: b.self.keys.exchange,
+          clusterId,
+          protocol: PROTOCOL,
+          parallelCrypto: false,
+          purpose: {
+            pattern: 'IKpsk2',
+            tokenId: new Uint8Array(Buffer.from(id, 'hex')),
+            psk: pskOf(clusterId, secret),
+          },
+          peer: issuer,
+          greeting: new Uint8Array(0),
+        },
+        b.deps,
+      )
+      const said: number[] = []
+      channel.start({ message: (type) => said.push(type), closed: () => {} })
+      channel.send(1, body)
+      await eventually(() => said.length > 0)
+      expect(said).toEqual([4])
+      for (const { clock } of [a, b]) clock.advance(1_000)
+    }
+    await b.join(token)
+  })
+
+  test('the new node changes nothing of its own for an answer that is none', async () => {
+    const { a } = await pair()
+    const { token } = a.invitations.invite({ uses: 99 }, 'ann')
+    const evil = await new Place(new Wires(), '192.0.2.9').open()
+    for (const body of junk) {
+      for (const type of [2, 3, 4, 63]) {
+        const wires = new Wires()
+        const c = new Place(wires, '192.0.2.3')
+        const gate = new Gate(
+          {
+            own: a.self.keys.exchange,
+            clusterId: a.clusterId,
+            protocol: PROTOCOL,
+            parallelCrypto: false,
+            greet: () => null,
+            opened: () => {},
+            onJoin: {
+              pskOf: (tokenId) => a.invitations.pskOf(tokenId),
+              failed: () => {},
+              opened: (channel) => {
+                channel.start({ message: () => {}, closed: () => {} })
+                channel.send(type, body)
+                const said = { issuer: a.self.node, name: 'x' }
+                channel.send(3, new TextEncoder().encode(JSON.stringify(said)))
+                channel.end()
+              },
+            },
+          },
+          evil.deps,
+        )
+        await wires
+          .at('192.0.2.1')
+          .listen({ host: '192.0.2.1', port: PORT }, (stream) => gate.accept(stream))
+        const { code } = await refused(joinCluster(token, c.options(), c.deps))
+        expect(code).toBe('unavailable')
+      }
+    }
   })
 })
 

@@ -6,11 +6,12 @@
  */
 import { isoTime } from '../base/clock.ts'
 import { GatewayError, messageOf, type RefusalCode, RefusalError } from '../base/errors.ts'
-import { parseNodeId } from '../base/ids.ts'
+import { type NodeId, parseNodeId } from '../base/ids.ts'
 import { canonicalText } from '../config/merge.ts'
 import type { WireRow } from '../store/feed.ts'
 import type { IssuedTokens } from '../store/invitations.ts'
 import type { SharedRows } from '../store/shared.ts'
+import { readSharedRow } from '../store/shared-row.ts'
 import type { SecureChannel } from './channel.ts'
 import type { ClusterDeps, PeerAddress, Self } from './contract.ts'
 import { clearJoined, type Joined, storeJoined } from './identity.ts'
@@ -24,6 +25,7 @@ import {
   isPort,
   MEMBER_KIND,
   type MemberFacts,
+  MemberReader,
   type MemberRoster,
 } from './roster.ts'
 import { ChannelError, dialSecure, type JoinGate, type ProtocolRange } from './secure.ts'
@@ -82,7 +84,8 @@ export async function joinCluster(
     const channel = await dialIssuer(token, options, deps)
     const wallMs = deps.clock.wallMs()
     const ask = { ...askOf(options, probed.port), probeKey: encode(probeKey), wallMs }
-    return await asked(channel, token, signedAsk(ask, options.self, channel), deps)
+    const signed = signedAsk(ask, options.self, channel)
+    return await asked(channel, { token, node: options.self.node, ask: signed }, deps)
   } finally {
     probed.close()
   }
@@ -243,10 +246,10 @@ function rangeOf({ protocol }: ChannelError): string {
 /** Sends the request; what the issuer says to it. */
 function asked(
   channel: SecureChannel,
-  token: JoinToken,
-  ask: Uint8Array,
+  given: { readonly token: JoinToken; readonly node: NodeId; readonly ask: Uint8Array },
   { clock }: ClusterDeps,
 ): Promise<Joined> {
+  const { token, node, ask } = given
   return new Promise((resolve, reject) => {
     const rows: WireRow[] = []
     const timer = clock.after(JOIN_MS_MAX, () => end(silent()))
@@ -269,6 +272,7 @@ function asked(
           const issuer = parseNodeId(String(said?.['issuer']))
           const name = said?.['name']
           if (issuer === null || !isText(name, NAME_MAX)) return end(garbled())
+          if (!isMemberIn(rows, token.clusterId, node)) return end(garbled())
           timer.cancel()
           // First: the other side may have hung up already, and then the end is told at once.
           resolve({ clusterId: token.clusterId, issuer, name, rows })
@@ -278,6 +282,20 @@ function asked(
       closed: (why) => end(silent(why)),
     })
   })
+}
+
+/**
+ * Whether the rows make this node a member of the cluster: they replace what it has, so they are
+ * looked at before.
+ */
+function isMemberIn(rows: readonly WireRow[], clusterId: string, node: NodeId): boolean {
+  try {
+    const reader = new MemberReader(clusterId, () => {})
+    return reader.read(rows.map(readSharedRow)).get(node)?.standing === 'member'
+  } catch (error) {
+    if (error instanceof RefusalError) return false
+    throw error
+  }
 }
 
 function silent(why = 'no answer in time'): RefusalError {

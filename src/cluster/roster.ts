@@ -11,7 +11,7 @@ import type { Clock } from '../base/clock.ts'
 import { RefusalError } from '../base/errors.ts'
 import { type NodeId, parseNodeId } from '../base/ids.ts'
 import type { Observer } from '../base/observe.ts'
-import { type Cell, canonicalText, headInForce } from '../config/merge.ts'
+import { type Cell, canonicalText, headInForce, type SharedRow } from '../config/merge.ts'
 import type { SharedRows } from '../store/shared.ts'
 import type { Member, PeerAddress, Roster, Self, Standing } from './contract.ts'
 import { clusterIdOf, publicKeys } from './identity.ts'
@@ -44,10 +44,7 @@ export class MemberRoster implements Roster {
   readonly #listeners: (() => void)[] = []
   /** Everybody whose row checked, by id. */
   #all = new Map<NodeId, Member>()
-  /** Texts whose signature checked, so that each is paid for once. */
-  #checked = new Set<string>()
-  /** Texts that did not, so that each is told once. */
-  readonly #refused = new Set<string>()
+  readonly #reader: MemberReader
 
   constructor(
     self: Self,
@@ -60,7 +57,10 @@ export class MemberRoster implements Roster {
     this.#state = state
     this.#clock = deps.clock
     this.#observer = deps.observer
-    this.#all = this.#read()
+    this.#reader = new MemberReader(clusterId, (node, admittedBy) =>
+      deps.observer.emit('member.refused', { node, admittedBy }),
+    )
+    this.#all = this.#reader.read(state.list(MEMBER_KIND))
     state.onChange(MEMBER_KIND, () => this.#refresh())
   }
 
@@ -217,13 +217,10 @@ export class MemberRoster implements Roster {
       admittedBy,
       admittedMs: this.#clock.wallMs(),
     }
-    const signature = encode(signText(this.self.keys, this.#signedText(keys.node, signed)))
+    const signature = encode(
+      signText(this.self.keys, signedText(this.clusterId, keys.node, signed)),
+    )
     this.#write(keys.node, { ...signed, signature }, by)
-  }
-
-  /** Fields that are not known here are signed too. */
-  #signedText(node: NodeId, { signature: _, ...signed }: Fields): string {
-    return `postern member\n${canonicalText({ ...signed, node, clusterId: this.clusterId })}`
   }
 
   #writeSelf(node: NodeId, facts: MemberFacts): void {
@@ -240,7 +237,7 @@ export class MemberRoster implements Roster {
 
   #refresh(): void {
     const before = this.#all
-    this.#all = this.#read()
+    this.#all = this.#reader.read(this.#state.list(MEMBER_KIND))
     for (const { node, name, standing } of this.#all.values()) {
       const was = before.get(node)?.standing
       if (was === standing) continue
@@ -248,11 +245,28 @@ export class MemberRoster implements Roster {
     }
     for (const listener of this.#listeners) listener()
   }
+}
 
-  #read(): Map<NodeId, Member> {
+/** Reads who is a member out of rows that anybody may have written. */
+export class MemberReader {
+  readonly #clusterId: string
+  readonly #refuse: (node: NodeId, admittedBy: NodeId | null) => void
+  /** Texts whose signature checked, so that each is paid for once. */
+  #checked = new Set<string>()
+  /** Texts that did not, so that each is told once. */
+  readonly #refused = new Set<string>()
+
+  /** `refuse` is told of rows that do not check. */
+  constructor(clusterId: string, refuse: (node: NodeId, admittedBy: NodeId | null) => void) {
+    this.#clusterId = clusterId
+    this.#refuse = refuse
+  }
+
+  /** Everybody whose row checks, whatever the standing, by id. */
+  read(rows: readonly SharedRow[]): Map<NodeId, Member> {
     const cells = new Map<string, Cell>()
-    for (const { key, state } of this.#state.list(MEMBER_KIND)) {
-      if (state.shape === 'cell') cells.set(key, state)
+    for (const { kind, key, state } of rows) {
+      if (kind === MEMBER_KIND && state.shape === 'cell') cells.set(key, state)
     }
     const found = new Map<NodeId, Member>()
     const admissions = this.#admissions(cells)
@@ -305,7 +319,7 @@ export class MemberRoster implements Roster {
     const admission = fields === null ? null : readAdmission(fields)
     const signer = admission === null ? null : this.#signerOf(node, admission, admissionOf)
     if (fields !== null && admission !== null && signer !== null) {
-      const text = this.#signedText(node, fields)
+      const text = signedText(this.#clusterId, node, fields)
       const name = `${encode(signer)} ${String(fields['signature'])} ${text}`
       const signature = decode(fields['signature'])
       if (this.#checked.has(name) || (signature !== null && isSigned(signer, text, signature))) {
@@ -315,7 +329,7 @@ export class MemberRoster implements Roster {
     }
     if (!this.#refused.has(`${node} ${value}`)) {
       this.#refused.add(`${node} ${value}`)
-      this.#observer.emit('member.refused', { node, admittedBy: admission?.admittedBy })
+      this.#refuse(node, admission?.admittedBy ?? null)
     }
     return null
   }
@@ -327,7 +341,7 @@ export class MemberRoster implements Roster {
     admissionOf: (node: NodeId) => Admission | null,
   ): Uint8Array | null {
     if (admittedBy !== null) return admissionOf(admittedBy)?.sign ?? null
-    return clusterIdOf(node, { exchange, sign }) === this.clusterId ? sign : null
+    return clusterIdOf(node, { exchange, sign }) === this.#clusterId ? sign : null
   }
 }
 
@@ -335,6 +349,11 @@ export class MemberRoster implements Roster {
 export function countMembers(state: Pick<SharedRows, 'list'>): number {
   const keys = new Set(state.list(MEMBER_KIND).map(({ key }) => key))
   return [...keys].filter((key) => parseNodeId(key) !== null && !keys.has(`${key}/standing`)).length
+}
+
+/** Fields that are not known here are signed too. */
+function signedText(clusterId: string, node: NodeId, { signature: _, ...signed }: Fields): string {
+  return `postern member\n${canonicalText({ ...signed, node, clusterId })}`
 }
 
 function strange(what: string): RefusalError {
