@@ -250,7 +250,9 @@ test('what is blocked is refused whatever else is said, and told so', () => {
     expect(verdict.kind).toBe('reject')
     expect(verdict.rules[0]).toBe('BLOCK_LIST')
     const { reply } = respond(ID, [verdict, verdict], listing)
-    expect(formatReply(reply)).toBe('550 5.7.1 Message refused: the sender is on a block list')
+    expect(formatReply(reply)).toBe(
+      '550 5.7.1 Message refused: sender or client is on a block list',
+    )
   }
 })
 

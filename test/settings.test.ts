@@ -3,7 +3,7 @@ import { afterEach, describe, expect, test } from 'bun:test'
 import fc from 'fast-check'
 import { RefusalError } from '../src/base/errors.ts'
 import { canonicalNetwork, NetworkIndex } from '../src/config/networks.ts'
-import type { Domain } from '../src/config/snapshot.ts'
+import { changedDomains, type Domain } from '../src/config/snapshot.ts'
 import type { ManualClock } from './clock.ts'
 import { carry, meet } from './exchange.ts'
 import { Room } from './rooms.ts'
@@ -269,6 +269,29 @@ describe('two nodes that change at the same time', () => {
       expect(changes.configTrouble()).toBeNull()
     }
     expect(a.rows.digest()).toEqual(b.rows.digest())
+  })
+
+  test('learn which domains are not as they were, and only those', () => {
+    const [a, b] = apart()
+    const told: string[][] = []
+    b.live.onChange((next, before) => told.push([...changedDomains(next, before)].sort()))
+    for (const name of ['a.example', 'b.example', 'c.example']) {
+      a.changes.putDomain('ruiz', domainOf(name, { hold: 3 }))
+    }
+    carry(a, b)
+    a.changes.putDomain('ruiz', { name: 'b.example', nextHops: [], hold: 4 })
+    a.changes.removeDomain('ruiz', 'c.example')
+    carry(a, b)
+    a.changes.setSetting('ruiz', 'mail.hops', 40)
+    carry(a, b)
+    a.changes.undo('ruiz', lastIdOf(a, 'c.example'))
+    carry(a, b)
+    expect(told).toEqual([
+      ['a.example', 'b.example', 'c.example'],
+      ['b.example'],
+      [],
+      ['c.example'],
+    ])
   })
 
   test('have one history, newest first, with the same ids', () => {

@@ -6,17 +6,15 @@ import { formatNextHop, parseNextHop } from '../message/nexthop.ts'
 import type { Changes } from '../store/changes.ts'
 import { mustAct } from './authorise.ts'
 import type { Admin, NextHopProbe } from './contract.ts'
-import type { MailActions } from './mail-actions.ts'
 
 type DomainsPart = Pick<Admin, 'domains' | 'putDomain' | 'removeDomain' | 'probeNextHop'>
 
 export function domainsPart(deps: {
   readonly live: LiveConfig
   readonly changes: Changes
-  readonly mail: MailActions
   readonly probe: (hop: string) => Promise<NextHopProbe>
 }): DomainsPart {
-  const { live, changes, mail, probe } = deps
+  const { live, changes, probe } = deps
   return {
     domains: () => [...live.current.domains.values()].sort((a, b) => (a.name < b.name ? -1 : 1)),
 
@@ -34,9 +32,7 @@ export function domainsPart(deps: {
         ...(hold === undefined ? {} : { hold: readThreshold('hold', hold) }),
         ...(reject === undefined ? {} : { reject: readThreshold('reject', reject) }),
       }
-      const domain = changes.putDomain(author.name, patch, seen)
-      mail.retryDomain(name)
-      return domain
+      return changes.putDomain(author.name, patch, seen)
     },
 
     removeDomain(author, rawName) {

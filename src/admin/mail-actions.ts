@@ -15,8 +15,6 @@ export interface MailActions {
   queueOne(id: MessageId): QueueRow | null
   /** Makes one message, or all, due now. Gives how many. */
   retry(id: MessageId | null): number
-  /** Makes the waiting mail of a domain due now. Gives how many. */
-  retryDomain(domain: string): number
   /** Gives up on a message, with a DSN when `bounce`. False: not in the queue. */
   drop(id: MessageId, bounce: boolean): Promise<boolean>
   queueTotals(): { readonly messages: number; readonly oldestMs: number | null }

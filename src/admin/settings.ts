@@ -7,7 +7,6 @@ import { readSettingKey } from '../config/validate.ts'
 import type { Changes, Stamp } from '../store/changes.ts'
 import { mustAct } from './authorise.ts'
 import type { Admin, SettingRow } from './contract.ts'
-import type { MailActions } from './mail-actions.ts'
 
 type SettingsPart = Pick<
   Admin,
@@ -17,9 +16,8 @@ type SettingsPart = Pick<
 export function settingsPart(deps: {
   readonly live: LiveConfig
   readonly changes: Changes
-  readonly mail: MailActions
 }): SettingsPart {
-  const { live, changes, mail } = deps
+  const { live, changes } = deps
   const rowOf = (key: SettingKey, stamp: Stamp | null): SettingRow => ({
     key,
     value: live.current.settings[key],
@@ -57,13 +55,7 @@ export function settingsPart(deps: {
 
     undoChange(author, id) {
       mustAct(author)
-      retryDomainOf(changes.undo(author.name, id), mail)
+      changes.undo(author.name, id)
     },
   }
-}
-
-/** Mail that waits for a domain is due when one of its cells changed. */
-export function retryDomainOf(key: string, mail: MailActions): void {
-  const [kind, domain] = key.split('/')
-  if (kind === 'domain' && domain !== undefined) mail.retryDomain(domain)
 }

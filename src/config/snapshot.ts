@@ -29,6 +29,14 @@ export type Snapshot = {
   readonly lists: Lists
 }
 
+/** Names of domains that are new or not as they were. */
+export function changedDomains({ domains }: Snapshot, before: Snapshot): ReadonlySet<string> {
+  if (domains === before.domains) return new Set()
+  // A domain whose cells did not change is the same object.
+  const changed = [...domains].filter(([name, domain]) => before.domains.get(name) !== domain)
+  return new Set(changed.map(([name]) => name))
+}
+
 export const NO_LISTS: Lists = Object.freeze({
   allowedClients: new NetworkIndex([]),
   blockedClients: new NetworkIndex([]),

@@ -8,7 +8,7 @@ import { type MessageId, parseMessageId } from '../base/ids.ts'
 import type { Observer } from '../base/observe.ts'
 import type { Random } from '../base/random.ts'
 import type { LiveConfig } from '../config/live.ts'
-import type { Snapshot } from '../config/snapshot.ts'
+import { changedDomains, type Snapshot } from '../config/snapshot.ts'
 import { parseAddress } from '../message/address.ts'
 import type { Body } from '../message/body.ts'
 import { formatNextHop } from '../message/nexthop.ts'
@@ -101,6 +101,8 @@ export class Pipeline {
       expireMs: () => live.current.settings['queue.expire'] * 3_600_000,
       enqueued: (message) => this.#worker.add(message),
     }
+    // On whichever node a next hop was mended: what waits for it here is due now.
+    live.onChange((next, before) => this.#retryDomains(changedDomains(next, before)))
   }
 
   /** What a crash or a stop cut off goes on: held copies, deliveries, releases. Once, at start. */
@@ -450,9 +452,10 @@ export class Pipeline {
     return this.#worker.retry((message) => id === null || message.id === id)
   }
 
-  retryDomain(domain: string): number {
-    return this.#worker.retry(({ envelope }) =>
-      envelope.recipients.some(({ address }) => parseAddress(address)?.domain === domain),
+  #retryDomains(domains: ReadonlySet<string>): void {
+    if (domains.size === 0) return
+    this.#worker.retry(({ envelope }) =>
+      envelope.recipients.some(({ address }) => domains.has(parseAddress(address)?.domain ?? '')),
     )
   }
 

@@ -28,7 +28,9 @@ export function respond(
   assert(verdicts.length > 0, 'a message has a recipient')
   if (verdicts.every((verdict) => verdict.kind === 'reject')) {
     const isBlocked = listing?.kind === 'block'
-    const text = isBlocked ? 'Message refused: the sender is on a block list' : 'Message refused'
+    const text = isBlocked
+      ? 'Message refused: sender or client is on a block list'
+      : 'Message refused'
     return none(reply(550, '5.7.1', text), verdicts)
   }
   if (verdicts.some((verdict) => verdict.kind === 'defer')) {
