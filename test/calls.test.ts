@@ -192,6 +192,27 @@ describe('a stream', () => {
     })
   }
 
+  test('waits for room on a full link, and loses nothing', async () => {
+    const { mesh, b, asks, answers } = pair({ bytesPerMs: 2_000 })
+    answers.answer('body', async () => ({
+      kind: 'stream',
+      value: null,
+      bytes: source(500_000, 64 * 1024).bytes(),
+    }))
+    const [link] = b.links.open.values()
+    while (link?.send(99, new Uint8Array(1_000))) {}
+    const read = asks.fetch(b.id, 'body', null).then(({ bytes }) => readAll(bytes))
+    await mesh.runAsync(20)
+    // The answer had no room yet; now it has, and the pieces behind it have none.
+    for (let time = 0; time < 300; time += 1) {
+      await mesh.runAsync(5)
+      while (time < 200 && link?.send(99, new Uint8Array(1_000))) {}
+    }
+    const bytes = (await outcome(mesh, 5_000, read)) as Uint8Array
+    expect(bytes.length).toBe(500_000)
+    expect(bytes.every((octet, place) => octet === place % 251)).toBe(true)
+  })
+
   test('that nobody takes stands still after a window', async () => {
     const { mesh, b, asks, answers } = pair()
     const from = source(10_000_000, 32 * 1024)

@@ -128,6 +128,7 @@ export class MeshLink implements Link {
   readonly #queues: { readonly now: Sent[]; readonly bulk: Sent[] } = { now: [], bulk: [] }
   readonly #drained: (() => void)[] = []
   #sending = false
+  #full = false
 
   constructor(mesh: Mesh, from: MeshNode, to: MeshNode, outgoing: boolean) {
     this.#mesh = mesh
@@ -139,7 +140,8 @@ export class MeshLink implements Link {
   }
 
   send(type: number, body: Uint8Array, bulk = false): boolean {
-    if (!this.isOpen || this.backlogBytes + body.length > BACKLOG_BYTES_MAX) return false
+    if (!this.isOpen || this.#full || this.backlogBytes + body.length > BACKLOG_BYTES_MAX)
+      return false
     this.#from.sent.messages += 1
     this.#from.sent.bytes += body.length
     this.#from.sent.byType.set(type, (this.#from.sent.byType.get(type) ?? 0) + body.length)
@@ -156,6 +158,12 @@ export class MeshLink implements Link {
 
   close(why: string): void {
     this.#mesh.cut(this, why)
+  }
+
+  /** As if much waited on it. */
+  set full(full: boolean) {
+    this.#full = full
+    this.#tellDrained()
   }
 
   #next(): void {
@@ -184,7 +192,7 @@ export class MeshLink implements Link {
 
   #tellDrained(): void {
     this.#mesh.clock.after(0, () => {
-      while (this.isOpen && this.backlogBytes < BACKLOG_BYTES_MAX / 2) {
+      while (this.isOpen && !this.#full && this.backlogBytes < BACKLOG_BYTES_MAX / 2) {
         const run = this.#drained.shift()
         if (run === undefined) return
         run()
