@@ -243,7 +243,10 @@ export async function startNode(
     ...programOf(options),
   })
   setHandle(web.handle)
-  await untilKnown(cluster, rows.replica, { clock, observer })
+  if (isNew(cluster, rows.replica)) {
+    await untilKnown(cluster, rows.replica, { clock, observer })
+    store.changes.adopt()
+  }
   const drain = followDrain(cluster, listener, clock)
   listener.start()
   endpoints.smtp = formatEndpoint(options.smtp.host, listener.port)
