@@ -33,6 +33,8 @@ const CUT_MS_MAX = 25_000
 export class FaultMaker {
   readonly #sim: Simulation
   readonly #dice: Dice
+  /** The furthest that any clock was ahead. */
+  highestMs = 0
   #isOver = false
   #count = 0
 
@@ -42,6 +44,7 @@ export class FaultMaker {
   }
 
   begin(): void {
+    this.#noteClocks()
     this.#next()
   }
 
@@ -198,6 +201,7 @@ export class FaultMaker {
   #lapse(): void {
     const { world, nodes } = this.#sim
     for (const { time } of nodes) time.skewMs += LAPSE_MS
+    this.#noteClocks()
     world.tell(() => 'a day goes by')
   }
 
@@ -209,11 +213,18 @@ export class FaultMaker {
     node.destroy()
   }
 
+  #noteClocks(): void {
+    for (const { time } of this.#sim.nodes) {
+      this.highestMs = Math.max(this.highestMs, time.skewMs)
+    }
+  }
+
   #jump(): void {
     const node = this.#victim()
     if (node === null) return
     const byMs = this.#dice.pick([-3_600_000, -5_000, 5_000, 90_000, 180_000])
     node.time.skewMs += byMs
+    this.#noteClocks()
     this.#sim.world.tell(() => `the clock of ${node.name} jumps by ${byMs} ms`)
     // An operator or NTP sets it right after a while.
     this.#sim.world.after(this.#dice.between(5_000, 30_000), () => {

@@ -2,7 +2,7 @@
  * A simulated machine and the runs of its node: a disk and a clock that outlive the process, and
  * a process that holds the replicated rows and all of the cluster's parts, as a real one does.
  */
-import { StoreError } from '../../src/base/errors.ts'
+import { RefusalError, StoreError } from '../../src/base/errors.ts'
 import { type NodeId, newNodeId } from '../../src/base/ids.ts'
 import { Observer } from '../../src/base/observe.ts'
 import type { Random } from '../../src/base/random.ts'
@@ -45,7 +45,7 @@ export type Setting = {
   readonly oracle: Oracle
   readonly mutant: Mutant
   /** What a feed reads at most at once. */
-  readonly batchBytes: number
+  batchBytes: number
   /** Of own writes, 0..1: not pushed, so that they wait for a batch. */
   readonly lostPushes: number
   /** By id; with a clone the original. */
@@ -142,7 +142,7 @@ export class SimNode {
   /** What it says of itself to be let in. */
   get applicant(): Applicant {
     const facts = {
-      name: this.name.replace("'", ''),
+      name: this.name.split("'")[0] ?? '',
       smtp: '',
       web: '',
       version: VERSION,
@@ -190,7 +190,6 @@ export class SimNode {
       disks: () => this.#disks(),
     }
     this.#listen(watched, replica)
-    rows.start()
     const plainRoster = new MemberRoster(self, this.clusterId, rows, { clock, observer })
     const roster = mutant.roster?.(plainRoster, this) ?? plainRoster
     const run: Run = { process, clock, observer, self, rows, roster, watched, parts: null }
@@ -198,14 +197,14 @@ export class SimNode {
     world.tell(() => `${this.name} starts, writer ${replica.writer}`)
     fabric.started(this.host)
     try {
+      rows.start()
       if (this.#joined.length > 0) {
         rows.apply({ peer: this.id, rows: this.#joined, as: { kind: 'repair' } })
-        this.#joined = []
       }
       roster.announce(this.applicant)
+      this.#joined = []
     } catch (error) {
-      // A full disk at the start: the next start says it.
-      if (!(error instanceof StoreError)) throw error
+      return this.#failed(error)
     }
     const seen = fabric.attach(this.host, process)
     const network = mutant.network?.(seen, this) ?? seen
@@ -213,6 +212,22 @@ export class SimNode {
     this.#open(run, { clock, random, network, observer }).catch((error: unknown) =>
       world.violate(`${this.name} does not start: ${String(error)}`),
     )
+  }
+
+  /** As a unit of systemd: a full disk is tried again, who is no member any more stays out. */
+  #failed(error: unknown): void {
+    const { world } = this.#setting
+    world.tell(() => `${this.name} does not start: ${String(error)}`)
+    this.crash(false)
+    if (error instanceof StoreError) {
+      world.after(1_000, () => {
+        if (!this.isDestroyed) this.start()
+      })
+    } else if (error instanceof RefusalError) {
+      // A clock too far from that of the node that let it in, or it was removed.
+      if (this.#joined.length > 0) this.isDestroyed = true
+      else if (!this.isRemoved) throw error
+    } else throw error
   }
 
   /** Ends the process. `quiet`: the machine lost its power. */
@@ -324,10 +339,11 @@ export class SimNode {
   }
 
   #watch(rows: SharedRows): SharedRows {
-    const { batchBytes, lostPushes, onCollected, world } = this.#setting
+    const { lostPushes, onCollected, world } = this.#setting
     return replaced(rows, {
       apply: (incoming) => this.#apply(rows, incoming),
-      read: (after, seen, bytesMax) => rows.read(after, seen, Math.min(bytesMax, batchBytes)),
+      read: (after, seen, bytesMax) =>
+        rows.read(after, seen, Math.min(bytesMax, this.#setting.batchBytes)),
       settle: () => {
         const before = rows.parked
         const left = rows.settle()

@@ -41,11 +41,14 @@ export class Memory {
   epoch = 0
   readonly cells = new Map<string, bigint>()
   readonly owned = new Map<string, OwnedRow>()
+  /** As `cells`, since the cell was last forgotten. */
+  readonly contexts = new Map<string, bigint>()
 
   copy(): Memory {
     const twin = new Memory()
     twin.epoch = this.epoch
     for (const [name, known] of this.cells) twin.cells.set(name, known)
+    for (const [name, seen] of this.contexts) twin.contexts.set(name, seen)
     for (const [name, row] of this.owned) twin.owned.set(name, row)
     return twin
   }
@@ -72,6 +75,8 @@ export class Oracle {
   /** Clocks of this simulation are wrong: stamps of one writer may go back. */
   readonly #isWild: boolean
   writes = 0
+  /** Some node has forgotten a tombstone: another one may hold it against a later write. */
+  hasCollected = false
 
   constructor(world: World, isWild: boolean) {
     this.#world = world
@@ -80,7 +85,7 @@ export class Oracle {
 
   /** What a person at `at` is shown of a cell, for a later `fromPage`. */
   shownAt(at: Watched, kind: string, key: string): bigint {
-    return at.memory.cells.get(`${kind}/${key}`) ?? 0n
+    return at.memory.contexts.get(`${kind}/${key}`) ?? 0n
   }
 
   /** Runs `act`, whose one write is by somebody who had only `shown` before his eyes. */
@@ -111,7 +116,7 @@ export class Oracle {
     if (history.byDot.has(dotOf(made))) {
       return this.#world.violate(`two writes of ${name} have the dot ${dotOf(made)}`)
     }
-    const shown = this.#page ?? at.memory.cells.get(name) ?? 0n
+    const shown = this.#page ?? at.memory.contexts.get(name) ?? 0n
     const { value, seq } = made
     const bit = 1n << BigInt(history.writes.length)
     const write: Write = { bit, past: this.#withPasts(history, shown), value, writer, seq }
@@ -140,17 +145,19 @@ export class Oracle {
 
   #sawCell(at: Watched, name: string, history: History, cell: Cell): void {
     const known = at.memory.cells.get(name) ?? 0n
-    let now = known
+    let fresh = 0n
     let visible = 0n
     for (const head of cell.heads) {
       const write = history.byDot.get(dotOf(head))
       if (write === undefined) return this.#world.violate(`nobody wrote ${dotOf(head)} of ${name}`)
       if (write.value !== head.value) this.#world.violate(`${dotOf(head)} of ${name} was changed`)
       if ((known & write.bit) === 0n) this.#believed(at, name, head)
-      now |= write.bit | write.past
+      fresh |= write.bit | write.past
       visible |= write.bit
     }
+    const now = known | fresh
     at.memory.cells.set(name, now)
+    at.memory.contexts.set(name, (at.memory.contexts.get(name) ?? 0n) | fresh)
     const wanted = setOf(this.#maximal(history, now))
     const back = history.writes.find(({ bit }) => (visible & ~wanted & bit) !== 0n)
     if (back !== undefined) {
@@ -176,6 +183,9 @@ export class Oracle {
       return this.#world.violate(`${at.name} forgot the living ${name}`)
     }
     history.collected |= setOf(last)
+    this.hasCollected = true
+    // Who forgot a tombstone has not seen it any more: what he writes stands beside it.
+    at.memory.contexts.delete(name)
     const lacking = at.disks().find(({ cells }) => (known & ~(cells.get(name) ?? 0n)) !== 0n)
     if (lacking !== undefined) {
       this.#world.violate(`${at.name} collected ${name} before everybody had it`)

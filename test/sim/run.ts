@@ -44,7 +44,8 @@ function many(from: number, to: number): number {
         seen.set(what, (seen.get(what) ?? 0) + Math.min(1, count))
     } catch (error) {
       failed += 1
-      print(error instanceof Error ? error.message : String(error))
+      const message = error instanceof Error ? error.message : String(error)
+      print(`seed ${seed}: ${message.split('\n')[0]?.slice(0, 200)}`)
     }
   }
   const tookMs = performance.now() - began

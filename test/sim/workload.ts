@@ -45,6 +45,7 @@ export class Workload {
   readonly #held: HeldMail[] = []
   readonly #future = { writer: 'f0f0f0f0f0f0', seq: 0, rows: new Map<string, string>() }
   #isOver = false
+  #hasRemoved = false
   #count = 0
 
   constructor(sim: Simulation) {
@@ -221,10 +222,12 @@ export class Workload {
       return
     }
     const others = sim.core.filter((other) => other !== node)
-    if (others.length < 2) return
+    // Two that remove each other on two sides of a partition are two clusters, and no fault.
+    if (others.length < 2 || this.#hasRemoved) return
     const removed = this.#dice.pick(others)
     const isOut = sim.world.act(() => tolerate(() => node.roster.evict(removed.id, 'ruiz')))
     if (!isOut) return
+    this.#hasRemoved = true
     sim.world.tell(() => `${removed.name} is removed by ${node.name}`)
     removed.isRemoved = true
   }
