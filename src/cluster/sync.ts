@@ -31,7 +31,6 @@ import {
   readPull,
   readPush,
   readRepair,
-  type Sight,
 } from './wire.ts'
 
 const BEAT_MS = 5_000
@@ -64,14 +63,14 @@ export type PeerView = {
   readonly report: NodeReport | null
   /** Its clock less ours, ms; null: not measured. */
   readonly clockOffsetMs: number | null
-  /** The members that it does not see in full; it sees all the others by TCP and UDP. */
-  readonly apart: ReadonlyMap<NodeId, Sight>
+  /** The members with whom it has no usable link. */
+  readonly apart: readonly NodeId[]
 }
 
-type Peer = { heardMono: number; report: NodeReport | null; apart: ReadonlyMap<NodeId, Sight> }
+type Peer = Omit<PeerView, 'clockOffsetMs'>
 
 /** One link, and what was said on it of this node. */
-type Line = { readonly link: Link; report: NodeReport | null; apart: string; waits: boolean }
+type Line = { readonly link: Link; report: NodeReport | null; apart: string | null; waits: boolean }
 
 export class Sync {
   readonly #options: SyncOptions
@@ -231,7 +230,7 @@ export class Sync {
 
   #opened(link: Link): void {
     if (this.#closed) return
-    this.#lines.set(link.peer, { link, report: null, apart: '', waits: false })
+    this.#lines.set(link.peer, { link, report: null, apart: null, waits: false })
     for (const exchange of this.#exchanges) exchange.opened(link)
     this.#beat(link)
     this.#beatSoon()
@@ -294,17 +293,17 @@ export class Sync {
   }
 
   /** Tells the peer what is new for it. A long vector takes several beats. */
-  #beat(link: Link, apart: ReadonlyMap<NodeId, Sight> = this.#apart()): void {
+  #beat(link: Link, apart: readonly NodeId[] = this.#apart()): void {
     const line = this.#lines.get(link.peer)
     if (line?.link !== link) return
     const report = newsOf(this.#options.report(), line.report)
-    const seen = JSON.stringify([...apart])
+    const named = apart.join(' ')
     for (;;) {
       const said = this.#exchanges.flatMap((exchange) => exchange.say(link) ?? [])
       const body = encodeBeat({
         wallMs: Math.max(0, Math.round(this.#clock.wallMs())),
         report: report === line.report ? null : report,
-        apart: seen === line.apart ? null : apart,
+        apart: named === line.apart ? null : apart,
         feeds: said.map(({ part }) => part),
       })
       if (!link.send(MESSAGE.beat, body)) {
@@ -312,32 +311,24 @@ export class Sync {
         return
       }
       line.report = report
-      line.apart = seen
+      line.apart = named
       for (const { note } of said) note()
       if (!said.some(({ part }) => part.more)) return
     }
   }
 
-  /** Whom this node does not see in full. */
-  #apart(): ReadonlyMap<NodeId, Sight> {
+  /** The members with whom this node has no usable link. */
+  #apart(): readonly NodeId[] {
     const { roster, links, members } = this.#options
-    const apart = new Map<NodeId, Sight>()
-    for (const { node } of roster.peers()) {
-      const isLinked = links.get(node) !== null
-      const liveness = members.get(node)
-      const sight = {
-        usable: isLinked && members.isUsable(node),
-        tcp: isLinked ? (liveness?.tcp ?? null) : false,
-        udp: liveness?.udp ?? null,
-      }
-      if (!sight.usable || sight.tcp !== true || sight.udp !== true) apart.set(node, sight)
-    }
-    return apart
+    return roster
+      .peers()
+      .map(({ node }) => node)
+      .filter((node) => links.get(node) === null || !members.isUsable(node))
   }
 
   #isApart(node: NodeId, other: NodeId): boolean {
     const apart = node === this.#options.self.node ? this.#apart() : this.#peers.get(node)?.apart
-    return apart?.get(other)?.usable === false
+    return apart?.includes(other) ?? false
   }
 
   #heard(link: Link, beat: Beat): void {
@@ -349,7 +340,7 @@ export class Sync {
         beat.report === null
           ? (before?.report ?? null)
           : { ...(before?.report ?? NOTHING), ...beat.report },
-      apart: beat.apart ?? before?.apart ?? new Map(),
+      apart: beat.apart ?? before?.apart ?? [],
     })
     this.#skew.heard(link.peer, beat.wallMs, (link.roundTripMs ?? 0) / 2)
     for (const exchange of this.#exchanges) {

@@ -20,13 +20,6 @@ const NAME_CHARS_MAX = 2_048
 const TEXT_CHARS_MAX = 64
 const NODES_MAX = 1_024
 
-/** What a node sees of another: a usable link (both ways, TCP), TCP and UDP; null: not known. */
-export type Sight = {
-  readonly usable: boolean
-  readonly tcp: boolean | null
-  readonly udp: boolean | null
-}
-
 /** What changed in one feed of the sender since its last beat on this link; null: nothing. */
 export type FeedBeat = {
   readonly feed: string
@@ -45,8 +38,8 @@ export type FeedBeat = {
 export type Beat = {
   readonly wallMs: number
   readonly report: Partial<NodeReport> | null
-  /** The members that it does not see in full; null: as before. */
-  readonly apart: ReadonlyMap<NodeId, Sight> | null
+  /** The members with whom it has no usable link; null: as before. */
+  readonly apart: readonly NodeId[] | null
   readonly feeds: readonly FeedBeat[]
 }
 
@@ -291,15 +284,7 @@ export function encodeBeat({ wallMs, report, apart, feeds }: Beat): Uint8Array {
             f: report.diskFreeBytes,
             t: report.diskTotalBytes,
           },
-    a:
-      apart === null
-        ? undefined
-        : Object.fromEntries(
-            [...apart].map(([node, { usable, tcp, udp }]) => [
-              node,
-              [bit(usable), bit(tcp) ?? null, bit(udp) ?? null],
-            ]),
-          ),
+    a: apart ?? undefined,
     f:
       feeds.length === 0
         ? undefined
@@ -320,22 +305,19 @@ export function encodeBeat({ wallMs, report, apart, feeds }: Beat): Uint8Array {
   })
 }
 
-function bit(value: boolean | null | undefined): 0 | 1 | undefined {
-  return value === null || value === undefined ? undefined : value ? 1 : 0
+function bit(value: boolean | undefined): 0 | 1 | undefined {
+  return value === undefined ? undefined : value ? 1 : 0
 }
 
 export function readBeat(body: Uint8Array): Beat | null {
   const fields = new Fields(parseBody(body))
-  const apart = fields.maybeEntries('a', NODES_MAX, (key, value) => {
-    const node = parseNodeId(key)
-    const sight = readSight(value)
-    return node === null || sight === null ? null : ([node, sight] as const)
-  })
   const report = fields.maybeRecord('r')
   const beat: Beat = {
     wallMs: fields.whole('w'),
     report: report === null ? null : readReport(report),
-    apart: apart === null ? null : new Map(apart),
+    apart: fields.maybeEach('a', NODES_MAX, (value) =>
+      typeof value === 'string' ? parseNodeId(value) : null,
+    ),
     feeds: fields.maybeEntries('f', 16, (feed, value) => readFeedBeat(feed, value)) ?? [],
   }
   fields.and(report)
@@ -355,12 +337,6 @@ function readReport(fields: Fields): Partial<NodeReport> {
     ...(diskFreeBytes === null ? {} : { diskFreeBytes }),
     ...(diskTotalBytes === null ? {} : { diskTotalBytes }),
   }
-}
-
-function readSight(value: unknown): Sight | null {
-  if (!Array.isArray(value)) return null
-  const [usable, tcp, udp] = value.map((one) => (one === 0 ? false : one === 1 ? true : null))
-  return typeof usable === 'boolean' ? { usable, tcp: tcp ?? null, udp: udp ?? null } : null
 }
 
 function readFeedBeat(feed: string, value: unknown): FeedBeat | null {
