@@ -392,18 +392,14 @@ export class Exchange {
     const { generation, head } = this.#feed
     // A cursor into another generation says nothing about this one.
     const isOurs = cursor?.generation === generation && cursor.at <= head
-    const { rows, upto, final } = this.#feed.read(isOurs ? cursor.at : 0, peer.vector, BATCH_BYTES)
-    const fresh = newerIn(this.#feed.vector(), peer.vector)
-    const body = encodeBatch({
-      feed: this.#feed.name,
-      cursor: { generation, at: upto },
-      rows,
-      final,
-      vector: final ? new Map([...fresh].slice(0, WRITERS_MAX)) : null,
-    })
+    const after = isOurs ? cursor.at : 0
+    const many = this.#batchFor(peer, after, BATCH_BYTES)
+    // A long row behind many short ones goes alone.
+    const { body, final } =
+      many.body.length <= MESSAGE_BYTES_MAX ? many : this.#batchFor(peer, after, 1)
     if (body.length > MESSAGE_BYTES_MAX) {
       line.owed = null
-      const detail = `rows of ${body.length} bytes are more than a message takes`
+      const detail = `a row of ${body.length} bytes is more than a message takes`
       this.#observer.emit('sync.stalled', { feed: this.#feed.name, peer: peer.node, detail })
     } else if (line.link.send(MESSAGE.batch, body, !final)) line.owed = null
     else {
@@ -413,6 +409,19 @@ export class Exchange {
         this.#attempt(line.link, () => this.#answer(line, peer))
       })
     }
+  }
+
+  #batchFor(
+    peer: Peer,
+    after: Place,
+    bytesMax: number,
+  ): { readonly body: Uint8Array; readonly final: boolean } {
+    const { name, generation } = this.#feed
+    const { rows, upto, final } = this.#feed.read(after, peer.vector, bytesMax)
+    const fresh = newerIn(this.#feed.vector(), peer.vector)
+    const vector = final ? new Map([...fresh].slice(0, WRITERS_MAX)) : null
+    const cursor = { generation, at: upto }
+    return { body: encodeBatch({ feed: name, cursor, rows, final, vector }), final }
   }
 
   // ---- pushes ----
