@@ -15,6 +15,8 @@ import { jsonText, plain, size, span, table } from '../src/cli/print.ts'
 import { RUNNABLE, runCommandLine } from '../src/cli/run.ts'
 import { COMMANDS } from '../src/cli/table.ts'
 import type { NodeOptions, World } from '../src/cli/world.ts'
+import { ManualClock } from './clock.ts'
+import { settled } from './pipes.ts'
 import { posternCommand } from './real.ts'
 
 type Asked = { readonly method: string; readonly path: string; readonly body: unknown }
@@ -622,6 +624,22 @@ describe('serve', () => {
     expect(ran.out).toBe('ready\n')
     expect(ran.stopped).toBe(2)
     expect(ran.options?.name).toBe('mx7')
+  })
+
+  test('ends 3 s after a signal that finds it starting, whatever the start waits for', async () => {
+    const clock = new ManualClock()
+    let code: number | null = null
+    const world = { clock, startNode: () => new Promise<never>(() => {}) }
+    const running = run(['serve', '--data', '/d'], world).then((ran) => {
+      code = ran.code
+    })
+    await settled()
+    clock.advance(2_999)
+    await settled()
+    expect(code).toBeNull()
+    clock.advance(1)
+    await running
+    expect(code).toBe(0)
   })
 
   test('takes a join token from a file that may be gone at the next start', async () => {

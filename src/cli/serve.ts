@@ -1,6 +1,7 @@
 /** `serve`: a node in the foreground until a signal ends it. */
 import { existsSync } from 'node:fs'
 import { join } from 'node:path'
+import { pause } from '../base/clock.ts'
 import type { Level } from '../base/observe.ts'
 import { ownAddresses, parseAddress, parseAdvertise, parseWeb } from './address.ts'
 import { tokenOf } from './join.ts'
@@ -15,6 +16,9 @@ import {
   type World,
 } from './world.ts'
 
+/** A start that is told to end may still succeed for this long, to be ended in order. */
+const START_MS_MAX = 3_000
+
 /**
  * Standard output holds the address of the set-up while it is open, then a line that is exactly
  * `ready` when every listener is open; nothing else ever. A node that joins begins anew in the
@@ -23,9 +27,12 @@ import {
 export const serve: Run = async (call, world) => {
   let options: NodeOptions | null = await nodeOptions(call, world)
   const ended = world.untilSignal().then(() => null)
+  // A start may wait for its peers for hours. It writes nothing that a crash in its middle spoils.
+  const isLate = ended.then(() => pause(world.clock, START_MS_MAX)).then(() => null)
   let isReady = false
   while (options !== null) {
-    const node = await world.startNode(options)
+    const node = await Promise.race([world.startNode(options), isLate])
+    if (node === null) return 0
     if (!isReady) await world.out(node.setupUrl === null ? 'ready\n' : `${node.setupUrl}\nready\n`)
     isReady = true
     options = await Promise.race([ended, node.restart])

@@ -1,11 +1,20 @@
 /** `serve` and the commands against it: the contract that scripts rely on, with real processes. */
 import { afterAll, beforeAll, describe, expect, test } from 'bun:test'
 import { createHash, X509Certificate } from 'node:crypto'
-import { mkdirSync, mkdtempSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs'
+import {
+  existsSync,
+  mkdirSync,
+  mkdtempSync,
+  readFileSync,
+  rmSync,
+  statSync,
+  writeFileSync,
+} from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { connect } from 'node:tls'
 import { pause, SystemClock } from '../../src/base/clock.ts'
+import { SeededRandom } from '../../src/base/random.ts'
 import { posternCommand } from '../real.ts'
 import { type Answer, freePort, Postern } from './postern.ts'
 import { isAlive, treeOf } from './proc.ts'
@@ -41,6 +50,12 @@ function complaints(err: string): string[] {
 async function say(wire: Wire, line: string): Promise<WireReply> {
   wire.send(`${line}\r\n`)
   return await wire.reply()
+}
+
+/** The process that took the directory last. */
+function lockedBy(data: string): string {
+  const path = join(data, 'lock')
+  return existsSync(path) ? readFileSync(path, 'utf8') : ''
 }
 
 async function until(what: () => boolean, timeoutMs: number): Promise<boolean> {
@@ -275,6 +290,33 @@ test('the web is https with a key of its own, whose pin the status shows', async
     rmSync(dir, { recursive: true, force: true })
   }
 })
+
+test('SIGTERM at any instant of a start or a run ends it with 0 within 10 s', async () => {
+  const dir = mkdtempSync(join(tmpdir(), 'postern-term-'))
+  const random = new SeededRandom(20)
+  const instants = [0, 20, ...Array.from({ length: 12 }, () => random.below(1_500))]
+  const codes: (number | null)[] = []
+  for (const [index, delayMs] of instants.entries()) {
+    // Every other one starts where one before was ended.
+    const data = join(dir, `${index >> 1}`)
+    const listen = ['--smtp', '127.0.0.1:0', '--web', 'http://127.0.0.1:0', '--peer', '127.0.0.1:0']
+    const before = lockedBy(data)
+    const child = Bun.spawn(posternCommand('serve', '--data', data, ...listen), {
+      stdin: 'ignore',
+      stdout: 'ignore',
+      stderr: 'ignore',
+    })
+    // From here on the process has said that it wants to hear of signals.
+    await until(() => lockedBy(data) !== before, 10_000)
+    await pause(clock, delayMs)
+    child.kill('SIGTERM')
+    const timer = clock.after(10_000, () => child.kill('SIGKILL'))
+    codes.push(await child.exited)
+    timer.cancel()
+  }
+  expect(codes).toEqual(instants.map(() => 0))
+  rmSync(dir, { recursive: true, force: true })
+}, 300_000)
 
 describe('a start that cannot succeed ends with 1, one line, and leaves things as they were', () => {
   let dir = ''
