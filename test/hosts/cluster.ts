@@ -3,6 +3,7 @@ import { existsSync, mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { pause, SystemClock } from '../../src/base/clock.ts'
+import { type Ledger, Load } from '../process/ledger.ts'
 import { Postern } from '../process/postern.ts'
 import { hostLacks, needs } from '../real.ts'
 import { canMakeNetworks, type Net } from './net.ts'
@@ -213,6 +214,21 @@ export class HostCluster {
       timeoutMs,
       5,
     )
+  }
+
+  /** Sends mails to a host over one connection, until each has its reply. */
+  async send(host: number, domain: string, seed: number, mails: number): Promise<Ledger> {
+    const load = new Load({
+      host: this.net.address(host),
+      port: SMTP_PORT,
+      domain,
+      connections: 1,
+      seed,
+      sizes: [4_096],
+      mails,
+    })
+    await load.finished()
+    return load.ledger
   }
 
   async conflicts(host: number): Promise<readonly Conflict[]> {
