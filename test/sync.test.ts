@@ -220,7 +220,7 @@ describe('rows', () => {
   test('a row that is as long as a row may be comes through, behind many short ones', () => {
     const mesh = new Mesh()
     const [a, b] = mesh.add(2) as [MeshNode, MeshNode]
-    for (let row = 0; row < 400; row += 1) a.set(`k${row}`, 'x'.repeat(100))
+    for (let row = 0; row < 435; row += 1) a.set(`k${row}`, 'x'.repeat(100))
     a.set('recipients', 'y'.repeat(400_000))
     mesh.join()
     mesh.run(6_000)
