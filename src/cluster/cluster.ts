@@ -199,8 +199,11 @@ export class Cluster {
     this.#listeners.clear()
   }
 
+  /** This node, then the others by name, then those that were members once. */
   #everybody(): readonly Member[] {
-    return [...this.roster.members(), ...this.roster.former()]
+    const [me, ...peers] = this.roster.members()
+    const byName = peers.sort((a, b) => (a.name < b.name ? -1 : 1))
+    return [...(me === undefined ? [] : [me]), ...byName, ...this.roster.former()]
   }
 
   #states(): Map<NodeId, NodeState> {
@@ -233,7 +236,9 @@ export class Cluster {
 
   /** Every way between two members, as the one it begins at sees it. */
   #linkViews(): readonly LinkView[] {
-    const nodes = this.roster.members().map(({ node }) => node)
+    const nodes = this.#everybody().flatMap(({ node, standing }) =>
+      standing === 'member' ? [node] : [],
+    )
     return nodes.flatMap((from) => {
       const sights = this.members.linksOf(from)
       return nodes.flatMap((to) => {

@@ -107,6 +107,8 @@ export type Surroundings = {
   /** Sends a beat now; and one as soon as the link takes it. */
   tell(link: Link): void
   tellLater(link: Link): void
+  /** Sends a beat within half a second: something of the peer is on our disk now. */
+  acknowledge(link: Link): void
 }
 
 /** What the first beat on a link leaves out when it is so. */
@@ -445,13 +447,21 @@ export class Exchange {
     if (!link.send(MESSAGE.push, body)) this.#around.tellLater(link)
   }
 
+  /** It pushes more than we take: batches will bring the rest, at our own pace. */
+  isFlooded(link: Link): boolean {
+    const line = this.#lines.get(link.peer)
+    return line !== undefined && this.#clock.monoMs() < line.floodedUntilMono
+  }
+
   push(link: Link, push: Push, body: Uint8Array): void {
     this.#attempt(link, (line, peer) => {
       const { writer, after, upto, rows } = push
       if (writer === this.#feed.writer || covers(this.#feed.vector(), writer, upto)) return
       if (this.#isShut(peer) || !this.#isPaced(line, rows.length)) return
       const as = { kind: 'push', writer, after, upto } as const
-      if (this.#apply({ peer: peer.node, rows, as }) > 0) this.#relay(line, push, body)
+      if (this.#apply({ peer: peer.node, rows, as }) === 0) return
+      this.#around.acknowledge(link)
+      this.#relay(line, push, body)
     })
   }
 

@@ -40,6 +40,8 @@ const JITTER_MS = 500
 const MANY_NODES = 32
 /** Whom we see has changed: all are told at most this often. */
 const SOON_MS = 1_000
+/** Pushes of this time are acknowledged together. */
+const ACKNOWLEDGE_MS = 500
 const SETTLE_MS = 5_000
 const COLLECT_MS = 60_000
 const COLLECT_ROWS = 500
@@ -70,7 +72,13 @@ export type PeerView = {
 type Peer = Omit<PeerView, 'clockOffsetMs'>
 
 /** One link, and what was said on it of this node. */
-type Line = { readonly link: Link; report: NodeReport | null; apart: string | null; waits: boolean }
+type Line = {
+  readonly link: Link
+  report: NodeReport | null
+  apart: string | null
+  waits: boolean
+  acknowledges: boolean
+}
 
 export class Sync {
   readonly #options: SyncOptions
@@ -106,6 +114,7 @@ export class Sync {
           isApart: (node, other) => this.#isApart(node, other),
           tell: (link) => this.#beat(link),
           tellLater: (link) => this.#beatLater(link),
+          acknowledge: (link) => this.#acknowledge(link),
         },
         deps,
       )
@@ -230,7 +239,13 @@ export class Sync {
 
   #opened(link: Link): void {
     if (this.#closed) return
-    this.#lines.set(link.peer, { link, report: null, apart: null, waits: false })
+    this.#lines.set(link.peer, {
+      link,
+      report: null,
+      apart: null,
+      waits: false,
+      acknowledges: false,
+    })
     for (const exchange of this.#exchanges) exchange.opened(link)
     this.#beat(link)
     this.#beatSoon()
@@ -279,6 +294,18 @@ export class Sync {
     this.#soonTimer = this.#clock.after(waitMs, () => {
       this.#soonTimer = null
       this.#beatAll()
+    })
+  }
+
+  /** What a peer sees of its lag is no older than this, also between the beats. */
+  #acknowledge(link: Link): void {
+    const line = this.#lines.get(link.peer)
+    if (line?.link !== link || line.acknowledges) return
+    line.acknowledges = true
+    this.#clock.after(ACKNOWLEDGE_MS, () => {
+      line.acknowledges = false
+      const flooded = this.#exchanges.some((exchange) => exchange.isFlooded(link))
+      if (!this.#closed && !flooded) this.#beat(link)
     })
   }
 

@@ -117,8 +117,8 @@ type Told = {
 }
 
 /**
- * One after the other: each is one transaction, and what fails does not stop the rest. `run` says
- * whether it waits.
+ * All at once, so that an owner elsewhere is asked once for all of its mails; what fails does not
+ * stop the rest. `run` says whether it waits.
  */
 async function eachOf(
   ids: readonly string[],
@@ -126,16 +126,16 @@ async function eachOf(
 ): Promise<Told> {
   let [done, pending, already] = [0, 0, 0]
   const failed: string[] = []
-  for (const id of ids) {
-    try {
-      if (await run(id)) pending += 1
+  for (const told of await Promise.allSettled(ids.map(run))) {
+    if (told.status === 'fulfilled') {
+      if (told.value) pending += 1
       else done += 1
-    } catch (error) {
-      if (!(error instanceof RefusalError)) throw error
-      if (error.code === 'forbidden') throw error
-      if (error.code === 'conflict' || error.code === 'notFound') already += 1
-      else failed.push(error.message)
+      continue
     }
+    const error: unknown = told.reason
+    if (!(error instanceof RefusalError) || error.code === 'forbidden') throw error
+    if (error.code === 'conflict' || error.code === 'notFound') already += 1
+    else failed.push(error.message)
   }
   return { done, pending, already, failed }
 }
