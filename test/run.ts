@@ -13,7 +13,7 @@ import type { Skip } from './real.ts'
 const ROOT = dirname(import.meta.dir)
 
 /** Folders whose suites load the machine or own ports: one at a time, with more time. */
-const HEAVY = /^test\/(process|browser|smtp|soak|hosts)\//
+const HEAVY = /^test\/(process|browser|smtp|soak|hosts|sim)\//
 const LIGHT_LIMIT_MS = limitFrom('POSTERN_LIGHT_LIMIT_MS', 120_000)
 const HEAVY_LIMIT_MS = limitFrom('POSTERN_HEAVY_LIMIT_MS', 300_000)
 const LIGHT_AT_A_TIME = 2

@@ -1,7 +1,7 @@
 /**
- * `run soak`: the suites of test/smtp, test/mail and test/process with the full counts of the bars,
- * one after another. Words on the command line choose suites by a part of their path. With all of
- * them its last line (date, commit, counts, seed, result) goes to test/soak.md.
+ * `run soak`: the suites of test/smtp, test/mail, test/process and test/sim with the full counts
+ * of the bars, one after another. Words on the command line choose suites by a part of their path.
+ * With all of them its last line (date, commit, counts, seed, result) goes to test/soak.md.
  */
 import {
   appendFileSync,
@@ -28,7 +28,7 @@ const clock = new SystemClock()
 async function main(words: readonly string[]): Promise<number> {
   process.env['POSTERN_SOAK'] = '1'
   const { COUNTS, SEED } = await import('./process/counts.ts')
-  const suites = [...new Bun.Glob('test/{smtp,mail,process}/*.test.ts').scanSync({ cwd: ROOT })]
+  const suites = [...new Bun.Glob('test/{smtp,mail,process,sim}/*.test.ts').scanSync({ cwd: ROOT })]
     .filter((file) => words.length === 0 || words.some((word) => file.includes(word)))
     .sort()
   const began = clock.monoMs()
@@ -66,6 +66,7 @@ async function main(words: readonly string[]): Promise<number> {
     `${COUNTS.kills} kills`,
     `${COUNTS.powerCuts} power cuts`,
     `${COUNTS.randomClients} random clients`,
+    `${COUNTS.simulations} simulations`,
     `relay ${small}/${middle}/${large} a cell`,
     `${Math.round((clock.monoMs() - began) / 60_000)} min`,
     `${passed} passed, ${failed} failed, ${skipped} skipped`,

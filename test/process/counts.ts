@@ -16,6 +16,9 @@ export const COUNTS = {
   randomClients: of(20_000, 100_000),
   /** Messages of 4 KB, 50 KB and 1 MB in each cell of the relay table. */
   relay: { small: of(1_000, 1_000), middle: of(1_000, 1_000), large: of(100, 1_000) },
+  /** Fixed seeds of a simulated cluster; then random ones for so many ms. */
+  simulations: of(300, 2_000),
+  simulationMs: of(120_000, 0),
   starts: of(5, 20),
   handshakes: of(200, 2_000),
   /** Of the nodes on hosts: changes that are timed, entries deleted while one is away, held rows. */

@@ -194,7 +194,14 @@ export class FaultMaker {
     world.sometimes('clone ran beside the original')
     world.tell(() => `${node.name} is cloned`)
     world.act(() => twin.start())
-    world.after(this.#dice.between(1_000, 10_000), () => twin.destroy())
+    node.relapses += 1
+    world.after(this.#dice.between(3_000, 15_000), () => {
+      const isKnown = this.#sim.up.some(({ run }) =>
+        run?.cluster?.links.duplicates().some((double) => double.node === node.id),
+      )
+      if (isKnown) world.sometimes('clone detected')
+      twin.destroy()
+    })
   }
 
   /** A day goes by for everybody: what is old enough may go. */

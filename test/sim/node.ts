@@ -6,6 +6,7 @@ import { RefusalError, StoreError } from '../../src/base/errors.ts'
 import { type NodeId, newNodeId } from '../../src/base/ids.ts'
 import { Observer } from '../../src/base/observe.ts'
 import type { Random } from '../../src/base/random.ts'
+import { Cluster } from '../../src/cluster/cluster.ts'
 import type {
   ClusterDeps,
   Network,
@@ -14,18 +15,20 @@ import type {
   PeerAddress,
   Self,
 } from '../../src/cluster/contract.ts'
-import { clusterIdOf, publicKeys } from '../../src/cluster/identity.ts'
+import { clusterIdOf, type Joined, publicKeys } from '../../src/cluster/identity.ts'
+import { INVITATION_KIND } from '../../src/cluster/invite.ts'
+import { joinCluster } from '../../src/cluster/join.ts'
 import { newKeys } from '../../src/cluster/keys.ts'
-import { LinkTable } from '../../src/cluster/link.ts'
-import { MemberTable } from '../../src/cluster/members.ts'
-import { type Applicant, MEMBER_KIND, MemberRoster } from '../../src/cluster/roster.ts'
-import { Sync } from '../../src/cluster/sync.ts'
+import { PROTOCOL } from '../../src/cluster/link.ts'
+import { type Applicant, MEMBER_KIND } from '../../src/cluster/roster.ts'
 import type { Vector } from '../../src/config/merge.ts'
-import type { Applied, Incoming, WireRow } from '../../src/store/feed.ts'
+import type { Applied, Incoming } from '../../src/store/feed.ts'
+import { IssuedTokens } from '../../src/store/invitations.ts'
 import { Replica } from '../../src/store/replica.ts'
 import type { SharedRows } from '../../src/store/shared.ts'
 import type { Dice } from './dice.ts'
 import { type Image, SimDisk } from './disk.ts'
+import { type Effect, SimHeld } from './held.ts'
 import type { Fabric } from './network.ts'
 import { Memory, type Oracle, type Watched } from './oracle.ts'
 import { type MachineTime, SimClock, SimProcess, type World } from './world.ts'
@@ -33,9 +36,9 @@ import { type MachineTime, SimClock, SimProcess, type World } from './world.ts'
 /** Seams at which a mutant takes the place of a part. */
 export type Mutant = {
   readonly rows?: (rows: SharedRows, node: SimNode) => SharedRows
-  readonly roster?: (roster: MemberRoster, node: SimNode) => MemberRoster
   readonly random?: (random: Random, node: SimNode) => Random
   readonly network?: (network: Network, node: SimNode) => Network
+  readonly issued?: (issued: IssuedTokens, node: SimNode) => IssuedTokens
 }
 
 /** What all nodes of a simulation have in common. */
@@ -53,10 +56,22 @@ export type Setting = {
   /** Tombstones were collected: images of before would bring the rows back. */
   readonly onCollected: () => void
   readonly nodeOfWriter: Map<string, NodeId>
+  /** A recipient gets his held mail from a node. */
+  readonly onReleased: (node: SimNode, copy: string) => void
 }
 
 /** Kinds whose rows the oracle follows. */
-export const KINDS = ['setting', 'domain', 'allow', 'block', 'operator', 'held', MEMBER_KIND]
+export const KINDS = [
+  'setting',
+  'domain',
+  'allow',
+  'block',
+  'operator',
+  'held',
+  'pending',
+  MEMBER_KIND,
+  INVITATION_KIND,
+]
 export const FUTURE_KIND = 'future-thing'
 export const PORT = 2_525
 
@@ -67,13 +82,11 @@ const VERSION = '1.0.0'
 export type Run = {
   readonly process: SimProcess
   readonly clock: SimClock
-  readonly observer: Observer
-  readonly self: Self
   readonly rows: SharedRows
-  readonly roster: MemberRoster
+  readonly held: SimHeld
   readonly watched: Watched
   /** Null until the ports are open. */
-  parts: { readonly links: LinkTable; readonly members: MemberTable; readonly sync: Sync } | null
+  cluster: Cluster | null
 }
 
 export class SimNode {
@@ -92,9 +105,12 @@ export class SimNode {
   images: Image<Memory>[] = []
   run: Run | null = null
   starts = 0
+  /** How often its disk went back, or ran beside a copy: what it did once it may do again. */
+  relapses = 0
   readonly #setting: Setting
   readonly #dice: Dice
-  #joined: readonly WireRow[] = []
+  /** Granted, and not taken over yet. A file beside the database. */
+  #joined: Joined | null = null
 
   constructor(
     setting: Setting,
@@ -113,6 +129,7 @@ export class SimNode {
     this.clusterId = from?.clusterId ?? clusterIdOf(this.id, publicKeys(this.keys))
     this.disk = new SimDisk(this.#dice.split('disk'), from?.disk.image() ?? null)
     if (from !== undefined) this.memory = from.memory.copy()
+    this.relapses = from === undefined ? 0 : 1
     this.disk.onCommit = () => this.#committed()
   }
 
@@ -125,9 +142,11 @@ export class SimNode {
     return this.#running().rows
   }
 
-  /** @throws when it is down */
-  get roster(): MemberRoster {
-    return this.#running().roster
+  /** @throws RefusalError when it is down or not open yet */
+  get cluster(): Cluster {
+    const cluster = this.run?.cluster ?? null
+    if (cluster !== null) return cluster
+    throw new RefusalError('unavailable', null, `${this.name} is not open.`, 'Wait.')
   }
 
   /** @throws when it is down */
@@ -141,21 +160,49 @@ export class SimNode {
 
   /** What it says of itself to be let in. */
   get applicant(): Applicant {
-    const facts = {
-      name: this.name.split("'")[0] ?? '',
-      smtp: '',
-      web: '',
-      version: VERSION,
-      features: [],
-    }
+    const name = this.name.split("'")[0] ?? ''
+    const facts = { name, smtp: '', web: '', version: VERSION, features: [] }
     return { node: this.id, ...publicKeys(this.keys), ...facts, peer: [this.address] }
   }
 
-  /** Takes over what a join gave: the cluster, and its member rows. */
-  join(issuer: SimNode): void {
-    this.clusterId = issuer.clusterId
+  /** Is a member from the beginning: what a join would have given. */
+  settle(issuer: SimNode): void {
     const names = issuer.rows.list(MEMBER_KIND).map(({ key }) => `${MEMBER_KIND}/${key}`)
-    this.#joined = issuer.rows.rowsOf(names)
+    const rows = issuer.rows.rowsOf(names)
+    const { clusterId, id } = issuer
+    this.#joined = { clusterId, issuer: id, name: issuer.applicant.name, rows }
+    this.clusterId = issuer.clusterId
+  }
+
+  /** Asks to be let in by a token, as a node of its own. @throws RefusalError with the remedy */
+  async join(token: string): Promise<void> {
+    const { world, fabric } = this.#setting
+    const process = new SimProcess(this.name, this.#dice.split('join').below(2 ** 31))
+    const clock = new SimClock(world, process, this.time)
+    const random = this.#dice.split('join random')
+    const network = fabric.attach(this.host, process)
+    const observer = new Observer(clock, () => {}, 'error')
+    const { node: _, exchange: __, sign: ___, ...facts } = this.applicant
+    try {
+      this.#joined = await joinCluster(
+        token,
+        {
+          self: this.#self('000000000000'),
+          clusterId: this.clusterId,
+          members: 1,
+          own: { operators: 0, domains: 0 },
+          discard: true,
+          listen: this.address,
+          facts,
+          protocol: PROTOCOL,
+        },
+        { clock, random, network, observer },
+      )
+      this.clusterId = this.#joined.clusterId
+    } finally {
+      process.isAlive = false
+      fabric.ended(this.host, process, false)
+    }
   }
 
   start(): void {
@@ -166,8 +213,10 @@ export class SimNode {
     const number = this.#dice.split(`process ${this.starts}`).below(2 ** 31)
     const process = new SimProcess(this.name, number)
     const clock = new SimClock(world, process, this.time)
-    const observer = new Observer(clock, (lines) =>
-      world.tell(() => `${this.name}: ${lines.trim()}`),
+    const observer = new Observer(
+      clock,
+      (lines) => world.tell(() => `${this.name}: ${lines.trim()}`),
+      world.isTold ? 'info' : 'error',
     )
     const { state } = this.disk.open(observer)
     const plain = this.#dice.split(`run ${this.starts}`)
@@ -175,13 +224,6 @@ export class SimNode {
     const replica = new Replica(state, { clock, random, node: this.id })
     nodeOfWriter.set(replica.writer, this.id)
     const rows = this.#watch(mutant.rows?.(replica, this) ?? replica)
-    const self: Self = {
-      node: this.id,
-      keys: this.keys,
-      instance: replica.writer,
-      epoch: this.memory.epoch,
-      version: VERSION,
-    }
     const watched: Watched = {
       name: this.name,
       rows,
@@ -190,44 +232,48 @@ export class SimNode {
       disks: () => this.#disks(),
     }
     this.#listen(watched, replica)
-    const plainRoster = new MemberRoster(self, this.clusterId, rows, { clock, observer })
-    const roster = mutant.roster?.(plainRoster, this) ?? plainRoster
-    const run: Run = { process, clock, observer, self, rows, roster, watched, parts: null }
+    const held = new SimHeld(
+      {
+        node: this.id,
+        name: this.applicant.name,
+        epoch: this.memory.epoch,
+        store: state,
+        rows,
+        enqueue: (effect) => this.#enqueue(effect),
+      },
+      { clock, observer, dice: this.#dice.split(`held ${this.starts}`) },
+    )
+    const run: Run = { process, clock, rows, held, watched, cluster: null }
     this.run = run
     world.tell(() => `${this.name} starts, writer ${replica.writer}`)
     fabric.started(this.host)
-    try {
-      rows.start()
-      if (this.#joined.length > 0) {
-        rows.apply({ peer: this.id, rows: this.#joined, as: { kind: 'repair' } })
-      }
-      roster.announce(this.applicant)
-      this.#joined = []
-    } catch (error) {
-      return this.#failed(error)
-    }
     const seen = fabric.attach(this.host, process)
     const network = mutant.network?.(seen, this) ?? seen
-    // What fails here is a fault of the simulation; the world hears of it.
-    this.#open(run, { clock, random, network, observer }).catch((error: unknown) =>
-      world.violate(`${this.name} does not start: ${String(error)}`),
-    )
+    const issued = new IssuedTokens(state)
+    this.#open(run, mutant.issued?.(issued, this) ?? issued, {
+      clock,
+      random,
+      network,
+      observer,
+    }).catch((error: unknown) => this.#failed(run, error))
   }
 
   /** As a unit of systemd: a full disk is tried again, who is no member any more stays out. */
-  #failed(error: unknown): void {
+  #failed(run: Run, error: unknown): void {
     const { world } = this.#setting
+    if (this.run !== run) return
     world.tell(() => `${this.name} does not start: ${String(error)}`)
     this.crash(false)
     if (error instanceof StoreError) {
       world.after(1_000, () => {
         if (!this.isDestroyed) this.start()
       })
-    } else if (error instanceof RefusalError) {
-      // A clock too far from that of the node that let it in, or it was removed.
-      if (this.#joined.length > 0) this.isDestroyed = true
-      else if (!this.isRemoved) throw error
-    } else throw error
+    } else if (!(error instanceof RefusalError)) {
+      world.violate(`${this.name} does not start: ${String(error)}`)
+    } else if (!this.isRemoved) {
+      // Its clock is too far behind that of the node that let it in.
+      this.isDestroyed = true
+    }
   }
 
   /** Ends the process. `quiet`: the machine lost its power. */
@@ -247,6 +293,7 @@ export class SimNode {
     if (image === null) return false
     this.disk.restore(image)
     this.memory = image.memory.copy()
+    this.relapses += 1
     this.images = this.images.filter(({ atMs }) => atMs <= image.atMs)
     this.#setting.world.tell(() => `${this.name} goes back to ${(image.atMs / 1000).toFixed(1)} s`)
     return true
@@ -278,29 +325,57 @@ export class SimNode {
     return this.run
   }
 
-  async #open(run: Run, deps: ClusterDeps): Promise<void> {
+  #self(instance: string): Self {
+    const { epoch } = this.memory
+    return { node: this.id, keys: this.keys, instance, epoch, version: VERSION }
+  }
+
+  async #open(run: Run, issued: IssuedTokens, deps: ClusterDeps): Promise<void> {
     const { world } = this.#setting
-    const { self, roster, rows } = run
-    const listen = this.address
-    const links = await LinkTable.open(
+    const { rows, held } = run
+    rows.start()
+    const joined = this.#joined
+    if (joined !== null) {
+      rows.transact(() => {
+        rows.reset([])
+        issued.clear()
+        rows.apply({ peer: joined.issuer, rows: joined.rows, as: { kind: 'repair' } })
+      })
+      this.#joined = null
+    }
+    const { name } = this.applicant
+    const cluster = await Cluster.start(
       {
-        self,
+        self: this.#self(rows.writer),
         clusterId: this.clusterId,
-        roster,
-        listen,
-        version: VERSION,
+        name,
+        listen: this.address,
+        advertise: [this.address],
+        smtp: '',
+        web: '',
+        features: [],
+        state: rows,
+        trace: null,
+        issued,
+        report,
         parallelCrypto: false,
-        onJoin: null,
       },
       deps,
     )
-    const members = await MemberTable.open({ roster, links, listen }, deps)
-    const feeds = { state: rows, trace: null }
-    const sync = new Sync({ self, roster, links, members, feeds, report }, deps)
-    links.onRefused((_, refusal) => {
+    cluster.links.onRefused((_, refusal) => {
       if (refusal === 'evicted') world.sometimes('removed node tried again')
     })
-    run.parts = { links, members, sync }
+    run.cluster = cluster
+    held.open(cluster)
+  }
+
+  /** A copy leaves for the queue of this node, durably; the same one again is left alone. */
+  #enqueue({ copy, claim }: Effect): void {
+    const { memory } = this
+    const text = `${claim.by} ${claim.atMs}`
+    if (memory.enqueued.has(copy)) return
+    memory.enqueued.set(copy, text)
+    this.#setting.onReleased(this, copy)
   }
 
   /** `replica`: what no fault and no mutant stands before. */
@@ -319,7 +394,7 @@ export class SimNode {
 
   /** What is on the disks of the members that this node knows. */
   #disks(): readonly Memory[] {
-    const peers = this.run?.roster.peers() ?? []
+    const peers = this.run?.cluster?.roster.peers() ?? []
     return peers.flatMap(({ node }) => {
       const found = this.#setting.nodeOf(node)
       return found === null || found.isDestroyed ? [] : [found.memory]
@@ -332,7 +407,7 @@ export class SimNode {
     // The rows are on the disk, the oracle is told a moment later: never in between.
     world.after(0, () => {
       // A backup of a node that knows itself: before that there was no node.
-      if (this.run === null || this.run.roster.get(this.id) === null) return
+      if (this.run?.cluster === null || this.run === null) return
       if (this.images.length >= IMAGES_MAX) this.images.splice(this.#dice.below(IMAGES_MAX), 1)
       this.images.push({ atMs: world.nowMs, memory: this.memory.copy(), ...this.disk.image() })
     })
@@ -396,7 +471,7 @@ export class SimNode {
       return state.heads?.some(({ writer, seq }) => {
         const node = this.#setting.nodeOfWriter.get(writer)
         if (node === undefined || node === peer || node === this.id) return false
-        return seq > (before.get(writer) ?? 0) && this.run?.parts?.links.get(node) === null
+        return seq > (before.get(writer) ?? 0) && this.run?.cluster?.links.get(node) === null
       })
     })
   }

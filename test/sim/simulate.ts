@@ -91,6 +91,7 @@ export class Simulation {
         for (const node of this.nodes) node.images = []
       },
       nodeOfWriter: new Map(),
+      onReleased: (node, copy) => this.work.released(node, copy),
     }
     this.work = new Workload(this)
     this.faults = new FaultMaker(this)
@@ -125,7 +126,7 @@ export class Simulation {
       node.start()
     }
     this.world.tell(() => 'everything is healed')
-    this.#settle()
+    this.#setClocks()
     const core = this.core.map(({ watched }) => watched)
     const agreed = this.world.runTill(() => this.areEqual(), HEAL_MS_MAX, 500)
     this.world.act(() => {
@@ -183,27 +184,21 @@ export class Simulation {
   #found(): void {
     const founder = this.addNode()
     this.world.act(() => founder.start())
-    for (let count = 1; count < this.knobs.nodes; count += 1) this.admit(founder)
+    for (let count = 1; count < this.knobs.nodes; count += 1) this.#settle(founder)
   }
 
-  /** A further node joins by `issuer`; null: it was refused. */
-  admit(issuer: SimNode): SimNode | null {
-    const joiner = this.addNode()
-    const isIn = this.world.act(() => tolerate(() => issuer.roster.admit(joiner.applicant, 'ruiz')))
-    if (!isIn) {
-      joiner.isDestroyed = true
-      return null
-    }
-    this.world.tell(() => `${joiner.name} joins by ${issuer.name}`)
+  /** A member from the beginning. */
+  #settle(founder: SimNode): void {
+    const node = this.addNode()
     this.world.act(() => {
-      joiner.join(issuer)
-      joiner.start()
+      founder.cluster.roster.admit(node.applicant, 'ruiz')
+      node.settle(founder)
+      node.start()
     })
-    return joiner
   }
 
   /** Clocks that were wrong are right again, and far enough that nothing has to wait. */
-  #settle(): void {
+  #setClocks(): void {
     if (!this.knobs.faults.clocks) return
     for (const { time } of this.nodes) time.skewMs = this.faults.highestMs + AHEAD_MS
   }
@@ -234,7 +229,7 @@ export class Simulation {
   }
 
   #checkRest(node: SimNode): void {
-    const repairs = node.run?.parts?.sync.repairs ?? 0
+    const repairs = node.run?.cluster?.sync.repairs ?? 0
     if (repairs > 0 && !this.oracle.hasCollected) {
       this.world.violate(`a digest repaired ${repairs} rows at ${node.name}: the feed lost them`)
     }
@@ -271,7 +266,7 @@ function drawKnobs(dice: Dice): Knobs {
     dice.chance(part) ? dice.between(least, most) : 0
   return {
     nodes: 2 + dice.below(4),
-    seconds: 40 + dice.below(60),
+    seconds: 30 + dice.below(50),
     weather: {
       latencyMs: dice.pick([0.3, 2, 20, 120]),
       jitterMs: dice.pick([0, 1, 10, 80]),

@@ -3,9 +3,12 @@
  * every node, stale pages, held mail and its claims, members that come and go, and a node of a
  * later version.
  */
+import { RefusalError, StoreError } from '../../src/base/errors.ts'
+import type { MessageId } from '../../src/base/ids.ts'
 import type { Vector } from '../../src/config/merge.ts'
 import { stampOf } from '../../src/config/stamp.ts'
 import type { Dice } from './dice.ts'
+import { RECIPIENTS } from './held.ts'
 import { FUTURE_KIND, type SimNode } from './node.ts'
 import type { Watched } from './oracle.ts'
 import { type Simulation, tolerate } from './simulate.ts'
@@ -36,13 +39,13 @@ type Page = {
   readonly shown: bigint
 }
 
-type HeldMail = { readonly key: string; readonly owner: SimNode }
-
 export class Workload {
   readonly #sim: Simulation
   readonly #dice: Dice
   readonly #pages: Page[] = []
-  readonly #held: HeldMail[] = []
+  readonly #held: MessageId[] = []
+  /** Where each released copy went, the node with how often it had gone back by then. */
+  readonly #released = new Map<string, SimNode[]>()
   readonly #future = { writer: 'f0f0f0f0f0f0', seq: 0, rows: new Map<string, string>() }
   #isOver = false
   #hasRemoved = false
@@ -165,25 +168,38 @@ export class Workload {
     }
   }
 
-  /** Mail is held; its owner alone puts a new version. */
+  /** Mail is held, or somebody somewhere decides about it. */
   #mail(node: SimNode): void {
     const { world } = this.#sim
-    const isNew = this.#held.length === 0 || this.#dice.chance(0.5)
-    this.#count += 1
-    const mail = isNew ? { key: `m${this.#count}`, owner: node } : this.#dice.pick(this.#held)
-    if (isNew) this.#held.push(mail)
-    const { owner, key } = mail
-    if (!owner.isUp || owner.isRemoved) return
-    world.act(() =>
-      tolerate(() => {
-        const before = owner.rows.owned('held', key)
-        if (before === null && !isNew) return
-        const [term, revision] = before?.version ?? [1, 0]
-        const value = this.#dice.chance(0.1) ? null : `{"state":${this.#count}}`
-        owner.rows.put('held', key, [term, revision + 1], value, 'postern', null)
-        world.tell(() => `${owner.name} puts held/${key} ${term}.${revision + 1}`)
-      }),
-    )
+    const { run } = node
+    if (run === null) return
+    if (this.#held.length === 0 || this.#dice.chance(0.3)) {
+      world.act(() => this.#held.push(run.held.hold()))
+      return
+    }
+    const id = this.#dice.chance(0.5) ? this.#dice.pick(this.#held) : this.#held.at(-1)
+    if (id === undefined) return
+    const kind = this.#dice.chance(0.7) ? 'release' : 'delete'
+    const recipient = this.#dice.pick([null, ...RECIPIENTS])
+    world.tell(() => `${node.name} clicks ${kind} of ${id} for ${recipient ?? 'all'}`)
+    world.act(() => {
+      run.held.click(id, kind, recipient).catch((error: unknown) => {
+        if (error instanceof RefusalError) {
+          if (error.code === 'conflict') world.sometimes('double release attempt')
+        } else if (!(error instanceof StoreError)) {
+          world.violate(`a click of ${node.name} failed: ${String(error)}`)
+        }
+      })
+    })
+  }
+
+  /** One claim only: no recipient gets a mail twice, unless a disk went back or ran twice. */
+  released(node: SimNode, copy: string): void {
+    const before = this.#released.get(copy) ?? []
+    this.#released.set(copy, [...before, node])
+    this.#sim.world.tell(() => `${copy} leaves from ${node.name}`)
+    if (before.length === 0 || [...before, node].some(({ relapses }) => relapses > 0)) return
+    this.#sim.world.violate(`${copy} is released twice`)
   }
 
   /** A row of a kind, and with fields, that this version has never heard of. */
@@ -217,18 +233,54 @@ export class Workload {
 
   #changeRoster(node: SimNode): void {
     const sim = this.#sim
-    if (this.#dice.chance(0.5)) {
-      if (sim.nodes.length < 7) sim.admit(node)
-      return
-    }
+    if (this.#dice.chance(0.6)) return this.#join(node)
     const others = sim.core.filter((other) => other !== node)
     // Two that remove each other on two sides of a partition are two clusters, and no fault.
     if (others.length < 2 || this.#hasRemoved) return
     const removed = this.#dice.pick(others)
-    const isOut = sim.world.act(() => tolerate(() => node.roster.evict(removed.id, 'ruiz')))
+    const isOut = sim.world.act(() => tolerate(() => node.cluster.roster.evict(removed.id, 'ruiz')))
     if (!isOut) return
     this.#hasRemoved = true
     sim.world.tell(() => `${removed.name} is removed by ${node.name}`)
     removed.isRemoved = true
+  }
+
+  /** A node joins by a token of `issuer`; sometimes two try the same one. */
+  #join(issuer: SimNode): void {
+    const { nodes, world } = this.#sim
+    if (nodes.length > 6) return
+    const token = world.act(() => {
+      let made = ''
+      tolerate(() => {
+        made = issuer.cluster.invitations.invite({}, 'ruiz').token
+      })
+      return made
+    })
+    if (token === '') return
+    const { relapses } = issuer
+    const use = { joined: 0 }
+    for (let count = this.#dice.chance(0.3) ? 2 : 1; count > 0; count -= 1) {
+      const joiner = this.#sim.addNode()
+      joiner.isRemoved = true
+      world.tell(() => `${joiner.name} asks ${issuer.name} to be let in`)
+      world.act(() => {
+        joiner.join(token).then(
+          () => {
+            use.joined += 1
+            if (use.joined > 1 && issuer.relapses === relapses) {
+              world.violate('a token for one let two in')
+            }
+            world.sometimes('node joined')
+            joiner.isRemoved = false
+            joiner.start()
+          },
+          (error: unknown) => {
+            joiner.isDestroyed = true
+            if (!(error instanceof RefusalError)) world.violate(`a join failed: ${String(error)}`)
+            world.tell(() => `${joiner.name} is not let in: ${String(error)}`)
+          },
+        )
+      })
+    }
   }
 }
