@@ -266,7 +266,8 @@ describe('who is refused', () => {
     expect(table.all()).toEqual([])
     expect(tableA.all().length).toBe(1)
     expect(table.trouble(a.node)).toBe(
-      'mx-a does not know this node: it has not heard of its admission yet.',
+      'mx-a does not know this node, and what this node has of its admission does not prove it. ' +
+        'If that lasts, join it again, with a new token and --new-identity.',
     )
   })
 

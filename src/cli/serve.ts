@@ -12,6 +12,7 @@ import {
   type NodeOptions,
   optionOf,
   type Run,
+  type RunningNode,
   UsageError,
   type World,
 } from './world.ts'
@@ -31,7 +32,7 @@ export const serve: Run = async (call, world) => {
   const isLate = ended.then(() => pause(world.clock, START_MS_MAX)).then(() => null)
   let isReady = false
   while (options !== null) {
-    const node = await Promise.race([world.startNode(options), isLate])
+    const node: RunningNode | null = await Promise.race([world.startNode(options), isLate])
     if (node === null) return 0
     if (!isReady) await world.out(node.setupUrl === null ? 'ready\n' : `${node.setupUrl}\nready\n`)
     isReady = true

@@ -8,6 +8,7 @@ import type { NodeId } from '../base/ids.ts'
 import type { Feed } from '../store/feed.ts'
 import type { IssuedTokens } from '../store/invitations.ts'
 import type { SharedRows } from '../store/shared.ts'
+import { Admissions } from './admission.ts'
 import { LinkCalls } from './calls.ts'
 import type {
   ClusterDeps,
@@ -323,8 +324,9 @@ async function openPorts(
     )
     const onJoin = new JoinDoor({ roster, state, invitations, listen: here }, deps)
     const { version } = self
+    const admissions = new Admissions(roster, state)
     const links = await LinkTable.open(
-      { self, clusterId, roster, listen, version, parallelCrypto, onJoin },
+      { self, clusterId, roster, listen, version, parallelCrypto, onJoin, admissions },
       deps,
     )
     here.port = links.port

@@ -143,10 +143,12 @@ export const MESSAGE = {
   flow: 12,
   probe: 13,
   probed: 14,
+  /** How somebody was let in whom the called side does not know; the only message before a welcome. */
+  admission: 15,
 } as const
 
 /** Body of a message after joining its frames: at most this. */
-export const MESSAGE_BYTES_MAX = 512 * 1024
+export const MESSAGE_BYTES_MAX = 4 * 1024 * 1024
 
 /** One authenticated, encrypted, ordered connection with a member. */
 export interface Link {

@@ -9,8 +9,18 @@
 import type { Timer } from '../base/clock.ts'
 import { assert, messageOf } from '../base/errors.ts'
 import type { NodeId } from '../base/ids.ts'
+import type { Admissions } from './admission.ts'
 import type { SecureChannel } from './channel.ts'
-import type { ClusterDeps, Link, Links, Member, PeerAddress, Roster, Self } from './contract.ts'
+import {
+  type ClusterDeps,
+  type Link,
+  type Links,
+  MESSAGE,
+  type Member,
+  type PeerAddress,
+  type Roster,
+  type Self,
+} from './contract.ts'
 import { MemberLink, type Run } from './member-link.ts'
 import {
   ChannelError,
@@ -18,6 +28,7 @@ import {
   Gate,
   type JoinGate,
   type ProtocolRange,
+  REFUSALS,
   type Refusal,
   refusalOf,
 } from './secure.ts'
@@ -36,6 +47,12 @@ const WELCOME_MS_MAX = 2 * PROOF_MS_MAX
 /** A double that was not seen for so long is gone; it dials at least every minute. */
 const DOUBLE_MS_MAX = 180_000
 const RUNS_MAX = 1_024
+/** Callers whose key nobody here knows, asked at once how they were let in; and for how long. */
+const STRANGERS_MAX = 8
+const STRANGER_MS_MAX = 5_000
+/** The notice that asks; welcomes and refusals are the others. */
+const WHO = 255
+const NO_ADMISSION = new Uint8Array(0)
 
 export type LinkTableOptions = {
   readonly self: Self
@@ -47,6 +64,8 @@ export type LinkTableOptions = {
   /** False in a simulation: all encryption in order, on this thread. */
   readonly parallelCrypto: boolean
   readonly onJoin: JoinGate | null
+  /** Without it, nobody is believed whom the roster does not know. */
+  readonly admissions?: Pick<Admissions, 'mine' | 'take'>
   readonly protocol?: ProtocolRange
 }
 
@@ -81,6 +100,8 @@ export class LinkTable implements Links {
   readonly #dials = new Map<NodeId, Dial>()
   /** Members whose standing link is asked to prove itself. */
   readonly #contested = new Set<NodeId>()
+  /** Whom the roster does not know, while they are asked how they were let in. */
+  readonly #strangers = new Set<SecureChannel>()
   /** The last dial of each run of each node: a first message is taken once. */
   readonly #lastDials = new Map<string, number>()
   readonly #doubles = new Map<NodeId, Double & { lastMono: number }>()
@@ -130,6 +151,7 @@ export class LinkTable implements Links {
     this.#isClosed = true
     this.#listener?.close()
     this.#gate.close()
+    for (const channel of [...this.#strangers]) channel.terminate('this node stops')
     for (const { timer } of this.#dials.values()) timer?.cancel()
     for (const link of [...this.#links.values()]) link.close('this node stops')
   }
@@ -229,6 +251,10 @@ export class LinkTable implements Links {
 
   #greet(peer: Uint8Array, greeting: Uint8Array) {
     const refusal = this.#refusalOf(peer)
+    // It may prove itself, in a channel that nobody else can read.
+    if (refusal === 'unknown' && this.#options.admissions !== undefined) {
+      return { greeting: this.#greeting(), refusal: null }
+    }
     const said = readGreeting(greeting)
     const name = `${peer.toHex()} ${said.instance}`
     const isOld = said.dial <= (this.#lastDials.get(name) ?? 0)
@@ -243,6 +269,39 @@ export class LinkTable implements Links {
   }
 
   #called(channel: SecureChannel): void {
+    const isUnknown = this.#refusalOf(channel.peerExchangeKey) === 'unknown'
+    if (isUnknown && this.#options.admissions !== undefined) this.#askWho(channel)
+    else this.#decide(channel)
+  }
+
+  /** Takes one message: the rows by which the caller was let in. */
+  #askWho(channel: SecureChannel): void {
+    if (this.#strangers.size >= STRANGERS_MAX) {
+      return channel.dismiss(REFUSALS.indexOf('unknown'))
+    }
+    this.#strangers.add(channel)
+    const timer = this.#deps.clock.after(STRANGER_MS_MAX, () =>
+      channel.terminate('it did not say how it was let in'),
+    )
+    const over = (): void => {
+      timer.cancel()
+      this.#strangers.delete(channel)
+    }
+    channel.start({
+      message: (type, body) => {
+        over()
+        channel.hold()
+        if (type === MESSAGE.admission) {
+          this.#options.admissions?.take(channel.peerExchangeKey, body)
+        }
+        this.#decide(channel)
+      },
+      closed: over,
+    })
+    channel.notice(WHO)
+  }
+
+  #decide(channel: SecureChannel): void {
     const refusal = this.#refusalOf(channel.peerExchangeKey)
     const member = this.#options.roster.byExchange(channel.peerExchangeKey)
     const peer = member?.node ?? this.#options.self.node
@@ -340,6 +399,7 @@ export class LinkTable implements Links {
       const timer = this.#deps.clock.after(WELCOME_MS_MAX, () =>
         channel.terminate('it did not say whether this node is welcome'),
       )
+      let hasTold = false
       const done = (trouble: string | null): void => {
         timer.cancel()
         resolve(trouble)
@@ -348,6 +408,12 @@ export class LinkTable implements Links {
         message: () => channel.terminate('a message before the welcome'),
         closed: (why) => done(`${at}: the link closed before it was open (${why}).`),
         notice: (code) => {
+          if (code === WHO && !hasTold) {
+            hasTold = true
+            const admission = this.#options.admissions?.mine() ?? NO_ADMISSION
+            channel.send(MESSAGE.admission, admission)
+            return
+          }
           timer.cancel()
           channel.hold()
           if (code !== 0) {
@@ -529,7 +595,10 @@ export class LinkTable implements Links {
           `(${version}) ${rangeText(ours)}: upgrade the older one.`
         )
       case 'unknown':
-        return `${name} does not know this node: it has not heard of its admission yet.`
+        return (
+          `${name} does not know this node, and what this node has of its admission does not ` +
+          'prove it. If that lasts, join it again, with a new token and --new-identity.'
+        )
       case 'left':
         return `${name} refuses this node: it has left the cluster.`
       case 'evicted':
