@@ -305,6 +305,11 @@ export class SimNode {
     this.isDestroyed = true
   }
 
+  /** Whoever has this id, as a mutant may know it. */
+  peer(id: NodeId): SimNode | null {
+    return this.#setting.nodeOf(id)
+  }
+
   stall(ms: number): void {
     if (this.run !== null) this.run.process.stalledUntilMs = this.#setting.world.nowMs + ms
   }
@@ -373,7 +378,7 @@ export class SimNode {
   #enqueue({ copy, claim }: Effect): void {
     const { memory } = this
     const text = `${claim.by} ${claim.atMs}`
-    if (memory.enqueued.has(copy)) return
+    if (memory.enqueued.get(copy) === text) return
     memory.enqueued.set(copy, text)
     this.#setting.onReleased(this, copy)
   }

@@ -42,6 +42,8 @@ export type Ended = {
 
 /** Time that a healed cluster has to agree: redials, retransmissions, and two digests. */
 const HEAL_MS_MAX = 60_000
+/** Words of every setting, author and mail of a simulation. */
+const SECRETS = ['{"v"', 'setting', 'ruiz', 'example.com', 'offer of gold']
 const BATCH_BYTES = 1_000_000
 /** How far ahead a clock may have been. */
 const AHEAD_MS = 240_000
@@ -78,6 +80,7 @@ export class Simulation {
     const drawn = drawKnobs(this.dice)
     this.knobs = options.tune?.(drawn) ?? drawn
     this.fabric = new Fabric(this.world, this.knobs.weather)
+    this.fabric.tap = (bytes) => this.#overhear(bytes)
     this.oracle = new Oracle(this.world, this.knobs.faults.clocks)
     this.setting = {
       world: this.world,
@@ -226,6 +229,13 @@ export class Simulation {
     }
     const largest = parts.reduce((most, part) => (part.length > most.length ? part : most), [])
     for (const node of this.core) if (!largest.includes(node)) node.isRemoved = true
+  }
+
+  /** Invariant 18: nothing of a mail, an address or a setting is readable on the wire. */
+  #overhear(bytes: Uint8Array): void {
+    const heard = Buffer.from(bytes.buffer, bytes.byteOffset, bytes.length)
+    const word = SECRETS.find((secret) => heard.includes(secret))
+    if (word !== undefined) this.world.violate(`"${word}" goes over the wire in plaintext`)
   }
 
   #checkRest(node: SimNode): void {
