@@ -161,6 +161,10 @@ export async function startNode(
         diskTotalBytes: spool.diskSpace().totalBytes,
       }),
       parallelCrypto: true,
+      onJump: () => {
+        rows.replica.renew()
+        store.trace.feed.renew()
+      },
     },
     seat.listen,
     options.peer === null,

@@ -90,6 +90,7 @@ function alone(room: Room): Promise<Cluster> {
       issued: new IssuedTokens(databases.state),
       report: () => report,
       parallelCrypto: false,
+      onJump: () => {},
     },
     { clock, random, observer, network: NOWHERE },
   )

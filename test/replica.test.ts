@@ -216,6 +216,25 @@ describe('a replica', () => {
     expect(again.replica.cell('setting', 'x')?.context.length).toBe(2)
   })
 
+  test('goes on as another writer when it may have been copied while it ran', () => {
+    const [a, b] = [place(), place()]
+    a.replica.write('setting', 'x', '1', 'ruiz')
+    carry(a, b)
+    const { writer, generation } = a.replica
+    a.replica.renew()
+    expect([a.replica.writer === writer, a.replica.generation === generation]).toEqual([
+      false,
+      false,
+    ])
+    a.replica.write('setting', 'x', '2', 'ruiz')
+    expect(a.replica.vector().get(writer)).toBe(2)
+    carry(a, b)
+    expect(contents(b)).toEqual(contents(a))
+    expect(b.replica.owned('writer', a.replica.writer)?.value).toBe(
+      JSON.stringify({ node: a.node }),
+    )
+  })
+
   test('changes nothing when a transaction fails', () => {
     const a = place()
     a.replica.write('setting', 'x', '1', 'ruiz')

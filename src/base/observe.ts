@@ -202,6 +202,7 @@ export const EVENTS = {
     counter: 'sync_flooded_total',
     help: 'Peers that pushed more rows than they may',
   },
+  'clock.jumped': { level: 'warn', counter: 'clock_jumps_total', help: 'Jumps of the wall clock' },
   'clock.skewed': {
     level: 'warn',
     counter: 'clock_skewed_total',

@@ -35,6 +35,8 @@ const EVENTS_MAX = 200
 const PORTS_TRIED_MAX = 10
 /** How often a node looks whether others run under its name. */
 const WATCH_MS = 5_000
+/** Wall time that passes monotonic time, or falls behind it, by more between two looks. */
+const JUMP_MS = 2_000
 
 export type ClusterOptions = {
   readonly self: Self
@@ -54,6 +56,8 @@ export type ClusterOptions = {
   readonly report: () => NodeReport
   /** Large frames by WebCrypto, off the loop. A simulation says no. */
   readonly parallelCrypto: boolean
+  /** The clock jumped: this process may be a copy of itself, resumed; its feeds must be renewed. */
+  readonly onJump: () => void
 }
 
 export class Cluster {
@@ -72,6 +76,8 @@ export class Cluster {
   #repairs = 0
   #doubles = new Set<string>()
   #timer: { cancel(): void }
+  /** Wall less monotonic time. */
+  #skewMs: number
   #isStopped = false
 
   /** Listens, and dials the members. @throws RefusalError for a port that is taken; StoreError */
@@ -100,6 +106,7 @@ export class Cluster {
   ) {
     this.#options = options
     this.#deps = deps
+    this.#skewMs = deps.clock.wallMs() - deps.clock.monoMs()
     this.roster = roster
     this.links = links
     this.members = members
@@ -280,6 +287,7 @@ export class Cluster {
   }
 
   #watch(): void {
+    this.#lookForJump()
     for (const { node, kept, refused } of this.links.duplicates()) {
       const name = `${node} ${refused.instance}`
       if (this.#doubles.has(name)) continue
@@ -288,6 +296,17 @@ export class Cluster {
       this.#note(node, 'runs twice', `Two processes have its keys, at ${at}. One is refused.`)
     }
     this.#timer = this.#deps.clock.after(WATCH_MS, () => this.#watch())
+  }
+
+  /** A clock that was set does it, and a machine that was suspended or resumed from a copy. */
+  #lookForJump(): void {
+    const { clock, observer } = this.#deps
+    const skewMs = clock.wallMs() - clock.monoMs()
+    const jumpMs = skewMs - this.#skewMs
+    this.#skewMs = skewMs
+    if (Math.abs(jumpMs) <= JUMP_MS) return
+    observer.emit('clock.jumped', { ms: Math.round(jumpMs) })
+    this.#options.onJump()
   }
 
   #note(node: NodeId, what: string, detail: string): void {

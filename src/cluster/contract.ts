@@ -148,7 +148,7 @@ export const MESSAGE = {
 } as const
 
 /** Body of a message after joining its frames: at most this. */
-export const MESSAGE_BYTES_MAX = 4 * 1024 * 1024
+export const MESSAGE_BYTES_MAX = 2 * 1024 * 1024
 
 /** One authenticated, encrypted, ordered connection with a member. */
 export interface Link {

@@ -68,7 +68,6 @@ type Unit = {
 export class Replica implements SharedRows {
   readonly name = 'state'
   readonly stamps: StampClock
-  readonly writer: WriterId
   readonly #store: StoreDatabase
   readonly #clock: Clock
   readonly #random: Random
@@ -77,6 +76,7 @@ export class Replica implements SharedRows {
   readonly #projections = new Map<string, Projection>()
   readonly #listeners: { readonly kind: string; readonly run: (changed: Changed) => void }[] = []
   readonly #onOwn: ((write: OwnWrite) => void)[] = []
+  #writer: WriterId
   #generation: string
   #head: Place
   #seq = 0
@@ -100,7 +100,7 @@ export class Replica implements SharedRows {
     this.#node = deps.node
     this.stamps = new StampClock(deps.clock)
     // Never one of before: a writer used again lost acknowledged writes in simulation.
-    this.writer = randomHex(deps.random, 6)
+    this.#writer = randomHex(deps.random, 6)
     this.#generation = randomHex(deps.random, 6)
     this.#statements = prepare(store)
     const { last, vector, frozen, parkedCount } = this.#statements
@@ -110,6 +110,10 @@ export class Replica implements SharedRows {
     this.#vector = new Map(vector.all().map(({ writer, seq }) => [writer, seq]))
     this.#frozen = new Map(frozen.all().map(({ writer, seq }) => [writer, seq]))
     this.#parked = parkedCount.get()?.count ?? 0
+  }
+
+  get writer(): WriterId {
+    return this.#writer
   }
 
   get generation(): string {
@@ -122,6 +126,18 @@ export class Replica implements SharedRows {
 
   get parked(): number {
     return this.#parked
+  }
+
+  /**
+   * Goes on as another writer, as after a start: this process may be a copy of itself that was
+   * resumed, and two that write under one id lose what one of them wrote.
+   */
+  renew(): void {
+    assert(this.#unit === null, 'no writer changes inside a transaction')
+    this.#writer = randomHex(this.#random, 6)
+    this.#generation = randomHex(this.#random, 6)
+    this.#seq = 0
+    this.#announced = false
   }
 
   transact<Result>(act: () => Result): Result {
@@ -374,12 +390,10 @@ export class Replica implements SharedRows {
 
   leaf(leaf: number): readonly { readonly name: string; readonly hash: string }[] {
     const nowMs = this.#clock.wallMs()
-    const found: { name: string; hash: string }[] = []
-    for (const { kind, key, hash, untilMs } of this.#statements.living.iterate()) {
-      if (leafOf(kind, key) !== leaf || !isCounted(untilMs, nowMs)) continue
-      found.push({ name: `${kind}/${key}`, hash: hash.toString(16) })
-    }
-    return found
+    return this.#store
+      .attempt(() => this.#statements.living.all())
+      .filter(({ kind, key, untilMs }) => leafOf(kind, key) === leaf && isCounted(untilMs, nowMs))
+      .map(({ kind, key, hash }) => ({ name: `${kind}/${key}`, hash: hash.toString(16) }))
   }
 
   rowsOf(names: readonly string[]): readonly WireRow[] {
@@ -547,7 +561,9 @@ export class Replica implements SharedRows {
   #digestSums(): DigestSums {
     if (this.#sums !== null) return this.#sums
     const sums = new DigestSums()
-    for (const { kind, key, hash, untilMs } of this.#statements.living.iterate()) {
+    for (const { kind, key, hash, untilMs } of this.#store.attempt(() =>
+      this.#statements.living.all(),
+    )) {
       sums.add(kind, key, hash, untilMs)
     }
     this.#sums = sums

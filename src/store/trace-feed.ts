@@ -73,9 +73,10 @@ function compareRows(a: RowState, b: RowState): number {
 
 export class TraceFeed implements Feed {
   readonly name = 'trace'
-  readonly generation: string
-  readonly writer: WriterId
+  #generation: string
+  #writer: WriterId
   readonly #store: StoreDatabase
+  readonly #random: Random
   readonly #clock: Clock
   readonly #keepMs: () => number
   readonly #wrote: (rows: number) => void
@@ -100,16 +101,32 @@ export class TraceFeed implements Feed {
     },
   ) {
     this.#store = store
+    this.#random = deps.random
     this.#clock = deps.clock
     this.#keepMs = deps.keepMs
     this.#wrote = deps.wrote
     // Never one of before: a writer used again lost acknowledged writes in simulation.
-    this.writer = randomHex(deps.random, 6)
-    this.generation = randomHex(deps.random, 6)
+    this.#writer = randomHex(deps.random, 6)
+    this.#generation = randomHex(deps.random, 6)
     this.#statements = prepare(store)
     const { vector, last } = this.#statements
     this.#vector = new Map(vector.all().map(({ writer, seq }) => [writer, seq]))
     this.#head = last.get()?.place ?? 0
+  }
+
+  get writer(): WriterId {
+    return this.#writer
+  }
+
+  get generation(): string {
+    return this.#generation
+  }
+
+  /** As `Replica.renew`. */
+  renew(): void {
+    this.#writer = randomHex(this.#random, 6)
+    this.#generation = randomHex(this.#random, 6)
+    this.#seq = 0
   }
 
   get head(): Place {

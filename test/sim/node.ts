@@ -250,12 +250,14 @@ export class SimNode {
     const seen = fabric.attach(this.host, process)
     const network = mutant.network?.(seen, this) ?? seen
     const issued = new IssuedTokens(state)
-    this.#open(run, mutant.issued?.(issued, this) ?? issued, {
-      clock,
-      random,
-      network,
-      observer,
-    }).catch((error: unknown) => this.#failed(run, error))
+    const onJump = (): void => {
+      replica.renew()
+      nodeOfWriter.set(replica.writer, this.id)
+    }
+    const deps = { clock, random, network, observer }
+    this.#open(run, mutant.issued?.(issued, this) ?? issued, deps, onJump).catch((error: unknown) =>
+      this.#failed(run, error),
+    )
   }
 
   /** As a unit of systemd: a full disk is tried again, who is no member any more stays out. */
@@ -335,7 +337,12 @@ export class SimNode {
     return { node: this.id, keys: this.keys, instance, epoch, version: VERSION }
   }
 
-  async #open(run: Run, issued: IssuedTokens, deps: ClusterDeps): Promise<void> {
+  async #open(
+    run: Run,
+    issued: IssuedTokens,
+    deps: ClusterDeps,
+    onJump: () => void,
+  ): Promise<void> {
     const { world } = this.#setting
     const { rows, held } = run
     rows.start()
@@ -364,6 +371,7 @@ export class SimNode {
         issued,
         report,
         parallelCrypto: false,
+        onJump,
       },
       deps,
     )
