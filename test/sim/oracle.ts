@@ -137,8 +137,12 @@ export class Oracle {
       else this.#sawCell(at, name, history, cell)
       return
     }
+    if (!this.#owned.has(name)) return
     const row = at.rows.owned(kind, key)
-    if (row === null || !this.#owned.has(name)) return
+    if (row === null) {
+      at.memory.owned.delete(name)
+      return
+    }
     const before = at.memory.owned.get(name)
     if (before !== undefined && compareOwned(row, before) < 0) {
       this.#world.violate(`${name} went back at ${at.name}`)

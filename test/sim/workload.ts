@@ -5,7 +5,7 @@
  */
 import { RefusalError, StoreError } from '../../src/base/errors.ts'
 import type { MessageId } from '../../src/base/ids.ts'
-import type { Vector } from '../../src/config/merge.ts'
+import { canonicalText, type Vector } from '../../src/config/merge.ts'
 import { stampOf } from '../../src/config/stamp.ts'
 import type { Dice } from './dice.ts'
 import { RECIPIENTS } from './held.ts'
@@ -80,7 +80,7 @@ export class Workload {
   checkRest(core: readonly Watched[]): void {
     const { world } = this.#sim
     for (const [name, text] of this.#future.rows) {
-      const there = core.map(({ rows }) => JSON.stringify(rows.rowsOf([name])))
+      const there = core.map(({ rows }) => canonicalText(rows.rowsOf([name])))
       if (there.every((one) => one === '[]')) continue
       if (there.some((one) => one !== there[0])) world.violate(`${name} differs between nodes`)
       if (there[0] === text) world.sometimes('unknown kind survived')
@@ -224,8 +224,7 @@ export class Workload {
         const as = { kind: 'push', writer: future.writer, after: seq - 1, upto: seq } as const
         node.rows.apply({ peer: node.id, rows: [{ kind: FUTURE_KIND, key, state }], as })
         future.seq = seq
-        const stored = JSON.stringify(node.rows.rowsOf([`${FUTURE_KIND}/${key}`]))
-        future.rows.set(`${FUTURE_KIND}/${key}`, stored)
+        future.rows.set(`${FUTURE_KIND}/${key}`, canonicalText([{ kind: FUTURE_KIND, key, state }]))
         world.tell(() => `${node.name} gets a row of a later version`)
       }),
     )
