@@ -91,7 +91,8 @@ export type Run = {
 
 export class SimNode {
   readonly name: string
-  readonly host: string
+  /** Changes when the machine gets another address. */
+  host: string
   readonly id: NodeId
   readonly keys: NodeKeys
   readonly disk: SimDisk
