@@ -68,6 +68,7 @@ export class FaultMaker {
       [cuts, () => this.#cut()],
       [clogs, () => this.#swizzle()],
       [crashes, () => this.#crash(false)],
+      [clogs / 2, () => this.#dropLink()],
       [stalls, () => this.#stall()],
       [disks, () => this.#refuse()],
       [rollbacks, () => this.#crash(true)],
@@ -168,6 +169,12 @@ export class FaultMaker {
     world.after(this.#dice.between(200, DOWN_MS_MAX), () => {
       if (!this.#isOver) node.start()
     })
+  }
+
+  /** In the middle of whatever was going on. */
+  #dropLink(): void {
+    const links = this.#victim()?.run?.cluster?.links.all() ?? []
+    if (links.length > 0) this.#sim.world.act(() => this.#dice.pick(links).close('chance'))
   }
 
   #stall(): void {

@@ -288,6 +288,41 @@ describe('the network', () => {
   })
 })
 
+describe('who listens on the wire', () => {
+  test('and sends all of it again, anywhere, changes nothing and gets no answer (K01, K02)', () => {
+    const sim = calm(3)
+    const [a, b, c] = [node(sim, 0), node(sim, 1), node(sim, 2)]
+    const heard: Uint8Array[] = []
+    let answers = 0
+    const tap = sim.fabric.tap
+    sim.fabric.tap = (bytes, from, to, plane) => {
+      tap?.(bytes, from, to, plane)
+      if (to === '10.9.9.9') answers += 1
+      if (plane === 'udp' && from !== '10.9.9.9') heard.push(bytes.slice())
+    }
+    sim.world.runFor(30_000)
+    const vector = JSON.stringify([...a.rows.vector()])
+    const thief = { host: '10.9.9.9', port: 4_000 }
+    for (const [index, bytes] of heard.splice(0).entries()) {
+      const broken = bytes.slice()
+      const place = index % bytes.length
+      broken[place] = (bytes[place] ?? 0) ^ (1 << (index % 8))
+      for (const { address } of [a, b, c]) {
+        sim.fabric.sendDatagram(bytes, thief, address)
+        sim.fabric.sendDatagram(broken, thief, address)
+        sim.fabric.sendDatagram(bytes.slice(0, place), thief, address)
+      }
+      sim.world.runFor(20)
+    }
+    expect(answers).toBe(0)
+    expect([lifeOf(a, b), lifeOf(b, c), lifeOf(c, a)]).toEqual(['alive', 'alive', 'alive'])
+    expect(JSON.stringify([...a.rows.vector()])).toBe(vector)
+    // And nobody looks for b where the thief is.
+    sim.world.act(() => a.cluster.links.get(b.id)?.close('anew'))
+    expect(sim.world.runTill(() => a.cluster.links.get(b.id) !== null, 10_000)).toBe(true)
+  })
+})
+
 describe('a clock', () => {
   test('an hour ahead: its rows wait, its settings page says why, the others go on (K12)', () => {
     const sim = calm(3, {})

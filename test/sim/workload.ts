@@ -232,7 +232,8 @@ export class Workload {
 
   #changeRoster(node: SimNode): void {
     const sim = this.#sim
-    if (this.#dice.chance(0.6)) return this.#join(node)
+    if (this.#dice.chance(0.5)) return this.#join(node)
+    if (this.#dice.chance(0.4)) return this.#drain(node)
     const others = sim.core.filter((other) => other !== node)
     // Two that remove each other on two sides of a partition are two clusters, and no fault.
     if (others.length < 2 || this.#hasRemoved) return
@@ -242,6 +243,14 @@ export class Workload {
     this.#hasRemoved = true
     sim.world.tell(() => `${removed.name} is removed by ${node.name}`)
     removed.isRemoved = true
+  }
+
+  #drain(node: SimNode): void {
+    const { world, up } = this.#sim
+    const drain = this.#dice.pick(['accepting', 'draining', 'drained'] as const)
+    const drained = this.#dice.pick(up)
+    world.tell(() => `${node.name} wants ${drained.name} ${drain}`)
+    world.act(() => tolerate(() => node.cluster.roster.setDrain(drained.id, drain, 'ruiz')))
   }
 
   /** A node joins by a token of `issuer`; sometimes two try the same one. */
