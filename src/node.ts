@@ -10,7 +10,7 @@ import { createAdmin } from './admin/admin.ts'
 import { HeldDecisions } from './admin/held-decisions.ts'
 import { type Clock, pause, SystemClock } from './base/clock.ts'
 import { type Resolver, SystemResolver } from './base/dns.ts'
-import { messageOf, RefusalError } from './base/errors.ts'
+import { messageOf, RefusalError, StoreError } from './base/errors.ts'
 import { diskSpace, lockDirectory, systemDisk } from './base/files.ts'
 import { MessageIds, type NodeId, parseNodeId } from './base/ids.ts'
 import { Observer } from './base/observe.ts'
@@ -20,6 +20,7 @@ import type { Address, NodeOptions, RunningNode } from './cli/world.ts'
 import { Cluster, type ClusterOptions } from './cluster/cluster.ts'
 import type { ClusterDeps, Network, Self, StreamHandlers } from './cluster/contract.ts'
 import {
+  clearAwaits,
   clusterIdOf,
   type Joined,
   openIdentity,
@@ -31,6 +32,7 @@ import {
 import { finishJoin, joinCluster, mayJoin } from './cluster/join.ts'
 import { PROTOCOL } from './cluster/link.ts'
 import { SystemNetwork } from './cluster/network.ts'
+import { beginRebuild, keepPeers, refuseLostState } from './cluster/rebuild.ts'
 import { countMembers } from './cluster/roster.ts'
 import { readToken } from './cluster/token.ts'
 import { type Certificate, openCertificate } from './config/certificate.ts'
@@ -48,10 +50,11 @@ import { Audit } from './store/audit.ts'
 import { Bodies } from './store/bodies.ts'
 import { Changes } from './store/changes.ts'
 import { Conflicts } from './store/conflicts.ts'
+import { DamagedError } from './store/db.ts'
 import { IssuedTokens } from './store/invitations.ts'
 import { Lists } from './store/lists.ts'
 import { nodeName } from './store/names.ts'
-import { openDatabases, refuseNewerData } from './store/open.ts'
+import { type Databases, openDatabases, refuseNewerData } from './store/open.ts'
 import { Operators } from './store/operators.ts'
 import { Quarantine } from './store/quarantine.ts'
 import { Queue } from './store/queue.ts'
@@ -124,7 +127,7 @@ export async function startNode(
     smtp: formatEndpoint(options.smtp.host, options.smtp.port),
     web: servers.url,
   }
-  const rows = openRows(dataDir, file.nodeId, seam)
+  const rows = openRows(options, file, seam)
   const seat = await takeSeat(options, { file, rows, endpoints }, seam)
   const live = new LiveConfig()
   const told: { cluster: Cluster | null } = { cluster: null }
@@ -140,7 +143,7 @@ export async function startNode(
   )
   const problems = (): readonly string[] => [
     ...problemsOf(spool, listener, inspectors, live),
-    ...seatProblems(cluster, rows.replica),
+    ...seatProblems(cluster, isWaiting()),
   ]
   const cluster = await startCluster(
     {
@@ -171,6 +174,8 @@ export async function startNode(
     seam,
   )
   told.cluster = cluster
+  const isWaiting = (): boolean => seat.awaits && !cluster.sync.caughtUp('state')
+  followRoster(dataDir, cluster, rows.replica, observer)
   const deliverer = createDeliverer({ clock, random, resolver, observer })
   const pipeline = new Pipeline({
     hostname: seat.name,
@@ -247,9 +252,10 @@ export async function startNode(
     ...programOf(options),
   })
   setHandle(web.handle)
-  if (isNew(cluster, rows.replica)) {
-    await untilKnown(cluster, rows.replica, { clock, observer })
+  if (seat.awaits) {
+    await untilKnown(cluster, isWaiting, { clock, observer })
     store.changes.adopt()
+    clearAwaits(dataDir)
   }
   const drain = followDrain(cluster, listener, clock)
   listener.start()
@@ -294,11 +300,11 @@ export async function startNode(
 /** Both databases, and what all nodes share. Settings, operators and claims are synced at each
  * commit; the trace at its checkpoints only: it repeats what the spool and the claims know. */
 function openRows(
-  dataDir: string,
-  node: NodeId,
+  options: NodeOptions,
+  { nodeId: node, name }: NodeFile,
   seam: { readonly clock: Clock; readonly random: Random; readonly observer: Observer },
 ) {
-  const { state, trace } = openDatabases(dataDir, seam)
+  const { state, trace } = openOrRebuild(options, { node, name }, seam)
   const replica = new Replica(state, { ...seam, node })
   return {
     state,
@@ -312,6 +318,23 @@ function openRows(
   }
 }
 
+/** A state that is lost is read anew from the peers, when a person says so. */
+function openOrRebuild(
+  { dataDir, rebuildState }: NodeOptions,
+  self: { readonly node: NodeId; readonly name: string },
+  seam: { readonly clock: Clock; readonly observer: Observer },
+): Databases {
+  try {
+    refuseLostState(dataDir)
+    return openDatabases(dataDir, seam)
+  } catch (error) {
+    if (!rebuildState || !(error instanceof DamagedError)) throw error
+    const moved = beginRebuild(dataDir, self, seam.clock)
+    seam.observer.emit('state.replaced', { moved, cause: messageOf(error) })
+    return openDatabases(dataDir, seam)
+  }
+}
+
 type Rows = ReturnType<typeof openRows>
 
 /** Who this node is among others: its keys, its cluster, where it is reached. */
@@ -321,8 +344,10 @@ type Seat = {
   readonly name: string
   readonly listen: Address
   readonly advertise: readonly Address[]
-  /** It founded the cluster that it is in. */
+  /** It founded the cluster that it is in, and has what it knew. */
   readonly isFounder: boolean
+  /** The settings of the cluster are still to be read from a peer. */
+  readonly awaits: boolean
   /** @throws RefusalError when this node cannot join with that token at all */
   readonly mayJoin: (token: string, discard: boolean) => void
   /** Asks the issuer of a token to be let in; changes nothing here. */
@@ -358,7 +383,7 @@ async function takeSeat(
   // The issuer looks at the port that peers will dial: any port must be one before it is asked.
   const listen = join !== null && wanted.port === 0 ? await anyPort(wanted, seam) : wanted
   const { advertise } = options
-  let { clusterId } = identity
+  let { clusterId, awaits } = identity
   let name = file.name
   const standing = (discard: boolean) => ({
     clusterId,
@@ -381,6 +406,7 @@ async function takeSeat(
   const take = (joined: Joined): void => {
     finishJoin(dataDir, joined, KEPT_KINDS, { state: replica, issued })
     clusterId = joined.clusterId
+    awaits = true
     if (options.name === null) storeNodeName(dataDir, joined.name)
     name = options.name ?? joined.name
   }
@@ -395,7 +421,8 @@ async function takeSeat(
     name,
     listen,
     advertise,
-    isFounder: isFounder(self, clusterId),
+    isFounder: !awaits && clusterIdOf(self.node, publicKeys(self.keys)) === clusterId,
+    awaits,
     mayJoin: (token, discard) => mayJoin(readToken(token), standing(discard)),
     ask,
   }
@@ -437,27 +464,33 @@ async function startCluster(
   }
 }
 
-/**
- * Without the state of its peers a new node would refuse everybody: no domain is known yet. A
- * vector of others comes with the end of a first batch.
- */
-function isNew(cluster: Cluster, replica: Replica): boolean {
-  const { self, clusterId } = cluster.roster
-  if (isFounder(self, clusterId) || cluster.roster.peers().length === 0) return false
-  return [...replica.vector().keys()].every((writer) => writer === replica.writer)
+/** Who is in the cluster is written beside the database, for the day when that is lost. */
+function followRoster(
+  dataDir: string,
+  { roster }: Cluster,
+  replica: Replica,
+  observer: Observer,
+): void {
+  const keep = (): void => {
+    try {
+      keepPeers(dataDir, roster, replica)
+    } catch (error) {
+      if (!(error instanceof StoreError)) throw error
+      observer.emit('store.failed', { cause: messageOf(error) })
+    }
+  }
+  roster.onChange(keep)
+  keep()
 }
 
-function isFounder({ node, keys }: Self, clusterId: string): boolean {
-  return clusterIdOf(node, publicKeys(keys)) === clusterId
-}
-
+/** Without the state of its peers a new node would refuse everybody: no domain is known yet. */
 async function untilKnown(
   cluster: Cluster,
-  replica: Replica,
+  isWaiting: () => boolean,
   { clock, observer }: { readonly clock: Clock; readonly observer: Observer },
 ): Promise<void> {
   let saidMono = clock.monoMs()
-  while (isNew(cluster, replica)) {
+  while (isWaiting()) {
     await pause(clock, 10)
     if (clock.monoMs() - saidMono < WAITING_SAID_MS) continue
     saidMono = clock.monoMs()
@@ -470,12 +503,12 @@ async function untilKnown(
 }
 
 /** Why the cluster keeps this node from taking mail. */
-function seatProblems(cluster: Cluster, replica: Replica): readonly string[] {
+function seatProblems(cluster: Cluster, isWaiting: boolean): readonly string[] {
   const { node } = cluster.roster.self
   const me = cluster.roster.get(node)
   if (me?.standing === 'left') return ['This node has left the cluster.']
   if (me?.standing === 'evicted') return ['This node was removed from the cluster.']
-  if (isNew(cluster, replica)) return ['The settings of the cluster are not here yet.']
+  if (isWaiting) return ['The settings of the cluster are not here yet.']
   if (me !== null && me.drain !== 'accepting') return [`This node is ${me.drain}.`]
   return []
 }
@@ -530,6 +563,7 @@ function asBound(
     peer,
     join: null,
     identity: 'keep',
+    rebuildState: false,
   }
 }
 

@@ -125,6 +125,7 @@ export const EVENTS = {
     help: 'Database operations that failed',
   },
   'trace.replaced': { level: 'error' },
+  'state.replaced': { level: 'error' },
   'trace.dropped': {
     level: 'warn',
     counter: 'trace_dropped_total',

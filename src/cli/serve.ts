@@ -57,6 +57,7 @@ async function nodeOptions(call: Call, world: World): Promise<NodeOptions> {
     advertise: advertise.length > 0 ? advertise : ownAddresses(peer?.host ?? '0.0.0.0'),
     join: await joinOption(optionOf(call, '--join') ?? '', dataDir, world),
     identity: identityOf(call),
+    rebuildState: hasFlag(call, '--rebuild-state'),
     name: optionOf(call, '--name') ?? null,
     command: world.command,
     logLevel: logLevelOf(call, 'info'),

@@ -107,6 +107,11 @@ const SERVE: readonly Option[] = [
   ),
   option('--new-identity', null, 'The data is a copy: set it aside, and begin as a new node.'),
   option(
+    '--rebuild-state',
+    null,
+    'If state.db is damaged or gone, set it aside, and read everything anew from the other nodes.',
+  ),
+  option(
     '--dev',
     null,
     'Ports that need no privilege: 2525 for mail, 8443 for the web.',

@@ -22,6 +22,8 @@ export type NodeOptions = {
   readonly join: string | null
   /** A directory that was copied to this machine: refused, taken over, or begun anew. */
   readonly identity: 'keep' | 'adopt' | 'new'
+  /** A database that is damaged or gone is read anew from the peers; else the start is refused. */
+  readonly rebuildState: boolean
   /** How to run this program again: `[binary]`, or `[bun, main.ts]` from source. */
   readonly command: readonly string[]
   readonly logLevel?: Level

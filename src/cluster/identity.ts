@@ -36,6 +36,8 @@ export type Identity = {
   readonly clusterId: string
   /** Granted and not finished when the process ended; see `finishJoin` of join.ts. */
   readonly joined: Joined | null
+  /** Since its join, or the loss of its database, this node has not read all from a peer. */
+  readonly awaits: boolean
 }
 
 /** What the file holds. Fields of a later version are kept. */
@@ -80,7 +82,7 @@ export function openIdentity(
       clusterId,
       machine,
     })
-    return { keys, clusterId, joined: null }
+    return { keys, clusterId, joined: null, awaits: false }
   }
   const stored = parse(path, text)
   const known = machineOf(stored['machine'])
@@ -99,12 +101,17 @@ export function openIdentity(
  */
 export function storeJoined(directory: string, joined: Joined): void {
   const { clusterId } = joined
-  write(directory, { ...read(directory), clusterId, joined })
+  write(directory, { ...read(directory), clusterId, joined, awaits: true })
 }
 
 /** The rows of the new cluster are in. @throws StoreError */
 export function clearJoined(directory: string): void {
   write(directory, { ...read(directory), joined: null })
+}
+
+/** Everything that the peers had is here. @throws StoreError */
+export function clearAwaits(directory: string): void {
+  write(directory, { ...read(directory), awaits: false })
 }
 
 /** Copies that are set aside; more are a mistake in a unit or a script. */
@@ -214,7 +221,7 @@ function identityOf(path: string, stored: Stored): Identity {
     throw damaged(path, 'its cluster id is not 16 hex digits')
   }
   const joined = (stored['joined'] ?? null) as Joined | null
-  return { keys: keysOf(exchange, sign), clusterId, joined }
+  return { keys: keysOf(exchange, sign), clusterId, joined, awaits: stored['awaits'] === true }
 }
 
 function read(directory: string): Stored {

@@ -23,6 +23,8 @@ export type OpenOptions = {
   /** FULL: synced at each commit. NORMAL: synced at each checkpoint, and checkpoints are ours. */
   readonly synchronous: 'FULL' | 'NORMAL'
   readonly migrations: readonly Migration[]
+  /** Says what is wrong with what is in it, when the pages hold together; null: nothing. */
+  readonly check?: (sqlite: Database) => string | null
   readonly clock: Clock
   readonly observer: Observer
 }
@@ -114,6 +116,8 @@ export function openDatabase(path: string, options: OpenOptions): StoreDatabase 
     sqlite.run('PRAGMA journal_size_limit = 16777216')
     if (synchronous === 'NORMAL') sqlite.run('PRAGMA wal_autocheckpoint = 0')
     store.transact(() => migrate(sqlite, migrations, clock))
+    const wrong = options.check?.(sqlite) ?? null
+    if (wrong !== null) throw new DamagedError(path, new Error(wrong))
     return store
   } catch (error) {
     sqlite.close(false)
@@ -138,7 +142,7 @@ export class DamagedError extends RefusalError {
       'unavailable',
       'data',
       `The database ${path} is damaged: ${messageOf(cause)}.`,
-      'Restore it from a backup, or move it away to begin without it.',
+      'When other nodes of its cluster run, start once with --rebuild-state: it is set aside, and read anew from them. Else restore it from a backup, or move it away to begin without it.',
     )
   }
 }

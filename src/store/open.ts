@@ -1,4 +1,5 @@
 /** Opens both databases of a data directory. */
+import type { Database } from 'bun:sqlite'
 import { renameSync } from 'node:fs'
 import { join } from 'node:path'
 import type { Clock } from '../base/clock.ts'
@@ -7,6 +8,7 @@ import { removeFile } from '../base/files.ts'
 import type { Observer } from '../base/observe.ts'
 import { readNodeFile } from '../config/local.ts'
 import { DamagedError, openDatabase, refuseNewer, type StoreDatabase } from './db.ts'
+import { hashOfRow } from './digest.ts'
 import { STATE_MIGRATIONS, TRACE_MIGRATIONS } from './migrations/index.ts'
 
 export type Databases = { readonly state: StoreDatabase; readonly trace: StoreDatabase }
@@ -33,6 +35,7 @@ export function openDatabases(
   const state = openDatabase(join(directory, 'state.db'), {
     synchronous: 'FULL',
     migrations: STATE_MIGRATIONS,
+    check: wrongIn,
     ...deps,
   })
   try {
@@ -41,6 +44,28 @@ export function openDatabases(
     state.close()
     throw error
   }
+}
+
+/**
+ * A page that is damaged, or a row that is not what was written: peers must not get it. About 0.4 s
+ * for 100,000 rows.
+ */
+function wrongIn(sqlite: Database): string | null {
+  const said = sqlite.query<{ quick_check: string }, []>('PRAGMA quick_check(1)').get()
+  if (said?.quick_check !== 'ok') return said?.quick_check ?? 'it cannot be checked'
+  const rows = sqlite.query<Row, []>('SELECT kind, key, state, hash FROM shared')
+  for (const { kind, key, state, hash } of rows.iterate()) {
+    if (hashOfRow(kind, key, state) !== hash)
+      return `the row ${kind}/${key} is not what was written`
+  }
+  return null
+}
+
+type Row = {
+  readonly kind: string
+  readonly key: string
+  readonly state: string
+  readonly hash: number
 }
 
 function openTrace(

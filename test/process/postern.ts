@@ -78,8 +78,8 @@ export class Postern {
     return this.#child !== null && this.#child.exitCode === null && this.#child.signalCode === null
   }
 
-  /** Starts the process again on the same directory and ports. */
-  async begin(): Promise<void> {
+  /** Starts the process again on the same directory and ports, with `options` for this once. */
+  async begin(...options: readonly string[]): Promise<void> {
     const began = clock.monoMs()
     const log = openSync(this.logFile, 'a')
     const child = Bun.spawn(
@@ -90,6 +90,7 @@ export class Postern {
         ...['--web', `http://127.0.0.1:${this.webPort}`],
         ...['--peer', '127.0.0.1:0'],
         ...(this.#options.options ?? []),
+        ...options,
       ],
       {
         stdin: 'ignore',

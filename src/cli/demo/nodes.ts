@@ -34,8 +34,17 @@ export class DemoNodes {
   }
 
   /** Starts the first node; the others join it. @throws RefusalError for a port that is taken */
-  async start(first: Omit<NodeOptions, 'name' | 'peer' | 'advertise' | 'join' | 'identity'>) {
-    const options = { ...first, peer: ANY, advertise: [ANY], join: null, identity: 'keep' } as const
+  async start(
+    first: Pick<NodeOptions, 'dataDir' | 'smtp' | 'web' | 'command' | 'logLevel'>,
+  ): Promise<RunningNode> {
+    const options = {
+      ...first,
+      peer: ANY,
+      advertise: [ANY],
+      join: null,
+      identity: 'keep',
+      rebuildState: false,
+    } as const
     const begun = await this.#begin({ ...options, name: 'mx1' })
     return begun
   }
