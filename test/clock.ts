@@ -30,6 +30,11 @@ export class ManualClock implements Clock {
     }
   }
 
+  /** Puts the wall clock forward or back by `ms`; nothing falls due. */
+  setWall(ms: number): void {
+    this.#wall += ms
+  }
+
   /** Runs everything that falls due within `ms`, in order, each at its own time. */
   advance(ms: number): void {
     const endMs = this.#mono + ms

@@ -169,6 +169,24 @@ describe('a replica', () => {
     expect(contents(c)).toEqual(contents(a))
   })
 
+  test('is believed again as soon as its clock is right', () => {
+    const [a, b] = [place(new ManualClock(Date.UTC(2026, 10, 22, 13))), place()]
+    a.replica.write('setting', 'x', '1', 'ruiz')
+    a.replica.write('setting', 'y', '1', 'ruiz')
+    carry(a, b)
+    expect(inForce(b, 'x')).toBeUndefined()
+    a.clock.setWall(-3_600_000)
+    a.replica.write('setting', 'x', '2', 'ruiz')
+    a.replica.write('setting', 'z', '2', 'ruiz')
+    carry(a, b)
+    expect([inForce(b, 'x'), inForce(b, 'y'), inForce(b, 'z')]).toEqual(['2', undefined, '2'])
+    // What waited does not win when its time comes.
+    b.clock.advance(3_600_000)
+    expect(b.replica.settle()).toBe(0)
+    expect([inForce(b, 'x'), inForce(b, 'y')]).toEqual(['2', '1'])
+    expect(contents(b)).toEqual(contents(a))
+  })
+
   test('brings nothing deleted back, and collects tombstones only when all have them', () => {
     const [a, b] = [place(), place()]
     a.replica.write('setting', 'x', '1', 'ruiz')

@@ -29,8 +29,12 @@ export class StampClock {
     this.#clock = clock
   }
 
-  /** Later than every stamp given or observed before, also when the clock was set back. */
+  /**
+   * Later than every stamp given or observed before, also when the clock was set back a little.
+   * One that was given while the clock was far ahead is let go: nobody believes what follows it.
+   */
   next(): Stamp {
+    if (this.isAhead(this.#last)) this.#last = 0
     this.#last = Math.max(this.#last + 1, stampOf(this.#clock.wallMs()))
     return this.#last
   }

@@ -418,7 +418,8 @@ export class Replica implements SharedRows {
 
   #nextStamp(before: SharedState | null): Stamp {
     const next = this.stamps.next()
-    return before === null ? next : Math.max(next, stampOfState(before) + 1)
+    const last = before === null ? 0 : stampOfState(before)
+    return this.stamps.isAhead(last) ? next : Math.max(next, last + 1)
   }
 
   #nextSeq(): number {
