@@ -245,7 +245,7 @@ describe('a channel', () => {
 })
 
 describe('keys of a channel', () => {
-  test('change every two minutes, and the channel goes on', async () => {
+  test('change every two minutes, and the channel goes on (K08)', async () => {
     const room = await new Room().open()
     const here = await room.dial()
     const frames = () => room.wire('a').length
@@ -266,7 +266,7 @@ describe('keys of a channel', () => {
     expect(room.gotA.length).toBe(1)
   })
 
-  test('a machine that slept sends nothing under the keys of before', async () => {
+  test('a machine that slept sends nothing under the keys of before (K07)', async () => {
     const room = await new Room().open()
     const here = await room.dial()
     here.send(5, text('before'))
@@ -283,7 +283,7 @@ describe('keys of a channel', () => {
 })
 
 describe('what waits', () => {
-  test('a reader that does not read fills a bounded backlog, then nothing is taken', async () => {
+  test('a reader that does not read fills a bounded backlog, then nothing is taken (K17)', async () => {
     const room = await new Room().open()
     const here = await room.dial()
     room.pipes.freeze('b')
@@ -354,7 +354,7 @@ describe('frames of others', () => {
     return { room, here }
   }
 
-  test('every changed bit closes the channel, and nothing comes out', async () => {
+  test('every changed bit closes the channel, and nothing comes out (K02)', async () => {
     for (let at = 0; at < 4 + 5 + 16; at += 1) {
       const { room, here } = await changed((bytes) => {
         bytes[at] = (bytes[at] ?? 0) ^ (1 << (at % 8))
@@ -385,7 +385,7 @@ describe('frames of others', () => {
     expect(twice.room.observer.count('link_garbled_total')).toBe(1)
   })
 
-  test('a length that no frame has closes at once, and nothing is kept for it', async () => {
+  test('a length that no frame has closes at once, and nothing is kept for it (K02)', async () => {
     for (const length of [0, 15, 65_533, 2 ** 24 - 1]) {
       const { room, here } = await changed((bytes) => {
         bytes.set([length >> 16, (length >> 8) & 255, length & 255])
@@ -396,7 +396,7 @@ describe('frames of others', () => {
     }
   })
 
-  test('captured frames open nothing: on another channel, after a restart, at another node', async () => {
+  test('captured frames open nothing: on another channel, after a restart, at another node (K01)', async () => {
     const room = await new Room().open()
     const here = await room.dial()
     here.send(5, text('captured'))
@@ -512,7 +512,7 @@ describe('the gate', () => {
     'our magic, a purpose of nobody': Uint8Array.of(0x50, 0x53, 0x54, 0x31, 9, 1, 1),
   }
 
-  test.each(Object.entries(GARBAGE))('%s is hung up on without a word', async (_, bytes) => {
+  test.each(Object.entries(GARBAGE))('%s is hung up on without a word (K19)', async (_, bytes) => {
     const room = await new Room().open()
     const stranger = room.pipes.stranger('x', AT)
     await stranger.opened
@@ -523,7 +523,7 @@ describe('the gate', () => {
     expect(room.gate.halfOpen).toBe(0)
   })
 
-  test('1,000 strangers cost a place for each of the last 256, and nobody a handshake', async () => {
+  test('1,000 strangers cost a place for each of the last 256, and nobody a handshake (K19)', async () => {
     const room = await new Room().open()
     const strangers = []
     for (let count = 0; count < 1_000; count += 1) {
@@ -641,7 +641,7 @@ describe('the gate', () => {
     expect(room.wire('b')).toEqual([])
   })
 
-  test('a repeated first message opens nothing, whatever comes behind it', async () => {
+  test('a repeated first message opens nothing, whatever comes behind it (K01)', async () => {
     const room = await new Room().open()
     const here = await room.dial()
     here.send(5, text('hello'))
@@ -669,7 +669,7 @@ describe('the gate', () => {
     expect(room.arrived).toEqual([])
   })
 
-  test('versions without a common protocol say so, others take the highest', async () => {
+  test('versions without a common protocol say so, others take the highest (K18)', async () => {
     const room = await new Room({ protocol: { min: 2, max: 3 } }).open()
     const error = await room.failed({ protocol: { min: 1, max: 1 } })
     expect([error.refusal, error.protocol]).toEqual(['version', { min: 2, max: 3 }])

@@ -229,7 +229,7 @@ describe('what is hostile', () => {
     )
   })
 
-  test('a body that is nested too deep is refused before it is parsed', () => {
+  test('a body that is nested too deep is refused before it is parsed (K02)', () => {
     const nested = (depth: number): Uint8Array =>
       new TextEncoder().encode(`{"a":${'['.repeat(depth - 1)}${']'.repeat(depth - 1)}}`)
     expect(parseBody(nested(DEPTH_MAX))).not.toBeNull()
@@ -289,7 +289,7 @@ describe('what is hostile', () => {
     expect(readBeat(encodeBody(writers(WRITERS_MAX + 1)))).toBeNull()
   })
 
-  test('fields of a later version are passed over', () => {
+  test('fields of a later version are passed over (K18)', () => {
     const later = { w: 1, zz: { new: true }, f: { state: { h: 3, q9: [1] } } }
     expect(readBeat(encodeBody(later))?.feeds[0]?.head).toBe(3)
     expect(readPush(encodeBody({ ...push, x: 1 }))).not.toBeNull()

@@ -456,7 +456,7 @@ describe('a click while the owner is away', () => {
     expect(b.held.heldOne(id).claims).toHaveLength(2)
   })
 
-  test('made apart from another: the first counts, but a release before a deletion', async () => {
+  test('made apart from another: the first counts, but a release before a deletion (K16)', async () => {
     const { wires, all } = posts(3)
     const [a, b, c] = all as readonly [Post, Post, Post]
     const first = await a.hold(1)

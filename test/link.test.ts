@@ -163,7 +163,7 @@ describe('dialling', () => {
     expect(dials.length).toBe(tries + 1)
   })
 
-  test('a changed address is dialled at once', async () => {
+  test('a changed address is dialled at once (K13)', async () => {
     const { cast, a, b } = alone()
     cast.change(b.node, { peer: [{ host: 'nowhere', port: 1 }] })
     const table = await cast.open(a, 'a')
@@ -190,7 +190,7 @@ describe('dialling', () => {
     expect(table.trouble(b.node)).toContain('belongs to another cluster')
   })
 
-  test('versions that cannot speak with each other: the words name both', async () => {
+  test('versions that cannot speak with each other: the words name both (K18)', async () => {
     const { cast, a, b } = alone()
     const table = await cast.open(a, 'a')
     await cast.open(b, 'b', { protocol: { min: 2, max: 3 } })
@@ -254,7 +254,7 @@ function alone(seed = 1) {
 }
 
 describe('who is refused', () => {
-  test('a node that is not in the roster, although it knows key and cluster', async () => {
+  test('a node that is not in the roster, although it knows key and cluster (K03)', async () => {
     const { cast, tableA, a } = await pair()
     const rogue = {
       ...cast.again(a),
@@ -302,7 +302,7 @@ describe('who is refused', () => {
     },
   )
 
-  test('what an evicted node had on the way is not read any more', async () => {
+  test('what an evicted node had on the way is not read any more (K05)', async () => {
     const { cast, b, a, tableA, tableB } = await pair()
     const got: number[] = []
     tableA.onMessage(MESSAGE.push, (_, body) => got.push(body.length))
@@ -377,7 +377,7 @@ describe('the same node twice', () => {
     expect(table.all().length).toBe(1)
   })
 
-  test('a copy that runs beside the original is refused and reported with both addresses', async () => {
+  test('a copy that runs beside the original is refused and reported with both addresses (K13)', async () => {
     const { cast, a, b, tableA } = await pair()
     const original = tableA.get(b.node)
     const copy = cast.again(b)
@@ -426,7 +426,7 @@ describe('the same node twice', () => {
     expect(tableA.duplicates().map(({ kept }) => kept.instance)).toEqual([b.instance])
   })
 
-  test('a copy of a running machine, with the same run, does not take over either', async () => {
+  test('a copy of a running machine, with the same run, does not take over either (K07)', async () => {
     const { cast, b, tableA } = await pair()
     const original = tableA.get(b.node)
     // The original was dialled by a: a copy that dials is the larger one and stays outside.
@@ -441,7 +441,7 @@ describe('the same node twice', () => {
     expect(tableA.duplicates()).toEqual([])
   })
 
-  test('a repeated dial displaces no living link and gets no answer', async () => {
+  test('a repeated dial displaces no living link and gets no answer (K01)', async () => {
     const { cast, b, tableA, tableB } = await pair()
     const seen = watch(tableB)
     const link = tableA.get(b.node)

@@ -213,7 +213,7 @@ describe('a process that stands still', () => {
     }
   })
 
-  test('for a minute wakes up and thinks nobody dead, and knows that it was itself', () => {
+  test('for a minute wakes up and thinks nobody dead, and knows that it was itself (K17)', () => {
     for (const seed of SEEDS) {
       const world = settled(seed, 4, WITHOUT_LINKS)
       const slow = world.node(0)
@@ -279,7 +279,7 @@ describe('a partition', () => {
     }
   })
 
-  test('that comes and goes every half second moves nobody for long, at bounded cost', () => {
+  test('that comes and goes every half second moves nobody for long, at bounded cost (K09)', () => {
     const world = settled(1, 3, WITH_LINKS)
     const [a, b] = [world.node(0), world.node(1)]
     for (let turn = 0; turn < 600; turn += 1) {
@@ -294,7 +294,7 @@ describe('a partition', () => {
     expect(isWhole(world)).toBe(true)
   })
 
-  test('with a bridge leaves all alive, and only the missing way unusable', () => {
+  test('with a bridge leaves all alive, and only the missing way unusable (K09)', () => {
     for (const seed of SEEDS) {
       const world = settled(seed, 3, WITH_LINKS)
       const [a, bridge, c] = world.nodes as [TestNode, TestNode, TestNode]
@@ -324,7 +324,7 @@ describe('a partition', () => {
 })
 
 describe('a way that goes only in one direction', () => {
-  test('for datagrams is down at both ends, and both nodes live', () => {
+  test('for datagrams is down at both ends, and both nodes live (K09)', () => {
     for (const seed of SEEDS) {
       const world = settled(seed, 3, WITH_LINKS)
       const [a, , c] = world.nodes as [TestNode, TestNode, TestNode]
@@ -339,7 +339,7 @@ describe('a way that goes only in one direction', () => {
     }
   })
 
-  test('for the link is unusable at both ends before the connection breaks', () => {
+  test('for the link is unusable at both ends before the connection breaks (K09)', () => {
     for (const seed of SEEDS) {
       const world = settled(seed, 3, WITH_LINKS)
       const [a, , c] = world.nodes as [TestNode, TestNode, TestNode]
@@ -405,7 +405,7 @@ describe('blocked datagrams', () => {
 })
 
 describe('what the wire does to packets', () => {
-  test('doubled, reordered and ten minutes late, they change nothing', () => {
+  test('doubled, reordered and ten minutes late, they change nothing (K10)', () => {
     const world = settled(1, 3, WITHOUT_LINKS)
     world.duplicate = 0.3
     world.delayMs = () => {
@@ -505,7 +505,7 @@ describe('a node that was removed', () => {
 })
 
 describe('two machines as one node', () => {
-  test('are noticed by the others, and one of them is believed', () => {
+  test('are noticed by the others, and one of them is believed (K13)', () => {
     for (const seed of SEEDS) {
       const world = settled(seed, 3, WITHOUT_LINKS)
       world.clone(world.node(0))

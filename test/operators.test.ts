@@ -350,7 +350,7 @@ describe('operators of several nodes', () => {
     expect((await a.operators.login('nagy', nagy.password, IP)).name).toBe('nagy')
   })
 
-  test('of one name, added on two nodes at once, are one on both, and shown without their passwords', async () => {
+  test('of one name, added on two nodes at once, are one on both, and shown without their passwords (K15)', async () => {
     const [a, b] = apart()
     await a.operators.add('cli', ruiz)
     meet(a, b)

@@ -162,7 +162,7 @@ describe('a packet', () => {
     expect(b.packets.open(packet)).toMatchObject({ order: 'next' })
   })
 
-  test('with any bit flipped or any byte cut off is not opened', () => {
+  test('with any bit flipped or any byte cut off is not opened (K02)', () => {
     const [a, b] = [end(1), end(2)]
     meet(a, b)
     const packet = sealed(a, b, letter([PING]))
@@ -177,7 +177,7 @@ describe('a packet', () => {
     expect(b.packets.open(packet)).toMatchObject({ order: 'next' })
   })
 
-  test('is taken once, also out of order, and not when it is far behind', () => {
+  test('is taken once, also out of order, and not when it is far behind (K01)', () => {
     const [a, b] = [end(1), end(2)]
     meet(a, b)
     const packets = Array.from({ length: 1_100 }, () => sealed(a, b))
@@ -228,7 +228,7 @@ describe('a packet', () => {
     expect(b.packets.seal(a.member.node, letter())).toBeNull()
   })
 
-  test('never has the nonce of another', () => {
+  test('never has the nonce of another (K07)', () => {
     const [a, b] = [end(1), end(2)]
     meet(a, b)
     const nonces = Array.from({ length: 500 }, () =>

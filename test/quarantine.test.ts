@@ -307,7 +307,7 @@ describe('held mail', () => {
     ).toEqual([true, false])
   })
 
-  test('is rebuilt from its sealed files when the index is lost, and a damaged file is named', async () => {
+  test('is rebuilt from its sealed files when the index is lost, and a damaged file is named (K20)', async () => {
     const first = room()
     const mails = [first.held(), first.held(), first.held()]
     for (const mail of mails) {

@@ -151,7 +151,7 @@ describe('a replica', () => {
     expect(inForce(b, 'x')).toBe('4')
   })
 
-  test('lets rows of the future wait, and counts their writer no further meanwhile', () => {
+  test('lets rows of the future wait, and counts their writer no further meanwhile (K12)', () => {
     const [a, b, c] = [place(new ManualClock(Date.UTC(2026, 10, 22, 13))), place(), place()]
     a.replica.write('setting', 'x', '1', 'ruiz')
     carry(a, b)
@@ -187,7 +187,7 @@ describe('a replica', () => {
     expect(contents(b)).toEqual(contents(a))
   })
 
-  test('brings nothing deleted back, and collects tombstones only when all have them', () => {
+  test('brings nothing deleted back, and collects tombstones only when all have them (K11)', () => {
     const [a, b] = [place(), place()]
     a.replica.write('setting', 'x', '1', 'ruiz')
     carry(a, b)
@@ -301,7 +301,7 @@ describe('a replica', () => {
     expect(inForce(b, 'x')).toBeUndefined()
   })
 
-  test('passes fields and kinds of a later version on as they are', () => {
+  test('passes fields and kinds of a later version on as they are (K18)', () => {
     const [a, b, c] = [place(), place(), place()]
     a.replica.write('setting', 'x', '1', 'ruiz')
     const [row] = a.replica.rowsOf(['setting/x']) as { kind: string; state: object }[]

@@ -475,7 +475,7 @@ describe('the identity of a node', () => {
     expect(thisMachine({}, () => null)).toBeNull()
   })
 
-  test('a damaged key is refused, and fields of a later version are kept', () => {
+  test('a damaged key is refused, and fields of a later version are kept (K08)', () => {
     const path = directory()
     open(path)
     const file = join(path, 'node.key')

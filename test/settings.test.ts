@@ -227,7 +227,7 @@ describe('a change', () => {
     expect(second.rows.cell('setting', 'later.thing')?.heads[0]?.value).toBe('{"deep":1}')
   })
 
-  test('is refused whole while the clock of the node is not to be trusted, and says so', () => {
+  test('is refused whole while the clock of the node is not to be trusted, and says so (K12)', () => {
     const here = room()
     here.changes.putDomain('ruiz', domainOf('a.example'))
     here.readOnly = 'The clock of this node is 90 s behind that of its peers.'
@@ -309,7 +309,7 @@ describe('two nodes that change at the same time', () => {
     expect(reopened(b).changes.history(100)).toEqual(history)
   })
 
-  test('and the same setting have one winner and one listed conflict everywhere, until one is kept', () => {
+  test('and the same setting have one winner and one listed conflict everywhere, until one is kept (K15)', () => {
     const [a, b] = apart()
     const c = room(undefined, a.clock)
     a.changes.setSetting('ruiz', 'policy.hold', 6)
@@ -368,7 +368,7 @@ describe('two nodes that change at the same time', () => {
     expect(a.conflicts.list()).toEqual([])
   })
 
-  test('keep a domain that one removed and the other edited, whole, and show it', () => {
+  test('keep a domain that one removed and the other edited, whole, and show it (K15)', () => {
     const [a, b] = apart()
     const domain = domainOf('a.example', { recipients: ['ann'], hold: 3 })
     a.changes.putDomain('ruiz', domain)

@@ -209,7 +209,7 @@ describe('a database', () => {
     openDatabase(path, options([...STATE_MIGRATIONS, later])).close()
   })
 
-  test('that is damaged is refused when it is the state, and moved aside when it is the trace', () => {
+  test('that is damaged is refused when it is the state, and moved aside when it is the trace (K20)', () => {
     const directory = temporary()
     const clock = new ManualClock()
     const lines: string[] = []

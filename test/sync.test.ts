@@ -67,7 +67,7 @@ describe('rows', () => {
     expect(b.sync.repairs).toBe(0)
   })
 
-  test('pushes that come twice, late and out of order do no harm', () => {
+  test('pushes that come twice, late and out of order do no harm (K10)', () => {
     const [mesh, a, b, c] = cluster(3, { seed: 5 }) as [Mesh, MeshNode, MeshNode, MeshNode]
     const random = new SeededRandom(3)
     const kept: { readonly to: MeshNode; readonly sent: Sent }[] = []
@@ -503,7 +503,7 @@ describe('acknowledgements', () => {
     expect(b.sync.lagOf(a.id)).toEqual({ rows: 0, ms: 0 })
   })
 
-  test('a tombstone goes a day after all have it, and no earlier', () => {
+  test('a tombstone goes a day after all have it, and no earlier (K11)', () => {
     const [mesh, a, b, c] = cluster(3) as [Mesh, MeshNode, MeshNode, MeshNode]
     a.set('k', '1')
     mesh.run(6_000)
@@ -585,7 +585,7 @@ describe('faults', () => {
     expect(b.value('late')).toBe('1')
   })
 
-  test('who pushes more than 5,000 rows a second is read at our own pace', () => {
+  test('who pushes more than 5,000 rows a second is read at our own pace (K06)', () => {
     const [mesh, a, b, c] = cluster(3) as [Mesh, MeshNode, MeshNode, MeshNode]
     mesh.run(1_500)
     for (let row = 0; row < 7_000; row += 1) {
@@ -604,7 +604,7 @@ describe('faults', () => {
     expect(isAlike([a, b, c])).toBe(true)
   })
 
-  test('a slow peer holds up nobody, and what waits for it is bounded', () => {
+  test('a slow peer holds up nobody, and what waits for it is bounded (K17)', () => {
     const mesh = new Mesh()
     const [a, b, slow] = mesh.add(3) as [MeshNode, MeshNode, MeshNode]
     mesh.slow.set(slow.id, 8)
