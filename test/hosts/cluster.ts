@@ -1,11 +1,12 @@
 /** Real nodes on hosts of a network, joined to one cluster, as a test sees and disturbs them. */
-import { existsSync, mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs'
+import { existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { pause, SystemClock } from '../../src/base/clock.ts'
 import { type Ledger, Load } from '../process/ledger.ts'
 import { Postern } from '../process/postern.ts'
-import { hostLacks, needs } from '../real.ts'
+import { Wire } from '../process/wire.ts'
+import { hostLacks, needs, ROOT } from '../real.ts'
 import { canMakeNetworks, type Net } from './net.ts'
 
 export const clock = new SystemClock()
@@ -30,6 +31,7 @@ export type View = {
     readonly state: string
     readonly lagRows: number
   }[]
+  readonly events: readonly { readonly name: string; readonly what: string }[]
   readonly links: readonly {
     readonly from: string
     readonly to: string
@@ -51,12 +53,17 @@ export type HostOptions = {
   readonly options?: readonly string[]
   /** Of another build. */
   readonly program?: string
+  /** How long it may take to be ready. */
+  readonly readyMs?: number
 }
 
 /** The ports of mail, the web and peers on every host. */
 export const SMTP_PORT = 25
 export const WEB_PORT = 8_443
 export const PEER_PORT = 7_946
+
+/** How long a host may take to answer a client. */
+const SEND_MS_MAX = 10_000
 
 /** Asks again and again until it holds; false after `timeoutMs`. A failure to ask is a no. */
 export async function until(
@@ -137,13 +144,14 @@ export class HostCluster {
 
   /** A node that is a cluster of one. */
   async begin(host: number, given: HostOptions = {}): Promise<Postern> {
-    const { data = this.dataOf(host), environment, options = [], program } = given
+    const { data = this.dataOf(host), environment, options = [], program, readyMs } = given
     mkdirSync(data, { recursive: true, mode: 0o700 })
     const namespace = ['ip', 'netns', 'exec', this.net.namespace(host)]
     const node = await Postern.start({
       data,
       wrapper: namespace,
       ...(program === undefined ? {} : { program }),
+      ...(readyMs === undefined ? {} : { readyMs }),
       options: [
         ...['--smtp', `0.0.0.0:${SMTP_PORT}`, '--web', `https://0.0.0.0:${WEB_PORT}`],
         ...['--peer', `0.0.0.0:${PEER_PORT}`, '--name', `mx${host}`, ...options],
@@ -216,7 +224,7 @@ export class HostCluster {
     )
   }
 
-  /** Sends mails to a host over one connection, until each has its reply. */
+  /** Sends mails to a host over one connection, for at most 10 s. */
   async send(host: number, domain: string, seed: number, mails: number): Promise<Ledger> {
     const load = new Load({
       host: this.net.address(host),
@@ -226,8 +234,10 @@ export class HostCluster {
       seed,
       sizes: [4_096],
       mails,
+      replyMs: SEND_MS_MAX,
     })
-    await load.finished()
+    await Promise.race([load.finished(), pause(clock, SEND_MS_MAX)])
+    await load.stop()
     return load.ledger
   }
 
@@ -272,6 +282,25 @@ export class HostCluster {
 
 export function sameDigests(views: readonly View[]): boolean {
   return new Set(views.map(({ digest }) => digest)).size === 1 && views[0]?.digest !== ''
+}
+
+/** Sends a mail that every node holds. */
+export async function holdOne(host: string, recipient: string, subject = ''): Promise<void> {
+  const mail = readFileSync(join(ROOT, 'src/cli/demo/mails/gtube.eml'), 'latin1')
+  const wire = await Wire.connect({ host, port: SMTP_PORT })
+  const replies = [await wire.reply()]
+  for (const line of [
+    'EHLO a.example',
+    'MAIL FROM:<a@a.example>',
+    `RCPT TO:<${recipient}>`,
+    'DATA',
+    `${mail.replace(/^Subject: /m, `$&${subject} `).replace(/\r?\n/g, '\r\n')}\r\n.`,
+  ]) {
+    wire.send(`${line}\r\n`)
+    replies.push(await wire.reply())
+  }
+  wire.drop()
+  if (replies.at(-1)?.code !== 250) throw new Error(JSON.stringify(replies))
 }
 
 /** The environment of a process whose wall clock is in `file`, as libfaketime reads it. */

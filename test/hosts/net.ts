@@ -42,10 +42,11 @@ export class Net {
   readonly #own: number
   #captures: Subprocess[] = []
 
-  /** Hosts 1 to `size`. @throws when the machine cannot */
+  /** Hosts 1 to `size`. One at a time: the thread is in it. @throws when the machine cannot */
   constructor(size: number) {
+    if (nets.size > 0) throw new Error('there is a network already')
     this.size = size
-    this.#prefix = `postern-test-${process.pid}-${nets.size}-`
+    this.#prefix = `postern-test-${process.pid}-`
     this.#own = openSync('/proc/self/ns/net', 'r')
     nets.add(this)
     removeLeftovers()
@@ -135,23 +136,44 @@ export class Net {
     return { inBytes: fields[0] ?? 0, outBytes: fields[8] ?? 0 }
   }
 
-  /** Writes every frame between hosts to a pcap file, until `stop`. */
-  async capture(file: string): Promise<{ readonly stop: () => Promise<void> }> {
+  /** Writes the frames between hosts that `filter` (pcap-filter(7)) takes to a file, until `stop`. */
+  async capture(file: string, filter: string): Promise<{ readonly stop: () => Promise<void> }> {
     const child = Bun.spawn(
-      ['tcpdump', '-i', 'br0', '-U', '-s', '0', '-Z', 'root', '-B', '16384', '-w', file],
+      [
+        'tcpdump',
+        '-i',
+        'br0',
+        '-U',
+        '--immediate-mode',
+        '-s',
+        '0',
+        '-Z',
+        'root',
+        '-B',
+        '16384',
+        '-w',
+        file,
+        filter,
+      ],
       { stdin: 'ignore', stdout: 'ignore', stderr: 'pipe' },
     )
     this.#captures.push(child)
-    const decoder = new TextDecoder()
-    let said = ''
-    for await (const piece of child.stderr) {
-      said += decoder.decode(piece, { stream: true })
-      if (said.includes('listening on')) break
+    const listens = Promise.withResolvers<void>()
+    const read = async (): Promise<string> => {
+      const decoder = new TextDecoder()
+      let said = ''
+      for await (const piece of child.stderr) {
+        said += decoder.decode(piece, { stream: true })
+        if (said.includes('listening on')) listens.resolve()
+      }
+      return said
     }
+    const ended = read().then((said) => listens.reject(new Error(said)))
+    await listens.promise
     return {
       stop: async () => {
         child.kill('SIGINT')
-        await child.exited
+        await ended
       },
     }
   }
