@@ -263,7 +263,7 @@ describe('what is hostile', () => {
     ['a writer in a vector that is none', readBeat, { w: 1, f: { state: { v: { x: 1 } } } }],
     ['a write of number 0', readBeat, { w: 1, f: { state: { v: { ['a'.repeat(12)]: 0 } } } }],
     ['a beat without a time', readBeat, {}],
-    ['a node without a link that is none', readBeat, { w: 1, a: ['mx1'] }],
+    ['a node without a link that is none', readBeat, { w: 1, p: ['mx1'] }],
     ['a report that is none', readBeat, { w: 1, r: { q: 'many' } }],
     ['a digest of too few leaves', readDigest, { f: 'state', c: 'x', s: ['1'] }],
     ['a leaf that is none', readDigest, { f: 'state', c: 'x', n: [[256, '', null, []]] }],
@@ -296,6 +296,11 @@ describe('what is hostile', () => {
     expect(readAnswer(encodeBody({ i: 1, c: 'tooLate', m: 'a', a: 'b' }))).toMatchObject({
       code: 'unavailable',
     })
+  })
+
+  test('a beat of an older build, which names peers another way, is taken', () => {
+    const older = encodeBody({ w: 1, a: { '00000000000000a1': [0, 0, null] } })
+    expect(readBeat(older)).toEqual({ wallMs: 1, report: null, apart: null, feeds: [] })
   })
 
   test('a quiet beat is 19 bytes', () => {

@@ -284,7 +284,8 @@ export function encodeBeat({ wallMs, report, apart, feeds }: Beat): Uint8Array {
             f: report.diskFreeBytes,
             t: report.diskTotalBytes,
           },
-    a: apart ?? undefined,
+    // Not `a`: builds before 0.1 had a table there.
+    p: apart ?? undefined,
     f:
       feeds.length === 0
         ? undefined
@@ -315,7 +316,7 @@ export function readBeat(body: Uint8Array): Beat | null {
   const beat: Beat = {
     wallMs: fields.whole('w'),
     report: report === null ? null : readReport(report),
-    apart: fields.maybeEach('a', NODES_MAX, (value) =>
+    apart: fields.maybeEach('p', NODES_MAX, (value) =>
       typeof value === 'string' ? parseNodeId(value) : null,
     ),
     feeds: fields.maybeEntries('f', 16, (feed, value) => readFeedBeat(feed, value)) ?? [],
