@@ -361,6 +361,8 @@ describe('what a command prints', () => {
     rules: ['GTUBE'],
     score: 10,
     heldAt: '2026-11-22T00:00:00.000Z',
+    nodeName: 'mx1',
+    pending: [],
   }
 
   test('a list under --json is the plain array, and the place to go on is on stderr', async () => {
@@ -378,6 +380,22 @@ describe('what a command prints', () => {
       expect(out).toContain('Pay')
       expect(out).not.toMatch(/[\x00-\x09\x0b-\x1f\x7f-\x9f\u202e]/)
     }
+  })
+
+  test('what waits for the node that has the mail is not called done', async () => {
+    expect((await ask(['quarantine', 'release', 'm1'], held)).out).toBe('m1 is released.\n')
+    expect((await ask(['quarantine', 'delete', 'm1'], held)).out).toBe('m1 is deleted.\n')
+    const pending = [
+      { recipient: 'ann@a.example', kind: 'release', by: 'bo', at: held.heldAt, nodeName: 'mx1' },
+    ]
+    const waiting = { ...held, pending, findings: [], unknowns: [], claims: [], expiresAt: '' }
+    expect((await ask(['quarantine', 'release', 'm1'], waiting, { status: 202 })).out).toBe(
+      'mx1 has it and does not answer: the release of m1 is done when it does.\n',
+    )
+    expect((await ask(['quarantine', 'list'], list([waiting]))).out).toContain('mx1, release waits')
+    expect((await ask(['quarantine', 'show', 'm1'], waiting)).out).toContain(
+      'ann@a.example: release asked for by bo at 2026-11-22T00:00:00.000Z, waits for mx1',
+    )
   })
 
   test('a queue says what it waits for', async () => {

@@ -1,8 +1,9 @@
 /** `quarantine list|show|source|release|delete`: mail that is held. */
 import { Api, type List, pathOf } from './api.ts'
 import { hintMore, limitOf } from './page.ts'
+import type { Call } from './parse.ts'
 import { ago, facts, jsonText, plain, size, table } from './print.ts'
-import { dataDirOf, optionOf, type Run } from './world.ts'
+import { dataDirOf, optionOf, type Run, type World } from './world.ts'
 
 /** As GET /api/v1/quarantine gives it. */
 type HeldRow = {
@@ -13,6 +14,15 @@ type HeldRow = {
   readonly rules: readonly string[]
   readonly score: number
   readonly heldAt: string
+  readonly nodeName: string
+  /** Asked for, and done when the node answers that has the mail. */
+  readonly pending: readonly {
+    readonly recipient: string
+    readonly kind: string
+    readonly by: string
+    readonly at: string
+    readonly nodeName: string
+  }[]
 }
 
 /** As GET /api/v1/quarantine/:id gives it. */
@@ -51,9 +61,10 @@ export const listHeld: Run = async (call, world) => {
       row.score.toFixed(1),
       row.sender === '' ? '<>' : row.sender,
       row.recipients.join(', '),
+      row.pending.length === 0 ? row.nodeName : `${row.nodeName}, ${waitsFor(row)}`,
       `${row.subject ?? '(no subject)'}  [${row.rules.join(', ')}]`,
     ])
-    const head = ['ID', 'HELD', 'SCORE', 'SENDER', 'RECIPIENTS', 'SUBJECT AND RULES']
+    const head = ['ID', 'HELD', 'SCORE', 'SENDER', 'RECIPIENTS', 'NODE', 'SUBJECT AND RULES']
     await world.out(table(world, head, lines))
   }
   hintMore(world, list)
@@ -75,7 +86,7 @@ export const showHeld: Run = async (call, world) => {
     ['Recipients', held.recipients.join(', ')],
     ['Client', held.clientIp],
     ['Size', size(held.sizeBytes)],
-    ['Held', `${ago(world, held.heldAt)} ago`],
+    ['Held', `${ago(world, held.heldAt)} ago, on ${held.nodeName}`],
     ['Deleted after', held.expiresAt],
     ['Score', held.score.toFixed(1)],
   ])
@@ -85,6 +96,10 @@ export const showHeld: Run = async (call, world) => {
     ),
     ...held.unknowns.map((one) => `       ?  ${one.inspector} gave no answer: ${one.cause}`),
     ...held.claims.map((one) => `  ${one.recipient}: ${one.kind} by ${one.by} at ${one.at}`),
+    ...held.pending.map(
+      (one) =>
+        `  ${one.recipient}: ${one.kind} asked for by ${one.by} at ${one.at}, waits for ${one.nodeName}`,
+    ),
   ]
   await world.out(text + reasons.map((line) => `${plain(line)}\n`).join(''))
   return 0
@@ -102,22 +117,28 @@ export const sourceOfHeld: Run = async (call, world) => {
   return 0
 }
 
-export const releaseHeld: Run = async (call, world) => {
+export const releaseHeld: Run = (call, world) => decide(call, world, 'release')
+
+export const deleteHeld: Run = (call, world) => decide(call, world, 'delete')
+
+/** Done, or left for the node that has the mail when that one does not answer. */
+async function decide(call: Call, world: World, kind: 'release' | 'delete'): Promise<number> {
   const [id = ''] = call.args
   const recipient = optionOf(call, '--recipient')
   const body = recipient === undefined ? {} : { recipient }
-  const path = pathOf(['quarantine', id, 'release'])
-  const answer = await new Api(dataDirOf(call)).call('POST', path, body)
-  await world.out(call.json ? jsonText(answer) : `${id} is released.\n`)
+  const path = pathOf(['quarantine', id, kind])
+  const held = await new Api(dataDirOf(call)).call<HeldRow>('POST', path, body)
+  if (call.json) await world.out(jsonText(held))
+  else if (held.pending.length === 0) await world.out(`${id} is ${kind}d.\n`)
+  else {
+    const [{ nodeName }] = held.pending as [HeldRow['pending'][0]]
+    const waits = `${nodeName} has it and does not answer: the ${kind} of ${id} is done when it does.`
+    await world.out(`${plain(waits)}\n`)
+  }
   return 0
 }
 
-export const deleteHeld: Run = async (call, world) => {
-  const [id = ''] = call.args
-  const recipient = optionOf(call, '--recipient')
-  const body = recipient === undefined ? {} : { recipient }
-  const path = pathOf(['quarantine', id, 'delete'])
-  const answer = await new Api(dataDirOf(call)).call('POST', path, body)
-  await world.out(call.json ? jsonText(answer) : `${id} is deleted.\n`)
-  return 0
+/** `release waits`: what was asked for. */
+function waitsFor({ pending }: HeldRow): string {
+  return `${[...new Set(pending.map(({ kind }) => kind))].join(' and ')} waits`
 }

@@ -14,6 +14,7 @@ type TraceRow = {
   readonly accept: string
   readonly delivery: string | null
   readonly reply: string | null
+  readonly nodeName: string
 }
 
 /** As GET /api/v1/trace/:id gives it. */
@@ -72,7 +73,9 @@ export const showTrace: Run = async (call, world) => {
   )
   const [first] = mail.rows
   const title =
-    first === undefined ? id : `${first.subject ?? '(no subject)'}, from <${first.sender}>`
+    first === undefined
+      ? id
+      : `${first.subject ?? '(no subject)'}, from <${first.sender}>, on ${first.nodeName}`
   await world.out([title, ...states, '', ...history, ''].map(plain).join('\n'))
   return 0
 }
