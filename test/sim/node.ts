@@ -102,6 +102,8 @@ export class SimNode {
   /** Somebody removed it, or it is a copy. */
   isRemoved = false
   isDestroyed = false
+  /** Who let it in; null: it is the founder. */
+  issuer: SimNode | null = null
   readonly isTwin: boolean
   images: Image<Memory>[] = []
   run: Run | null = null
@@ -173,10 +175,11 @@ export class SimNode {
     const { clusterId, id } = issuer
     this.#joined = { clusterId, issuer: id, name: issuer.applicant.name, rows }
     this.clusterId = issuer.clusterId
+    this.issuer = issuer
   }
 
   /** Asks to be let in by a token, as a node of its own. @throws RefusalError with the remedy */
-  async join(token: string): Promise<void> {
+  async join(token: string, issuer: SimNode): Promise<void> {
     const { world, fabric } = this.#setting
     const process = new SimProcess(this.name, this.#dice.split('join').below(2 ** 31))
     const clock = new SimClock(world, process, this.time)
@@ -200,6 +203,7 @@ export class SimNode {
         { clock, random, network, observer },
       )
       this.clusterId = this.#joined.clusterId
+      this.issuer = issuer
     } finally {
       process.isAlive = false
       fabric.ended(this.host, process, false)
@@ -488,6 +492,17 @@ export class SimNode {
         return seq > (before.get(writer) ?? 0) && this.run?.cluster?.links.get(node) === null
       })
     })
+  }
+}
+
+/** A person's or a fault's act that a full disk or a rule of the product refused: nothing. */
+export function tolerate(act: () => void): boolean {
+  try {
+    act()
+    return true
+  } catch (error) {
+    if (error instanceof StoreError || error instanceof RefusalError) return false
+    throw error
   }
 }
 

@@ -3,7 +3,6 @@
  * Every knob is drawn from the seed, so that some seeds have much of one fault and none of another
  * (swarm testing: Groce et al., 2012).
  */
-import { RefusalError, StoreError } from '../../src/base/errors.ts'
 import type { SharedRows } from '../../src/store/shared.ts'
 import type { Dice } from './dice.ts'
 import { FaultMaker, type FaultRates } from './faults.ts'
@@ -207,9 +206,9 @@ export class Simulation {
   }
 
   /**
-   * A removal that only lost disks knew of did not happen. And who forgot each other, because the
-   * disks with the admission were rolled back or lost, do not speak again: the largest part of
-   * those who know each other is the cluster.
+   * A removal that only lost disks knew of did not happen. Who was let in by a node that was
+   * removed before others heard of it stays outside: the largest part of those who know each
+   * other, or can prove who they are, is the cluster.
    */
   #judgeRoster(): void {
     const knows = (node: SimNode, key: string): boolean => node.memory.cells.has(`member/${key}`)
@@ -220,9 +219,15 @@ export class Simulation {
           other.id !== node.id && !other.isDestroyed && knows(other, `${node.id}/standing`),
       )
     }
+    const isProven = ({ issuer }: SimNode): boolean =>
+      issuer === null || (!issuer.isRemoved && isProven(issuer))
     const parts: SimNode[][] = []
     for (const node of this.core) {
-      const isNear = (other: SimNode): boolean => knows(node, other.id) && knows(other, node.id)
+      const isNear = (other: SimNode): boolean => {
+        const known = [knows(node, other.id), knows(other, node.id)]
+        if (known.includes(false) && !(isProven(node) && isProven(other))) return false
+        return known.includes(true)
+      }
       const near = parts.filter((part) => part.some(isNear))
       for (const part of near) parts.splice(parts.indexOf(part), 1)
       parts.push([node, ...near.flat()])
@@ -240,7 +245,7 @@ export class Simulation {
 
   #checkRest(node: SimNode): void {
     const repairs = node.run?.cluster?.sync.repairs ?? 0
-    if (repairs > 0 && !this.oracle.hasCollected) {
+    if (repairs > 0) {
       this.world.violate(`a digest repaired ${repairs} rows at ${node.name}: the feed lost them`)
     }
   }
@@ -257,17 +262,6 @@ function vectorText(rows: SharedRows): string {
     .map(([writer, seq]) => `${writer}:${seq}`)
     .sort()
     .join(' ')
-}
-
-/** A person's or a fault's act that a full disk or a rule of the product refused: nothing. */
-export function tolerate(act: () => void): boolean {
-  try {
-    act()
-    return true
-  } catch (error) {
-    if (error instanceof StoreError || error instanceof RefusalError) return false
-    throw error
-  }
 }
 
 function drawKnobs(dice: Dice): Knobs {

@@ -9,9 +9,9 @@ import { canonicalText, type Vector } from '../../src/config/merge.ts'
 import { stampOf } from '../../src/config/stamp.ts'
 import type { Dice } from './dice.ts'
 import { RECIPIENTS } from './held.ts'
-import { FUTURE_KIND, type SimNode } from './node.ts'
+import { FUTURE_KIND, type SimNode, tolerate } from './node.ts'
 import type { Watched } from './oracle.ts'
-import { type Simulation, tolerate } from './simulate.ts'
+import type { Simulation } from './simulate.ts'
 
 export type WorkRates = {
   /** Mean time between two acts. */
@@ -272,7 +272,7 @@ export class Workload {
       joiner.isRemoved = true
       world.tell(() => `${joiner.name} asks ${issuer.name} to be let in`)
       world.act(() => {
-        joiner.join(token).then(
+        joiner.join(token, issuer).then(
           () => {
             use.joined += 1
             if (use.joined > 1 && issuer.relapses === relapses) {
