@@ -69,7 +69,7 @@ describe('a member in the hands of somebody else (K06)', () => {
     const head = b.replica.cell('setting', 'honest')?.heads[0]
     expect(b.replica.stamps.isAhead(head?.stamp ?? Number.MAX_SAFE_INTEGER)).toBe(false)
     expect(evil.sync.clockTrouble()).toContain('ahead of the clocks of its 2 peers')
-  })
+  }, 60_000)
 
   test('that sends a million rows is read at our own pace, and the others are heard meanwhile', () => {
     const [mesh, a, b, evil] = cluster(3) as [Mesh, MeshNode, MeshNode, MeshNode]
@@ -308,7 +308,7 @@ describe('a database that is not what was written (K20)', () => {
 
   function filled(): Room {
     const room = new Room(mkdtempSync(join(directory, 'room-')))
-    for (let at = 0; at < 150; at += 1) {
+    for (let at = 0; at < 60; at += 1) {
       room.changes.putDomain('ann', {
         name: `d${at}.example`,
         nextHops: [{ protocol: 'smtp', host: '192.0.2.1', port: 25 }],
@@ -329,7 +329,7 @@ describe('a database that is not what was written (K20)', () => {
     const random = new SeededRandom(3)
     let refused = 0
     const pages = bytes.length / 4_096
-    expect(pages).toBeGreaterThan(30)
+    expect(pages).toBeGreaterThan(20)
     for (let page = 0; page < pages; page += 1) {
       const at = copyOf(room.directory)
       const changed = Buffer.from(bytes)
@@ -352,13 +352,13 @@ describe('a database that is not what was written (K20)', () => {
     meet(room, peer)
     room.databases.state.checkpoint('TRUNCATE')
     const backup = copyOf(room.directory)
-    for (let at = 0; at < 40; at += 1) {
+    for (let at = 0; at < 20; at += 1) {
       room.changes.removeDomain('ann', `d${at}.example`)
       room.clock.advance(10)
     }
     meet(room, peer)
     room.databases.state.checkpoint('PASSIVE')
-    for (let at = 40; at < 60; at += 1) room.changes.removeDomain('ann', `d${at}.example`)
+    for (let at = 20; at < 30; at += 1) room.changes.removeDomain('ann', `d${at}.example`)
     meet(room, peer)
     const cut = copyOf(room.directory)
     room.close()
@@ -376,13 +376,13 @@ describe('a database that is not what was written (K20)', () => {
       meet(again, peer)
       expect(content(again)).toBe(content(peer))
       expect(again.changes.history(5)).toEqual(peer.changes.history(5))
-      expect(peer.live.current.domains.size).toBe(90)
+      expect(peer.live.current.domains.size).toBe(30)
       again.close()
       agreed += 1
     }
     expect(agreed).toBeGreaterThanOrEqual(3)
     peer.close()
-  })
+  }, 60_000)
 
   test('a row whose text was changed in place is named', () => {
     const room = filled()
