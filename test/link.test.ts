@@ -163,6 +163,53 @@ describe('dialling', () => {
     expect(dials.length).toBe(tries + 1)
   })
 
+  test('a sign of life also ends a dial that waits for its connection, and never two at once', async () => {
+    const { cast, a, b } = alone()
+    const lost: (() => Promise<void>)[] = []
+    const network = cast.pipes.at('a')
+    let isCut = true
+    const table = await cast.open(a, 'a', {
+      network: {
+        ...network,
+        dial: (to, open, timeoutMs) => {
+          const dial = () => network.dial(to, open, timeoutMs)
+          if (isCut) return new Promise(() => lost.push(dial))
+          return dial()
+        },
+      },
+    })
+    const other = await cast.open(b, 'b', {
+      roster: cast.roster(b, () => cast.members.map((member) => ({ ...member, peer: [] }))),
+    })
+    await cast.pass(3_000)
+    expect([lost.length, table.get(b.node)]).toEqual([1, null])
+    isCut = false
+    table.wake(b.node)
+    await cast.pass(300)
+    expect(passes(table, b.node)).toBe(true)
+    // What connects after all is hung up, and is no second machine.
+    const written = cast.pipes.seen.length
+    for (const dial of lost) await dial()
+    await cast.pass(10_000)
+    expect(cast.pipes.seen.slice(written).every(({ bytes }) => bytes.length < 100)).toBe(true)
+    expect([table.duplicates(), other.duplicates()]).toEqual([[], []])
+    expect(cast.observer.count('links_opened_total')).toBe(2)
+  })
+
+  test('a sign of life less than a second after a dial is followed when the second is over', async () => {
+    const { cast, a, b } = alone()
+    const table = await cast.open(a, 'a')
+    await cast.pass(100)
+    await cast.open(b, 'b', {
+      roster: cast.roster(b, () => cast.members.map((member) => ({ ...member, peer: [] }))),
+    })
+    table.wake(b.node)
+    await cast.pass(700)
+    expect(table.get(b.node)).toBeNull()
+    await cast.pass(300)
+    expect(passes(table, b.node)).toBe(true)
+  })
+
   test('a changed address is dialled at once (K13)', async () => {
     const { cast, a, b } = alone()
     cast.change(b.node, { peer: [{ host: 'nowhere', port: 1 }] })

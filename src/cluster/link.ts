@@ -86,7 +86,11 @@ type Dial = {
   failures: number
   timer: Timer | null
   isBusy: boolean
+  /** The attempt at one address. */
   startedMono: number
+  attempt: AbortController
+  /** A sign of life came meanwhile: dials again at once when this fails. */
+  isWoken: boolean
   trouble: string | null
   /** The trouble that was logged. */
   said: string | null
@@ -205,13 +209,23 @@ export class LinkTable implements Links {
       .map(({ node, kept, refused, firstMs, lastMs }) => ({ node, kept, refused, firstMs, lastMs }))
   }
 
-  /** A sign of life came on another way: dials now instead of at the end of the pause. */
+  /**
+   * A sign of life came on another way: dials now instead of at the end of the pause, or of a
+   * connection that began while nothing came through.
+   */
   wake(node: NodeId): void {
     const dial = this.#dials.get(node)
-    if (dial === undefined || dial.isBusy || dial.failures === 0) return
-    if (this.#deps.clock.monoMs() - dial.startedMono < REDIAL_MS_MIN) return
-    dial.failures = 0
-    this.#plan(node, 0)
+    if (dial === undefined || this.#links.has(node)) return
+    const sinceMs = this.#deps.clock.monoMs() - dial.startedMono
+    const waitMs = Math.max(0, REDIAL_MS_MIN - sinceMs)
+    if (dial.isBusy) {
+      dial.isWoken = true
+      dial.timer?.cancel()
+      dial.timer = this.#deps.clock.after(waitMs, () => dial.attempt.abort())
+    } else if (dial.failures > 0) {
+      dial.failures = 0
+      this.#plan(node, waitMs)
+    }
   }
 
   // ---- who is a member ----
@@ -339,19 +353,22 @@ export class LinkTable implements Links {
   async #dial(node: NodeId, dial: Dial): Promise<void> {
     const { roster } = this.#options
     dial.isBusy = true
-    dial.startedMono = this.#deps.clock.monoMs()
+    dial.isWoken = false
     const { facts } = dial
     const troubles: string[] = []
     for (const address of roster.get(node)?.peer ?? []) {
       if (!this.#isWanted(node, dial)) break
       const member = roster.get(node)
       if (member === null) break
-      const trouble = await this.#dialOne(member, address)
+      dial.startedMono = this.#deps.clock.monoMs()
+      dial.attempt = new AbortController()
+      const trouble = await this.#dialOne(member, address, dial.attempt.signal)
       if (trouble !== null) troubles.push(trouble)
     }
     dial.isBusy = false
+    dial.timer?.cancel()
     if (!this.#isWanted(node, dial)) return
-    if (dial.facts !== facts) return this.#plan(node, 0)
+    if (dial.facts !== facts || dial.isWoken) return this.#plan(node, 0)
     this.#setTrouble(node, dial, troubles.join(' '))
     const boundMs = Math.min(REDIAL_MS_MAX, 2 * REDIAL_MS_MIN * 2 ** Math.min(dial.failures, 16))
     dial.failures += 1
@@ -364,7 +381,11 @@ export class LinkTable implements Links {
   }
 
   /** Null: there is a link now, of whatever side. */
-  async #dialOne(member: Member, address: PeerAddress): Promise<string | null> {
+  async #dialOne(
+    member: Member,
+    address: PeerAddress,
+    signal: AbortSignal,
+  ): Promise<string | null> {
     const { self, clusterId, parallelCrypto, protocol = PROTOCOL } = this.#options
     const at = addressText(address)
     try {
@@ -379,6 +400,7 @@ export class LinkTable implements Links {
           purpose: { pattern: 'IK' },
           peer: member.exchange,
           greeting: this.#greeting(),
+          signal,
         },
         this.#deps,
       )
@@ -621,6 +643,8 @@ function newDial(facts: string): Dial {
     timer: null,
     isBusy: false,
     startedMono: 0,
+    attempt: new AbortController(),
+    isWoken: false,
     trouble: null,
     said: null,
   }

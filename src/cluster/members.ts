@@ -6,7 +6,7 @@
  * again, also by way of others and by its link. After 5 s without any sign of life it is `suspect`
  * and everybody hears of it, the suspect too, which refutes by a higher incarnation; 10 s later it
  * is `dead`. Each node finds that itself: a verdict of others is only a suspicion here. The dead
- * are asked for ever, at longer and longer intervals, so that a partition heals by itself.
+ * are asked for ever, every few seconds, so that a partition heals by itself, however long it was.
  */
 import type { Timer } from '../base/clock.ts'
 import { assert } from '../base/errors.ts'
@@ -36,7 +36,7 @@ import {
 import { type Opened, Packets, Sources } from './packet.ts'
 import {
   addressOf,
-  DEAD_MS,
+  deadMs,
   directMs,
   type LinkSight,
   measure,
@@ -389,11 +389,16 @@ export class MemberTable implements Members {
   }
 
   #askAgain(peer: Peer): void {
-    const longest = peer.life === 'dead' ? peer.retryMs : peer.life === 'suspect' ? 1_000 : 250
-    if (peer.life === 'dead') peer.retryMs = Math.min(DEAD_MS.most, 2 * peer.retryMs)
-    const delayMs = longest / 2 + this.#deps.random.below(Math.ceil(longest / 2))
     peer.retry?.cancel()
-    peer.retry = this.#clock.after(delayMs, () => this.#probe(peer))
+    peer.retry = this.#clock.after(this.#pauseMs(peer), () => this.#probe(peer))
+  }
+
+  #pauseMs({ life, askedMono }: Peer): number {
+    const chance = this.#deps.random.below(1_000) / 1_000
+    if (life === 'alive') return 125 * (1 + chance)
+    if (life === 'suspect') return 500 * (1 + chance)
+    const dueMono = askedMono + deadMs(this.#peers.size + 1, chance)
+    return Math.max(0, dueMono - this.#clock.monoMs())
   }
 
   /** The question is closed; a later answer to it is none. */
@@ -412,7 +417,6 @@ export class MemberTable implements Members {
     peer.doubtMono = null
     peer.verdict?.cancel()
     peer.retry?.cancel()
-    peer.retryMs = DEAD_MS.first
     if (peer.life === 'alive') return
     this.#change(peer, 'alive')
     if (!this.#rumours.isEmpty) this.#gossiping ??= this.#clock.after(0, () => this.#gossip())
@@ -676,9 +680,7 @@ export class MemberTable implements Members {
 
   /** Asks a dead one out of turn: somebody says that it lives. */
   #probeSoon(peer: Peer): void {
-    if (peer.probe !== null) return
-    peer.retryMs = DEAD_MS.first
-    this.#probe(peer)
+    if (peer.probe === null) this.#probe(peer)
   }
 
   /** Once for each peer: the link goes and datagrams do not. */

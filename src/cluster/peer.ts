@@ -6,8 +6,8 @@ import type { Letter, ProbeId, Way } from './letter.ts'
 
 /** Waiting for a direct answer: by the measured round trip, within these. */
 const DIRECT_MS = { least: 200, first: 400, most: 600 } as const
-/** Between two questions to a dead node; less up to a half at random. */
-export const DEAD_MS = { first: 1_000, most: 45_000 } as const
+/** From one question to a dead node to the next, in a cluster of at most so many members. */
+const DEAD_MS = { least: 3_000, most: 4_500, members: 32 } as const
 
 /** How a node reaches another one. */
 export type LinkSight = { readonly tcp: Way; readonly udp: Way }
@@ -37,7 +37,6 @@ export type Peer = {
   /** For the next verdict: from doubt to suspect, from suspect to dead. */
   verdict: Timer | null
   retry: Timer | null
-  retryMs: number
   /** What it says of its own ways, by node. */
   readonly sights: Map<NodeId, LinkSight>
   /** When it was last told of ours; null: never. And with which member to go on. */
@@ -85,7 +84,6 @@ export function newPeer(member: Member, nowMono: number): Peer {
     doubtMono: null,
     verdict: null,
     retry: null,
-    retryMs: DEAD_MS.first,
     sights: new Map(),
     linksToldMono: null,
     linksNext: 0,
@@ -98,6 +96,16 @@ export function newPeer(member: Member, nowMono: number): Peer {
 /** Null: the roster has no address of it and it never spoke. */
 export function addressOf({ source, member, turn }: Peer): PeerAddress | null {
   return source ?? member.peer[turn % Math.max(1, member.peer.length)] ?? null
+}
+
+/**
+ * How long after the last question a dead node is asked again: soon enough that a healed cut is
+ * found within 5 s by both sides. `chance` is 0..1. In a larger cluster the questions of each node
+ * are as many as in one of 32.
+ */
+export function deadMs(members: number, chance: number): number {
+  const { least, most } = DEAD_MS
+  return (least + chance * (most - least)) * Math.max(1, members / DEAD_MS.members)
 }
 
 /** How long to wait for its answer: Jacobson's estimate (RFC 6298 section 2), within bounds. */

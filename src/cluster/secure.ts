@@ -75,6 +75,8 @@ export type DialOptions = ChannelOptions & {
   readonly peer: Uint8Array
   /** At most 24 bytes; zeros follow. */
   readonly greeting: Uint8Array
+  /** Gives up what is not connected yet; a handshake goes on. */
+  readonly signal?: AbortSignal
 }
 
 /**
@@ -106,6 +108,9 @@ export class ChannelError extends GatewayError {
 
 // ---- the handshake, from the side that dials ----
 
+/** Of a connection that came after it was given up. */
+const NOBODY: StreamHandlers = { received: () => {}, drained: () => {}, closed: () => {} }
+
 /**
  * A channel with whoever holds `options.peer`. @throws ChannelError when there is none within
  * 5 s for the connection and 5 s for the handshake
@@ -116,9 +121,19 @@ export function dialSecure(
   options: DialOptions,
   deps: ChannelDeps,
 ): Promise<SecureChannel> {
+  const { signal } = options
   return new Promise((resolve, reject) => {
+    let isOpen = false
+    signal?.addEventListener('abort', () => {
+      if (!isOpen) reject(new ChannelError('unreachable', 'no answer, given up for a new attempt'))
+    })
+    const open = (stream: Stream): StreamHandlers => {
+      isOpen = signal?.aborted !== true
+      if (!isOpen) stream.terminate()
+      return isOpen ? openDialled(stream, options, deps, resolve, reject) : NOBODY
+    }
     network
-      .dial(address, (stream) => openDialled(stream, options, deps, resolve, reject), DIAL_MS_MAX)
+      .dial(address, open, DIAL_MS_MAX)
       .catch((error) => reject(new ChannelError('unreachable', messageOf(error))))
   })
 }
