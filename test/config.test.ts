@@ -10,7 +10,7 @@ import { atomicWrite, lockDirectory } from '../src/base/files.ts'
 import { SeededRandom, SystemRandom } from '../src/base/random.ts'
 import { DOMAIN_GROUPS } from '../src/config/cells.ts'
 import { openCertificate } from '../src/config/certificate.ts'
-import { openDataDirectory, openNodeFile, readNodeFile } from '../src/config/local.ts'
+import { DATA_FORMAT, openDataDirectory, openNodeFile, readNodeFile } from '../src/config/local.ts'
 import { initialSettings, SETTINGS, type SettingKey } from '../src/config/schema.ts'
 import type { Domain } from '../src/config/snapshot.ts'
 import {
@@ -311,8 +311,8 @@ describe('the data directory', () => {
   test.each([
     ['{', 'not JSON'],
     ['null', 'not an object'],
-    ['{"format":1}', 'ids missing'],
-    ['{"format":1,"nodeId":"0123456789abcdef","spoolId":"0123456789abcdef","epoch":-1}', 'epoch'],
+    ['{"format":2}', 'ids missing'],
+    ['{"format":2,"nodeId":"0123456789abcdef","spoolId":"0123456789abcdef","epoch":-1}', 'epoch'],
   ])('with the node file %s is refused and left alone (%s)', (text) => {
     const path = directory()
     writeFileSync(join(path, 'node.json'), text)
@@ -322,16 +322,16 @@ describe('the data directory', () => {
     expect(readFileSync(join(path, 'node.json'), 'utf8')).toBe(text)
   })
 
-  test('of a newer version is refused and left alone', () => {
+  test.each([
+    [DATA_FORMAT + 1, 'newer version'],
+    [DATA_FORMAT - 1, 'version that ran alone'],
+  ])('of format %d is refused and left alone', (format, said) => {
     const path = directory()
-    const text = JSON.stringify({
-      ...openNodeFile(path, { random: new SeededRandom(1) }),
-      format: 2,
-    })
+    const text = JSON.stringify({ ...openNodeFile(path, { random: new SeededRandom(1) }), format })
     writeFileSync(join(path, 'node.json'), text)
-    expect(refusal(() => openNodeFile(path, { random: new SeededRandom(1) })).message).toContain(
-      'newer version',
-    )
+    const error = refusal(() => openNodeFile(path, { random: new SeededRandom(1) }))
+    expect(error.message).toContain(said)
+    expectSentences(error)
     expect(readFileSync(join(path, 'node.json'), 'utf8')).toBe(text)
   })
 

@@ -208,6 +208,28 @@ describe('a replica', () => {
     expect(b.replica.digest().root).toBe(a.replica.digest().root)
   })
 
+  test('has seen a tombstone that it collected: what is made anew conflicts with it nowhere', () => {
+    const [a, b] = [place(), place()]
+    a.replica.write('setting', 'x', '1', 'ruiz')
+    a.replica.write('setting', 'x', null, 'ruiz')
+    carry(a, b)
+    for (const { clock } of [a, b]) clock.advance(2 * DAY_MS)
+    expect(a.replica.collect(b.replica.vector(), 100)).toBe(1)
+    a.replica.write('setting', 'x', '2', 'nagy')
+    carry(a, b)
+    for (const one of [a, b]) {
+      expect(one.replica.cell('setting', 'x')?.heads.map(({ value }) => value)).toEqual(['2'])
+    }
+    expect(b.replica.digest().root).toBe(a.replica.digest().root)
+  })
+
+  test('lets no clock hold up who is a member', () => {
+    const [a, b] = [place(new ManualClock(Date.UTC(2026, 10, 22, 13))), place()]
+    a.replica.write('member', 'n/standing', '"evicted"', 'ruiz')
+    carry(a, b)
+    expect(b.replica.cell('member', 'n/standing')?.heads[0]?.value).toBe('"evicted"')
+  })
+
   test('gives an owned row to its highest version, and forgets it when its time is over', () => {
     const [a, b] = [place(), place()]
     const untilMs = a.clock.wallMs() + DAY_MS

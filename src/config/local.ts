@@ -7,7 +7,7 @@ import { type NodeId, newNodeId, newSpoolId, parseNodeId, type SpoolId } from '.
 import type { Random } from '../base/random.ts'
 
 /** Version of everything stored in a data directory. Grows when an older program cannot read it. */
-export const DATA_FORMAT = 1
+export const DATA_FORMAT = 2
 
 /** Longest DIR/control.sock that a Unix socket address takes (108 with its end on Linux). */
 const SOCKET_PATH_BYTES_MAX = 107
@@ -118,6 +118,7 @@ function parseNode(path: string, text: string): NodeFile {
   const { format, epoch, name } = raw
   if (typeof format !== 'number') throw damaged(path, 'its format is missing')
   if (format > DATA_FORMAT) throw newerFormat()
+  if (format < DATA_FORMAT) throw olderFormat()
   const nodeId = parseNodeId(String(raw.nodeId))
   const spoolId = parseNodeId(String(raw.spoolId))
   if (nodeId === null || spoolId === null) throw damaged(path, 'an id in it is not 16 hex digits')
@@ -135,6 +136,16 @@ export function newerFormat(): RefusalError {
     'data',
     'The data directory was written by a newer version of postern.',
     'Start that version or a later one; this one has changed nothing.',
+  )
+}
+
+/** Format 1 knew no other nodes: its settings and decisions stood in other tables. */
+function olderFormat(): RefusalError {
+  return new RefusalError(
+    'invalid',
+    'data',
+    'The data directory was written by a version that ran alone, and its settings cannot be read; nothing was changed.',
+    'Let that version deliver its queue and decide what it holds, keep its "postern config export", and start this one on an empty directory.',
   )
 }
 

@@ -46,10 +46,18 @@ const PAGE_ROWS = 500
 const PARKED_MAX = 10_000
 /** A tombstone is kept at least this long, whoever has acknowledged it. */
 const TOMBSTONE_MS = 86_400_000
+/** A member that was away for longer must join anew: no tombstone is older anywhere. */
+const COLLECTED_KEPT_MS = 400 * 86_400_000
 /** After its `untilMs` a row is kept this long: clocks differ. */
 const FORGET_MS = 86_400_000
 /** Whose writer an id is, is of use as long as the history is kept. */
 const WRITER_KEPT_MS = 500 * 86_400_000
+
+/**
+ * Who is a member, and who is none any more, waits for no clock: a node whose clock is behind must
+ * refuse a stolen node as soon as the others do. No stamp decides about these rows.
+ */
+const NEVER_PARKED: readonly string[] = ['member']
 
 type Origin = Changed['origin']
 
@@ -195,7 +203,7 @@ export class Replica implements SharedRows {
     seen: Vector | null = null,
   ): Cell {
     return this.transact(() => {
-      const before = this.cell(kind, key)
+      const before = this.cell(kind, key) ?? this.#collectedCell(kind, key)
       // An edit must win over what it saw, also over a value of a clock that ran ahead.
       const stamp = this.#nextStamp(before)
       const head = { writer: this.writer, seq: this.#nextSeq(), stamp, author, value }
@@ -308,7 +316,7 @@ export class Replica implements SharedRows {
       let changed = 0
       let parked = 0
       for (const row of read) {
-        if (this.stamps.isAhead(stampOfState(row.state))) {
+        if (!NEVER_PARKED.includes(row.kind) && this.stamps.isAhead(stampOfState(row.state))) {
           if (this.#park(row)) parked += 1
         } else if (this.#merge(row)) changed += 1
       }
@@ -355,7 +363,15 @@ export class Replica implements SharedRows {
           }),
         )
       }
-      for (const { kind, key, state } of gone) this.#forget('own', kind, key, state)
+      const { putCollected, dropCollected } = this.#statements
+      dropCollected.run(stampOf(nowMs - COLLECTED_KEPT_MS))
+      for (const { kind, key, state } of gone) {
+        const known = parse(state)
+        if (known.shape === 'cell') {
+          putCollected.run(kind, key, JSON.stringify(known.context), stampOf(nowMs))
+        }
+        this.#forget('own', kind, key, state)
+      }
       return gone.length
     })
   }
@@ -367,6 +383,7 @@ export class Replica implements SharedRows {
       clearVector.run()
       clearCursors.run()
       clearParked.run()
+      this.#statements.clearCollected.run()
       unfreeze.run()
       unit.vector.clear()
       unit.frozen.clear()
@@ -404,6 +421,15 @@ export class Replica implements SharedRows {
       const state = this.#get(kind, key)
       return state === null ? [] : [{ kind, key, state }]
     })
+  }
+
+  /** Another node may still hold the tombstone: what is written here now must supersede it. */
+  #collectedCell(kind: string, key: string): Cell | null {
+    const { getCollected, removeCollected } = this.#statements
+    const found = getCollected.get(kind, key)
+    if (found === null) return null
+    removeCollected.run(kind, key)
+    return { shape: 'cell', context: JSON.parse(found.context) as Cell['context'], heads: [] }
   }
 
   #get(kind: string, key: string): SharedState | null {
@@ -675,6 +701,17 @@ function prepare({ sqlite }: StoreDatabase) {
     ),
     unpark: sqlite.query<null, [string, string]>('DELETE FROM parked WHERE kind = ? AND key = ?'),
     clearParked: sqlite.query<null, []>('DELETE FROM parked'),
+    getCollected: sqlite.query<{ context: string }, [string, string]>(
+      'SELECT context FROM collected WHERE kind = ? AND key = ?',
+    ),
+    putCollected: sqlite.query<null, [string, string, string, number]>(
+      'INSERT OR REPLACE INTO collected VALUES (?, ?, ?, ?)',
+    ),
+    removeCollected: sqlite.query<null, [string, string]>(
+      'DELETE FROM collected WHERE kind = ? AND key = ?',
+    ),
+    dropCollected: sqlite.query<null, [number]>('DELETE FROM collected WHERE stamp < ?'),
+    clearCollected: sqlite.query<null, []>('DELETE FROM collected'),
     frozen: sqlite.query<Counted, []>('SELECT writer, seq FROM frozen ORDER BY writer'),
     freeze: sqlite.query<null, [string, number]>('INSERT OR REPLACE INTO frozen VALUES (?, ?)'),
     unfreeze: sqlite.query<null, []>('DELETE FROM frozen'),

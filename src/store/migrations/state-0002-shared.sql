@@ -52,3 +52,14 @@ CREATE TABLE projection (
   kind TEXT PRIMARY KEY,
   version INTEGER NOT NULL
 ) STRICT, WITHOUT ROWID;
+
+-- What a tombstone that was collected had seen: whoever makes the row anew here has seen it too,
+-- though another node may still hold it.
+CREATE TABLE collected (
+  kind TEXT NOT NULL,
+  key TEXT NOT NULL,
+  context TEXT NOT NULL,
+  stamp INTEGER NOT NULL,
+  PRIMARY KEY (kind, key)
+) STRICT, WITHOUT ROWID;
+CREATE INDEX collected_stamp ON collected (stamp);
