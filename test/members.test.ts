@@ -458,6 +458,58 @@ describe('what the wire does to packets', () => {
     expect(isWhole(world)).toBe(true)
   })
 
+  test('those of before a restart are not answered, wherever they are sent again from (K01)', () => {
+    for (const seed of SEEDS) {
+      const world = settled(seed, 3, WITHOUT_LINKS)
+      const heard: Datagram[] = []
+      world.tap = (datagram) => heard.push(datagram)
+      world.run(30_000)
+      world.node(1).crash()
+      world.node(1).start()
+      world.run(5_000)
+      let answers = 0
+      world.tap = ({ to }) => {
+        if (to === 'thief') answers += 1
+      }
+      world.forget()
+      for (const { bytes, to } of heard) {
+        world.deliver(bytes, 'thief', to, 5)
+        world.run(20)
+      }
+      world.run(10_000)
+      expect(heard.length).toBeGreaterThan(100)
+      expect(answers).toBe(0)
+      expect(world.judged('suspect')).toBe(0)
+    }
+  })
+
+  test('a first contact of before is answered once, and makes nobody alive (K01)', () => {
+    const world = new MemberWorld(1, 2, WITHOUT_LINKS)
+    const [gone, other] = [world.node(0), world.node(1)]
+    const heard: Datagram[] = []
+    world.tap = (datagram) => {
+      if (datagram.from === gone.name && heard.length < 3) heard.push(datagram)
+    }
+    world.run(10_000)
+    gone.crash(true)
+    other.crash(true)
+    other.start()
+    world.forget()
+    const sentTo: string[] = []
+    world.tap = ({ to }) => sentTo.push(to)
+    for (const { bytes } of [...heard, ...heard, ...heard]) {
+      world.deliver(bytes, 'thief', other.name, 5)
+      world.run(500)
+    }
+    expect(sentTo.filter((to) => to === 'thief').length).toBeWithin(1, heard.length + 1)
+    world.run(MINUTE_MS)
+    expect(other.judged.map(({ life }) => life)).toEqual(['dead'])
+    sentTo.length = 0
+    gone.start()
+    expect(world.sim.runTill(() => isWhole(world), 2_000)).toBe(true)
+    expect(sentTo).not.toContain('thief')
+  })
+
   test('a letter of random bytes is read or refused, never more', () => {
     const { dice } = new MemberWorld(1, 1, WITHOUT_LINKS)
     let read = 0

@@ -58,8 +58,9 @@ function letter(items: readonly Item[] = [], epoch = 1): Letter {
   return { incarnation: epoch * 0x1_0000, heard: { udp: true, tcp: false }, items }
 }
 
+/** For the run that `to` is. */
 function sealed(from: End, to: End, content = letter()): Uint8Array {
-  const packet = from.packets.seal(to.member.node, content)
+  const packet = from.packets.seal(to.member.node, content, to.self.instance)
   if (packet === null) throw new Error('not a peer')
   return packet
 }
@@ -188,6 +189,50 @@ describe('a packet', () => {
     expect(at(1_099)).toMatchObject({ order: 'next' })
     expect(at(1_098)).toMatchObject({ order: 'late' })
     expect([at(2), at(1_098), at(1_099)]).toEqual(['replayed', 'replayed', 'replayed'])
+  })
+
+  test('for an earlier run of the receiver is not opened, whatever its header says (K01)', () => {
+    const [a, b] = [end(1), end(2, { instance: 0xaaaa_0000_0001 })]
+    meet(a, b)
+    const packet = sealed(a, b)
+    for (const instance of [0xaaaa_0000_0002, 0xbbbb_0000_0001]) {
+      const anew = end(2, { epoch: 2, instance })
+      anew.packets.speakWith([a.member])
+      const isAlike = instance === 0xaaaa_0000_0002
+      expect(anew.packets.open(packet)).toBe(isAlike ? 'forged' : 'outdated')
+      for (const tag of [0, 0xaaaa, 0xbbbb]) {
+        const changed = Buffer.from(packet)
+        changed.writeUInt16BE(tag, 2)
+        expect(anew.packets.open(changed)).toBeString()
+      }
+    }
+    expect(b.packets.open(packet)).toMatchObject({ order: 'next' })
+  })
+
+  test('for no run is a first contact, until a run of the peer spoke with ours', () => {
+    const [a, b] = [end(1), end(2)]
+    meet(a, b)
+    const say = (from: End, to: End) => from.packets.seal(to.member.node, letter()) as Uint8Array
+    const first = say(a, b)
+    expect(b.packets.open(first)).toMatchObject({ order: 'first', instance: a.self.instance })
+    expect(b.packets.open(first)).toBe('replayed')
+    // It may be from before: no run of a is believed in yet.
+    expect(a.packets.open(say(b, a))).toMatchObject({ order: 'first' })
+    expect(a.packets.open(sealed(b, a))).toMatchObject({ order: 'next' })
+    expect(b.packets.open(say(a, b))).toMatchObject({ order: 'next' })
+    expect(a.packets.open(say(b, a))).toMatchObject({ order: 'next' })
+  })
+
+  test('that was taken of an earlier start is not taken again after a later one spoke', () => {
+    const b = end(2)
+    const before = end(1, { epoch: 1, instance: 0xa })
+    const after = end(1, { epoch: 2, instance: 0xb })
+    meet(before, b)
+    after.packets.speakWith([b.member])
+    const taken = sealed(before, b, letter([], 1))
+    expect(b.packets.open(taken)).toMatchObject({ order: 'next' })
+    expect(b.packets.open(sealed(after, b, letter([], 2)))).toMatchObject({ order: 'next' })
+    expect(b.packets.open(taken)).toBe('replayed')
   })
 
   test('of an earlier start is a rival once a later one spoke', () => {

@@ -478,6 +478,7 @@ export class MemberTable implements Members {
     const peer = this.#peers.get(opened.from)
     if (peer === undefined) return
     if (opened.order === 'rival') return this.#meetRival(peer, opened, from)
+    if (opened.order === 'first') return this.#greet(peer, opened, from)
     if (opened.order === 'next') {
       peer.source = from
       peer.heardUdpMono = this.#clock.monoMs()
@@ -579,6 +580,24 @@ export class MemberTable implements Members {
   }
 
   /**
+   * It does not know this run yet: it started just now, or somebody repeats what it sent before
+   * this run did. It is answered and asked; what it says to this run counts.
+   */
+  #greet(peer: Peer, opened: Opened, from: PeerAddress): void {
+    for (const item of opened.letter.items) {
+      if (item.kind !== 'ping') continue
+      return this.#askRun(peer, opened, from, [{ kind: 'ack', probe: item.probe }])
+    }
+  }
+
+  /** Asks just this run, where it spoke from. */
+  #askRun(peer: Peer, { instance }: Opened, at: PeerAddress, answers: readonly Item[]): void {
+    const probe = this.#newProbe(peer)
+    probe.timer = this.#clock.limit(INDIRECT_MS, () => this.#end(probe))
+    this.#sendTo(at, peer, [...answers, { kind: 'ping', probe: probe.id }], instance)
+  }
+
+  /**
    * The node in another run than the known one: restored from a snapshot, or a copy that runs
    * beside it. What lives is what answers a question that was asked just now.
    */
@@ -590,6 +609,7 @@ export class MemberTable implements Members {
       return true
     })
     const nowMono = this.#clock.monoMs()
+    const rivalMs = peer.life === 'alive' ? RIVAL_MS : INDIRECT_MS
     if (isProven && peer.life !== 'alive') {
       this.#packets.adopt(opened)
       peer.rival = null
@@ -599,11 +619,9 @@ export class MemberTable implements Members {
       this.#hear(peer)
     } else if (isProven) {
       if (peer.rival !== null) peer.rival.isProven = true
-    } else if (peer.rival === null || nowMono - peer.rival.askedMono > RIVAL_MS) {
+    } else if (peer.rival === null || nowMono - peer.rival.askedMono > rivalMs) {
       peer.rival = { askedMono: nowMono, address: `${from.host} ${from.port}`, isProven: false }
-      const probe = this.#newProbe(peer)
-      probe.timer = this.#clock.limit(INDIRECT_MS, () => this.#end(probe))
-      this.#sendTo(from, peer, [{ kind: 'ping', probe: probe.id }])
+      this.#askRun(peer, opened, from, [])
     }
   }
 
@@ -703,9 +721,15 @@ export class MemberTable implements Members {
     else link?.send(MESSAGE.gossip, encodeLetter(this.#letterFor(peer, items)))
   }
 
-  #sendTo(address: PeerAddress | null, peer: Peer, items: readonly Item[]): void {
+  /** `run` of the peer, or the one that is known. */
+  #sendTo(
+    address: PeerAddress | null,
+    peer: Peer,
+    items: readonly Item[],
+    run?: Opened['instance'],
+  ): void {
     if (address === null) return
-    const packet = this.#packets.seal(peer.node, this.#letterFor(peer, items))
+    const packet = this.#packets.seal(peer.node, this.#letterFor(peer, items), run)
     if (packet !== null) this.#socket?.send(packet, address)
   }
 

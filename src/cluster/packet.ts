@@ -1,12 +1,14 @@
 /**
  * One letter in one sealed datagram, between two nodes that share a key nobody else has.
  *
- *     version 1 | type 1 | flags 2 | to 4 | from 4 | nonce 24 | XChaCha20-Poly1305 | tag 16
+ *     version 1 | type 1 | run 2 | to 4 | from 4 | nonce 24 | XChaCha20-Poly1305 | tag 16
  *     sealed: instance 6 | sequence 4 | letter
  *
- * `to` and `from` are the first four octets of the node ids. What stands before the nonce is
- * authenticated with the rest. A packet is taken once (RFC 4303 section 3.4.3, with 1,024 places);
- * what cannot be opened gets no answer.
+ * `to` and `from` are the first four octets of the node ids, `run` the first two of the receiver's
+ * instance, or zero while the sender does not know it. What stands before the nonce and all of that
+ * instance are authenticated with the rest. So a packet is taken once (RFC 4303 section 3.4.3, with
+ * 1,024 places), and only by the run that it is for: what was sent before the receiver started anew
+ * is nothing to it. What cannot be opened gets no answer.
  */
 import type { Clock } from '../base/clock.ts'
 import { assert } from '../base/errors.ts'
@@ -38,15 +40,24 @@ export type Opened = {
   readonly sequence: number
   /**
    * `next`: sent after everything that was taken before; `late`: overtaken, its news may be old;
-   * `rival`: of another run of this node than the one known, and not of a later start. Only an
-   * answer to a fresh question proves that a rival lives.
+   * `first`: it is for no run of ours, so that it may be from before this one; `rival`: of another
+   * run of this node than the one known, and not of a later start. Only an answer to a fresh
+   * question proves that the sender of these two lives.
    */
-  readonly order: 'next' | 'late' | 'rival'
+  readonly order: 'next' | 'late' | 'first' | 'rival'
   readonly letter: Letter
 }
 
 /** Why a packet was not taken; a label of the counter. */
-export type Dropped = 'shape' | 'stranger' | 'forged' | 'replayed'
+export type Dropped = 'shape' | 'stranger' | 'forged' | 'outdated' | 'replayed'
+
+/** `isMet`: it has sent something for our run, so that it is not from before. */
+type Run = {
+  readonly instance: WriterId
+  epoch: number
+  readonly window: ReplayWindow
+  isMet: boolean
+}
 
 type Ally = {
   readonly member: Member
@@ -55,7 +66,9 @@ type Ally = {
   key: Uint8Array | null | undefined
   /** Ours to it. */
   sent: number
-  run: { readonly instance: WriterId; epoch: number; readonly window: ReplayWindow } | null
+  run: Run | null
+  /** The one before: what was taken of it is not taken again. */
+  former: Run | null
 }
 
 /** The keys, sequences and replay windows of a node with its peers. */
@@ -85,28 +98,31 @@ export class Packets {
         key: undefined,
         sent: 0,
         run: null,
+        former: null,
       })
     }
   }
 
-  /** Null: not a peer. */
-  seal(to: NodeId, letter: Letter): Uint8Array | null {
-    const ally = this.#allies.get(to)
+  /** For `run` of the peer; without one for the run that spoke with ours. Null: not a peer. */
+  seal(node: NodeId, letter: Letter, run?: WriterId): Uint8Array | null {
+    const ally = this.#allies.get(node)
     const key = ally === undefined ? null : this.#keyOf(ally)
     if (ally === undefined || key === null) return null
     ally.sent += 1
     assert(ally.sent < 2 ** 32, 'a process ends before its sequence does')
+    const to = run ?? (ally.run?.isMet === true ? ally.run.instance : null)
     const header = Buffer.alloc(HEADER_BYTES)
     header[0] = VERSION
     header[1] = TYPE_LETTER
+    header.writeUInt16BE(to === null ? 0 : tagOf(to), 2)
     header.writeUInt32BE(ally.sid, 4)
     header.writeUInt32BE(this.#sid, 8)
-    const run = Buffer.alloc(RUN_BYTES)
-    run.write(this.#self.instance, 0, 6, 'hex')
-    run.writeUInt32BE(ally.sent, 6)
+    const own = Buffer.alloc(RUN_BYTES)
+    own.write(this.#self.instance, 0, 6, 'hex')
+    own.writeUInt32BE(ally.sent, 6)
     // Random, not counted: a machine resumed from a snapshot would count the same again.
     const nonce = this.#random.bytes(XNONCE_BYTES)
-    const sealed = sealX(key, nonce, header, concat(run, encodeLetter(letter)))
+    const sealed = sealX(key, nonce, bound(header, to), concat(own, encodeLetter(letter)))
     return concat(header, nonce, sealed)
   }
 
@@ -116,6 +132,9 @@ export class Packets {
     if (header[0] !== VERSION || header[1] !== TYPE_LETTER) return 'shape'
     if (header.readUInt32BE(4) !== this.#sid) return 'stranger'
     const sid = header.readUInt32BE(8)
+    const tag = header.readUInt16BE(2)
+    const to = tag === 0 ? null : this.#self.instance
+    if (to !== null && tag !== tagOf(to)) return 'outdated'
     let why: Dropped = 'stranger'
     for (const ally of this.#allies.values()) {
       if (ally.sid !== sid) continue
@@ -123,8 +142,8 @@ export class Packets {
       const key = this.#keyOf(ally)
       if (key === null) continue
       const nonce = packet.subarray(HEADER_BYTES, SEALED_AT)
-      const plain = openX(key, nonce, header, packet.subarray(SEALED_AT))
-      if (plain !== null) return this.#take(ally, plain)
+      const plain = openX(key, nonce, bound(header, to), packet.subarray(SEALED_AT))
+      if (plain !== null) return this.#take(ally, plain, to !== null)
     }
     return why
   }
@@ -132,27 +151,33 @@ export class Packets {
   /** A rival of the known run has proved that it lives, and the known one does not. */
   adopt({ from, instance, sequence, letter }: Opened): void {
     const ally = this.#allies.get(from)
-    if (ally !== undefined) meet(ally, instance, epochOf(letter)).take(sequence)
+    if (ally === undefined) return
+    const run = meet(ally, instance, epochOf(letter))
+    run.isMet = true
+    run.window.take(sequence)
   }
 
-  #take(ally: Ally, plain: Uint8Array): Opened | Dropped {
-    const run = Buffer.from(plain.buffer, plain.byteOffset, RUN_BYTES)
+  #take(ally: Ally, plain: Uint8Array, isForUs: boolean): Opened | Dropped {
+    const own = Buffer.from(plain.buffer, plain.byteOffset, RUN_BYTES)
     const letter = decodeLetter(plain.subarray(RUN_BYTES))
     if (letter === null) return 'shape'
-    const instance = run.toString('hex', 0, 6)
-    const sequence = run.readUInt32BE(6)
+    const instance = own.toString('hex', 0, 6)
+    const sequence = own.readUInt32BE(6)
     const opened = { from: ally.member.node, instance, sequence, letter }
     const epoch = epochOf(letter)
     const known = ally.run
     if (known !== null && known.instance !== instance && epoch <= known.epoch) {
+      const isFormer = ally.former?.instance === instance
+      if (isFormer && ally.former?.window.take(sequence) === null) return 'replayed'
       return { ...opened, order: 'rival' }
     }
-    const isSame = known !== null && known.instance === instance
-    const window = isSame ? known.window : meet(ally, instance, epoch)
-    const order = window.take(sequence)
+    const run = known?.instance === instance ? known : meet(ally, instance, epoch)
+    const order = run.window.take(sequence)
     if (order === null) return 'replayed'
     // Refuting moves it on; what came before must not look like a later start.
-    if (isSame) known.epoch = Math.max(known.epoch, epoch)
+    run.epoch = Math.max(run.epoch, epoch)
+    if (!isForUs) return { ...opened, order: 'first' }
+    run.isMet = true
     return { ...opened, order }
   }
 
@@ -168,10 +193,12 @@ export class Packets {
 }
 
 /** Everything of an earlier run is a rival from here on. */
-function meet(ally: Ally, instance: WriterId, epoch: number): ReplayWindow {
-  const window = new ReplayWindow()
-  ally.run = { instance, epoch, window }
-  return window
+function meet(ally: Ally, instance: WriterId, epoch: number): Run {
+  const { run, former } = ally
+  const isBack = former?.instance === instance
+  ally.run = isBack ? former : { instance, epoch, window: new ReplayWindow(), isMet: false }
+  ally.former = run
+  return ally.run
 }
 
 /** Each number once, and none that is far behind the highest. */
@@ -232,6 +259,16 @@ export class Sources {
 
 function sidOf(node: NodeId): number {
   return Number.parseInt(node.slice(0, 8), 16)
+}
+
+/** How the header names the run that a packet is for; never 0. */
+function tagOf(instance: WriterId): number {
+  return Number.parseInt(instance.slice(0, 4), 16) || 1
+}
+
+/** What is authenticated beside the sealed part. */
+function bound(header: Uint8Array, to: WriterId | null): Uint8Array {
+  return to === null ? header : concat(header, Buffer.from(to, 'hex'))
 }
 
 /** The start that a letter is from, as its incarnation has it. */

@@ -285,7 +285,7 @@ describe('the network', () => {
 })
 
 describe('who listens on the wire', () => {
-  test('and sends all of it again, anywhere, changes nothing and gets no answer (K01, K02)', () => {
+  test('and sends all of it again, after a restart too, changes nothing and gets no answer (K01, K02)', () => {
     const sim = calm(3)
     const [a, b, c] = [node(sim, 0), node(sim, 1), node(sim, 2)]
     const heard: Uint8Array[] = []
@@ -297,6 +297,9 @@ describe('who listens on the wire', () => {
       if (plane === 'udp' && from !== '10.9.9.9') heard.push(bytes.slice())
     }
     sim.world.runFor(30_000)
+    sim.world.act(() => b.crash(false))
+    sim.world.act(() => b.start())
+    sim.world.runFor(10_000)
     const vector = JSON.stringify([...a.rows.vector()])
     const thief = { host: '10.9.9.9', port: 4_000 }
     for (const [index, bytes] of heard.splice(0).entries()) {
