@@ -381,6 +381,8 @@ export class MeshNode implements Clock {
   instance = ''
   isUp = false
   skewMs = 0
+  /** 0: long ago. */
+  admittedMs = 0
   report: NodeReport = {
     ready: true,
     queue: 0,
@@ -456,7 +458,9 @@ export class MeshNode implements Clock {
       features: [],
       drain: 'accepting',
       admittedBy: null,
-      admittedMs: 0,
+      get admittedMs() {
+        return node.admittedMs
+      },
     })
     const members = (): readonly Member[] =>
       this.mesh.nodes.map((node) => {

@@ -503,6 +503,17 @@ describe('acknowledgements', () => {
     expect(b.sync.lagOf(a.id)).toEqual({ rows: 0, ms: 0 })
   })
 
+  test('a node that was let in just now is not behind since our start', () => {
+    const mesh = new Mesh()
+    const [a, b] = mesh.add(2) as [MeshNode, MeshNode]
+    mesh.join([a], [b])
+    a.set('k', '1')
+    mesh.run(60_000)
+    expect(a.sync.lagOf(b.id).ms).toBeGreaterThan(50_000)
+    b.admittedMs = a.wallMs() - 400
+    expect(a.sync.lagOf(b.id)).toEqual({ rows: 2, ms: 400 })
+  })
+
   test('a tombstone goes a day after all have it, and no earlier (K11)', () => {
     const [mesh, a, b, c] = cluster(3) as [Mesh, MeshNode, MeshNode, MeshNode]
     a.set('k', '1')

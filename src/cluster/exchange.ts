@@ -289,8 +289,12 @@ export class Exchange {
       rows += Math.max(0, seq - (peer?.vector.get(writer) ?? 0))
     }
     if (rows === 0) return { rows, ms: 0 }
-    const sinceMono = peer?.isKnown ? peer.lags?.sinceMono : this.#startMono
-    return { rows, ms: sinceMono === undefined ? 0 : this.#clock.monoMs() - sinceMono }
+    const nowMono = this.#clock.monoMs()
+    if (peer?.isKnown) return { rows, ms: Math.round(nowMono - (peer.lags?.sinceMono ?? nowMono)) }
+    // Not heard since our start, or since it was let in.
+    const admittedMs = this.#around.roster.get(node)?.admittedMs ?? 0
+    const memberMs = Math.max(0, this.#clock.wallMs() - admittedMs)
+    return { rows, ms: Math.round(Math.min(nowMono - this.#startMono, memberMs)) }
   }
 
   #mark(peer: Peer): void {
