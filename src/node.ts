@@ -508,6 +508,10 @@ function seatProblems(cluster: Cluster, isWaiting: boolean): readonly string[] {
   const me = cluster.roster.get(node)
   if (me?.standing === 'left') return ['This node has left the cluster.']
   if (me?.standing === 'evicted') return ['This node was removed from the cluster.']
+  if (cluster.removedBy !== null) {
+    const who = cluster.nameOf(cluster.removedBy)
+    return [`This node was removed from the cluster: ${who} refuses it.`]
+  }
   if (isWaiting) return ['The settings of the cluster are not here yet.']
   if (me !== null && me.drain !== 'accepting') return [`This node is ${me.drain}.`]
   return []
@@ -524,8 +528,8 @@ function followDrain(
   let timer: { cancel(): void } | null = null
   const look = (): void => {
     const me = roster.get(node)
-    const accepts = me !== null && me.standing === 'member' && me.drain === 'accepting'
-    listener.drain(!accepts)
+    const isMember = me !== null && me.standing === 'member' && cluster.removedBy === null
+    listener.drain(!isMember || me.drain !== 'accepting')
     timer?.cancel()
     timer = null
     if (me?.standing !== 'member' || me.drain !== 'draining') return
@@ -533,6 +537,7 @@ function followDrain(
     else roster.setDrain(node, 'drained', 'postern')
   }
   roster.onChange(look)
+  cluster.links.onRefused(look)
   look()
   return { stop: () => timer?.cancel() }
 }

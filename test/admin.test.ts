@@ -7,6 +7,8 @@ import { HeldDecisions } from '../src/admin/held-decisions.ts'
 import type { MailActions } from '../src/admin/mail-actions.ts'
 import { RefusalError, StoreError } from '../src/base/errors.ts'
 import type { MessageId } from '../src/base/ids.ts'
+import { newNodeId } from '../src/base/ids.ts'
+import { SeededRandom } from '../src/base/random.ts'
 import { Cluster } from '../src/cluster/cluster.ts'
 import type { Network } from '../src/cluster/contract.ts'
 import { clusterIdOf, publicKeys } from '../src/cluster/identity.ts'
@@ -594,6 +596,37 @@ describe('what is not there', () => {
       expect(error.message.length).toBeLessThan(100)
     }
     expect(mail.calls).toEqual([])
+  })
+
+  test('a name that several nodes have finds none of them, and says so', async () => {
+    const { admin, cluster } = await house()
+    const twins = [0, 1].map((at) => {
+      const random = new SeededRandom(90 + at)
+      const keys = publicKeys(newKeys(random))
+      const node = newNodeId(random)
+      const peer = [{ host: '192.0.2.1', port: 7946 }]
+      const facts = { name: 'twin', peer, smtp: '', web: '', version: '1', features: [] }
+      cluster.roster.admit({ node, ...keys, ...facts }, 'ann')
+      return node
+    })
+    const error = await refusal(() => admin.removeNode(ADMIN, 'twin'))
+    expect(error.message).toBe('2 nodes have the name "twin".')
+    for (const node of twins) expect(error.advice).toContain(node)
+    expect((await admin.removeNode(ADMIN, twins[0] ?? '')).name).toBe('twin')
+    expect((await admin.removeNode(ADMIN, 'twin')).node).toBe(twins[1] ?? '')
+  })
+
+  test('a node that has left changes nothing of the cluster any more', async () => {
+    const { admin, cluster, room } = await house()
+    cluster.roster.markLeft(room.node.id, 'ann')
+    for (const ask of [
+      () => admin.invite(ADMIN, {}),
+      () => admin.drain(ADMIN, null),
+      () => admin.removeNode(ADMIN, room.node.id),
+      () => admin.leave(ADMIN, true),
+    ]) {
+      expect((await refusal(ask)).message).toBe('mx1 has left the cluster.')
+    }
   })
 
   test('a domain, a setting, an operator and a change are not found by name', async () => {

@@ -8,6 +8,7 @@ import { type HeldPeers, heldPart } from '../src/admin/held.ts'
 import { HeldDecisions } from '../src/admin/held-decisions.ts'
 import type { MailActions } from '../src/admin/mail-actions.ts'
 import { messagesPart } from '../src/admin/messages.ts'
+import { queuePart } from '../src/admin/queue.ts'
 import { RefusalError, StoreError } from '../src/base/errors.ts'
 import { type MessageId, MessageIds, type NodeId, newNodeId } from '../src/base/ids.ts'
 import { Observer } from '../src/base/observe.ts'
@@ -18,6 +19,7 @@ import type { Preview } from '../src/mail/inspect/contract.ts'
 import type { NodeName } from '../src/message/rows.ts'
 import { Bodies, type HeldMail } from '../src/store/bodies.ts'
 import { type Databases, openDatabases } from '../src/store/open.ts'
+import type { Operators } from '../src/store/operators.ts'
 import { Quarantine } from '../src/store/quarantine.ts'
 import { parseQuery } from '../src/store/query.ts'
 import { Replica } from '../src/store/replica.ts'
@@ -785,6 +787,14 @@ describe('the page of a mail', () => {
       ['released', null],
       ['released', a.node],
     ])
+    const queue = queuePart({
+      ...b,
+      operators: { audit: () => {} } as unknown as Operators,
+      mail: { queueOne: () => null } as unknown as MailActions,
+    })
+    const elsewhere = 'This mail waits in the queue of mx1.'
+    expect(() => queue.retry(NAGY, id)).toThrow(elsewhere)
+    expect(queue.drop(NAGY, id, false)).rejects.toThrow(elsewhere)
     expect(shown()[1]?.events.map(({ what }) => what)).toEqual(['received', 'held', 'released'])
     a.trace.outcome(id, 0, 'delivered', '250 ok', null)
     share()

@@ -59,8 +59,21 @@ export function clusterPart(deps: ClusterPartDeps): ClusterPart {
     return cluster.find(node ?? here)
   }
 
+  /** One that left or was removed would change the rows of nobody but itself. */
+  function mustBelong(): void {
+    mustBeMember(found(null))
+    if (cluster.removedBy === null) return
+    throw new RefusalError(
+      'conflict',
+      null,
+      `This node was removed from the cluster: ${cluster.nameOf(cluster.removedBy)} refuses it.`,
+      'Do it on another node.',
+    )
+  }
+
   function setDrain(author: Author, node: string | null, drain: Member['drain']): void {
     mustAct(author)
+    mustBelong()
     const member = found(node)
     mustBeMember(member)
     if (member.node !== here && !cluster.members.isUsable(member.node)) {
@@ -96,6 +109,7 @@ export function clusterPart(deps: ClusterPartDeps): ClusterPart {
 
     invite(author, input) {
       mustAct(author)
+      mustBelong()
       const { id, token, expiresMs } = cluster.invitations.invite(input, author.name)
       audit.write(author.name, 'token.invite', id, input.name ?? '')
       const { url, pin } = deps.door()
@@ -126,7 +140,7 @@ export function clusterPart(deps: ClusterPartDeps): ClusterPart {
 
     async leave(author, abandon) {
       mustAct(author)
-      mustBeMember(found(null))
+      mustBelong()
       if (roster.peers().length === 0) throw alone()
       const { queue, held } = deps.mailHere()
       if (queue + held > 0 && !abandon) throw stillHasMail(queue, held)
@@ -143,6 +157,7 @@ export function clusterPart(deps: ClusterPartDeps): ClusterPart {
 
     async removeNode(author, word): Promise<RemovedNode> {
       mustAct(author)
+      mustBelong()
       const member = found(word)
       if (member.node === here) throw itself()
       roster.evict(member.node, author.name)

@@ -53,8 +53,8 @@ const WAITING: ReadonlySet<TraceRow['delivery']> = new Set([
   'released',
 ])
 
-/** Mail is delivered from where it came in. */
-function elsewhere(rows: readonly TraceRow[], here: NodeId): NodeName | null {
+/** The other node in whose queue a mail waits: it is delivered from where it came in. */
+export function elsewhere(rows: readonly TraceRow[], here: NodeId): NodeName | null {
   return rows.find((row) => row.node.id !== here && WAITING.has(row.delivery))?.node ?? null
 }
 

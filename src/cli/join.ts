@@ -2,6 +2,7 @@
 import { readFileSync } from 'node:fs'
 import { Api, type List, pathOf } from './api.ts'
 import { ago, jsonText, span, table } from './print.ts'
+import type { StatusAnswer } from './status.ts'
 import { dataDirOf, hasFlag, optionOf, type Run, UsageError, type World } from './world.ts'
 
 /** As POST /api/v1/invitations gives it. */
@@ -36,7 +37,11 @@ export const invite: Run = async (call, world) => {
     const { rows } = await api.call<List<TokenRow>>('GET', '/invitations')
     if (call.json) await world.out(jsonText(rows))
     else if (rows.length === 0) await world.out('No tokens.\n')
-    else await world.out(tokenTable(world, rows))
+    else {
+      const { nodes } = await api.call<StatusAnswer>('GET', '/status')
+      const names = new Map(nodes.map(({ id, name: called }) => [id, called]))
+      await world.out(tokenTable(world, rows, names))
+    }
     return 0
   }
   const ttl = optionOf(call, '--ttl')
@@ -68,11 +73,15 @@ function inviteText(world: World, { token, command, expiresAt }: Invited, uses: 
   ].join('\n')
 }
 
-function tokenTable(world: World, rows: readonly TokenRow[]): string {
+function tokenTable(
+  world: World,
+  rows: readonly TokenRow[],
+  names: ReadonlyMap<string, string>,
+): string {
   const lines = rows.map((row) => [
     row.id,
     row.state,
-    row.issuer,
+    names.get(row.issuer) ?? row.issuer,
     row.by,
     `${ago(world, row.issuedAt)} ago`,
     row.usedBy ?? '-',

@@ -28,7 +28,7 @@ export const listQueue: Run = async (call, world) => {
   const path = pathOf(['queue'], { limit: limitOf(call), cursor: optionOf(call, '--cursor') })
   const list = await new Api(dataDirOf(call)).call<List<QueueRow>>('GET', path)
   if (call.json) await world.out(jsonText(list.rows))
-  else if (list.rows.length === 0) await world.out('The queue is empty.\n')
+  else if (list.rows.length === 0) await world.out('The queue of this node is empty.\n')
   else {
     const lines = list.rows.map((row) => [
       row.id,

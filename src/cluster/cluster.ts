@@ -79,6 +79,7 @@ export class Cluster {
   /** Wall less monotonic time. */
   #skewMs: number
   #isStopped = false
+  #removedBy: NodeId | null = null
 
   /** Listens, and dials the members. @throws RefusalError for a port that is taken; StoreError */
   static async start(options: ClusterOptions, deps: ClusterDeps): Promise<Cluster> {
@@ -124,7 +125,9 @@ export class Cluster {
     links.onOpen(() => this.#look())
     links.onClose(() => this.#look())
     links.onRefused((node, refusal) => {
-      if (refusal === 'evicted') this.#note(node, 'refuses this node', 'It was removed there.')
+      if (refusal !== 'evicted' || this.#removedBy !== null) return
+      this.#removedBy = node
+      this.#note(node, 'refuses this node', 'It was removed there.')
       this.#changed()
     })
     this.sync.onChange(() => this.#look())
@@ -136,6 +139,14 @@ export class Cluster {
     return this.links.port
   }
 
+  /**
+   * The first member that said that this node was removed. Removal is for good, and its row does
+   * not come here any more: no node gives rows to one that was removed.
+   */
+  get removedBy(): NodeId | null {
+    return this.#removedBy
+  }
+
   /** What people call a node; its id when nobody has said. */
   nameOf(node: NodeId): string {
     return this.roster.get(node)?.name ?? node
@@ -145,6 +156,15 @@ export class Cluster {
   find(word: string): Member {
     const member = this.roster.find(word)
     if (member !== null) return member
+    const twins = this.roster.members().filter(({ name }) => name === word)
+    if (twins.length > 1) {
+      throw new RefusalError(
+        'conflict',
+        'node',
+        `${twins.length} nodes have the name ${JSON.stringify(word.slice(0, 64))}.`,
+        `Give the id of the one that you mean: ${twins.map(({ node }) => node).join(', ')}.`,
+      )
+    }
     throw new RefusalError(
       'notFound',
       'node',
@@ -164,7 +184,7 @@ export class Cluster {
     return drain === 'draining' ? 'draining' : 'alive'
   }
 
-  /** `mx2, which does not answer since 10:02 (…)`: for whoever wanted something of it. */
+  /** `mx2, which has not answered since 2026-…Z`: for whoever wanted something of it. */
   describe(node: NodeId): string {
     const member = this.roster.get(node)
     if (member === null) return node
@@ -173,8 +193,8 @@ export class Cluster {
     if (standing === 'left') return `${name}, which has left the cluster`
     if (this.members.isUsable(node) || this.links.get(node) !== null) return name
     const heardMono = this.members.get(node)?.heardMono ?? null
-    const since = heardMono === null ? '' : ` since ${isoTime(this.#wallOf(heardMono))}`
-    return `${name}, which does not answer${since}`
+    if (heardMono === null) return `${name}, which does not answer`
+    return `${name}, which has not answered since ${isoTime(this.#wallOf(heardMono))}`
   }
 
   /** After every change worth showing. Gives how to stop it. */

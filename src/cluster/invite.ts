@@ -8,6 +8,7 @@ import { RefusalError } from '../base/errors.ts'
 import { type NodeId, parseNodeId } from '../base/ids.ts'
 import type { Observer } from '../base/observe.ts'
 import { type Random, randomHex } from '../base/random.ts'
+import { cleanName } from '../config/local.ts'
 import { headInForce } from '../config/merge.ts'
 import type { IssuedTokens } from '../store/invitations.ts'
 import type { SharedRows } from '../store/shared.ts'
@@ -28,7 +29,6 @@ const FAILURES_MAX = 10
 const TOLD_MS = 7 * 86_400_000
 /** How long the list shows what is over. */
 const SHOWN_MS = 30 * 86_400_000
-const NAME_MAX = 63
 
 export type Issued = { readonly id: string; readonly token: string; readonly expiresMs: number }
 
@@ -74,7 +74,7 @@ export class Invitations {
     const { roster, state, issued, addresses } = this.#options
     bounded('minutes', minutes, MINUTES_MAX)
     bounded('uses', uses, USES_MAX)
-    if (name !== null && (name.trim() === '' || name.length > NAME_MAX)) throw badName()
+    if (name !== null) this.#mayName(name, uses)
     const nowMs = this.#deps.clock.wallMs()
     const reachable = addresses().slice(0, TOKEN_ADDRESSES_MAX)
     if (reachable.length === 0) throw noAddress()
@@ -177,6 +177,19 @@ export class Invitations {
     })
   }
 
+  /** It greets other mail servers with its name, and people find it by it. */
+  #mayName(name: string, uses: number): void {
+    if (name === '' || name !== cleanName(name)) throw badName()
+    const isTaken = this.#options.roster.members().some((member) => member.name === name)
+    if (!isTaken && uses === 1) return
+    throw new RefusalError(
+      'conflict',
+      'name',
+      isTaken ? `A node has the name ${name} already.` : 'A name is for one node only.',
+      'Give another name, or none: then a node is called as it calls itself.',
+    )
+  }
+
   #view(id: string, summary: Summary): TokenView {
     const { issuer, issuedMs, by, expiresMs, usedBy } = summary
     const { roster } = this.#options
@@ -277,7 +290,7 @@ function badName(): RefusalError {
     'invalid',
     'name',
     'This cannot be the name of a node.',
-    `Give 1 to ${NAME_MAX} characters, or leave it out.`,
+    'Give 1 to 63 letters, digits, dots, hyphens, underscores or spaces, or leave it out.',
   )
 }
 

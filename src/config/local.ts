@@ -159,7 +159,7 @@ function damaged(path: string, why: string): RefusalError {
 }
 
 /** Printable, one line, at most 63 characters. */
-function cleanName(name: string): string {
+export function cleanName(name: string): string {
   return name
     .replace(/[^\p{L}\p{N}._ -]/gu, '')
     .trim()

@@ -66,6 +66,7 @@ function listPage(
   const found = site.admin.queue({ limit: ROWS, cursor: cursor ?? null })
   const skipped = cursor === undefined ? 0 : beforeOf(before)
   const nowMs = site.clock.wallMs()
+  const isAlone = members(site.admin.cluster()).length < 2
   const all =
     mayAct(visit) && found.total > 0
       ? html`<div class="acts">${act(visit, '/queue/retry', { words: 'Deliver all now' })}</div>`
@@ -73,13 +74,13 @@ function listPage(
   const list =
     found.rows.length === 0
       ? empty(
-          'The queue is empty',
-          html`Mails wait here when the next hop does not take them at once.`,
+          isAlone ? 'The queue is empty' : 'The queue of this node is empty',
+          html`Mails wait here when the next hop does not take them at once.${isAlone ? '' : html` Those of the other nodes are counted on the page <a href="/cluster">Cluster</a>.`}`,
         )
       : html`<table class="data plain"><caption class="sr">Waiting mails, newest first</caption>
 <thead><tr><th class="w-time" scope="col">Since</th><th scope="col">Mail</th><th class="w-state" scope="col">State</th><th scope="col">Why</th>${mayAct(visit) ? html`<th class="w-acts" scope="col"><span class="sr">Actions</span></th>` : ''}</tr></thead>
 <tbody>${found.rows.map((row) => line(row, nowMs, mayAct(visit) ? (path, words) => act(visit, path, { words, small: true }) : null))}</tbody></table>`
-  const main = html`<div class="head"><h1>Queue</h1><p>${found.total === 0 ? 'Nothing waits' : `${counted(found.total, 'mail')} accepted${members(site.admin.cluster()).length > 1 ? ' by this node' : ''} and not delivered yet`}</p>${all}</div>
+  const main = html`<div class="head"><h1>Queue</h1><p>${found.total === 0 ? (isAlone ? 'Nothing waits' : 'Nothing waits here') : `${counted(found.total, 'mail')} accepted${isAlone ? '' : ' by this node'} and not delivered yet`}</p>${all}</div>
 <div id="fresh"></div>
 <section class="card" id="list" aria-label="Waiting mails">${list}</section>
 ${turning({ path: '/queue', query: '', cursor: found.cursor, before: skipped, rows: found.rows.length, total: found.total })}`
