@@ -2,7 +2,7 @@
 import { describe, expect, test } from 'bun:test'
 import { RefusalError } from '../src/base/errors.ts'
 import { LinkCalls, OPEN_MAX, WINDOW_BYTES } from '../src/cluster/calls.ts'
-import { MESSAGE } from '../src/cluster/contract.ts'
+import { MESSAGE, MESSAGE_BYTES_MAX } from '../src/cluster/contract.ts'
 import { encodeCall, encodePiece, readPiece } from '../src/cluster/wire.ts'
 import { Mesh, type MeshNode, type MeshOptions } from './mesh.ts'
 
@@ -128,7 +128,7 @@ describe('a question', () => {
     answers.answer('bug', async () => {
       throw new TypeError('undefined is not a secret')
     })
-    answers.answer('long', async () => ({ kind: 'json', value: 'x'.repeat(600_000) }))
+    answers.answer('long', async () => ({ kind: 'json', value: 'x'.repeat(MESSAGE_BYTES_MAX) }))
     for (const topic of ['bug', 'long']) {
       const error = (await outcome(mesh, 50, asks.ask(b.id, topic, 1))) as RefusalError
       expect(error.message).toContain('an error of its own')
