@@ -59,6 +59,7 @@ async function main(words: readonly string[]): Promise<number> {
   const isClean =
     (await Bun.$`git status --porcelain -- src web`.cwd(ROOT).quiet().nothrow().text()) === ''
   const { small, middle, large } = COUNTS.relay
+  const { changes, deletes, held } = COUNTS.hosts
   const line = [
     isoTime(clock.wallMs()),
     `commit ${commit === '' ? 'unknown' : commit}${isClean ? '' : ' with changes'}`,
@@ -68,6 +69,7 @@ async function main(words: readonly string[]): Promise<number> {
     `${COUNTS.randomClients} random clients`,
     `${COUNTS.simulations} simulations`,
     `relay ${small}/${middle}/${large} a cell`,
+    `hosts ${changes} changes/${deletes} deletes/${held} held`,
     `${Math.round((clock.monoMs() - began) / 60_000)} min`,
     `${passed} passed, ${failed} failed, ${skipped} skipped`,
   ].join(' · ')

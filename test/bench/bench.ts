@@ -1,7 +1,7 @@
 /**
  * `run bench`: Postern beside stock Postfix on this machine, in turn; every bar as met or not met.
- * Words choose parts (throughput, latency, footprint, breakdown, engine), `--quick` makes it
- * short. It runs what POSTERN_BIN names, else builds dist/postern.
+ * Words choose parts (throughput, latency, footprint, breakdown, engine, quiet), `--quick` makes
+ * it short. It runs what POSTERN_BIN names, else builds dist/postern.
  */
 import { mkdtempSync, readFileSync, rmSync } from 'node:fs'
 import { cpus, release, tmpdir, totalmem } from 'node:os'
@@ -13,6 +13,7 @@ import { footprintRun } from './footprint.ts'
 import { Group } from './group.ts'
 import { latencyRun } from './latency.ts'
 import { noPostfix } from './peers.ts'
+import { quietRun } from './quiet.ts'
 import {
   FULL,
   judgeThroughput,
@@ -23,7 +24,7 @@ import {
   throughput,
 } from './throughput.ts'
 
-const PARTS = ['throughput', 'latency', 'footprint', 'breakdown', 'engine'] as const
+const PARTS = ['throughput', 'latency', 'footprint', 'breakdown', 'engine', 'quiet'] as const
 type Part = (typeof PARTS)[number]
 /** These compare with Postfix. */
 const BESIDE_POSTFIX: readonly Part[] = ['throughput', 'latency']
@@ -94,6 +95,8 @@ async function run(part: Part, directory: string, isQuick: boolean, effort: type
     }
     case 'engine':
       return await engineRun(directory, isQuick ? effort : PARTS_FULL)
+    case 'quiet':
+      return await quietRun(isQuick)
   }
 }
 
