@@ -928,10 +928,16 @@ describe('doctor', () => {
         { id: 'c3', name: 'mx3', state: 'alive' },
         { id: 'd4', name: 'mx4', state: 'left' },
       ],
+      alarms: [{ kind: 'clock', message: 'The clock is 120 s ahead.', advice: 'Set it.' }],
     })
     const found = new Map((JSON.parse(out) as Check[]).map((check) => [check.name, check]))
     expect(code).toBe(1)
-    expect(asked).toHaveLength(1)
+    expect(asked.map(({ path }) => path)).toEqual(['/api/v1/status', '/api/v1/cluster'])
+    expect(found.get('cluster')).toMatchObject({
+      state: 'warn',
+      seen: 'The clock is 120 s ahead.',
+      advice: 'Set it.',
+    })
     expect(found.get('node')).toMatchObject({
       state: 'fail',
       advice: 'The disk is full up to its reserve.',
