@@ -183,14 +183,7 @@ export class Net {
     if (!nets.delete(this)) return
     for (const child of this.#captures) child.kill('SIGKILL')
     enter(this.#own)
-    for (const name of namespaces().filter((one) => one.startsWith(this.#prefix))) {
-      // What an installer left in the background, too.
-      const { stdout } = Bun.spawnSync(['ip', 'netns', 'pids', name])
-      for (const pid of stdout.toString().split('\n').map(Number)) {
-        if (pid > 0 && pid !== process.pid) process.kill(pid, 'SIGKILL')
-      }
-      Bun.spawnSync(['ip', 'netns', 'del', name])
-    }
+    for (const name of namespaces()) if (name.startsWith(this.#prefix)) remove(name)
   }
 
   #cut(ways: readonly string[]): Cut {
@@ -223,8 +216,22 @@ function enter(fd: number): void {
 function removeLeftovers(): void {
   for (const name of namespaces()) {
     const maker = NAME.exec(name)?.[1]
-    if (maker !== undefined && !existsSync(`/proc/${maker}`)) run('ip', 'netns', 'del', name)
+    if (maker !== undefined && !existsSync(`/proc/${maker}`)) remove(name)
   }
+}
+
+/** With all that runs in it: also what an installer has left in the background. */
+function remove(namespace: string): void {
+  const { stdout } = Bun.spawnSync(['ip', 'netns', 'pids', namespace])
+  for (const pid of stdout.toString().split('\n').map(Number)) {
+    if (pid === 0 || pid === process.pid) continue
+    try {
+      process.kill(pid, 'SIGKILL')
+    } catch {
+      // It has ended by itself.
+    }
+  }
+  Bun.spawnSync(['ip', 'netns', 'del', namespace])
 }
 
 function namespaces(): readonly string[] {
