@@ -63,19 +63,16 @@ export function beginRebuild(
   }
   // First: from here on every start goes on with it.
   storeJoined(directory, { ...known, issuer: self.node, name: self.name })
-  if (!existsSync(path)) return null
+  // With its log, also one that a crash has left behind: it would be read into the next one.
+  const ends = ['', '-wal', '-shm'].filter((end) => existsSync(path + end))
   const aside = `${path}.damaged-${isoTime(clock.wallMs()).replaceAll(':', '')}`
   try {
-    // The log belongs to its database: last, so that no start sees it without.
-    renameSync(path, aside)
-    for (const end of ['-wal', '-shm']) {
-      if (existsSync(path + end)) renameSync(path + end, aside + end)
-    }
+    for (const end of ends) renameSync(path + end, aside + end)
     syncDirectory(directory)
   } catch (error) {
     throw storeError(`${STATE_FILE} could not be set aside`, error)
   }
-  return aside
+  return ends.includes('') ? aside : null
 }
 
 /** Null: there are none, or the file says nothing that can be used. */

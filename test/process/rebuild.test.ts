@@ -99,6 +99,9 @@ describe('a node of a cluster', () => {
       expect(names.length).toBe(1)
       expect(readFileSync(path(lost, names[0]))).toEqual(aside)
       expect(lost.stdout).toBe('ready\n')
+      expect(JSON.parse(readFileSync(path(lost, 'node.key'), 'utf8'))).toMatchObject({
+        awaits: false,
+      })
       const status = await lost.json<{ node: string; nodes: { state: string }[] }>('status')
       expect(status.node).toBe(node)
       expect(status.nodes.length).toBe(2)
