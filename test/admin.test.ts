@@ -629,6 +629,22 @@ describe('what is not there', () => {
     }
   })
 
+  test('a node does not leave while nobody would hear of it', async () => {
+    const { admin, cluster, room } = await house()
+    const random = new SeededRandom(92)
+    const node = newNodeId(random)
+    const peer = [{ host: '192.0.2.1', port: 7946 }]
+    const facts = { name: 'mx2', peer, smtp: '', web: '', version: '1', features: [] }
+    cluster.roster.admit({ node, ...publicKeys(newKeys(random)), ...facts }, 'ann')
+    const error = await refusal(() => admin.leave(ADMIN, true))
+    expect([error.code, error.message]).toEqual([
+      'unavailable',
+      'No other node answers, so none would hear that this one leaves.',
+    ])
+    expect(error.advice).toContain('postern remove mx1')
+    expect(cluster.roster.get(room.node.id)?.standing ?? 'member').toBe('member')
+  })
+
   test('a domain, a setting, an operator and a change are not found by name', async () => {
     const { admin } = await house()
     const all = [

@@ -142,6 +142,7 @@ export function clusterPart(deps: ClusterPartDeps): ClusterPart {
       mustAct(author)
       mustBelong()
       if (roster.peers().length === 0) throw alone()
+      if (cluster.links.all().length === 0) throw unheard(cluster.nameOf(here))
       const { queue, held } = deps.mailHere()
       if (queue + held > 0 && !abandon) throw stillHasMail(queue, held)
       audit.write(author.name, 'node.leave', cluster.nameOf(here), `${queue} queued, ${held} held`)
@@ -217,6 +218,15 @@ function alone(): RefusalError {
     null,
     'This node is alone: there is no cluster to leave.',
     'Stop it, and remove its data directory, to end it for good.',
+  )
+}
+
+function unheard(name: string): RefusalError {
+  return new RefusalError(
+    'unavailable',
+    null,
+    'No other node answers, so none would hear that this one leaves.',
+    `Leave when one answers; or stop this node, and "postern remove ${name}" on another one.`,
   )
 }
 
