@@ -36,6 +36,7 @@ export class FaultMaker {
   /** The furthest that any clock was ahead. */
   highestMs = 0
   #isOver = false
+  #hasCloned = false
   #count = 0
 
   constructor(sim: Simulation) {
@@ -195,13 +196,14 @@ export class FaultMaker {
   #clone(): void {
     const { world } = this.#sim
     const node = this.#victim()
-    if (node === null || this.#sim.nodes.length > 7) return
+    if (node === null || this.#sim.nodes.length > 7 || this.#hasCloned) return
+    this.#hasCloned = true
     const twin = this.#sim.addNode(node)
     twin.isRemoved = true
     world.sometimes('clone ran beside the original')
     world.tell(() => `${node.name} is cloned`)
     world.act(() => twin.start())
-    node.relapses += 1
+    node.lapse()
     world.after(this.#dice.between(3_000, 15_000), () => {
       const isKnown = this.#sim.up.some(({ run }) =>
         run?.cluster?.links.duplicates().some((double) => double.node === node.id),

@@ -300,10 +300,16 @@ export class SimNode {
     if (image === null) return false
     this.disk.restore(image)
     this.memory = image.memory.copy()
-    this.relapses += 1
+    this.lapse()
     this.images = this.images.filter(({ atMs }) => atMs <= image.atMs)
     this.#setting.world.tell(() => `${this.name} goes back to ${(image.atMs / 1000).toFixed(1)} s`)
     return true
+  }
+
+  /** What it did once it may do again, and what it acknowledged it may not have. */
+  lapse(): void {
+    this.relapses += 1
+    this.memory.hasLapsed = true
   }
 
   /** For good: nothing of the machine comes back. */

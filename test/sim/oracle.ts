@@ -34,10 +34,14 @@ type History = {
   readonly byDot: Map<string, Write>
   /** Tombstones that some node has forgotten by now: they may be seen, or not. */
   collected: bigint
+  /** It was collected on the word of a disk that went back since, or of a copy: anything goes. */
+  isLawless: boolean
 }
 
 /** What one disk has seen: sets of writes by cell, and the highest version of owned rows. */
 export class Memory {
+  /** The disk went back, or a copy of it ran: what the node acknowledged it may not have. */
+  hasLapsed = false
   /** How often the node was started, as its data directory counts. */
   epoch = 0
   readonly cells = new Map<string, bigint>()
@@ -48,6 +52,7 @@ export class Memory {
   copy(): Memory {
     const twin = new Memory()
     twin.epoch = this.epoch
+    twin.hasLapsed = this.hasLapsed
     for (const [name, known] of this.cells) twin.cells.set(name, known)
     for (const [copy, claim] of this.enqueued) twin.enqueued.set(copy, claim)
     for (const [name, row] of this.owned) twin.owned.set(name, row)
@@ -159,6 +164,10 @@ export class Oracle {
       visible |= write.bit
     }
     const now = known | fresh
+    if (history.isLawless) {
+      at.memory.cells.set(name, now)
+      return
+    }
     if (history.collected !== 0n && now !== known) {
       this.#world.sometimes('merge after tombstone collection')
     }
@@ -191,7 +200,8 @@ export class Oracle {
     }
     history.collected |= setOf(last)
     const lacking = at.disks().find(({ cells }) => (known & ~(cells.get(name) ?? 0n)) !== 0n)
-    if (lacking !== undefined) {
+    if (lacking?.hasLapsed === true) history.isLawless = true
+    else if (lacking !== undefined) {
       this.#world.violate(`${at.name} collected ${name} before everybody had it`)
     }
   }
@@ -234,7 +244,7 @@ export class Oracle {
   #has(at: Watched, name: string, writer: string, seq: number): void {
     const history = this.#histories.get(name)
     const write = history?.byDot.get(`${writer} ${seq}`)
-    if (history === undefined || write === undefined) return
+    if (history === undefined || write === undefined || history.isLawless) return
     if (((at.memory.cells.get(name) ?? 0n) & write.bit) !== 0n) return
     // A tombstone that everybody had may be gone before this node came.
     const isGone = history.writes.some(
@@ -251,6 +261,7 @@ export class Oracle {
   agree(nodes: readonly Watched[]): number {
     let conflicts = 0
     for (const [name, history] of this.#histories) {
+      if (history.isLawless) continue
       const survived = nodes.reduce((all, { memory }) => all | (memory.cells.get(name) ?? 0n), 0n)
       const expected = this.#maximal(history, survived)
       for (const node of nodes) if (this.#agreeOn(node, name, history, expected)) conflicts += 1
@@ -295,7 +306,7 @@ export class Oracle {
   #history(name: string): History {
     const found = this.#histories.get(name)
     if (found !== undefined) return found
-    const history: History = { writes: [], byDot: new Map(), collected: 0n }
+    const history: History = { writes: [], byDot: new Map(), collected: 0n, isLawless: false }
     this.#histories.set(name, history)
     return history
   }

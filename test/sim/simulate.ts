@@ -125,11 +125,13 @@ export class Simulation {
     this.fabric.weather = { ...this.fabric.weather, loss: 0, reset: 0, bytesPerSecond: null }
     for (const node of this.core) {
       node.disk.heal()
-      node.start()
+      this.world.act(() => node.start())
     }
     this.world.tell(() => 'everything is healed')
     this.#setClocks()
     const core = this.core.map(({ watched }) => watched)
+    // Who has just started has something to say of itself.
+    this.world.runFor(1_000)
     const agreed = this.world.runTill(() => this.areEqual(), HEAL_MS_MAX, 500)
     this.world.act(() => {
       if (!agreed)

@@ -11,7 +11,7 @@ import { Dice, hashText } from './dice.ts'
 export const EPOCH_MS = Date.UTC(2026, 10, 22, 12)
 
 /** Of all nodes together: a cluster that does more has lost itself in a loop. */
-const EVENTS_A_SECOND_MAX = 200_000
+const EVENTS_A_SECOND_MAX = 2_000_000
 
 type Planned = {
   atMs: number
