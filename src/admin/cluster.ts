@@ -161,6 +161,7 @@ export function clusterPart(deps: ClusterPartDeps): ClusterPart {
       mustBelong()
       const member = found(word)
       if (member.node === here) throw itself()
+      if (member.standing === 'evicted') mustBeMember(member)
       roster.evict(member.node, author.name)
       const held = deps.quarantine.countOf(member.node)
       audit.write(author.name, 'node.remove', member.name, `${held} held`)

@@ -94,7 +94,13 @@ export class Cluster {
   announce({ smtp, web }: { readonly smtp: string; readonly web: string }): void {
     const { self, name, features, advertise } = this.#options
     const peer = advertise.map(({ host, port }) => ({ host, port: port || this.port }))
-    this.roster.announce({ name, peer, smtp, web, version: self.version, features })
+    // Who listens everywhere is reached where its peers reach it.
+    const host = peer[0]?.host ?? ''
+    const reached = smtp.replace(
+      /^(0\.0\.0\.0|\[::\])(?=:)/,
+      host.includes(':') ? `[${host}]` : host,
+    )
+    this.roster.announce({ name, peer, smtp: reached, web, version: self.version, features })
   }
 
   private constructor(
@@ -165,6 +171,8 @@ export class Cluster {
         `Give the id of the one that you mean: ${twins.map(({ node }) => node).join(', ')}.`,
       )
     }
+    const [gone] = this.roster.former().filter(({ name }) => name === word)
+    if (gone !== undefined) return gone
     throw new RefusalError(
       'notFound',
       'node',
