@@ -228,17 +228,20 @@ export async function startNode(
         clock.after(RESTART_MS, () => again.resolve(asBound(options, { listener, servers, port })))
       }
     },
-    status: () => ({
-      node: file.nodeId,
-      name: seat.name,
-      version: VERSION,
-      ready: problems().length === 0,
-      problems: problems(),
-      webPin: options.web.tls ? certificate.pin : null,
-      startedMs,
-      ...endpoints,
-      disk: spool.diskSpace(),
-    }),
+    status: () => {
+      const now = problems()
+      return {
+        node: file.nodeId,
+        name: seat.name,
+        version: VERSION,
+        ready: now.length === 0,
+        problems: now,
+        webPin: options.web.tls ? certificate.pin : null,
+        startedMs,
+        ...endpoints,
+        disk: spool.diskSpace(),
+      }
+    },
   })
   registerGauges(observer, queue, spool, quarantine, inspectors)
   registerClusterGauges(observer, cluster, rows.replica)

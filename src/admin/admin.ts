@@ -74,7 +74,7 @@ export function createAdmin(deps: AdminDeps): Admin {
     ...conflictsPart(deps),
     ...listsPart(deps),
     ...messagesPart(deps),
-    ...heldPart({ ...deps, peers: peersOf(deps.cluster, deps.clock) }),
+    ...heldPart({ ...deps, peers: peersOf(deps.cluster) }),
     ...queuePart(deps),
     ...clusterPart(deps),
   }
@@ -96,6 +96,6 @@ function statusOf({
     held: quarantine.count(),
     inspectors: { processes, ready, missing },
     possibleDuplicates: observer.count('possible_duplicates_total'),
-    nodes: cluster.view().nodes.map(({ id, name, state, lagMs }) => ({ id, name, state, lagMs })),
+    nodes: cluster.nodes().map(({ id, name, state, lagMs }) => ({ id, name, state, lagMs })),
   }
 }

@@ -44,19 +44,17 @@ export type HeldDeps = {
   readonly peers: HeldPeers
 }
 
-export function peersOf(
-  { calls, roster, members }: Pick<Cluster, 'calls' | 'roster' | 'members'>,
-  clock: Clock,
-): HeldPeers {
+export function peersOf(cluster: Pick<Cluster, 'calls' | 'roster' | 'heardMs'>): HeldPeers {
+  const { calls, roster } = cluster
   return {
     ask: (...question) => calls.ask(...question),
     fetch: (...question) => calls.fetch(...question),
     standing: (node) => roster.get(node)?.standing ?? 'member',
     describe: (node) => {
-      const heardMono = members.get(node)?.heardMono ?? null
-      return heardMono === null
+      const heardMs = cluster.heardMs(node)
+      return heardMs === null
         ? 'has not answered since this node started'
-        : `has not answered since ${isoTime(clock.wallMs() - clock.monoMs() + heardMono)}`
+        : `has not answered since ${isoTime(heardMs)}`
     },
   }
 }

@@ -200,9 +200,15 @@ export class Cluster {
     if (standing === 'evicted') return `${name}, which was removed`
     if (standing === 'left') return `${name}, which has left the cluster`
     if (this.members.isUsable(node) || this.links.get(node) !== null) return name
+    const heardMs = this.heardMs(node)
+    if (heardMs === null) return `${name}, which does not answer`
+    return `${name}, which has not answered since ${isoTime(heardMs)}`
+  }
+
+  /** Wall ms of the last sign of life; null: none since this node started. */
+  heardMs(node: NodeId): number | null {
     const heardMono = this.members.get(node)?.heardMono ?? null
-    if (heardMono === null) return `${name}, which does not answer`
-    return `${name}, which has not answered since ${isoTime(this.#wallOf(heardMono))}`
+    return heardMono === null ? null : this.#wallOf(heardMono)
   }
 
   /** After every change worth showing. Gives how to stop it. */
@@ -211,11 +217,16 @@ export class Cluster {
     return () => this.#listeners.delete(listener)
   }
 
+  /** Cheap, for whoever asks often: `view` counts links and rows too. */
+  nodes(): readonly NodeView[] {
+    return this.#everybody().map((member) => this.#nodeView(member))
+  }
+
   view(): ClusterView {
     const { state } = this.#options
     return {
       clusterId: this.roster.clusterId,
-      nodes: this.#everybody().map((member) => this.#nodeView(member)),
+      nodes: this.nodes(),
       links: this.#linkViews(),
       repairs: this.sync.repairs,
       parked: state.parked,

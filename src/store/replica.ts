@@ -559,9 +559,10 @@ export class Replica implements SharedRows {
 
   #countOut(unit: Unit, kind: string, key: string, before: SharedState | null): void {
     if (before === null || isTombstone(before)) return
-    const hash = hashOfRow(kind, key, canonicalText(before))
-    const untilMs = untilOf(before)
-    unit.sums.push(() => this.#sums?.remove(kind, key, hash, untilMs))
+    // Hashed only where there are sums: a node without peers pays nothing for them.
+    unit.sums.push(() =>
+      this.#sums?.remove(kind, key, hashOfRow(kind, key, canonicalText(before)), untilOf(before)),
+    )
   }
 
   #note(unit: Unit, origin: Origin, kind: string, key: string): void {

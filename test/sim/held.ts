@@ -88,7 +88,7 @@ export class SimHeld {
       trace: quiet,
       operators: quiet,
       inspectors: {},
-      peers: peersOf(cluster, clock),
+      peers: peersOf(cluster),
     } as unknown as Parameters<typeof heldPart>[0])
     // As the product does at its start: a claim is an outbox.
     void this.#resume()
