@@ -53,7 +53,7 @@ import { Conflicts } from './store/conflicts.ts'
 import { DamagedError } from './store/db.ts'
 import { IssuedTokens } from './store/invitations.ts'
 import { Lists } from './store/lists.ts'
-import { nodeName } from './store/names.ts'
+import { type NodeNames, nodeName } from './store/names.ts'
 import { type Databases, openDatabases, refuseNewerData } from './store/open.ts'
 import { Operators } from './store/operators.ts'
 import { Quarantine } from './store/quarantine.ts'
@@ -162,6 +162,9 @@ export async function startNode(
         held: quarantine.countOf(file.nodeId),
         diskFreeBytes: spool.diskSpace().freeBytes,
         diskTotalBytes: spool.diskSpace().totalBytes,
+        takesCopies: false,
+        copies: queue.copyCount,
+        alone: 0,
       }),
       parallelCrypto: true,
       onJump: () => {
@@ -186,6 +189,7 @@ export async function startNode(
     ...store,
     inspectors,
     deliverer,
+    nodeName: (node) => nodeName(store.nodes, node),
   })
   const listener = new SmtpListener(
     { ...options.smtp, hostname: seat.name, tls: certificate },
@@ -587,6 +591,7 @@ type Stores = {
   readonly audit: Audit
   readonly tokens: ApiTokens
   readonly operators: Operators
+  readonly nodes: NodeNames
   readonly close: () => Promise<void>
 }
 
@@ -659,7 +664,7 @@ async function openStores(
       disk: syncs ? systemDisk : { ...systemDisk, sync: (_, done) => done(null) },
       onFailure: (error) => fallWith(error, observer, clock),
     },
-    { clock, observer },
+    { clock, observer, node: file.nodeId },
   )
   observer.emit('spool.opened', { messages: queue.size, segments: spool.segmentCount })
   return {
@@ -674,6 +679,7 @@ async function openStores(
     audit,
     tokens,
     operators,
+    nodes,
     close: async () => {
       await spool.close()
       quarantine.close()

@@ -7,7 +7,7 @@ import { HeldDecisions } from '../src/admin/held-decisions.ts'
 import type { MailActions } from '../src/admin/mail-actions.ts'
 import { RefusalError, StoreError } from '../src/base/errors.ts'
 import type { MessageId } from '../src/base/ids.ts'
-import { newNodeId } from '../src/base/ids.ts'
+import { type NodeId, newNodeId } from '../src/base/ids.ts'
 import { SeededRandom } from '../src/base/random.ts'
 import { Cluster } from '../src/cluster/cluster.ts'
 import type { Network } from '../src/cluster/contract.ts'
@@ -76,7 +76,16 @@ function alone(room: Room): Promise<Cluster> {
   const { clock, random, observer, node, rows, trace, databases } = room
   const keys = newKeys(random)
   const listen = { host: '127.0.0.1', port: 0 }
-  const report = { ready: true, queue: 0, held: 0, diskFreeBytes: 1, diskTotalBytes: 2 }
+  const report = {
+    ready: true,
+    queue: 0,
+    held: 0,
+    diskFreeBytes: 1,
+    diskTotalBytes: 2,
+    takesCopies: true,
+    copies: 0,
+    alone: 0,
+  }
   return Cluster.start(
     {
       self: { node: node.id, keys, instance: rows.writer, epoch: 1, version: '0.1.0' },
@@ -196,6 +205,10 @@ function pathOf(fd: string): string {
 function queueRow(id: MessageId): QueueRow {
   return {
     id,
+    owner: { id: '00000000000000aa' as NodeId, name: 'mx1' },
+    term: 1,
+    holders: [],
+    waits: null,
     sender: '',
     subject: null,
     sizeBytes: 1,

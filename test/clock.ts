@@ -20,6 +20,10 @@ export class ManualClock implements Clock {
     return this.#mono
   }
 
+  bootMs(): number {
+    return this.monoMs()
+  }
+
   after(delayMs: number, run: () => void): Timer {
     const planned = { atMs: this.#mono + Math.max(0, delayMs), run }
     this.#planned.push(planned)

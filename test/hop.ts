@@ -213,6 +213,10 @@ export class ManualClock implements Clock {
     return this.#nowMs
   }
 
+  bootMs(): number {
+    return this.monoMs()
+  }
+
   after(delayMs: number, run: () => void): Timer {
     const entry = { atMs: this.#nowMs + delayMs, run }
     this.#timers.push(entry)

@@ -389,6 +389,9 @@ export class MeshNode implements Clock {
     held: 0,
     diskFreeBytes: 50e9,
     diskTotalBytes: 100e9,
+    takesCopies: true,
+    copies: 0,
+    alone: 0,
   }
   sqlite: Database
   /** Wraps the rows of this node for what comes between them and the sync. */
@@ -413,6 +416,10 @@ export class MeshNode implements Clock {
 
   monoMs(): number {
     return this.mesh.clock.nowMs
+  }
+
+  bootMs(): number {
+    return this.monoMs()
   }
 
   after(delayMs: number, run: () => void): Timer {

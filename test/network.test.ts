@@ -162,6 +162,7 @@ describe('streams', () => {
     const timers: (() => void)[] = []
     const clock = {
       wallMs: () => 0,
+      bootMs: () => 0,
       monoMs: () => 0,
       after: (_: number, run: () => void) => {
         timers.push(run)

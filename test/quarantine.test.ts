@@ -218,7 +218,7 @@ describe('held mail', () => {
     const mail = first.held()
     first.quarantine.add(mail)
     const { node } = first
-    const shown = { ...mail.row, owner: node, pending: [] }
+    const shown = { ...mail.row, owner: node, holders: [], pending: [] }
     expect(first.quarantine.one(mail.row.id)?.row).toEqual(shown)
     expect(first.quarantine.count()).toBe(1)
     const second = reopened(first)

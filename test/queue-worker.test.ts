@@ -13,7 +13,8 @@ import { EMPTY_SNAPSHOT } from '../src/config/snapshot.ts'
 import { type Progress, QueueWorker } from '../src/mail/queue/worker.ts'
 import type { Outcome } from '../src/message/outcome.ts'
 import { reply } from '../src/message/reply.ts'
-import { freshRecipient, type Message, Queue } from '../src/store/queue.ts'
+import { Queue } from '../src/store/queue.ts'
+import { freshRecipient, type Message } from '../src/store/queued.ts'
 import type { Spool } from '../src/store/spool.ts'
 import { ManualClock } from './clock.ts'
 
@@ -80,12 +81,13 @@ beforeEach(async () => {
         throw error
       },
     },
-    { clock, observer },
+    { clock, observer, node: '00000000000000aa' as NodeId },
   )
   const attempts: World['attempts'] = []
   const bounces: World['bounces'] = []
   const told: World['told'] = []
   const worker = new QueueWorker({
+    nodeName: (id) => ({ id, name: id }),
     queue,
     live,
     clock,
@@ -129,7 +131,6 @@ async function accept(
   const message = await world.queue.commit(
     draft,
     {
-      term: 1,
       envelope: {
         id,
         receivedMs: world.clock.wallMs(),
@@ -148,7 +149,6 @@ async function accept(
       prepend: '',
       sizeBytes: 17,
       sha256: '',
-      pieces: 1,
       expiresMs: 0,
       facts: { subject: null, from: null, messageId: null, authors: [] },
       verdicts: [],

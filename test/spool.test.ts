@@ -19,19 +19,14 @@ import type { MessageId, NodeId, SpoolId } from '../src/base/ids.ts'
 import { MessageIds } from '../src/base/ids.ts'
 import { Observer } from '../src/base/observe.ts'
 import { SeededRandom } from '../src/base/random.ts'
-import {
-  type Commit,
-  freshRecipient,
-  isFinal,
-  type Message,
-  Queue,
-  readBody,
-} from '../src/store/queue.ts'
+import { Queue, readBody } from '../src/store/queue.ts'
+import { freshRecipient, isFinal, type Message, type NewCommit } from '../src/store/queued.ts'
 import type { Spool } from '../src/store/spool.ts'
 
 const root = mkdtempSync(join(tmpdir(), 'postern-spool-'))
 afterAll(() => rmSync(root, { recursive: true, force: true }))
 
+const NODE = '00000000000000aa' as NodeId
 const clock = new SystemClock()
 const observer = new Observer(clock, () => {})
 const ids = new MessageIds('00000000000000aa' as NodeId, 1, clock)
@@ -60,14 +55,13 @@ async function open(
       disk: options.disk ?? { ...systemDisk, sync: (_, done) => done(null) },
       onFailure: (error) => failures.push(error.message),
     },
-    { clock, observer: options.observer ?? observer },
+    { clock, observer: options.observer ?? observer, node: NODE },
   )
   return { ...opened, failures }
 }
 
-function aCommit(id: MessageId, sizeBytes: number, pieces: number, recipients: number): Commit {
+function aCommit(id: MessageId, sizeBytes: number, recipients: number): NewCommit {
   return {
-    term: 1,
     envelope: {
       id,
       receivedMs: clock.wallMs(),
@@ -90,7 +84,6 @@ function aCommit(id: MessageId, sizeBytes: number, pieces: number, recipients: n
     prepend: '',
     sizeBytes,
     sha256: '',
-    pieces,
     expiresMs: clock.wallMs() + 1e6,
     facts: { subject: null, from: null, messageId: null, authors: [] },
     verdicts: [],
@@ -106,7 +99,7 @@ async function accept(queue: Queue, body: Uint8Array, recipients = 1): Promise<M
   const draft = queue.draft(id)
   for (let offset = 0; offset < body.length; offset += 8_192)
     draft.add(body.subarray(offset, offset + 8_192))
-  return await queue.commit(draft, aCommit(id, body.length, draft.records.length, recipients), null)
+  return await queue.commit(draft, aCommit(id, body.length, recipients), null)
 }
 
 async function bytesOf(message: Message): Promise<string> {
@@ -272,7 +265,7 @@ test('a body that arrives slowly is not overwritten by all that passes it', asyn
   for (let count = 0; count < 300; count++)
     finish(queue, await accept(queue, Buffer.alloc(8_000, 120)), 0)
   draft.add(Buffer.alloc(8_000, 116))
-  const message = await queue.commit(draft, aCommit(id, 16_000, 2, 1), null)
+  const message = await queue.commit(draft, aCommit(id, 16_000, 1), null)
   expect(await bytesOf(message)).toBe('s'.repeat(8_000) + 't'.repeat(8_000))
   await spool.close()
   const again = await open(dir)

@@ -44,7 +44,7 @@ const PACKAGES: readonly (readonly [name: string, where: readonly string[]])[] =
   ['fflate', ['src/mail/inspect/']],
   ['@peculiar/x509', ['src/config/certificate.ts']],
   ['reflect-metadata', ['src/config/certificate.ts']],
-  ['bun:ffi', ['src/base/files.ts', 'src/mail/inspect/']],
+  ['bun:ffi', ['src/base/clock.ts', 'src/base/files.ts', 'src/mail/inspect/']],
   ['node:dns', ['src/base/dns.ts']],
   ['dns', ['src/base/dns.ts']],
 ]

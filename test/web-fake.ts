@@ -602,6 +602,7 @@ export class FakeAdmin extends FakeCluster implements Admin {
     const row: HeldRow = {
       id,
       owner: this.#owner(mail),
+      holders: [],
       pending: this.#pending.get(id) ?? [],
       sender: mail.sender,
       recipients: mail.recipients.filter((address) => !claims.has(address)),
@@ -626,6 +627,10 @@ export class FakeAdmin extends FakeCluster implements Admin {
     const tried = mail.state !== 'queued'
     return {
       id,
+      owner: this.#owner(mail),
+      term: 1,
+      holders: [],
+      waits: null,
       sender: mail.sender,
       subject: mail.subject,
       sizeBytes: 4_096,

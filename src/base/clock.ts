@@ -1,4 +1,5 @@
 /** Time as a dependency. Nothing outside this file reads the system clock or sets a timer. */
+import { dlopen, FFIType } from 'bun:ffi'
 
 /** A pending timer; cancelling twice is harmless. */
 export interface Timer {
@@ -10,6 +11,8 @@ export interface Clock {
   wallMs(): number
   /** Monotonic time in ms, since an arbitrary point. Never goes backwards. For waits. */
   monoMs(): number
+  /** As `monoMs`, but goes on while the machine sleeps (CLOCK_BOOTTIME). For who may have acted meanwhile. */
+  bootMs(): number
   /** Calls `run` once after `delayMs` (>= 0). */
   after(delayMs: number, run: () => void): Timer
 }
@@ -26,10 +29,44 @@ export class SystemClock implements Clock {
     return performance.now()
   }
 
+  bootMs(): number {
+    return bootTimeMs() ?? performance.now()
+  }
+
   after(delayMs: number, run: () => void): Timer {
     const handle = setTimeout(run, Math.min(Math.max(0, delayMs), TIMER_MS_MAX))
     return { cancel: () => clearTimeout(handle) }
   }
+}
+
+/** Linux, clock_gettime(2). */
+const CLOCK_BOOTTIME = 7
+let readBootTime: (() => number) | null | undefined
+
+/** Null without a C library that knows it. */
+function bootTimeMs(): number | null {
+  readBootTime ??= openBootTime()
+  return readBootTime?.() ?? null
+}
+
+function openBootTime(): (() => number) | null {
+  const symbols = {
+    clock_gettime: { args: [FFIType.i32, FFIType.ptr], returns: FFIType.i32 },
+  } as const
+  for (const name of ['libc.so.6', 'libc.so']) {
+    try {
+      // Never closed: the library is in the process anyway.
+      const { clock_gettime: read } = dlopen(name, symbols).symbols
+      const time = new BigInt64Array(2)
+      return () => {
+        read(CLOCK_BOOTTIME, time)
+        return Number(time[0]) * 1_000 + Number(time[1]) / 1_000_000
+      }
+    } catch {
+      // The other name of the C library.
+    }
+  }
+  return null
 }
 
 /** Resolves after `delayMs`; never rejects. */

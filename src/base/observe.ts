@@ -103,6 +103,55 @@ export const EVENTS = {
     help: 'Delivery status notifications sent',
     labels: ['kind'],
   },
+  'copy.kept': {
+    level: 'debug',
+    counter: 'copies_total',
+    help: 'Copies that another node acknowledged',
+  },
+  'copy.missed': {
+    level: 'warn',
+    counter: 'unreplicated_accepts_total',
+    help: 'Messages answered 250 with one copy only',
+  },
+  'copy.healed': {
+    level: 'info',
+    counter: 'copies_healed_total',
+    help: 'Copies made anew after a holder was lost',
+  },
+  'copy.refused': {
+    level: 'info',
+    counter: 'copies_refused_total',
+    help: 'Copies of others that this node did not take',
+    labels: ['why'],
+  },
+  'queue.adopted': {
+    level: 'warn',
+    counter: 'adopted_total',
+    help: 'Messages taken over from another node',
+    labels: ['why'],
+  },
+  'queue.yielded': {
+    level: 'warn',
+    counter: 'yielded_total',
+    help: 'Messages given up to the node that had taken them over',
+  },
+  'queue.transferred': {
+    level: 'info',
+    counter: 'transferred_total',
+    help: 'Messages handed to another node',
+  },
+  'queue.barred': {
+    level: 'info',
+    counter: 'barred_total',
+    help: 'Messages that waited until it was known who has them',
+    labels: ['why'],
+  },
+  'node.confirmedDead': {
+    level: 'error',
+    counter: 'nodes_confirmed_dead_total',
+    help: 'Peers found to be dead for sure',
+    labels: ['why'],
+  },
   'spool.opened': { level: 'info' },
   'spool.corrupted': {
     level: 'error',

@@ -59,6 +59,7 @@ async function nodeOptions(call: Call, world: World): Promise<NodeOptions> {
     identity: identityOf(call),
     rebuildState: hasFlag(call, '--rebuild-state'),
     name: optionOf(call, '--name') ?? null,
+    timeScale: 1,
     command: world.command,
     logLevel: logLevelOf(call, 'info'),
   }

@@ -145,6 +145,10 @@ export const MESSAGE = {
   probed: 14,
   /** How somebody was let in whom the called side does not know; the only message before a welcome. */
   admission: 15,
+  /** Copies of mail and what is said of them; the body is copy-wire's. */
+  mail: 16,
+  /** Counters of the last seconds, for limits that hold for all nodes together. */
+  tally: 17,
 } as const
 
 /** Body of a message after joining its frames: at most this. */
@@ -243,6 +247,12 @@ export type NodeReport = {
   readonly held: number
   readonly diskFreeBytes: number
   readonly diskTotalBytes: number
+  /** It takes copies now: it has caught up, is behind no barrier, does not drain, has disk. */
+  readonly takesCopies: boolean
+  /** Messages that it keeps for others. */
+  readonly copies: number
+  /** Messages of its own, queued or held, of which nobody else is known to have a copy. */
+  readonly alone: number
 }
 
 export type NodeView = {

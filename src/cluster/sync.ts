@@ -409,6 +409,9 @@ const NOTHING: NodeReport = {
   held: 0,
   diskFreeBytes: 0,
   diskTotalBytes: 0,
+  takesCopies: false,
+  copies: 0,
+  alone: 0,
 }
 
 /** What the peer is told next: `told` itself when nothing changed that is worth a word. */
@@ -419,6 +422,9 @@ function newsOf(report: NodeReport, told: NodeReport | null): NodeReport {
     report.ready === told.ready &&
     report.queue === told.queue &&
     report.held === told.held &&
+    report.takesCopies === told.takesCopies &&
+    report.copies === told.copies &&
+    report.alone === told.alone &&
     report.diskTotalBytes === told.diskTotalBytes &&
     moved < report.diskTotalBytes / DISK_PARTS
   return isSame ? told : report

@@ -283,6 +283,9 @@ export function encodeBeat({ wallMs, report, apart, feeds }: Beat): Uint8Array {
             h: report.held,
             f: report.diskFreeBytes,
             t: report.diskTotalBytes,
+            m: bit(report.takesCopies),
+            c: report.copies,
+            o: report.alone,
           },
     // Not `a`: builds before 0.1 had a table there.
     p: apart ?? undefined,
@@ -331,12 +334,18 @@ function readReport(fields: Fields): Partial<NodeReport> {
   const held = fields.maybeWhole('h')
   const diskFreeBytes = fields.maybeWhole('f')
   const diskTotalBytes = fields.maybeWhole('t')
+  const takesCopies = fields.maybeFlag('m')
+  const copies = fields.maybeWhole('c')
+  const alone = fields.maybeWhole('o')
   return {
     ...(ready === null ? {} : { ready }),
     ...(queue === null ? {} : { queue }),
     ...(held === null ? {} : { held }),
     ...(diskFreeBytes === null ? {} : { diskFreeBytes }),
     ...(diskTotalBytes === null ? {} : { diskTotalBytes }),
+    ...(takesCopies === null ? {} : { takesCopies }),
+    ...(copies === null ? {} : { copies }),
+    ...(alone === null ? {} : { alone }),
   }
 }
 

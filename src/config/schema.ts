@@ -291,6 +291,20 @@ export const SETTINGS = {
     group: 'Queue',
     help: 'Longest silence of a next hop. After the last dot it is twice as long.',
   },
+  'cluster.copies': {
+    kind: 'choice',
+    initial: 'prefer',
+    choices: ['prefer', 'require'],
+    group: 'Cluster',
+    help: 'Without a second node that keeps a copy: take the mail all the same, or answer 451.',
+  },
+  'cluster.isolation': {
+    kind: 'choice',
+    initial: 'deliver',
+    choices: ['deliver', 'hold'],
+    group: 'Cluster',
+    help: 'Two nodes that lost each other: deliver on, and perhaps twice, or hold what both have.',
+  },
 } as const satisfies Record<string, Setting>
 
 export type SettingKey = keyof typeof SETTINGS

@@ -4,7 +4,7 @@
  */
 import { type Clock, pause } from '../base/clock.ts'
 import { messageOf, StoreError } from '../base/errors.ts'
-import { type MessageId, parseMessageId } from '../base/ids.ts'
+import { type MessageId, type NodeId, parseMessageId } from '../base/ids.ts'
 import type { Observer } from '../base/observe.ts'
 import type { Random } from '../base/random.ts'
 import type { LiveConfig } from '../config/live.ts'
@@ -20,12 +20,14 @@ import type {
   DeliveryState,
   Judgement,
   NewTraceRow,
+  NodeName,
   QueueRow,
 } from '../message/rows.ts'
 import { type Inspection, NO_FACTS, type Verdict } from '../message/verdict.ts'
 import type { Bodies } from '../store/bodies.ts'
 import type { Quarantine } from '../store/quarantine.ts'
-import { type Draft, freshRecipient, type Message, type Queue } from '../store/queue.ts'
+import type { Draft, Queue } from '../store/queue.ts'
+import { freshRecipient, type Message } from '../store/queued.ts'
 import type { Spool } from '../store/spool.ts'
 import type { Trace } from '../store/trace.ts'
 import type { Arrival, Incoming, Receiver } from './accept/receive.ts'
@@ -55,6 +57,8 @@ export type PipelineDeps = {
   readonly trace: Trace
   readonly inspectors: Inspectors
   readonly deliverer: Deliverer
+  /** As lists show a node. */
+  readonly nodeName: (node: NodeId) => NodeName
 }
 
 const NO_INSPECTION: Inspection = { findings: [], unknowns: [], facts: NO_FACTS }
@@ -81,6 +85,7 @@ export class Pipeline {
       attempt: (message, indexes, beforeDot) => this.#attempt(message, indexes, beforeDot),
       bounce: (message, kind, about) => this.#bounce({ message, kind, about }),
       progress: (message, index, what, detail) => this.#progress(message, index, what, detail),
+      nodeName: deps.nodeName,
     })
     this.#holder = new Holder({ bodies, quarantine, queue, live, clock, observer })
     this.#keeper = new Keeper({
@@ -238,12 +243,10 @@ export class Pipeline {
     return this.#deps.queue.commit(
       draft,
       {
-        term: 1,
         envelope,
         prepend: receivedField(envelope, this.#deps.hostname),
         sizeBytes,
         sha256,
-        pieces: draft.records.length,
         expiresMs: envelope.receivedMs + settings['queue.expire'] * 3_600_000,
         facts: inspection.facts,
         verdicts: isHeld ? verdicts : [],

@@ -26,9 +26,23 @@ export type QueueRecipientRow = {
   readonly lastReply: string | null
 }
 
-/** One waiting message of this node. */
+/** Another node that has, or may have, a copy. */
+export type HolderRow = {
+  readonly node: NodeName
+  /** `sent`: perhaps. `kept`: durably. `discarding`: it is to forget it. */
+  readonly state: 'sent' | 'kept' | 'discarding'
+}
+
+/** One waiting message. */
 export type QueueRow = {
   readonly id: MessageId
+  /** Who delivers it. */
+  readonly owner: NodeName
+  /** Grows with each node that takes it over. */
+  readonly term: number
+  readonly holders: readonly HolderRow[]
+  /** Why it is not delivered now although its time has come; null: nothing holds it. */
+  readonly waits: string | null
   readonly sender: string
   readonly subject: string | null
   readonly sizeBytes: number
@@ -43,6 +57,8 @@ export type HeldRow = {
   readonly id: MessageId
   /** The node that decides about it and has its body. */
   readonly owner: NodeName
+  /** The others that have its body. */
+  readonly holders: readonly NodeName[]
   readonly sender: string
   /** Recipients whose copy is held and not yet released or deleted. */
   readonly recipients: readonly string[]
@@ -61,7 +77,7 @@ export type HeldRow = {
 }
 
 /** A row as its owner writes it. */
-export type NewHeldRow = Omit<HeldRow, 'owner' | 'pending'>
+export type NewHeldRow = Omit<HeldRow, 'owner' | 'holders' | 'pending'>
 
 /** A decision about a held recipient, made once (design: mail.md, Release once). */
 export type Claim = {

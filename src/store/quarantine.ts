@@ -635,6 +635,7 @@ export class Quarantine {
         // Only ids of ours are ever written, here and by peers.
         id: stored.id as MessageId,
         owner: nodeName(this.#nodes, stored.owner as NodeId),
+        holders: [],
         sender: stored.sender,
         recipients: copies.filter(({ claim }) => claim === null).map(({ address }) => address),
         subject: stored.subject,

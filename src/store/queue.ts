@@ -4,132 +4,25 @@
  */
 import { type Clock, pause } from '../base/clock.ts'
 import { assert, messageOf, StoreError } from '../base/errors.ts'
-import type { MessageId } from '../base/ids.ts'
+import type { MessageId, NodeId } from '../base/ids.ts'
 import { CACHE_BYTES_MAX, PIECE_BYTES, QUEUE_MESSAGES_MAX } from '../base/limits.ts'
 import type { Observer } from '../base/observe.ts'
 import type { Body, Extent } from '../message/body.ts'
-import type { Envelope } from '../message/envelope.ts'
-import type { Judgement, RecipientState } from '../message/rows.ts'
-import type { MessageFacts, Verdict } from '../message/verdict.ts'
+import type { RecipientState } from '../message/rows.ts'
+import {
+  type Commit,
+  isFinal,
+  type MarkKind,
+  type MarkPayload,
+  Message,
+  type NewCommit,
+  type Piece,
+} from './queued.ts'
 import { RECORD } from './records.ts'
 import { type ReplayedRecord, type Segment, Spool, type SpoolRecord } from './spool.ts'
 
-/** One recipient of a queued message; its index is that of the envelope. */
-export type QueuedRecipient = {
-  state: RecipientState
-  attempts: number
-  /** Wall ms of the next attempt; meaningless while queued, trying or final. */
-  nextTryMs: number
-  lastReply: string | null
-  /** A delivery may have arrived although nothing says so: the next one may be a duplicate. */
-  doubtful: boolean
-  /** A delay warning went out. */
-  warned: boolean
-}
-
-/** What a COMMIT says: all that is needed to deliver, hold or bounce without any other store. */
-export type Commit = {
-  /** Grows by one at each adoption and transfer (design: mail.md, Names). */
-  readonly term: number
-  readonly envelope: Envelope
-  /** Our own header lines, each with CRLF. */
-  readonly prepend: string
-  readonly sizeBytes: number
-  /** SHA-256 of the canonical bytes, hex; what was inspected is what goes out. */
-  readonly sha256: string
-  /** Pieces of the body before this record. */
-  readonly pieces: number
-  readonly expiresMs: number
-  readonly facts: MessageFacts
-  readonly verdicts: readonly Verdict[]
-  /** Present when a copy is held. */
-  readonly judgement: Judgement | null
-  /** A DSN of ours: it never causes another one. */
-  readonly dsn: boolean
-  /** The held copies are in the quarantine already. */
-  readonly heldMoved: boolean
-  readonly recipients: readonly QueuedRecipient[]
-}
-
 /** While a message that moves is being read. */
 const COMPACT_PAUSE_MS = 50
-
-type Piece = {
-  readonly segment: Segment
-  readonly generation: number
-  readonly offset: number
-  readonly length: number
-}
-
-export class Message {
-  readonly id: MessageId
-  readonly commit: Commit
-  readonly recipients: QueuedRecipient[]
-  pieces: Piece[] = []
-  /** Segments that hold a COMMIT of this message, with their generation. */
-  readonly commits: { readonly segment: Segment; readonly generation: number }[] = []
-  /** The body, while memory allows. */
-  cached: Uint8Array | null = null
-  /** Held bytes are in the quarantine: `held` recipients no longer need the spool. */
-  heldMoved = false
-  /** Where the COMMIT in force lies. */
-  place: { readonly segment: Segment; readonly length: number } | null = null
-  /** Readers of the body: it must stay where it is. */
-  pins = 0
-
-  constructor(id: MessageId, commit: Commit) {
-    this.id = id
-    this.commit = commit
-    this.recipients = commit.recipients.map((recipient) => ({ ...recipient }))
-    this.heldMoved = commit.heldMoved
-  }
-
-  get envelope(): Envelope {
-    return this.commit.envelope
-  }
-
-  /** Nothing is left to do for the spool. */
-  get isFinal(): boolean {
-    return this.recipients.every(
-      ({ state }) => isFinal(state) || (state === 'held' && this.heldMoved),
-    )
-  }
-
-  /** True when the body or the commit in force lies in `segment`. */
-  isIn(segment: Segment): boolean {
-    return this.place?.segment === segment || this.pieces.some((piece) => piece.segment === segment)
-  }
-
-  body(): Body {
-    if (this.cached !== null) return { kind: 'memory', bytes: this.cached }
-    const extents: Extent[] = this.pieces.map(({ segment, offset, length }) => ({
-      path: segment.path,
-      offset,
-      length,
-    }))
-    return { kind: 'extents', extents, sizeBytes: this.commit.sizeBytes }
-  }
-}
-
-export function isFinal(state: RecipientState): boolean {
-  return state === 'done' || state === 'failed' || state === 'dropped'
-}
-
-export function freshRecipient(state: RecipientState): QueuedRecipient {
-  return { state, attempts: 0, nextTryMs: 0, lastReply: null, doubtful: false, warned: false }
-}
-
-/** What a mark record says; keys are short because there are millions. `r`: recipient indexes. */
-type MarkPayload = {
-  readonly r: readonly number[]
-  readonly reply?: string
-  readonly at?: number
-  readonly attempts?: number
-  readonly doubt?: boolean
-  readonly warned?: boolean
-}
-
-export type MarkKind = 'try' | 'done' | 'fail' | 'defer' | 'hold' | 'discard'
 
 /** A body on its way into the spool: pieces now, COMMIT or ABORT later. */
 export class Draft {
@@ -188,16 +81,24 @@ export class Draft {
 export class Queue {
   readonly #spool: Spool
   readonly #clock: Clock
+  /** This one: the owner of what it delivers. */
+  readonly node: NodeId
   readonly #messages = new Map<MessageId, Message>()
   #cachedBytes = 0
   #compacting = false
   /** States that the spool knew at the start, also of messages that were final. */
   #replayed = new Map<MessageId, readonly RecipientState[]>()
 
-  constructor(spool: Spool, clock: Clock) {
+  constructor(spool: Spool, clock: Clock, node: NodeId) {
     this.#spool = spool
     this.#clock = clock
+    this.node = node
     spool.onPressure = () => void this.#compact()
+  }
+
+  /** Of copies for others. */
+  get copyCount(): number {
+    return 0
   }
 
   get size(): number {
@@ -239,8 +140,9 @@ export class Queue {
    * durable. `bytes`: the whole body, kept in memory for the first attempt if there is room.
    * @throws StoreError when they are not; nothing is queued then
    */
-  async commit(draft: Draft, commit: Commit, bytes: Uint8Array | null): Promise<Message> {
-    assert(commit.pieces === draft.records.length, 'all pieces stand before the commit')
+  async commit(draft: Draft, given: NewCommit, bytes: Uint8Array | null): Promise<Message> {
+    const pieces = draft.records.length
+    const commit: Commit = { ...given, owner: this.node, term: 1, holders: [], pieces }
     const payload = Buffer.from(JSON.stringify(commit))
     const record = this.#spool.append(RECORD.commit, draft.id, 0, payload)
     try {
@@ -418,11 +320,11 @@ export class Queue {
   /** Reads what survived. Call before `Spool.start`. */
   static async open(
     options: Parameters<typeof Spool.open>[0],
-    deps: { readonly clock: Clock; readonly observer: Observer },
+    deps: { readonly clock: Clock; readonly observer: Observer; readonly node: NodeId },
   ): Promise<{ readonly queue: Queue; readonly spool: Spool }> {
     const rebuild = new Rebuild()
     const spool = await Spool.open(options, (record) => rebuild.take(record))
-    const queue = new Queue(spool, deps.clock)
+    const queue = new Queue(spool, deps.clock, deps.node)
     queue.#replayed = rebuild.states()
     for (const { message, pieces, commit } of rebuild.finish(deps)) {
       message.pieces = pieces

@@ -103,13 +103,14 @@ async function listenPostern(stage: Stage, port: number, sinkPort: number, direc
           throw error
         },
       },
-      { clock, observer },
+      { clock, observer, node: node.id },
     )
     const databases = openDatabases(directory, { clock, observer })
     const rows = new Replica(databases.state, { clock, random, node: node.id })
     const quarantine = new Quarantine(databases.state, rows, { clock, observer, node })
     rows.start()
     const pipeline = new Pipeline({
+      nodeName: () => node,
       hostname: node.name,
       clock,
       random,

@@ -524,5 +524,14 @@ export function replaced<Part extends object>(part: Part, by: Partial<Part>): Pa
 }
 
 function report(): NodeReport {
-  return { ready: true, queue: 0, held: 0, diskFreeBytes: 1e9, diskTotalBytes: 1e10 }
+  return {
+    ready: true,
+    queue: 0,
+    held: 0,
+    diskFreeBytes: 1e9,
+    diskTotalBytes: 1e10,
+    takesCopies: true,
+    copies: 0,
+    alone: 0,
+  }
 }

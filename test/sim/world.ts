@@ -277,6 +277,10 @@ export class SimClock implements Clock {
     return this.#world.nowMs * this.#rate
   }
 
+  bootMs(): number {
+    return this.monoMs()
+  }
+
   after(delayMs: number, run: () => void): Timer {
     return this.#world.after(Math.max(0, delayMs) / this.#rate, run, this.#process)
   }

@@ -44,6 +44,7 @@ export class DemoNodes {
       join: null,
       identity: 'keep',
       rebuildState: false,
+      timeScale: 1,
     } as const
     const begun = await this.#begin({ ...options, name: 'mx1' })
     return begun

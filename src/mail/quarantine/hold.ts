@@ -5,7 +5,8 @@ import type { Observer } from '../../base/observe.ts'
 import type { LiveConfig } from '../../config/live.ts'
 import type { Bodies, HeldMail } from '../../store/bodies.ts'
 import type { Quarantine } from '../../store/quarantine.ts'
-import type { Message, Queue } from '../../store/queue.ts'
+import type { Queue } from '../../store/queue.ts'
+import type { Message } from '../../store/queued.ts'
 
 const DAY_MS = 86_400_000
 /** Sealed files written at a time: each needs two syncs, and memory for a frame. */

@@ -7,7 +7,8 @@ import type { Claim } from '../../message/rows.ts'
 import { NO_FACTS } from '../../message/verdict.ts'
 import type { Bodies } from '../../store/bodies.ts'
 import type { Quarantine } from '../../store/quarantine.ts'
-import { type Commit, freshRecipient, type Message, type Queue } from '../../store/queue.ts'
+import type { Queue } from '../../store/queue.ts'
+import { freshRecipient, type Message, type NewCommit } from '../../store/queued.ts'
 
 export type ReleaseDeps = {
   readonly bodies: Bodies
@@ -53,13 +54,11 @@ export async function release(
     draft.add(piece)
   }
   const { envelope, prepend, row } = held.mail
-  const commit: Commit = {
-    term: 1,
+  const commit: NewCommit = {
     envelope,
     prepend,
     sizeBytes: held.sizeBytes,
     sha256: hasher.digest('hex'),
-    pieces: draft.records.length,
     expiresMs: deps.clock.wallMs() + deps.expireMs(),
     facts: { ...NO_FACTS, subject: row.subject, from: row.from },
     verdicts: [],

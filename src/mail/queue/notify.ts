@@ -5,7 +5,8 @@ import { HEADER_BYTES_MAX, PIECE_BYTES } from '../../base/limits.ts'
 import type { Observer } from '../../base/observe.ts'
 import type { Reply } from '../../message/reply.ts'
 import { NO_FACTS } from '../../message/verdict.ts'
-import { freshRecipient, type Message, type Queue, readBody } from '../../store/queue.ts'
+import { type Queue, readBody } from '../../store/queue.ts'
+import { freshRecipient, type Message } from '../../store/queued.ts'
 
 export type Notice = {
   readonly message: Message
@@ -57,7 +58,6 @@ export async function notify(notice: Notice, deps: NotifyDeps): Promise<void> {
   const queued = await deps.queue.commit(
     draft,
     {
-      term: 1,
       envelope: {
         id,
         receivedMs: nowMs,
@@ -76,7 +76,6 @@ export async function notify(notice: Notice, deps: NotifyDeps): Promise<void> {
       prepend: '',
       sizeBytes: built.bytes.length,
       sha256: new Bun.CryptoHasher('sha256').update(built.bytes).digest('hex'),
-      pieces: draft.records.length,
       expiresMs: nowMs + deps.expireMs,
       facts: { ...NO_FACTS, subject: built.subject },
       verdicts: [],

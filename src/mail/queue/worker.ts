@@ -1,14 +1,15 @@
 /** Runs attempts: what is due, for each next hop no more at a time than it takes. */
 import type { Clock, Timer } from '../../base/clock.ts'
 import { messageOf } from '../../base/errors.ts'
-import type { MessageId } from '../../base/ids.ts'
+import type { MessageId, NodeId } from '../../base/ids.ts'
 import type { Observer } from '../../base/observe.ts'
 import type { Random } from '../../base/random.ts'
 import type { LiveConfig } from '../../config/live.ts'
 import type { Outcome } from '../../message/outcome.ts'
 import { formatReply, type Reply, reply } from '../../message/reply.ts'
-import type { QueueRow } from '../../message/rows.ts'
-import { isFinal, type Message, type Queue } from '../../store/queue.ts'
+import type { NodeName, QueueRow } from '../../message/rows.ts'
+import type { Queue } from '../../store/queue.ts'
+import { isFinal, type Message } from '../../store/queued.ts'
 import { nextDelayMs } from './schedule.ts'
 
 /** What became of a recipient: for the trace. */
@@ -35,6 +36,8 @@ export type QueueWorkerDeps = {
     about: readonly { readonly index: number; readonly reply: Reply }[],
   ) => Promise<void>
   readonly progress: (message: Message, index: number, what: Progress, detail: string) => void
+  /** As lists show a node. */
+  readonly nodeName: (node: NodeId) => NodeName
 }
 
 type Task = {
@@ -196,6 +199,13 @@ export class QueueWorker {
     const has = (state: string): boolean => waits.some((recipient) => recipient.state === state)
     return {
       id: message.id,
+      owner: this.#deps.nodeName(message.owner),
+      term: message.term,
+      holders: [...message.holders].map(([node, how]) => ({
+        node: this.#deps.nodeName(node),
+        state: how,
+      })),
+      waits: null,
       sender: envelope.sender,
       subject: commit.facts.subject,
       sizeBytes: commit.sizeBytes,

@@ -1,0 +1,145 @@
+/** A message that a node is responsible for, or has a copy of: what its COMMIT says, and its state. */
+import type { MessageId, NodeId } from '../base/ids.ts'
+import type { Body, Extent } from '../message/body.ts'
+import type { Envelope } from '../message/envelope.ts'
+import type { Judgement, RecipientState } from '../message/rows.ts'
+import type { MessageFacts, Verdict } from '../message/verdict.ts'
+import type { Segment } from './spool.ts'
+
+/** One recipient of a queued message; its index is that of the envelope. */
+export type QueuedRecipient = {
+  state: RecipientState
+  attempts: number
+  /** Wall ms of the next attempt; meaningless while queued, trying or final. */
+  nextTryMs: number
+  lastReply: string | null
+  /** A delivery may have arrived although nothing says so: the next one may be a duplicate. */
+  doubtful: boolean
+  /** A delay warning went out. */
+  warned: boolean
+}
+
+/** What a COMMIT says: all that is needed to deliver, hold or bounce without any other store. */
+export type Commit = {
+  /** Who delivers it. Records of before there were copies have none: this node. */
+  readonly owner: NodeId
+  /** From 1; grows by one at each adoption and transfer (design: mail.md, Names). */
+  readonly term: number
+  /** Every other node that ever got a byte of it, as the owner knew it. */
+  readonly holders: readonly NodeId[]
+  readonly envelope: Envelope
+  /** Our own header lines, each with CRLF. */
+  readonly prepend: string
+  readonly sizeBytes: number
+  /** SHA-256 of the canonical bytes, hex; what was inspected is what goes out. */
+  readonly sha256: string
+  /** Pieces of the body before this record. */
+  readonly pieces: number
+  readonly expiresMs: number
+  readonly facts: MessageFacts
+  readonly verdicts: readonly Verdict[]
+  /** Present when a copy is held. */
+  readonly judgement: Judgement | null
+  /** A DSN of ours: it never causes another one. */
+  readonly dsn: boolean
+  /** The held copies are in the quarantine already. */
+  readonly heldMoved: boolean
+  readonly recipients: readonly QueuedRecipient[]
+}
+
+/** One piece of a body in the spool. */
+export type Piece = {
+  readonly segment: Segment
+  readonly generation: number
+  readonly offset: number
+  readonly length: number
+}
+
+/** What the caller of `Queue.commit` says; the queue knows the rest. */
+export type NewCommit = Omit<Commit, 'owner' | 'term' | 'holders' | 'pieces'>
+
+/** How another node stands to a message. */
+export type HolderState =
+  /** Bytes went there: it may have a copy. */
+  | 'sent'
+  /** It said that its copy is durable. */
+  | 'kept'
+  /** It is to forget its copy, and has not said that it did. */
+  | 'discarding'
+
+export class Message {
+  readonly id: MessageId
+  readonly commit: Commit
+  owner: NodeId
+  term: number
+  /** The other nodes, and how they stand to it; for a copy, as its owner said last. */
+  readonly holders = new Map<NodeId, HolderState>()
+  readonly recipients: QueuedRecipient[]
+  pieces: Piece[] = []
+  /** Segments that hold a COMMIT of this message, with their generation. */
+  readonly commits: { readonly segment: Segment; readonly generation: number }[] = []
+  /** The body, while memory allows. */
+  cached: Uint8Array | null = null
+  /** Held bytes are in the quarantine: `held` recipients no longer need the spool. */
+  heldMoved = false
+  /** Where the COMMIT in force lies. */
+  place: { readonly segment: Segment; readonly length: number } | null = null
+  /** Readers of the body: it must stay where it is. */
+  pins = 0
+
+  constructor(id: MessageId, commit: Commit) {
+    this.id = id
+    this.commit = commit
+    this.owner = commit.owner
+    this.term = commit.term
+    for (const node of commit.holders) this.holders.set(node, 'sent')
+    this.recipients = commit.recipients.map((recipient) => ({ ...recipient }))
+    this.heldMoved = commit.heldMoved
+  }
+
+  get envelope(): Envelope {
+    return this.commit.envelope
+  }
+
+  /** Nothing is left to do for the spool. */
+  get isFinal(): boolean {
+    return this.recipients.every(
+      ({ state }) => isFinal(state) || (state === 'held' && this.heldMoved),
+    )
+  }
+
+  /** True when the body or the commit in force lies in `segment`. */
+  isIn(segment: Segment): boolean {
+    return this.place?.segment === segment || this.pieces.some((piece) => piece.segment === segment)
+  }
+
+  body(): Body {
+    if (this.cached !== null) return { kind: 'memory', bytes: this.cached }
+    const extents: Extent[] = this.pieces.map(({ segment, offset, length }) => ({
+      path: segment.path,
+      offset,
+      length,
+    }))
+    return { kind: 'extents', extents, sizeBytes: this.commit.sizeBytes }
+  }
+}
+
+export function isFinal(state: RecipientState): boolean {
+  return state === 'done' || state === 'failed' || state === 'dropped'
+}
+
+export function freshRecipient(state: RecipientState): QueuedRecipient {
+  return { state, attempts: 0, nextTryMs: 0, lastReply: null, doubtful: false, warned: false }
+}
+
+/** What a mark record says; keys are short because there are millions. `r`: recipient indexes. */
+export type MarkPayload = {
+  readonly r: readonly number[]
+  readonly reply?: string
+  readonly at?: number
+  readonly attempts?: number
+  readonly doubt?: boolean
+  readonly warned?: boolean
+}
+
+export type MarkKind = 'try' | 'done' | 'fail' | 'defer' | 'hold' | 'discard'
