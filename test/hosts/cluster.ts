@@ -1,5 +1,13 @@
 /** Real nodes on hosts of a network, joined to one cluster, as a test sees and disturbs them. */
-import { existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
+import {
+  appendFileSync,
+  existsSync,
+  mkdirSync,
+  mkdtempSync,
+  readFileSync,
+  rmSync,
+  writeFileSync,
+} from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { pause, SystemClock } from '../../src/base/clock.ts'
@@ -312,5 +320,15 @@ function fakeClock(file: string): Readonly<Record<string, string>> {
     FAKETIME_NO_CACHE: '1',
     // Timers would run faster too.
     FAKETIME_DONT_FAKE_MONOTONIC: '1',
+  }
+}
+
+/** Takes all the room there is where `file` is. */
+export function fillDisk(file: string): void {
+  const piece = Buffer.alloc(65_536)
+  try {
+    for (;;) appendFileSync(file, piece)
+  } catch {
+    // Full.
   }
 }

@@ -1,6 +1,6 @@
 /** What machines do to a cluster: stop, die, tell the wrong time, come twice, fill up, crawl. */
 import { afterAll, expect, test } from 'bun:test'
-import { appendFileSync, cpSync, rmSync } from 'node:fs'
+import { cpSync, rmSync } from 'node:fs'
 import { dirname, join } from 'node:path'
 import { pause } from '../../src/base/clock.ts'
 import { isSoak, PATIENCE_MS } from '../process/counts.ts'
@@ -8,6 +8,7 @@ import { accountLine, settleAccount } from '../process/ledger.ts'
 import { Sink } from '../process/sink.ts'
 import {
   clock,
+  fillDisk,
   HostCluster,
   type HostOptions,
   holdOne,
@@ -190,7 +191,7 @@ onHosts('a machine', () => {
       await cluster.node(12).addDomain('full.example', sink.nextHop)
       expect(await until(() => cluster.agree(), 10_000)).toBeTrue()
       const ballast = join(dirname(cluster.node(13).data), 'ballast')
-      fill(ballast)
+      fillDisk(ballast)
       for (let n = 0; n < 20; n += 1) await cluster.set(12, 'trace.keep', 100 + n)
       const ledger = await cluster.send(12, 'full.example', 12, 5)
       expect(ledger.acked).toBe(5)
@@ -274,14 +275,4 @@ async function heldOn(cluster: HostCluster, host: number): Promise<number> {
 async function block(cluster: HostCluster, host: number, domain: string): Promise<void> {
   const body = JSON.stringify({ kind: 'sender', value: `@${domain}` })
   await cluster.node(host).api('/api/v1/lists/block', { method: 'POST', body })
-}
-
-/** Takes all the room there is where `file` is. */
-function fill(file: string): void {
-  const piece = Buffer.alloc(65_536)
-  try {
-    for (;;) appendFileSync(file, piece)
-  } catch {
-    // Full.
-  }
 }

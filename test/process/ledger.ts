@@ -77,6 +77,8 @@ export type LoadOptions = {
   /** Ends after this many mails; without it only `stop` ends it. */
   readonly mails?: number
   readonly replyMs?: number
+  /** Mails begin so often, all connections together; without it as fast as they are answered. */
+  readonly perSecond?: number
 }
 
 /** Sends mail over several connections until stopped; connects again when a connection is gone. */
@@ -126,7 +128,10 @@ export class Load {
         if (!greeting.startsWith('220')) continue
         await line.ask('EHLO ledger.example\r\n')
         const mails = 1 + this.#random.below(this.#options.perConnection ?? 4)
-        for (let n = 0; n < mails && !this.#isOver; n += 1) await this.#mail(line)
+        for (let n = 0; n < mails && !this.#isOver; n += 1) {
+          await this.#mail(line)
+          await this.#rest()
+        }
         await line.ask('QUIT\r\n')
       } catch {
         // The connection is gone; what it meant for a mail stands in the ledger already.
@@ -134,6 +139,12 @@ export class Load {
         line.end()
       }
     }
+  }
+
+  /** Until the next mail of this connection may begin. */
+  async #rest(): Promise<void> {
+    const { perSecond, connections } = this.#options
+    if (perSecond !== undefined) await pause(this.#clock, (1_000 * connections) / perSecond)
   }
 
   async #mail(line: SmtpLine): Promise<void> {
