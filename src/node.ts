@@ -165,6 +165,8 @@ export async function startNode(
         takesCopies: false,
         copies: queue.copyCount,
         alone: 0,
+        inDoubt: 0,
+        troubles: [],
       }),
       parallelCrypto: true,
       onJump: () => {

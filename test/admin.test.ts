@@ -85,6 +85,8 @@ function alone(room: Room): Promise<Cluster> {
     takesCopies: true,
     copies: 0,
     alone: 0,
+    inDoubt: 0,
+    troubles: [],
   }
   return Cluster.start(
     {

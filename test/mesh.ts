@@ -392,6 +392,8 @@ export class MeshNode implements Clock {
     takesCopies: true,
     copies: 0,
     alone: 0,
+    inDoubt: 0,
+    troubles: [],
   }
   sqlite: Database
   /** Wraps the rows of this node for what comes between them and the sync. */

@@ -293,6 +293,8 @@ export class FakeCluster implements ClusterAdmin {
         takesCopies: true,
         copies: 0,
         alone: 0,
+        inDoubt: 0,
+        troubles: [],
       },
       clockOffsetMs: i === 0 ? null : i === 1 ? 2 : -1,
       version: '0.1.0',

@@ -240,6 +240,9 @@ export interface Calls {
 
 export type NodeState = 'alive' | 'suspect' | 'dead' | 'draining' | 'drained' | 'left' | 'evicted'
 
+/** Of one node: more is not told. */
+export const TROUBLES_MAX = 16
+
 /** What a node says of itself to its peers every few seconds, and shows of them. */
 export type NodeReport = {
   readonly ready: boolean
@@ -253,6 +256,10 @@ export type NodeReport = {
   readonly copies: number
   /** Messages of its own, queued or held, of which nobody else is known to have a copy. */
   readonly alone: number
+  /** Messages of its own that may have been delivered although nothing says so. */
+  readonly inDoubt: number
+  /** What is wrong on it that only it can see: words of admin/alerts, at most TROUBLES_MAX. */
+  readonly troubles: readonly string[]
 }
 
 export type NodeView = {

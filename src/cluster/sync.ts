@@ -412,6 +412,8 @@ const NOTHING: NodeReport = {
   takesCopies: false,
   copies: 0,
   alone: 0,
+  inDoubt: 0,
+  troubles: [],
 }
 
 /** What the peer is told next: `told` itself when nothing changed that is worth a word. */
@@ -425,6 +427,8 @@ function newsOf(report: NodeReport, told: NodeReport | null): NodeReport {
     report.takesCopies === told.takesCopies &&
     report.copies === told.copies &&
     report.alone === told.alone &&
+    report.inDoubt === told.inDoubt &&
+    report.troubles.join(' ') === told.troubles.join(' ') &&
     report.diskTotalBytes === told.diskTotalBytes &&
     moved < report.diskTotalBytes / DISK_PARTS
   return isSame ? told : report

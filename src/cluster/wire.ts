@@ -6,7 +6,7 @@ import type { RefusalCode } from '../base/errors.ts'
 import { type NodeId, parseNodeId } from '../base/ids.ts'
 import type { Vector, WriterId } from '../config/merge.ts'
 import type { Cursor, Place, WireRow } from '../store/feed.ts'
-import type { NodeReport } from './contract.ts'
+import { type NodeReport, TROUBLES_MAX } from './contract.ts'
 
 /** Objects and arrays in each other. A row has five; a call is asked nothing deeper. */
 export const DEPTH_MAX = 32
@@ -286,6 +286,8 @@ export function encodeBeat({ wallMs, report, apart, feeds }: Beat): Uint8Array {
             m: bit(report.takesCopies),
             c: report.copies,
             o: report.alone,
+            d: report.inDoubt,
+            x: report.troubles,
           },
     // Not `a`: builds before 0.1 had a table there.
     p: apart ?? undefined,
@@ -337,6 +339,8 @@ function readReport(fields: Fields): Partial<NodeReport> {
   const takesCopies = fields.maybeFlag('m')
   const copies = fields.maybeWhole('c')
   const alone = fields.maybeWhole('o')
+  const inDoubt = fields.maybeWhole('d')
+  const troubles = fields.maybeEach('x', TROUBLES_MAX, (value) => shortText(value, TEXT_CHARS_MAX))
   return {
     ...(ready === null ? {} : { ready }),
     ...(queue === null ? {} : { queue }),
@@ -346,6 +350,8 @@ function readReport(fields: Fields): Partial<NodeReport> {
     ...(takesCopies === null ? {} : { takesCopies }),
     ...(copies === null ? {} : { copies }),
     ...(alone === null ? {} : { alone }),
+    ...(inDoubt === null ? {} : { inDoubt }),
+    ...(troubles === null ? {} : { troubles }),
   }
 }
 

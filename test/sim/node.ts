@@ -533,5 +533,7 @@ function report(): NodeReport {
     takesCopies: true,
     copies: 0,
     alone: 0,
+    inDoubt: 0,
+    troubles: [],
   }
 }
