@@ -1,7 +1,15 @@
 /** What an operator may enter, and what it becomes: tables. */
 import { afterEach, describe, expect, test } from 'bun:test'
 import { X509Certificate } from 'node:crypto'
-import { mkdirSync, mkdtempSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs'
+import {
+  mkdirSync,
+  mkdtempSync,
+  readFileSync,
+  rmdirSync,
+  rmSync,
+  statSync,
+  writeFileSync,
+} from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import fc from 'fast-check'
@@ -301,11 +309,24 @@ describe('the data directory', () => {
   test('keeps who it is and counts its starts', () => {
     const path = directory()
     const first = openNodeFile(path, { random: new SeededRandom(1), hostname: 'mx1' })
+    mkdirSync(join(path, 'spool'))
     const second = openNodeFile(path, { random: new SeededRandom(2), hostname: 'mx9' })
     expect(first.epoch).toBe(1)
     expect(second).toEqual({ ...first, epoch: 2 })
     expect(openNodeFile(path, { random: new SeededRandom(3), name: 'gate\n' }).name).toBe('gate')
     expect(readNodeFile(path)?.epoch).toBe(3)
+  })
+
+  test('a node whose spool is gone says so by another spool id; one that is there keeps it', () => {
+    const path = directory()
+    const random = new SeededRandom(4)
+    const first = openNodeFile(path, { random })
+    mkdirSync(join(path, 'spool'))
+    expect(openNodeFile(path, { random }).spoolId).toBe(first.spoolId)
+    rmdirSync(join(path, 'spool'))
+    const lost = openNodeFile(path, { random })
+    expect(lost.spoolId).not.toBe(first.spoolId)
+    expect(lost.nodeId).toBe(first.nodeId)
   })
 
   test.each([

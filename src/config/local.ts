@@ -1,5 +1,5 @@
 /** The node's own file, DIR/node.json: who this node is. Made at init, counted up at each start. */
-import { chmodSync, mkdirSync, readdirSync } from 'node:fs'
+import { chmodSync, existsSync, mkdirSync, readdirSync } from 'node:fs'
 import { join } from 'node:path'
 import { RefusalError } from '../base/errors.ts'
 import { atomicWrite, codeOf, readIfThere } from '../base/files.ts'
@@ -60,8 +60,11 @@ export function openNodeFile(
   const path = join(directory, 'node.json')
   const text = readIfThere(path)
   const before = text === null ? newNode(directory, options.random) : parseNode(path, text)
+  // A spool that is gone was lost: others adopt at once what this node owned in it (design: mail.md).
+  const isLost = before.epoch > 0 && !existsSync(join(directory, 'spool'))
   const node = {
     ...before,
+    spoolId: isLost ? newSpoolId(options.random) : before.spoolId,
     epoch: before.epoch + 1,
     name: cleanName(options.name ?? before.name) || cleanName(options.hostname ?? '') || 'postern',
     format: DATA_FORMAT,
