@@ -620,7 +620,8 @@ export class FakeAdmin extends FakeCluster implements Admin {
       heldMs: atMs,
       expiresMs: atMs + 30 * 86_400_000,
     }
-    return { row, claims: [...claims].map(([recipient, claim]) => ({ recipient, ...claim })) }
+    const decided = [...claims].map(([recipient, claim]) => ({ recipient, ...claim }))
+    return { row, claims: decided, waits: null }
   }
 
   #queueRow({ id, mail, atMs }: Kept): QueueRow {

@@ -185,6 +185,7 @@ function statusOf(code: RefusalCode): number {
     case 'notFound':
       return 404
     case 'conflict':
+    case 'doubtful':
       return 409
     case 'locked':
       return 429
@@ -248,6 +249,7 @@ const TITLES: Readonly<Record<RefusalCode, string>> = {
   conflict: 'Somebody was first',
   locked: 'Locked for a while',
   unavailable: 'Not possible now',
+  doubtful: 'It may have been done already',
 }
 
 /** The headers of every answer; a frame or a file that set its own policy keeps it. */

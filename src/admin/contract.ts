@@ -96,6 +96,19 @@ export type OverviewNumbers = {
 export type HeldDetail = {
   readonly row: HeldRow
   readonly claims: readonly (Claim & { readonly recipient: string })[]
+  /** Its owner cannot decide now; null: it can, or nothing is left to decide. */
+  readonly waits: HeldWaits | null
+}
+
+/** What a held mail waits for when its owner is gone (design: mail.md, Release once). */
+export type HeldWaits = {
+  /** `waits for mx2`, or `mx2 is gone, and nobody has its content`. */
+  readonly words: string
+  /**
+   * Wall ms since when it may have been released there without that being known here. A release
+   * is refused as `doubtful` unless it is asked for with `anyway`. Null: `anyway` changes nothing.
+   */
+  readonly doubtSinceMs: number | null
 }
 
 export type MessageDetail = {
@@ -103,9 +116,9 @@ export type MessageDetail = {
   readonly events: readonly TraceEvent[]
   readonly judgement: Judgement | null
   readonly held: HeldDetail | null
-  /** Its row in the queue of this node. */
+  /** Its row as its owner gives it; of an owner that is silent, as a node with a copy does. */
   readonly queue: QueueRow | null
-  /** It waits in the queue of this other node, as far as its history says. */
+  /** No row, and its history says that it waits with this node, which gives none. */
   readonly queuedOn: NodeName | null
 }
 
@@ -191,7 +204,7 @@ export interface Admin extends ClusterAdmin {
 
   overview(sinceMs: number, buckets: number): OverviewNumbers
   search(query: SearchQuery): SearchResult
-  message(id: string): MessageDetail
+  message(id: string): Promise<MessageDetail>
 
   held(
     query: SearchQuery,
@@ -202,16 +215,43 @@ export interface Admin extends ClusterAdmin {
   heldSource(
     id: string,
   ): Promise<{ readonly stream: ReadableStream<Uint8Array>; readonly sizeBytes: number }>
-  /** All undecided recipients of the message, or one. Returns when it is in the queue. */
-  release(author: Author, id: string, recipient?: string): Promise<HeldDetail>
+  /**
+   * All undecided recipients of the message, or one. Returns when it is in the queue, or noted for
+   * an owner that does not answer (`row.pending`). `anyway`: also when it could arrive twice.
+   * @throws RefusalError doubtful: it may have been released; ask again with `anyway`
+   */
+  release(author: Author, id: string, recipient?: string, anyway?: boolean): Promise<HeldDetail>
   deleteHeld(author: Author, id: string, recipient?: string): Promise<HeldDetail>
 
-  queue(query: { readonly limit: number; readonly cursor: string | null }): Page<QueueRow>
-  /** Makes one message, or all, due now. Returns how many. */
-  retry(author: Author, id: string | null): number
-  /** Gives up on a message: undelivered recipients are dropped, with a DSN when `bounce`. */
+  /** What waits on all nodes. A node that does not answer in its time is named. */
+  queue(query: QueueQuery): Promise<QueuePage>
+  /** Makes one message, or all, due now, on whichever node it waits. */
+  retry(author: Author, id: string | null): Promise<Retried>
+  /**
+   * Gives up on a message, wherever it waits: undelivered recipients are dropped, with a DSN when
+   * `bounce`. @throws RefusalError unavailable when its owner does not answer
+   */
   drop(author: Author, id: string, bounce: boolean): Promise<void>
 }
+
+export type QueueQuery = {
+  readonly limit: number
+  readonly cursor: string | null
+  /** Only mail of which no other node has said that its copy is durable. */
+  readonly alone?: boolean
+}
+
+/** Of all nodes, newest first. */
+export type QueuePage = Page<QueueRow> & {
+  /**
+   * Nodes that gave no answer. Of their mail the rows hold what others have copies of, and `total`
+   * may count such a mail once for each copy.
+   */
+  readonly silent: readonly NodeName[]
+}
+
+/** How many messages are due now, and the nodes that were not asked. */
+export type Retried = { readonly retried: number; readonly silent: readonly NodeName[] }
 
 // ---- the cluster ----
 
@@ -269,6 +309,48 @@ export type Alarm = {
   readonly advice: string
 }
 
+/** What somebody should look at, as long as it is so. */
+export type Alert = {
+  /** The same while it lasts: `dead 4f1d2c3b5a697887`. */
+  readonly id: string
+  readonly kind: AlertKind
+  /** `bad`: mail is in danger, waits or is refused now. `warn`: it should be mended before it is. */
+  readonly level: 'bad' | 'warn'
+  /** Where it is; null: nowhere in particular. */
+  readonly node: NodeName | null
+  /** Wall ms since when it is so, as far as this node knows. */
+  readonly sinceMs: number
+  /** A few words: `mx2 does not answer`. */
+  readonly title: string
+  /** What it means: one or two sentences. */
+  readonly meaning: string
+  /** What to do, or that nothing has to be done: a sentence. */
+  readonly advice: string
+  /** The command that does it; null when none does. */
+  readonly command: string | null
+}
+
+export type AlertKind =
+  | Alarm['kind']
+  /** A node that gives no answer. */
+  | 'dead'
+  /** It takes no mail although nobody drained it. */
+  | 'notReady'
+  /** Mail that only one node has. */
+  | 'alone'
+  | 'inDoubt'
+  | 'disk'
+  /** It refuses the copies of others. */
+  | 'refused'
+  | 'spool'
+  | 'drained'
+  /** Rows of the future. */
+  | 'parked'
+  /** Held mail that waits for a node, or for a person. */
+  | 'pending'
+  /** Told by a newer node. */
+  | 'other'
+
 /** What the node can do with the cluster. Node names or ids are taken in `node`. */
 export interface ClusterAdmin {
   cluster(): ClusterView
@@ -276,6 +358,8 @@ export interface ClusterAdmin {
   watchCluster(listener: () => void): () => void
   /** What every page tells its reader about this node; empty when all is well. */
   alarms(): readonly Alarm[]
+  /** All that somebody should look at, the worst first; empty when all is well. */
+  alerts(): readonly Alert[]
 
   /** Minutes 1..1440, uses 1..100. */
   invite(

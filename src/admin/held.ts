@@ -226,6 +226,7 @@ export function detailOf({ row, copies }: HeldEntry): HeldDetail {
     claims: copies.flatMap(({ address, claim }) =>
       claim === null ? [] : [{ ...claim, recipient: address }],
     ),
+    waits: null,
   }
 }
 

@@ -28,6 +28,8 @@ export type RefusalCode =
   | 'forbidden'
   | 'locked'
   | 'unavailable'
+  /** It may have been done already by somebody who cannot be asked; asked with `anyway` it is done. */
+  | 'doubtful'
 
 /**
  * An operator asked for what cannot be done. Nothing was changed. `message` and `explanation`

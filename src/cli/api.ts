@@ -114,6 +114,7 @@ const CODES: ReadonlySet<string> = new Set([
   'forbidden',
   'locked',
   'unavailable',
+  'doubtful',
 ] satisfies RefusalCode[])
 
 function refusalOf(status: number, text: string): RefusalError {
