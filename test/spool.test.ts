@@ -104,7 +104,7 @@ async function accept(queue: Queue, body: Uint8Array, recipients = 1): Promise<M
 
 async function bytesOf(message: Message): Promise<string> {
   const chunks: Uint8Array[] = []
-  for await (const chunk of readBody(message.body())) chunks.push(chunk)
+  for await (const chunk of readBody(message.body(), systemDisk)) chunks.push(chunk)
   return Buffer.concat(chunks).toString('latin1')
 }
 
@@ -411,6 +411,7 @@ for (const seed of [1, 2, 3, 4, 5, 6, 7, 8]) {
     const dir = join(root, `power-${seed}`)
     const kept = new Map<string, Buffer>()
     const disk: Disk = {
+      ...systemDisk,
       write: (fd, buffers, position, done) => {
         const bytes = Buffer.concat(buffers)
         clock.after(random.below(4), () =>

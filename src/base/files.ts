@@ -7,9 +7,12 @@ import {
   fsyncSync,
   ftruncateSync,
   openSync,
+  readdirSync,
   readFileSync,
+  readSync,
   renameSync,
   statfsSync,
+  statSync,
   unlinkSync,
   writeSync,
   writev,
@@ -67,7 +70,12 @@ export async function directorySynced(path: string): Promise<void> {
   }
 }
 
-/** The two things that a log asks of a disk, off the event loop. A test has a slower one. */
+/**
+ * All that a log asks of a disk. To run one on another disk (a test, a simulation) give
+ * `Queue.open` one of these. What a crash may take: bytes written and not synced by `sync`, the
+ * last write in part; names made or removed and not synced by `syncNames`. Everything that is not
+ * a callback or a promise is done when it returns. A disk may call back at once.
+ */
 export interface Disk {
   /** Writes all buffers at `position`; `count` may be less than their sum. */
   write(
@@ -78,12 +86,59 @@ export interface Disk {
   ): void
   /** All that was written before this call is durable when it is done. */
   sync(fd: number, done: (error: Error | null) => void): void
+  /** At most `length` bytes at `offset`, fewer at the end of the file. Rejects when it is not there. */
+  read(path: string, offset: number, length: number): Promise<Uint8Array>
+  /** The names made and removed in `directory` are durable when it is done. */
+  syncNames(directory: string, done: (error: Error | null) => void): void
+  /** Names in `directory`, in any order. Throws when there is none. */
+  list(directory: string): readonly string[]
+  /** Opens for reading and writing: one that is there, or a new one that is not. Throws. */
+  open(path: string, how: 'old' | 'new'): number
+  close(fd: number): void
+  /** The first `most` bytes of a file, or all. Throws when it is not there. */
+  load(path: string, most?: number): Buffer
+  /** Bytes of a file. Throws when it is not there. */
+  size(path: string): number
+  /** As `write`, before anything else goes on: for what is rare. Throws. */
+  writeNow(fd: number, bytes: Uint8Array, position: number): void
+  /** Throws when it is not there. */
+  remove(path: string): void
 }
 
 export const systemDisk: Disk = {
   write: (fd, buffers, position, done) =>
     writev(fd, buffers, position, (error, count) => done(error ?? null, count)),
   sync: (fd, done) => fdatasync(fd, (error) => done(error ?? null)),
+  read: (path, offset, length) =>
+    Bun.file(path)
+      .slice(offset, offset + length)
+      .bytes(),
+  syncNames: (directory, done) => {
+    directorySynced(directory).then(
+      () => done(null),
+      (error) => done(error instanceof Error ? error : new Error(String(error))),
+    )
+  },
+  list: (directory) => readdirSync(directory),
+  open: (path, how) => openSync(path, how === 'old' ? 'r+' : 'wx+', 0o600),
+  close: (fd) => closeSync(fd),
+  load: (path, most) => (most === undefined ? readFileSync(path) : firstBytes(path, most)),
+  size: (path) => statSync(path).size,
+  writeNow: (fd, bytes, position) => {
+    for (let done = 0; done < bytes.length; )
+      done += writeSync(fd, bytes, done, bytes.length - done, position + done)
+  },
+  remove: (path) => unlinkSync(path),
+}
+
+function firstBytes(path: string, most: number): Buffer {
+  const file = openSync(path, 'r')
+  try {
+    const bytes = Buffer.alloc(most)
+    return bytes.subarray(0, readSync(file, bytes, 0, most, 0))
+  } finally {
+    closeSync(file)
+  }
 }
 
 /** Content of a small text file, or null when there is none. @throws StoreError */

@@ -4,6 +4,7 @@
  */
 import { type Clock, pause } from '../base/clock.ts'
 import { assert, messageOf, StoreError } from '../base/errors.ts'
+import type { Disk } from '../base/files.ts'
 import type { MessageId, NodeId } from '../base/ids.ts'
 import { CACHE_BYTES_MAX, PIECE_BYTES, QUEUE_MESSAGES_MAX } from '../base/limits.ts'
 import type { Observer } from '../base/observe.ts'
@@ -184,6 +185,11 @@ export class Queue {
       )
   }
 
+  /** A body of this queue in chunks of at most PIECE_BYTES. @throws StoreError when bytes are missing */
+  read(body: Body): AsyncGenerator<Uint8Array> {
+    return readBody(body, this.#spool.disk)
+  }
+
   /** Resolves when all marks so far are durable. @throws StoreError */
   synced(): Promise<void> {
     return this.#spool.synced()
@@ -280,7 +286,7 @@ export class Queue {
       !message.isFinal &&
       // Marks of an attempt that begins now would stand before the copy of the commit.
       message.recipients.every(({ state }) => state !== 'trying')
-    for await (const chunk of readBody(message.body())) {
+    for await (const chunk of this.read(message.body())) {
       if (!isStill()) break
       draft.add(chunk)
     }
@@ -343,7 +349,7 @@ export class Queue {
 }
 
 /** Reads a body in chunks of at most PIECE_BYTES. @throws StoreError when bytes are missing */
-export async function* readBody(body: Body): AsyncGenerator<Uint8Array> {
+export async function* readBody(body: Body, disk: Disk): AsyncGenerator<Uint8Array> {
   if (body.kind === 'memory') {
     for (let offset = 0; offset < body.bytes.length; offset += PIECE_BYTES) {
       yield body.bytes.subarray(offset, offset + PIECE_BYTES)
@@ -351,7 +357,7 @@ export async function* readBody(body: Body): AsyncGenerator<Uint8Array> {
     return
   }
   for (const { path, offset, length } of body.extents) {
-    const bytes = await readExtent(path, offset, length)
+    const bytes = await readExtent(disk, path, offset, length)
     if (bytes.length !== length) {
       throw new StoreError(`${path} has ${bytes.length} of ${length} bytes`, {
         remedy: 'ask-operator',
@@ -361,11 +367,14 @@ export async function* readBody(body: Body): AsyncGenerator<Uint8Array> {
   }
 }
 
-async function readExtent(path: string, offset: number, length: number): Promise<Uint8Array> {
+async function readExtent(
+  disk: Disk,
+  path: string,
+  offset: number,
+  length: number,
+): Promise<Uint8Array> {
   try {
-    return await Bun.file(path)
-      .slice(offset, offset + length)
-      .bytes()
+    return await disk.read(path, offset, length)
   } catch (cause) {
     throw new StoreError(`${path} cannot be read: ${messageOf(cause)}`, {
       remedy: 'ask-operator',

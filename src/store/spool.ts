@@ -2,20 +2,10 @@
  * The append-only spool: segment files whose blocks are written ahead, many records for one
  * fdatasync off the event loop. The truth for accepted mail; records.ts has the file format.
  */
-import {
-  closeSync,
-  existsSync,
-  openSync,
-  readdirSync,
-  readFileSync,
-  readSync,
-  unlinkSync,
-  writeSync,
-} from 'node:fs'
 import { join } from 'node:path'
 import { type Clock, pause } from '../base/clock.ts'
 import { assert, messageOf, StoreError } from '../base/errors.ts'
-import { type Disk, directorySynced, syncDirectory } from '../base/files.ts'
+import type { Disk } from '../base/files.ts'
 import type { MessageId, SpoolId } from '../base/ids.ts'
 import {
   MARK_SEGMENTS,
@@ -230,6 +220,11 @@ export class Spool {
     return this.#failure
   }
 
+  /** Where the bytes of its records are read. */
+  get disk(): Disk {
+    return this.#options.disk
+  }
+
   get backlogBytes(): number {
     return this.#backlogBytes
   }
@@ -401,7 +396,7 @@ export class Spool {
   async close(): Promise<void> {
     if (this.#failure === null && this.#tail !== null) await this.synced().catch(() => {})
     this.#closed = true
-    for (const segment of this.#segments) closeSync(segment.fd)
+    for (const segment of this.#segments) this.#options.disk.close(segment.fd)
     this.#segments = []
   }
 
@@ -625,7 +620,7 @@ export class Spool {
         const bytes = encodeRecord(RECORD.abort, mid, 1, new Uint8Array(), null)
         if (tail.end + bytes.length > this.#segmentBytes) return
         bindRecord(bytes, tail.generation, 0)
-        writeSync(tail.fd, bytes, 0, bytes.length, tail.end)
+        this.#options.disk.writeNow(tail.fd, bytes, tail.end)
         tail.end += bytes.length
       }
     } catch (error) {
@@ -672,16 +667,21 @@ export class Spool {
   /** Gives back what a backlog left, the oldest first: no mark goes before its commit. */
   #shrink(): void {
     const spare = this.#free.splice(0, this.#free.length - FREE_SEGMENTS_MAX)
+    const { disk, dir } = this.#options
     for (const segment of spare) {
-      closeSync(segment.fd)
-      unlinkSync(segment.path)
-    }
-    syncDirectory(this.#options.dir)
-    for (const segment of spare) {
-      for (const mark of segment.guardedBy) mark.guards.delete(segment)
+      disk.close(segment.fd)
+      disk.remove(segment.path)
       for (const commit of segment.guards) commit.guardedBy.delete(segment)
     }
     this.#segments = this.#segments.filter((segment) => !spare.includes(segment))
+    // Until their names are gone for good the commits in them may come back: their marks stay.
+    disk.syncNames(dir, (error) => {
+      if (error !== null) return this.#fail('sync', error)
+      for (const segment of spare) {
+        for (const mark of segment.guardedBy) mark.guards.delete(segment)
+      }
+      this.#collectSoon()
+    })
   }
 
   #writeAhead(): void {
@@ -732,13 +732,13 @@ export class Spool {
   async #createSegment(pauseMs: number): Promise<void> {
     this.#fileNumber += 1
     const path = join(this.#options.dir, `${String(this.#fileNumber).padStart(8, '0')}.seg`)
-    assert(!existsSync(path), 'a new segment has a new name')
-    const fd = openSync(path, 'w+', 0o600)
+    const { disk, dir } = this.#options
+    const fd = disk.open(path, 'new')
     try {
       const zeros = Buffer.alloc(Math.min(AHEAD_PIECE_BYTES, this.#segmentBytes))
       for (let offset = 0; offset < this.#segmentBytes; offset += zeros.length) {
         await new Promise<void>((resolve, reject) => {
-          this.#options.disk.write(fd, [zeros], offset, (error, count) => {
+          disk.write(fd, [zeros], offset, (error, count) => {
             if (error !== null) reject(error)
             else if (count < zeros.length) reject(new Error('no space left for a segment'))
             else resolve()
@@ -751,13 +751,15 @@ export class Spool {
         if (this.#closed) throw new Error('closed while writing ahead')
       }
       await new Promise<void>((resolve, reject) =>
-        this.#options.disk.sync(fd, (error) => (error === null ? resolve() : reject(error))),
+        disk.sync(fd, (error) => (error === null ? resolve() : reject(error))),
       )
       // The name too: a synced file that no directory names is lost with the power.
-      await directorySynced(this.#options.dir)
+      await new Promise<void>((resolve, reject) =>
+        disk.syncNames(dir, (error) => (error === null ? resolve() : reject(error))),
+      )
     } catch (error) {
-      closeSync(fd)
-      unlinkSync(path)
+      disk.close(fd)
+      disk.remove(path)
       throw error
     }
     const segment = new Segment(path, fd, 0)
@@ -769,15 +771,14 @@ export class Spool {
   // Reading at start.
 
   #read(replay: (record: ReplayedRecord) => void): void {
-    const names = readdirSync(this.#options.dir).filter((name) => /^\d{8}\.seg$/.test(name))
+    const { disk, dir } = this.#options
+    const names = disk.list(dir).filter((name) => /^\d{8}\.seg$/.test(name))
     const used: Segment[] = []
     for (const name of names.sort()) {
       this.#fileNumber = Math.max(this.#fileNumber, Number(name.slice(0, 8)))
-      const path = join(this.#options.dir, name)
-      const fd = openSync(path, 'r+')
-      const header = Buffer.alloc(SEGMENT_HEADER_BYTES)
-      readSync(fd, header, 0, header.length, 0)
-      const segment = new Segment(path, fd, this.#generationOf(path, header))
+      const path = join(dir, name)
+      const header = disk.load(path, SEGMENT_HEADER_BYTES)
+      const segment = new Segment(path, disk.open(path, 'old'), this.#generationOf(path, header))
       this.#segments.push(segment)
       if (segment.generation > 0) used.push(segment)
       else this.#fillUp(segment)
@@ -791,10 +792,10 @@ export class Spool {
 
   /** A segment whose writing ahead was cut off gets its blocks now, else its first syncs are slow. */
   #fillUp(segment: Segment): void {
-    const { size } = Bun.file(segment.path)
+    const { disk } = this.#options
+    const size = disk.size(segment.path)
     if (size >= this.#segmentBytes) return
-    const zeros = Buffer.alloc(this.#segmentBytes - size)
-    writeSync(segment.fd, zeros, 0, zeros.length, size)
+    disk.writeNow(segment.fd, Buffer.alloc(this.#segmentBytes - size), size)
     segment.dirty = false
   }
 
@@ -811,11 +812,11 @@ export class Spool {
       offset: 0,
       bytes: header.length,
     })
-    return youngestGeneration(readFileSync(path))
+    return youngestGeneration(this.#options.disk.load(path))
   }
 
   #readSegment(segment: Segment, replay: (record: ReplayedRecord) => void): void {
-    for (const found of readRecords(readFileSync(segment.path), segment.generation)) {
+    for (const found of readRecords(this.#options.disk.load(segment.path), segment.generation)) {
       if ('gapAt' in found) {
         const { gapAt: offset, bytes } = found
         this.#options.observer.emit('spool.corrupted', { segment: segment.path, offset, bytes })

@@ -5,7 +5,7 @@ import { HEADER_BYTES_MAX, PIECE_BYTES } from '../../base/limits.ts'
 import type { Observer } from '../../base/observe.ts'
 import type { Reply } from '../../message/reply.ts'
 import { NO_FACTS } from '../../message/verdict.ts'
-import { type Queue, readBody } from '../../store/queue.ts'
+import type { Queue } from '../../store/queue.ts'
 import { freshRecipient, type Message } from '../../store/queued.ts'
 
 export type Notice = {
@@ -42,7 +42,7 @@ export type NotifyDeps = {
 export async function notify(notice: Notice, deps: NotifyDeps): Promise<void> {
   const { message, kind, about } = notice
   if (message.commit.dsn || message.envelope.sender === '') return
-  const built = deps.build(notice, await headerOf(message))
+  const built = deps.build(notice, await headerOf(message, deps.queue))
   if (built === null) return
   const id = derivedId(
     message.id,
@@ -91,10 +91,10 @@ export async function notify(notice: Notice, deps: NotifyDeps): Promise<void> {
 }
 
 /** The header block of a message, at most HEADER_BYTES_MAX. */
-async function headerOf(message: Message): Promise<Uint8Array> {
+async function headerOf(message: Message, queue: Queue): Promise<Uint8Array> {
   message.pins += 1
   try {
-    for await (const chunk of readBody(message.body())) {
+    for await (const chunk of queue.read(message.body())) {
       const bytes = Buffer.from(chunk.buffer, chunk.byteOffset, chunk.length)
       const end = bytes.indexOf('\r\n\r\n')
       return bytes.subarray(0, Math.min(end < 0 ? bytes.length : end + 2, HEADER_BYTES_MAX))
