@@ -13,6 +13,8 @@ function of(quick: number, full: number): number {
 export const COUNTS = {
   kills: of(20, 200),
   powerCuts: of(3, 10),
+  /** Of three nodes together, and of the owner alone, in turn. */
+  clusterCuts: of(2, 10),
   randomClients: of(20_000, 100_000),
   /** Messages of 4 KB, 50 KB and 1 MB in each cell of the relay table. */
   relay: { small: of(1_000, 1_000), middle: of(1_000, 1_000), large: of(100, 1_000) },

@@ -4,47 +4,27 @@
  * must hold every mail that got 250. The same with syncing switched off must lose mail.
  */
 import { afterAll, beforeAll, expect, test } from 'bun:test'
-import { mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
+import { mkdtempSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { pause, SystemClock } from '../../src/base/clock.ts'
 import { SeededRandom } from '../../src/base/random.ts'
-import { hostLacks, needs } from '../real.ts'
 import { COUNTS, PATIENCE_MS, SEED } from './counts.ts'
 import { type Account, accountLine, Load, settleAccount } from './ledger.ts'
+import {
+  copyDisk,
+  endRest,
+  flusherOff,
+  mountCopy,
+  mountNew,
+  onLoops,
+  stopTree,
+  unmount,
+} from './loop.ts'
 import { Postern } from './postern.ts'
-import { isAlive, treeOf } from './proc.ts'
 import { Sink } from './sink.ts'
 
 const clock = new SystemClock()
-const FLUSHER = '/proc/sys/vm/dirty_writeback_centisecs'
-/** What Linux starts with. */
-const FLUSHER_INITIAL = '500'
-const read = () => readFileSync(FLUSHER, 'latin1').trim()
-
-/** Null when loop file systems can be mounted here, else why not. */
-async function whyNot(): Promise<string | null> {
-  if (process.getuid?.() !== 0) return null
-  const dir = mkdtempSync(join(tmpdir(), 'postern-proof-loop-'))
-  try {
-    await mountNew(dir, '8M')
-    await Bun.$`umount ${join(dir, 'disk')}`.quiet()
-    writeFileSync(FLUSHER, read())
-    return null
-  } catch {
-    return 'loop mounts'
-  } finally {
-    rmSync(dir, { recursive: true, force: true })
-  }
-}
-
-async function mountNew(dir: string, size: string): Promise<void> {
-  mkdirSync(join(dir, 'disk'), { recursive: true })
-  await Bun.$`truncate -s ${size} ${join(dir, 'disk.img')}`.quiet()
-  await Bun.$`mkfs.ext4 -q -F ${join(dir, 'disk.img')}`.quiet()
-  await Bun.$`mount -o loop,commit=300 ${join(dir, 'disk.img')} ${join(dir, 'disk')}`.quiet()
-}
-
 /**
  * One cut. During the load the next hop defers everything, so that each acked mail is on the disk
  * alone; afterwards it takes everything, from the node on the copy.
@@ -53,7 +33,6 @@ async function cut(seed: number, environment: Readonly<Record<string, string>>):
   const random = new SeededRandom(seed)
   const dir = mkdtempSync(join(tmpdir(), 'postern-proof-cut-'))
   const copy = join(dir, 'copy')
-  mkdirSync(copy)
   const sink = new Sink({ sender: () => '451 4.3.0 Not before the cut' })
   let node: Postern | null = null
   let second: Postern | null = null
@@ -72,16 +51,14 @@ async function cut(seed: number, environment: Readonly<Record<string, string>>):
     await load.ledger.untilAcked(60 + random.below(200), 30_000)
     await pause(clock, random.below(30))
     // Stopped first, copied then: what a reply promised before the stop must be in the copy.
-    const tree = treeOf(node.pid)
-    for (const pid of tree) process.kill(pid, 'SIGSTOP')
-    await Bun.$`cp --sparse=always ${join(dir, 'disk.img')} ${join(dir, 'copy.img')}`.quiet()
+    const tree = stopTree(node.pid)
+    await copyDisk(dir)
     const { ledger } = load
     const acked = ledger.acked
     await node.kill()
-    // A stopped child does not notice that its parent is gone, and would hold the file system.
-    for (const pid of tree.slice(1)) if (isAlive(pid)) process.kill(pid, 'SIGKILL')
+    endRest(tree)
     await load.stop()
-    await Bun.$`mount -o loop ${join(dir, 'copy.img')} ${copy}`.quiet()
+    await mountCopy(dir)
     sink.manners = {}
     second = await Postern.start({ data: join(copy, 'data'), readyMs: 30_000 }).catch(
       (error: unknown) => {
@@ -103,24 +80,17 @@ async function cut(seed: number, environment: Readonly<Record<string, string>>):
     await node?.dispose()
     await second?.dispose()
     sink.stop()
-    await Bun.$`umount ${copy} ${join(dir, 'disk')}`.quiet().nothrow()
+    await unmount(dir)
     rmSync(dir, { recursive: true, force: true })
   }
 }
 
-const lacking = await whyNot()
-const suite = lacking === null ? needs('root') : hostLacks(lacking)
-
-suite(`${COUNTS.powerCuts} power cuts under load, seed ${SEED}`, () => {
-  let flusher = ''
+onLoops(`${COUNTS.powerCuts} power cuts under load, seed ${SEED}`, () => {
+  let flusherOn = () => {}
   beforeAll(async () => {
-    // The kernel's own flusher would save what the node forgot to sync. It is one for the machine:
-    // another run of this suite may hold it off now, or a killed one may have left it off.
-    for (let n = 0; n < 120 && read() === '0'; n += 1) await pause(clock, 500)
-    flusher = read() === '0' ? FLUSHER_INITIAL : read()
-    writeFileSync(FLUSHER, '0')
+    flusherOn = await flusherOff()
   }, 90_000)
-  afterAll(() => writeFileSync(FLUSHER, flusher))
+  afterAll(() => flusherOn())
 
   for (let n = 0; n < COUNTS.powerCuts; n += 1) {
     test(
