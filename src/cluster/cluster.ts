@@ -189,7 +189,7 @@ export class Cluster {
     // Whoever drains a node is about to stop it: that is no alarm.
     if (drain === 'drained') return 'drained'
     if (life !== 'alive') return life
-    return drain === 'draining' ? 'draining' : 'alive'
+    return drain === 'accepting' ? 'alive' : 'draining'
   }
 
   /** `mx2, which has not answered since 2026-…Z`: for whoever wanted something of it. */

@@ -100,8 +100,8 @@ export type Member = {
   readonly version: string
   /** What this version can read; a new write format waits until all members name it. */
   readonly features: readonly string[]
-  /** `accepting`: it wants mail. */
-  readonly drain: 'accepting' | 'draining' | 'drained'
+  /** `accepting`: it wants mail. `leaving`: as `draining`, and copies are to be made elsewhere. */
+  readonly drain: 'accepting' | 'draining' | 'drained' | 'leaving'
   readonly admittedBy: NodeId | null
   readonly admittedMs: number
 }

@@ -30,6 +30,8 @@ export type MemberFacts = Pick<Member, 'name' | 'peer' | 'smtp' | 'web' | 'versi
 /** Who asks to be let in: it has proved that it holds both keys. */
 export type Applicant = MemberFacts & Pick<Member, 'node' | 'exchange' | 'sign'>
 
+const DRAINS: readonly Member['drain'][] = ['draining', 'drained', 'leaving']
+
 type Fields = Readonly<Record<string, unknown>>
 
 /** The signed part of a row that checked. */
@@ -407,7 +409,7 @@ function standingOf(cell: Cell | undefined): Standing {
 }
 
 function drainOf(text: string | null): Member['drain'] {
-  return text === '"draining"' ? 'draining' : text === '"drained"' ? 'drained' : 'accepting'
+  return DRAINS.find((drain) => text === JSON.stringify(drain)) ?? 'accepting'
 }
 
 function factsOf(text: string | null): MemberFacts {
