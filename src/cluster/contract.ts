@@ -37,7 +37,10 @@ export interface Network {
     address: PeerAddress,
     open: (stream: Stream) => StreamHandlers,
   ): Promise<{ readonly port: number; close(): void }>
-  /** Rejects when nobody answers within `timeoutMs`. */
+  /**
+   * Rejects when nobody answers within `timeoutMs`, and at once when the machine says that nobody
+   * listens there (RST): with an `UnreachableError` that says which of the two it was.
+   */
   dial(
     address: PeerAddress,
     open: (stream: Stream) => StreamHandlers,

@@ -3,6 +3,7 @@ import { isIPv6 } from 'node:net'
 import type { Socket } from 'bun'
 import type { Clock } from '../base/clock.ts'
 import { assert, GatewayError, messageOf, RefusalError } from '../base/errors.ts'
+import { codeOf } from '../base/files.ts'
 import type { Network, PeerAddress, Stream, StreamHandlers } from './contract.ts'
 
 /** IPv6 carries 1,280 bytes everywhere (RFC 8200 section 5), 48 of them are headers; then rounded. */
@@ -11,9 +12,12 @@ export const DATAGRAM_BYTES_MAX = 1_200
 /** Nobody answers there, or says no. */
 export class UnreachableError extends GatewayError {
   override name = 'UnreachableError'
+  /** The machine answered, and no process listens there: it is no silence. */
+  readonly isRefused: boolean
 
-  constructor(message: string, cause?: unknown) {
-    super(message, { remedy: 'retry', cause })
+  constructor(message: string, options: { isRefused: boolean; cause?: unknown }) {
+    super(message, { remedy: 'retry', cause: options.cause })
+    this.isRefused = options.isRefused
   }
 }
 
@@ -61,9 +65,12 @@ export class SystemNetwork implements Network {
         act()
       }
       const fail = (error: unknown): void =>
-        over(() => reject(new UnreachableError(messageOf(error), error)))
+        over(() => {
+          const isRefused = codeOf(error) === 'ECONNREFUSED'
+          reject(new UnreachableError(messageOf(error), { isRefused, cause: error }))
+        })
       const timer = this.#clock.after(timeoutMs, () =>
-        fail(new UnreachableError(`no answer within ${timeoutMs / 1000} s`)),
+        fail(new Error(`no answer within ${timeoutMs / 1000} s`)),
       )
       const connect = async (): Promise<void> => {
         await Bun.connect<BunStream | undefined>({

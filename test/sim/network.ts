@@ -5,6 +5,7 @@
  */
 import { RefusalError } from '../../src/base/errors.ts'
 import type { Network, PeerAddress, Stream, StreamHandlers } from '../../src/cluster/contract.ts'
+import { UnreachableError } from '../../src/cluster/network.ts'
 import type { Dice } from './dice.ts'
 import type { SimProcess, World } from './world.ts'
 
@@ -597,15 +598,10 @@ function inUse(name: string): RefusalError {
   return new RefusalError('unavailable', 'listen', `${name} is in use.`, 'Choose another port.')
 }
 
-function noAnswer({ host, port }: PeerAddress): RefusalError {
-  return new RefusalError(
-    'unavailable',
-    'peer',
-    `${host}:${port} does not answer.`,
-    'Check the way.',
-  )
+function noAnswer({ host, port }: PeerAddress): UnreachableError {
+  return new UnreachableError(`${host}:${port} does not answer`, { isRefused: false })
 }
 
-function refused({ host, port }: PeerAddress): RefusalError {
-  return new RefusalError('unavailable', 'peer', `${host}:${port} refuses.`, 'Start it.')
+function refused({ host, port }: PeerAddress): UnreachableError {
+  return new UnreachableError(`${host}:${port} refuses`, { isRefused: true })
 }
