@@ -65,6 +65,7 @@ export class QueueWorker {
   readonly #heap: Task[] = []
   #timer: Timer | null = null
   #stopped = false
+  #resting = false
   #running = 0
   #onIdle: (() => void) | null = null
 
@@ -167,6 +168,12 @@ export class QueueWorker {
     }
     this.#deps.queue.settle(message)
     return true
+  }
+
+  /** While on, no attempt begins; those that run go on to their end. */
+  rest(on: boolean): void {
+    this.#resting = on
+    if (!on) for (const destination of [...this.#destinations.values()]) this.#fill(destination)
   }
 
   /** Starts no further attempt; resolves when the running ones have ended. */
@@ -276,7 +283,7 @@ export class QueueWorker {
 
   #fill(destination: Destination): void {
     const most = this.#deps.live.current.settings['deliver.connections']
-    while (!this.#stopped && destination.active < Math.min(destination.limit, most)) {
+    while (!this.#stopped && !this.#resting && destination.active < Math.min(destination.limit, most)) {
       const task = destination.ready[destination.head]
       if (task === undefined) {
         destination.ready.length = 0
