@@ -221,6 +221,7 @@ class FakeLink implements Link {
   readonly outgoing = true
   readonly roundTripMs = 2
   readonly backlogBytes = 0
+  readonly ackedBoot = null
   heardMono: number
   other: FakeLink | null = null
   #cutMs: number | null = null

@@ -120,6 +120,7 @@ export class MeshLink implements Link {
   readonly outgoing: boolean
   readonly roundTripMs: number
   readonly heardMono = 0
+  readonly ackedBoot = null
   backlogBytes = 0
   other: MeshLink | null = null
   isOpen = true
@@ -261,6 +262,7 @@ class MeshMembers implements Members {
       life: linked ? 'alive' : 'dead',
       sinceMono: 0,
       heardMono: 0,
+      ackedBoot: linked ? this.#node.bootMs() : null,
       udp: true,
       tcp: linked,
       udpRoundTripMs: null,

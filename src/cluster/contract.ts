@@ -169,6 +169,8 @@ export interface Link {
   readonly roundTripMs: number | null
   /** Monotonic ms of the last message of any type; at first of the end of the handshake. */
   readonly heardMono: number
+  /** Boot ms at which the last question was sent that was answered; null: none was yet. */
+  readonly ackedBoot: number | null
   /** Bytes that wait to be sent. */
   readonly backlogBytes: number
   /** `bulk` waits behind what is not. False: the backlog is full or the link closed; not taken. */
@@ -200,6 +202,11 @@ export type Liveness = {
   /** Monotonic ms of the last change of `life` and of the last sign of life; null: never. */
   readonly sinceMono: number
   readonly heardMono: number | null
+  /**
+   * Boot ms at which the last question was sent, by whatever way, that it answered itself: until
+   * then it heard us for sure. Null: never.
+   */
+  readonly ackedBoot: number | null
   /** Whether datagrams and the link go both ways; `null`: not known yet. */
   readonly udp: boolean | null
   readonly tcp: boolean | null

@@ -20,7 +20,11 @@ const SILENT_MS_MAX = 15_000
 /** A busy link is measured, too. */
 const MEASURE_MS = 30_000
 
-type Probe = { readonly sentMono: number; readonly answered: ((isAlive: boolean) => void) | null }
+type Probe = {
+  readonly sentMono: number
+  readonly sentBoot: number
+  readonly answered: ((isAlive: boolean) => void) | null
+}
 
 export type LinkListener = {
   message(type: number, body: Uint8Array): void
@@ -38,6 +42,7 @@ export class MemberLink implements Link {
   readonly #deps: ClusterDeps
   readonly #probes = new Map<string, Probe>()
   #roundTripMs: number | null = null
+  #ackedBoot: number | null = null
   #probedMono = 0
   #timer: Timer | null = null
 
@@ -64,6 +69,10 @@ export class MemberLink implements Link {
 
   get heardMono(): number {
     return this.#channel.heardMono
+  }
+
+  get ackedBoot(): number | null {
+    return this.#ackedBoot
   }
 
   get backlogBytes(): number {
@@ -135,7 +144,8 @@ export class MemberLink implements Link {
   #ask(answered: Probe['answered']): void {
     const nonce = this.#deps.random.bytes(PROBE_BYTES)
     this.#probedMono = this.#deps.clock.monoMs()
-    this.#probes.set(nonce.toHex(), { sentMono: this.#probedMono, answered })
+    const sentBoot = this.#deps.clock.bootMs()
+    this.#probes.set(nonce.toHex(), { sentMono: this.#probedMono, sentBoot, answered })
     if (this.#probes.size > PROBES_MAX) {
       const [oldest] = this.#probes.keys()
       if (oldest !== undefined) this.#probes.delete(oldest)
@@ -155,6 +165,7 @@ export class MemberLink implements Link {
     if (probe === undefined) return false
     this.#probes.delete(name)
     const tookMs = this.#deps.clock.monoMs() - probe.sentMono
+    this.#ackedBoot = Math.max(this.#ackedBoot ?? 0, probe.sentBoot)
     // RFC 6298 section 2.
     this.#roundTripMs =
       this.#roundTripMs === null ? tookMs : this.#roundTripMs * 0.875 + tookMs * 0.125

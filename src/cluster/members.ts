@@ -195,12 +195,15 @@ export class MemberTable implements Members {
   #livenessOf(peer: Peer): Liveness {
     const { node, life, sinceMono } = peer
     const { udp, tcp } = this.#ways.sightOf(peer)
-    const heardMono = Math.max(peer.heardMono ?? -1, this.#links.get(node)?.heardMono ?? -1)
+    const link = this.#links.get(node)
+    const heardMono = Math.max(peer.heardMono ?? -1, link?.heardMono ?? -1)
+    const ackedBoot = Math.max(peer.ackedBoot ?? -1, link?.ackedBoot ?? -1)
     return {
       node,
       life,
       sinceMono,
       heardMono: heardMono < 0 ? null : heardMono,
+      ackedBoot: ackedBoot < 0 ? null : ackedBoot,
       udp: udp.works,
       tcp: tcp.works,
       udpRoundTripMs: udp.ms,
@@ -332,6 +335,7 @@ export class MemberTable implements Members {
       id: randomHex(this.#deps.random, 8),
       peer,
       sentMono: this.#clock.monoMs(),
+      sentBoot: this.#deps.clock.bootMs(),
       heard: this.#ways.heardOf(peer),
       timer: null,
       silent: new Set(),
@@ -558,6 +562,7 @@ export class MemberTable implements Members {
     const { peer } = probe
     if (probe.peer === from) {
       peer.acked = probe.heard
+      peer.ackedBoot = Math.max(peer.ackedBoot ?? 0, probe.sentBoot)
       if (plane === 'udp') measure(peer, this.#clock.monoMs() - probe.sentMono)
     }
     this.#ail(-1)

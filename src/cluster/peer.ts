@@ -21,6 +21,8 @@ export type Peer = {
   heardMono: number | null
   /** By a datagram of its own. */
   heardUdpMono: number | null
+  /** When the last question was sent that it answered itself, by either way. */
+  ackedBoot: number | null
   /** What it said of hearing us; null: nothing yet. */
   told: Letter['heard'] | null
   /** What we said of hearing it, and it has answered; null: nothing yet. */
@@ -56,6 +58,7 @@ export type Probe = {
   readonly id: ProbeId
   readonly peer: Peer
   readonly sentMono: number
+  readonly sentBoot: number
   readonly heard: Letter['heard']
   timer: Timer | null
   /** Others that were asked and have not said `nack`. */
@@ -73,6 +76,7 @@ export function newPeer(member: Member, nowMono: number): Peer {
     incarnation: 0,
     heardMono: null,
     heardUdpMono: null,
+    ackedBoot: null,
     told: null,
     acked: null,
     source: null,
