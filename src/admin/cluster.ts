@@ -111,7 +111,8 @@ export function clusterPart(deps: ClusterPartDeps): ClusterPart {
       mustAct(author)
       mustBelong()
       const { id, token, expiresMs } = cluster.invitations.invite(input, author.name)
-      audit.write(author.name, 'token.invite', id, input.name ?? '')
+      const replaced = (input.replaces ?? null) === null ? '' : `in place of ${input.replaces}`
+      audit.write(author.name, 'token.invite', id, `${input.name ?? ''} ${replaced}`.trim())
       const { url, pin } = deps.door()
       const curl = pin === null ? 'curl -fsS' : `curl -fsSk --pinnedpubkey '${pin}'`
       return { token, command: `${curl} ${url}/join | sh -s -- ${token}`, expiresMs }

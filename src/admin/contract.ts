@@ -361,10 +361,18 @@ export interface ClusterAdmin {
   /** All that somebody should look at, the worst first; empty when all is well. */
   alerts(): readonly Alert[]
 
-  /** Minutes 1..1440, uses 1..100. */
+  /**
+   * Minutes 1..1440, uses 1..100. `replaces`: id or name of a member that is gone for good; it is
+   * removed when the new one is in, and its mail is taken over at once.
+   */
   invite(
     author: Author,
-    input: { readonly minutes?: number; readonly uses?: number; readonly name?: string | null },
+    input: {
+      readonly minutes?: number
+      readonly uses?: number
+      readonly name?: string | null
+      readonly replaces?: string | null
+    },
   ): Invitation
   invitations(): readonly TokenView[]
   revokeInvitation(author: Author, id: string): void

@@ -36,6 +36,8 @@ export type InviteInput = {
   readonly minutes?: number
   readonly uses?: number
   readonly name?: string | null
+  /** Id or name of a member that is gone for good: letting the new one in removes it. */
+  readonly replaces?: string | null
 }
 
 /** What every node knows of a token. */
@@ -47,6 +49,8 @@ type Summary = {
   readonly uses: number
   /** Node ids. */
   readonly usedBy: readonly string[]
+  /** The member in whose place the new one comes; null: in nobody's. */
+  readonly replaces: NodeId | null
 }
 
 type InvitationsOptions = {
@@ -70,11 +74,13 @@ export class Invitations {
   }
 
   /** The token is given once, and kept nowhere. @throws RefusalError for a bound; StoreError */
-  invite({ minutes = 15, uses = 1, name = null }: InviteInput, by: string): Issued {
+  invite(input: InviteInput, by: string): Issued {
+    const { minutes = 15, uses = 1, name = null } = input
     const { roster, state, issued, addresses } = this.#options
     bounded('minutes', minutes, MINUTES_MAX)
     bounded('uses', uses, USES_MAX)
-    if (name !== null) this.#mayName(name, uses)
+    const replaces = this.#replaced(input.replaces ?? null, uses)
+    if (name !== null) this.#mayName(name, uses, replaces)
     const nowMs = this.#deps.clock.wallMs()
     const reachable = addresses().slice(0, TOKEN_ADDRESSES_MAX)
     if (reachable.length === 0) throw noAddress()
@@ -87,7 +93,8 @@ export class Invitations {
     state.transact(() => {
       this.#forget(nowMs)
       issued.add({ id, psk: pskOf(clusterId, secret), expiresMs, usesLeft: uses, name })
-      this.#write(id, { issuer: self.node, issuedMs: nowMs, by, expiresMs, uses, usedBy: [] }, by)
+      const issuer = self.node
+      this.#write(id, { issuer, issuedMs: nowMs, by, expiresMs, uses, usedBy: [], replaces }, by)
     })
     this.#deps.observer.emit('join.issued', { token: id, by, expiresMs, uses })
     const issuer = self.keys.exchange.public
@@ -162,7 +169,10 @@ export class Invitations {
     return token.name
   }
 
-  /** One use less and one member more, or neither: one commit. @throws RefusalError; StoreError */
+  /**
+   * One use less and one member more, and the one that it replaces removed, or nothing of it: one
+   * commit. @throws RefusalError; StoreError
+   */
   redeem(tokenId: Uint8Array, applicant: Applicant): void {
     const { roster, state, issued } = this.#options
     const id = hexOf(tokenId)
@@ -170,6 +180,7 @@ export class Invitations {
       this.check(tokenId, applicant.node)
       const summary = this.#summary(id)
       if (summary === null) throw unknownToken()
+      if (summary.replaces !== null) roster.evict(summary.replaces, summary.by)
       roster.admit(applicant, summary.by)
       if (summary.usedBy.includes(applicant.node)) return
       if (!issued.use(id)) throw over('was used already')
@@ -177,10 +188,21 @@ export class Invitations {
     })
   }
 
+  /** Whose mail is to be taken over at once when the new node is in. */
+  #replaced(word: string | null, uses: number): NodeId | null {
+    if (word === null) return null
+    const { roster } = this.#options
+    const member = roster.find(word)
+    if (member?.standing !== 'member') throw notMember(word)
+    if (member.node === roster.self.node || uses !== 1) throw badReplacement(uses)
+    return member.node
+  }
+
   /** It greets other mail servers with its name, and people find it by it. */
-  #mayName(name: string, uses: number): void {
+  #mayName(name: string, uses: number, replaces: NodeId | null): void {
     if (name === '' || name !== cleanName(name)) throw badName()
-    const isTaken = this.#options.roster.members().some((member) => member.name === name)
+    const { roster } = this.#options
+    const isTaken = roster.members().some((one) => one.name === name && one.node !== replaces)
     if (!isTaken && uses === 1) return
     throw new RefusalError(
       'conflict',
@@ -265,7 +287,8 @@ function summaryOf(text: string | null): Summary | null {
     const { issuedMs, expiresMs, uses, usedBy, by } = raw ?? {}
     if (issuer === null || !isCount(issuedMs) || !isCount(expiresMs) || !isCount(uses)) return null
     const nodes = Array.isArray(usedBy) ? usedBy.filter((one) => typeof one === 'string') : []
-    return { issuer, issuedMs, expiresMs, uses, usedBy: nodes, by: String(by ?? '') }
+    const replaces = parseNodeId(String(raw?.replaces))
+    return { issuer, issuedMs, expiresMs, uses, usedBy: nodes, by: String(by ?? ''), replaces }
   } catch {
     return null
   }
@@ -291,6 +314,24 @@ function badName(): RefusalError {
     'name',
     'This cannot be the name of a node.',
     'Give 1 to 63 letters, digits, dots, hyphens, underscores or spaces, or leave it out.',
+  )
+}
+
+function notMember(word: string): RefusalError {
+  return new RefusalError(
+    'notFound',
+    'replaces',
+    `There is no member ${JSON.stringify(word.slice(0, 64))} to replace.`,
+    'See the nodes that there are with "postern status".',
+  )
+}
+
+function badReplacement(uses: number): RefusalError {
+  return new RefusalError(
+    'conflict',
+    'replaces',
+    uses === 1 ? 'A node does not replace itself.' : 'One node is replaced by one node only.',
+    uses === 1 ? 'Make the token on another node.' : 'Make a token with one use.',
   )
 }
 
