@@ -150,6 +150,7 @@ export async function startNode(
       self: seat.self,
       clusterId: seat.clusterId,
       name: seat.name,
+      spoolId: file.spoolId,
       advertise: seat.advertise,
       ...endpoints,
       features: FEATURES,

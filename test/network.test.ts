@@ -4,7 +4,7 @@ import { createSocket } from 'node:dgram'
 import { SystemClock } from '../src/base/clock.ts'
 import { AssertionError, RefusalError } from '../src/base/errors.ts'
 import type { PeerAddress, Stream, StreamHandlers } from '../src/cluster/contract.ts'
-import { SystemNetwork, UnreachableError } from '../src/cluster/network.ts'
+import { SystemNetwork } from '../src/cluster/network.ts'
 
 const network = new SystemNetwork(new SystemClock())
 const HERE: PeerAddress = { host: '127.0.0.1', port: 0 }

@@ -4,7 +4,7 @@
  */
 import { isoTime } from '../base/clock.ts'
 import { RefusalError } from '../base/errors.ts'
-import type { NodeId } from '../base/ids.ts'
+import type { NodeId, SpoolId } from '../base/ids.ts'
 import type { Feed } from '../store/feed.ts'
 import type { IssuedTokens } from '../store/invitations.ts'
 import type { SharedRows } from '../store/shared.ts'
@@ -48,6 +48,8 @@ export type ClusterOptions = {
   readonly advertise: readonly PeerAddress[]
   readonly smtp: string
   readonly web: string
+  /** Of the data directory: peers learn when a node comes back without its mail. */
+  readonly spoolId?: SpoolId
   /** What this version reads; a new format is written when all members name it. */
   readonly features: readonly string[]
   readonly state: SharedRows
@@ -92,7 +94,7 @@ export class Cluster {
 
   /** Tells the others where this node takes mail and shows its pages, when it is news. */
   announce({ smtp, web }: { readonly smtp: string; readonly web: string }): void {
-    const { self, name, features, advertise } = this.#options
+    const { self, name, features, advertise, spoolId } = this.#options
     const peer = advertise.map(({ host, port }) => ({ host, port: port || this.port }))
     // Who listens everywhere is reached where its peers reach it.
     const host = peer[0]?.host ?? ''
@@ -100,7 +102,9 @@ export class Cluster {
       /^(0\.0\.0\.0|\[::\])(?=:)/,
       host.includes(':') ? `[${host}]` : host,
     )
-    this.roster.announce({ name, peer, smtp: reached, web, version: self.version, features })
+    const facts = { name, peer, smtp: reached, web, version: self.version, features }
+    const spool = spoolId === undefined ? {} : { spool: { id: spoolId, epoch: self.epoch } }
+    this.roster.announce({ ...facts, ...spool })
   }
 
   private constructor(

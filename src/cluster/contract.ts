@@ -103,6 +103,8 @@ export type Member = {
   readonly version: string
   /** What this version can read; a new write format waits until all members name it. */
   readonly features: readonly string[]
+  /** The spool of its last start, and the count of its starts then; absent: a build of before. */
+  readonly spool?: { readonly id: string; readonly epoch: number }
   /** `accepting`: it wants mail. `leaving`: as `draining`, and copies are to be made elsewhere. */
   readonly drain: 'accepting' | 'draining' | 'drained' | 'leaving'
   readonly admittedBy: NodeId | null

@@ -25,7 +25,10 @@ const MEMBERS_MAX = 4_096
 const ADDRESSES_MAX = 8
 
 /** What a node says of itself. */
-export type MemberFacts = Pick<Member, 'name' | 'peer' | 'smtp' | 'web' | 'version' | 'features'>
+export type MemberFacts = Pick<
+  Member,
+  'name' | 'peer' | 'smtp' | 'web' | 'version' | 'features' | 'spool'
+>
 
 /** Who asks to be let in: it has proved that it holds both keys. */
 export type Applicant = MemberFacts & Pick<Member, 'node' | 'exchange' | 'sign'>
@@ -226,10 +229,11 @@ export class MemberRoster implements Roster {
   }
 
   #writeSelf(node: NodeId, facts: MemberFacts): void {
-    const { name, peer, smtp, web, version, features } = facts
+    const { name, peer, smtp, web, version, features, spool } = facts
     const key = `${node}/self`
     const before = fieldsOf(textIn(this.#state.cell(MEMBER_KIND, key))) ?? {}
-    const after = { ...before, name, peer, smtp, web, version, features }
+    const said = { name, peer, smtp, web, version, features }
+    const after = { ...before, ...said, ...(spool === undefined ? {} : { spool }) }
     if (canonicalText(before) !== canonicalText(after)) this.#write(key, after, 'postern')
   }
 
@@ -413,7 +417,8 @@ function drainOf(text: string | null): Member['drain'] {
 }
 
 function factsOf(text: string | null): MemberFacts {
-  const { name, peer, smtp, web, version, features } = fieldsOf(text) ?? {}
+  const { name, peer, smtp, web, version, features, spool: said } = fieldsOf(text) ?? {}
+  const spool = spoolOf(said)
   return {
     name: textOf(name, 63),
     peer: addressesOf(peer),
@@ -423,7 +428,14 @@ function factsOf(text: string | null): MemberFacts {
     features: Array.isArray(features)
       ? features.slice(0, 100).filter((one) => typeof one === 'string')
       : [],
+    ...(spool === null ? {} : { spool }),
   }
+}
+
+function spoolOf(raw: unknown): NonNullable<Member['spool']> | null {
+  const { id, epoch } = (typeof raw === 'object' && raw !== null ? raw : {}) as Fields
+  if (typeof id !== 'string' || !/^[0-9a-f]{16}$/.test(id)) return null
+  return typeof epoch === 'number' && Number.isSafeInteger(epoch) ? { id, epoch } : null
 }
 
 function textOf(raw: unknown, most: number): string {
