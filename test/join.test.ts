@@ -11,7 +11,7 @@ import { Observer } from '../src/base/observe.ts'
 import { SeededRandom } from '../src/base/random.ts'
 import type { Network, PeerAddress, Self } from '../src/cluster/contract.ts'
 import { clusterIdOf, openIdentity, publicKeys } from '../src/cluster/identity.ts'
-import { INVITATION_KIND, Invitations } from '../src/cluster/invite.ts'
+import { INVITATION_KIND, Invitations, type InviteInput } from '../src/cluster/invite.ts'
 import { finishJoin, JoinDoor, type JoinOptions, joinCluster } from '../src/cluster/join.ts'
 import { newKeys } from '../src/cluster/keys.ts'
 import { MEMBER_KIND, type MemberFacts, MemberRoster } from '../src/cluster/roster.ts'
@@ -253,6 +253,24 @@ describe('a join', () => {
     expect([...c.names()].sort()).toEqual(['192.0.2.1', '192.0.2.2', 'mx3'])
     carry(c, a, MEMBER_KIND)
     expect(a.roster.get(c.self.node)?.admittedBy).toBe(b.self.node)
+  })
+
+  test('in place of a node that is gone removes that one, at the moment it is used', async () => {
+    const { wires, a, b } = await pair()
+    await b.join(a.invitations.invite({ name: 'mx2' }, 'ann').token)
+    await b.open()
+    const gone = b.self.node
+    const refused = (input: InviteInput) => () => a.invitations.invite(input, 'ann')
+    expect(refused({ replaces: 'mx9' })).toThrow('There is no member "mx9" to replace.')
+    expect(refused({ replaces: 'mx2', uses: 2 })).toThrow('replaced by one node only')
+    expect(refused({ replaces: a.self.node })).toThrow('does not replace itself')
+    const { token } = a.invitations.invite({ name: 'mx2', replaces: 'mx2' }, 'ann')
+    expect(a.roster.get(gone)?.standing).toBe('member')
+    const c = new Place(wires, '192.0.2.3')
+    await c.join(token)
+    expect(a.roster.get(gone)?.standing).toBe('evicted')
+    expect(a.roster.get(c.self.node)?.name).toBe('mx2')
+    expect(c.roster.get(gone)?.standing).toBe('evicted')
   })
 
   test('shows nothing of what it carries', async () => {
