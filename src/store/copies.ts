@@ -23,7 +23,7 @@ export interface Copying {
   /** The next piece, read before this returns. One that cannot go now is read from `body` later. */
   piece(bytes: Uint8Array): void
   /**
-   * The COMMIT. `body`: all of it, for another candidate or what did not go. Resolves at the first
+   * The COMMIT; `nextTryMs` of its recipients is ms from now. `body`: all of it, for another candidate or what did not go. Resolves at the first
    * acknowledgement, or when no candidate gave one in its time. Never rejects.
    */
   commit(commit: Commit, body: () => Promise<Body>): Promise<Copied>
@@ -35,9 +35,16 @@ export interface Copying {
 export interface Mirror {
   /** A body begins; null: no node takes a copy now. */
   begin(id: MessageId): Copying | null
-  /** A mark of an own message that others hold: goes to them within 200 ms, not awaited. */
+  /**
+   * A mark of a message that others hold: goes to them within 200 ms, not awaited. Also of one that
+   * was handed over while an attempt ran: its owner wants to know (`owner` is another node then).
+   * The next attempt is `in` ms from now.
+   */
   marked(message: Message, kind: MarkKind, payload: MarkPayload): void
-  /** All is final here, and durable: the holders are to forget it, however long that takes. */
+  /**
+   * All is final here, and durable: the holders are to forget it, however long that takes. Void
+   * once `get` gives the id again (a release): a DISCARD after that would take the new copy.
+   */
   settled(message: Message): void
 }
 
@@ -75,6 +82,11 @@ export interface CopyStore {
   /** What this node owns, oldest first. */
   messages(): Iterable<Message>
   get(id: MessageId): Message | null
+  /**
+   * A body in chunks of at most PIECE_BYTES. Who reads that of a message adds 1 to its `pins`
+   * until it has ended. @throws StoreError when bytes are missing
+   */
+  read(body: Body): AsyncIterable<Uint8Array>
   /** What it keeps for others. */
   copies(): Iterable<Message>
   copy(id: MessageId): Message | null
@@ -88,12 +100,15 @@ export interface CopyStore {
   draftCopy(id: MessageId): CopyDraft
   /**
    * Body and COMMIT are durable when this resolves: that is the acknowledgement. `commit.pieces` is
-   * the owner's and is replaced. A copy of a lower term gives way; the same again is fine.
+   * the owner's and is replaced, `nextTryMs` is ms from now (`commitOf`). A copy of a lower term gives way; the same again is fine.
    * @throws StoreError when they are not, when bytes are missing, or when this node owns it or has
    * a higher term of it
    */
   keep(draft: CopyDraft, commit: Commit): Promise<Message>
-  /** A mark of the owner; lazily synced. Unknown ids are passed over. @throws StoreError */
+  /**
+   * A mark of the owner; lazily synced. Unknown ids are passed over. On an own message it is that of
+   * a node which owned it before: DONE counts, TRY makes it doubtful. @throws StoreError
+   */
   markCopy(id: MessageId, kind: MarkKind, payload: MarkPayload): void
   /**
    * The owner is done with it (DISCARD), lazily synced. Held recipients stay in their sealed file;
@@ -105,7 +120,10 @@ export interface CopyStore {
 
   // holders of own messages
 
-  /** How `node` stands to an own message, lazily synced; null: it has nothing of it. @throws StoreError */
+  /**
+   * How `node` stands to a message, lazily synced; null: it has nothing of it. A message that is
+   * not here any more, also one that came anew under its id, is passed over. @throws StoreError
+   */
   setHolder(message: Message, node: NodeId, state: HolderState | null): void
   /** Own messages that are final, and that some holder has not yet said to have forgotten. */
   owed(): Iterable<Message>
