@@ -25,8 +25,9 @@ import type {
 } from '../message/rows.ts'
 import { type Inspection, NO_FACTS, type Verdict } from '../message/verdict.ts'
 import type { Bodies } from '../store/bodies.ts'
+import type { Draft } from '../store/draft.ts'
 import type { Quarantine } from '../store/quarantine.ts'
-import type { Draft, Queue } from '../store/queue.ts'
+import { AloneError, type Queue } from '../store/queue.ts'
 import { freshRecipient, type Message } from '../store/queued.ts'
 import type { Spool } from '../store/spool.ts'
 import type { Trace } from '../store/trace.ts'
@@ -64,6 +65,8 @@ export type PipelineDeps = {
 const NO_INSPECTION: Inspection = { findings: [], unknowns: [], facts: NO_FACTS }
 const NO_ROOM = reply(452, '4.3.1', 'Insufficient system storage')
 const TRY_LATER = reply(451, '4.3.0', 'Local error, try again later')
+/** `cluster.copies` is `require`, and no other node has acknowledged a copy. */
+const ALONE = reply(451, '4.4.0', 'No second copy could be made, try again later')
 
 export class Pipeline {
   readonly #deps: PipelineDeps
@@ -106,6 +109,10 @@ export class Pipeline {
       expireMs: () => live.current.settings['queue.expire'] * 3_600_000,
       enqueued: (message) => this.#worker.add(message),
     }
+    queue.onOwned((messages) => {
+      for (const message of messages) this.#holder.hold(message)
+      this.#worker.takeUp(messages)
+    })
     // On whichever node a next hop was mended: what waits for it here is due now.
     live.onChange((next, before) => this.#retryDomains(changedDomains(next, before)))
   }
@@ -291,6 +298,7 @@ export class Pipeline {
   #storeRefusal(error: unknown): Reply {
     const isFull = error instanceof StoreError && error.remedy === 'retry'
     this.#deps.observer.emit('spool.refused', { cause: messageOf(error) })
+    if (error instanceof AloneError) return ALONE
     return isFull ? NO_ROOM : TRY_LATER
   }
 

@@ -23,8 +23,9 @@ export interface Copying {
   /** The next piece, read before this returns. One that cannot go now is read from `body` later. */
   piece(bytes: Uint8Array): void
   /**
-   * The COMMIT; `nextTryMs` of its recipients is ms from now. `body`: all of it, for another candidate or what did not go. Resolves at the first
-   * acknowledgement, or when no candidate gave one in its time. Never rejects.
+   * The COMMIT; `nextTryMs` of its recipients is ms from now. `body`: all of it, for another
+   * candidate or what did not go. Resolves at the first acknowledgement, or when no candidate gave
+   * one in its time. Never rejects.
    */
   commit(commit: Commit, body: () => Promise<Body>): Promise<Copied>
   /** Nobody will want it: what was sent is forgotten there, a COMMIT too. */
@@ -79,7 +80,7 @@ export interface CopyDraft {
 
 export interface CopyStore {
   readonly node: NodeId
-  /** What this node owns, oldest first. */
+  /** What this node owns: in the order in which it came here, what was taken over last. */
   messages(): Iterable<Message>
   get(id: MessageId): Message | null
   /**
@@ -100,7 +101,8 @@ export interface CopyStore {
   draftCopy(id: MessageId): CopyDraft
   /**
    * Body and COMMIT are durable when this resolves: that is the acknowledgement. `commit.pieces` is
-   * the owner's and is replaced, `nextTryMs` is ms from now (`commitOf`). A copy of a lower term gives way; the same again is fine.
+   * the owner's and is replaced, `nextTryMs` is ms from now (`commitOf`). A copy of a lower term
+   * gives way; the same again is fine.
    * @throws StoreError when they are not, when bytes are missing, or when this node owns it or has
    * a higher term of it
    */

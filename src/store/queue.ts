@@ -1,6 +1,7 @@
 /**
- * The messages this node is responsible for, and their marks: memory rebuilt from the spool,
- * which is the truth. Every change of state is a spool record first.
+ * The messages this node is responsible for, the copies that it keeps for others, and the marks of
+ * both: memory rebuilt from the spool, which is the truth. Every change of state is a spool record
+ * first, and in memory in the same step, so that a COMMIT copied forward says what the records say.
  */
 import { type Clock, pause } from '../base/clock.ts'
 import { assert, messageOf, StoreError } from '../base/errors.ts'
@@ -8,106 +9,105 @@ import type { Disk } from '../base/files.ts'
 import type { MessageId, NodeId } from '../base/ids.ts'
 import { CACHE_BYTES_MAX, PIECE_BYTES, QUEUE_MESSAGES_MAX } from '../base/limits.ts'
 import type { Observer } from '../base/observe.ts'
-import type { Body, Extent } from '../message/body.ts'
+import type { Body } from '../message/body.ts'
 import type { RecipientState } from '../message/rows.ts'
+import type { Copied, CopyDraft, CopyStore, Fate, Mirror } from './copies.ts'
+import { Draft } from './draft.ts'
+import type { Fates } from './fates.ts'
+import { applyMark, changeOwner, doubt, isAbove, joinStates, type Title } from './marks.ts'
 import {
   type Commit,
-  isFinal,
+  commitOf,
+  type HolderState,
   type MarkKind,
   type MarkPayload,
   Message,
   type NewCommit,
-  type Piece,
+  shifted,
 } from './queued.ts'
-import { RECORD } from './records.ts'
-import { type ReplayedRecord, type Segment, Spool, type SpoolRecord } from './spool.ts'
+import { type HolderPayload, Rebuild, type TitlePayload } from './rebuild.ts'
+import { BODIES_MAX, RECORD, type RecordType } from './records.ts'
+import { type Segment, Spool, type SpoolRecord } from './spool.ts'
 
 /** While a message that moves is being read. */
-const COMPACT_PAUSE_MS = 50
+const READ_PAUSE_MS = 50
+/** Part of the disk that copies leave free: own mail goes on below it (design: mail.md, Accept). */
+const COPY_RESERVE = 0.1
 
-/** A body on its way into the spool: pieces now, COMMIT or ABORT later. */
-export class Draft {
-  readonly id: MessageId
-  readonly records: SpoolRecord[] = []
-  readonly #spool: Spool
-  /** The records belong to a message now, or to nobody. */
-  #isOver = false
+/** `none`: there is no other node. `require`: no 250 without a copy. */
+export type CopyRule = 'none' | 'prefer' | 'require'
 
-  constructor(id: MessageId, spool: Spool) {
-    this.id = id
-    this.#spool = spool
-  }
-
-  /** Memory for a piece, to be filled and given to `add`. */
-  block(): Buffer {
-    return this.#spool.block()
-  }
-
-  /**
-   * Adds at most PIECE_BYTES bytes. A block that is given is not the caller's any more.
-   * @throws StoreError when the spool failed
-   */
-  add(bytes: Uint8Array, isGiven = false): void {
-    assert(bytes.length <= PIECE_BYTES, 'a piece is bounded')
-    const index = this.records.length
-    this.records.push(this.#spool.append(RECORD.accept, this.id, index, bytes, isGiven))
-  }
-
-  /** Hands the records over: whoever takes them drops them. */
-  give(): readonly SpoolRecord[] {
-    this.#isOver = true
-    return this.records
-  }
-
-  /** Where the bytes lie, for reading; resolves when they can be read. */
-  async extents(): Promise<readonly Extent[]> {
-    await this.#spool.written()
-    return this.records.map((record) => ({
-      path: record.place().path,
-      offset: record.offset,
-      length: record.length,
-    }))
-  }
-
-  /** Nobody will want these bytes; with `commit` the COMMIT that follows them is void too. */
-  abort(what: 'body' | 'commit' = 'body'): void {
-    if (this.#isOver) return
-    for (const record of this.give()) this.#spool.drop(record)
-    if (this.#spool.failure !== null) return
-    if (what === 'body' && this.records.length === 0) return
-    this.#spool.append(RECORD.abort, this.id, what === 'body' ? 0 : 1, new Uint8Array())
-  }
+/** No other node has acknowledged a copy, and the operator wants one before each 250. */
+export class AloneError extends StoreError {
+  override name = 'AloneError'
 }
 
-export class Queue {
-  readonly #spool: Spool
-  readonly #clock: Clock
+export type QueueDeps = {
+  readonly clock: Clock
+  readonly observer: Observer
   /** This one: the owner of what it delivers. */
   readonly node: NodeId
+  /** None where mail never changes its owner. */
+  readonly fates?: Fates
+  /** Asked when nobody has acknowledged a copy; without it there is no other node. */
+  readonly copies?: () => CopyRule
+}
+
+export class Queue implements CopyStore {
+  readonly #spool: Spool
+  readonly #deps: QueueDeps
+  readonly node: NodeId
+  /** Copies of what this node owns; set once, when there is a cluster. */
+  mirror: Mirror | null = null
   readonly #messages = new Map<MessageId, Message>()
+  readonly #copies = new Map<MessageId, Message>()
+  /** Copies whose COMMIT is on its way to the disk. */
+  readonly #keeping = new Map<MessageId, Message>()
+  /** Own ones that are final, whose holders are still to forget them. */
+  readonly #owed = new Map<MessageId, Message>()
+  readonly #keptListeners: ((copy: Message) => void)[] = []
+  readonly #ownedListeners: ((messages: readonly Message[]) => void)[] = []
+  #bodies = 0
   #cachedBytes = 0
   #compacting = false
   /** States that the spool knew at the start, also of messages that were final. */
   #replayed = new Map<MessageId, readonly RecipientState[]>()
 
-  constructor(spool: Spool, clock: Clock, node: NodeId) {
+  constructor(spool: Spool, deps: QueueDeps) {
     this.#spool = spool
-    this.#clock = clock
-    this.node = node
+    this.#deps = deps
+    this.node = deps.node
     spool.onPressure = () => void this.#compact()
   }
 
-  /** Of copies for others. */
-  get copyCount(): number {
-    return 0
-  }
-
+  /** Own messages. */
   get size(): number {
     return this.#messages.size
   }
 
+  get copyCount(): number {
+    return this.#copies.size
+  }
+
   get(id: MessageId): Message | null {
     return this.#messages.get(id) ?? null
+  }
+
+  copy(id: MessageId): Message | null {
+    return this.#copies.get(id) ?? null
+  }
+
+  /** In the order in which they came here; what was taken over stands at the end. */
+  messages(): IterableIterator<Message> {
+    return this.#messages.values()
+  }
+
+  copies(): IterableIterator<Message> {
+    return this.#copies.values()
+  }
+
+  owed(): IterableIterator<Message> {
+    return this.#owed.values()
   }
 
   /**
@@ -122,9 +122,9 @@ export class Queue {
     this.#replayed.clear()
   }
 
-  /** Oldest first. */
-  messages(): IterableIterator<Message> {
-    return this.#messages.values()
+  /** It is here, its own or as a copy, or it was and somebody may still ask. @throws StoreError */
+  knows(id: MessageId): boolean {
+    return this.#current(id) !== null || this.#replayed.has(id) || this.fate(id) !== null
   }
 
   /** True while one more message of `sizeBytes` may come. */
@@ -132,32 +132,54 @@ export class Queue {
     return this.#messages.size < QUEUE_MESSAGES_MAX && this.#spool.hasRoom(sizeBytes)
   }
 
+  hasRoomForCopy(sizeBytes: number): boolean {
+    const known = this.#messages.size + this.#owed.size + this.#copies.size + this.#keeping.size
+    return known < QUEUE_MESSAGES_MAX && this.#spool.hasRoom(sizeBytes, COPY_RESERVE)
+  }
+
+  // Mail of its own: draft, commit, marks, settle.
+
   draft(id: MessageId): Draft {
-    return new Draft(id, this.#spool)
+    const copying = this.mirror?.begin(id) ?? null
+    return new Draft(id, this.#spool, { type: RECORD.accept, body: 0, copying })
   }
 
   /**
    * The moment of responsibility: writes the COMMIT, and resolves when body and COMMIT are
-   * durable. `bytes`: the whole body, kept in memory for the first attempt if there is room.
-   * @throws StoreError when they are not; nothing is queued then
+   * durable here and, as far as there is anybody, on another node. `bytes`: the whole body, kept in
+   * memory for the first attempt if there is room.
+   * @throws StoreError when they are not; nothing is queued then. AloneError: for want of a copy
    */
   async commit(draft: Draft, given: NewCommit, bytes: Uint8Array | null): Promise<Message> {
-    const pieces = draft.records.length
-    const commit: Commit = { ...given, owner: this.node, term: 1, holders: [], pieces }
-    const payload = Buffer.from(JSON.stringify(commit))
-    const record = this.#spool.append(RECORD.commit, draft.id, 0, payload)
+    const { id } = draft
+    // Nobody took a copy when it began; somebody may by now.
+    draft.copying ??= this.mirror?.begin(id) ?? null
+    const { copying } = draft
+    const before = this.#current(id)
+    const message = this.#newMessage(draft, given, before)
+    const record = draft.commit(Buffer.from(JSON.stringify(message.commit)))
+    const told = commitOf(message, this.#deps.clock.wallMs())
+    const copied = copying?.commit(told, () => bodyOf(draft, bytes))
+    let outcome: Copied = { kind: 'alone', why: 'no node takes copies' }
     try {
       await this.#spool.synced()
       record.place()
       for (const piece of draft.records) piece.place()
+      if (copied !== undefined) outcome = await copied
+      if (outcome.kind === 'alone') await this.#missed(id, outcome.why)
     } catch (error) {
       // The client is told 451: should the record survive all the same, this takes it back.
-      this.#spool.drop(record)
-      draft.abort('commit')
+      await this.#takeBack(draft, record, error)
       throw error
     }
-    const message = new Message(draft.id, commit)
-    this.#adopt(message, draft.give(), record)
+    this.#settleIn(message, draft.give(), record)
+    this.#noteCommit(message, record)
+    if (before !== null) this.#replace(before, message)
+    this.#messages.set(id, message)
+    for (const node of copying?.holders ?? []) {
+      if (!message.holders.has(node)) this.setHolder(message, node, 'sent')
+    }
+    if (outcome.kind === 'kept') this.setHolder(message, outcome.by, 'kept')
     if (bytes !== null && this.#cachedBytes + bytes.length <= CACHE_BYTES_MAX) {
       message.cached = bytes
       this.#cachedBytes += bytes.length
@@ -172,17 +194,12 @@ export class Queue {
     indexes: readonly number[],
     rest: Omit<MarkPayload, 'r'> = {},
   ): void {
-    const payload = Buffer.from(JSON.stringify({ r: indexes, ...rest }))
-    const record = this.#spool.append(RECORD[kind], message.id, 0, payload)
-    if (kind !== 'try') this.#spool.syncSoon()
-    const { segment } = record
-    // Without a place yet the guard is set by whoever gives it one: marks wait only on a full disk.
-    if (segment !== null) this.#guard(message, segment)
-    else
-      void this.#spool.written().then(
-        () => this.#guard(message, record.place()),
-        () => {},
-      )
+    const payload: MarkPayload = { r: indexes, ...rest }
+    this.#append(message, RECORD[kind], payload, kind !== 'try')
+    // That the bytes are in the quarantine here says nothing about another node.
+    if (this.mirror === null || kind === 'hold') return
+    if (message.holders.size === 0) return
+    this.mirror.marked(message, kind, this.#leaving(payload))
   }
 
   /** A body of this queue in chunks of at most PIECE_BYTES. @throws StoreError when bytes are missing */
@@ -203,10 +220,17 @@ export class Queue {
     ) {
       this.uncache(message)
     }
-    if (!message.isFinal) return
-    this.uncache(message)
+    if (this.#copies.get(message.id) === message) return this.#settleCopy(message)
+    if (!message.isFinal || this.#messages.get(message.id) !== message) return
     this.#messages.delete(message.id)
-    this.#release(message)
+    if (message.holders.size === 0) return this.#end(message)
+    this.uncache(message)
+    this.#letGo(message, 'body')
+    this.#owed.set(message.id, message)
+    // Never before: who forgets its copy on our word must not be the last one who knew.
+    this.#spool.afterSync(() => {
+      if (this.#owed.get(message.id) === message) this.mirror?.settled(message)
+    })
   }
 
   uncache(message: Message): void {
@@ -215,17 +239,292 @@ export class Queue {
     message.cached = null
   }
 
-  #adopt(message: Message, pieces: readonly SpoolRecord[], record: SpoolRecord): void {
-    this.#settleIn(message, pieces, record)
-    const { segment } = record
-    if (segment !== null) message.commits.push({ segment, generation: segment.generation })
-    const before = this.#messages.get(message.id)
-    if (before !== undefined) {
-      message.commits.push(...before.commits)
-      this.uncache(before)
-      this.#release(before)
+  // Copies of others.
+
+  draftCopy(id: MessageId): CopyDraft {
+    return this.#newDraft(id, RECORD.copy)
+  }
+
+  async keep(draft: CopyDraft, given: Commit): Promise<Message> {
+    assert(draft instanceof Draft, 'a draft of this queue')
+    const { id } = draft
+    const refusal = this.#refusal(draft, given)
+    if (refusal !== null) {
+      draft.abort()
+      throw new StoreError(`The copy of ${id} is not taken: ${refusal}.`, { remedy: 'give-up' })
     }
-    this.#messages.set(message.id, message)
+    const nowMs = this.#deps.clock.wallMs()
+    const recipients = given.recipients.map((recipient) => shifted(recipient, nowMs))
+    const commit = { ...given, pieces: draft.records.length, recipients }
+    const copy = new Message(id, commit)
+    const before = this.#copies.get(id) ?? null
+    if (before !== null) joinStates(copy, before)
+    const record = draft.commit(Buffer.from(JSON.stringify(commit)))
+    // What the owner says next may come before the sync has ended.
+    this.#keeping.set(id, copy)
+    this.#noteCommit(copy, record)
+    try {
+      await this.#spool.synced()
+      record.place()
+      for (const piece of draft.records) piece.place()
+      if (this.#messages.has(id)) throw new StoreError(`${id} is ours`, { remedy: 'give-up' })
+    } catch (error) {
+      await this.#takeBack(draft, record, error)
+      throw error
+    } finally {
+      this.#keeping.delete(id)
+    }
+    this.#settleIn(copy, draft.give(), record)
+    const replaced = this.#copies.get(id) ?? null
+    if (replaced !== null) this.#replace(replaced, copy)
+    this.#copies.set(id, copy)
+    for (const tell of this.#keptListeners) tell(copy)
+    this.#settleCopy(copy)
+    return copy
+  }
+
+  markCopy(id: MessageId, kind: MarkKind, payload: MarkPayload): void {
+    if (kind === 'hold' || kind === 'discard') return
+    const copy = this.#copies.get(id) ?? this.#keeping.get(id) ?? null
+    const own = this.#messages.get(id) ?? null
+    if (copy === null && own === null) return
+    const { in: inMs, ...rest } = payload
+    const mark = inMs === undefined ? rest : { ...rest, at: this.#deps.clock.wallMs() + inMs }
+    if (copy !== null) {
+      this.#append(copy, RECORD[kind], mark)
+      applyMark(copy, kind, mark)
+    } else if (own !== null) this.#hearFormer(own, kind, mark)
+  }
+
+  forgetCopy(id: MessageId): void {
+    const copy = this.#copies.get(id) ?? this.#keeping.get(id) ?? null
+    if (copy === null || copy.isDiscarded) return
+    this.#append(copy, RECORD.discard, { r: [] })
+    applyMark(copy, 'discard', { r: [] })
+    if (this.#copies.get(id) === copy) this.#settleCopy(copy)
+  }
+
+  onKept(listener: (copy: Message) => void): void {
+    this.#keptListeners.push(listener)
+    for (const copy of this.#copies.values()) listener(copy)
+  }
+
+  // Holders and owners.
+
+  setHolder(message: Message, node: NodeId, state: HolderState | null): void {
+    if (this.#current(message.id) !== message) return
+    const known = message.holders.get(node) ?? null
+    if (known === state) return
+    if (state === null) message.holders.delete(node)
+    else message.holders.set(node, state)
+    // That all is final says it already: a restart asks every holder to forget.
+    if (state !== 'discarding') {
+      this.#append(message, RECORD.holders, { node, state } satisfies HolderPayload)
+    }
+    if (message.holders.size > 0 || !this.#owed.delete(message.id)) return
+    this.#end(message)
+  }
+
+  async adopt(
+    taken: readonly { readonly id: MessageId; readonly term: number }[],
+  ): Promise<readonly Message[]> {
+    const adopted: Message[] = []
+    for (const { id, term } of taken) {
+      const copy = this.#copies.get(id)
+      if (copy === undefined || copy.isDiscarded || term <= copy.term) continue
+      this.#entitle(copy, RECORD.adopt, { term, owner: this.node })
+      doubt(copy, this.#deps.clock.wallMs())
+      this.#copies.delete(id)
+      this.#messages.set(id, copy)
+      adopted.push(copy)
+    }
+    if (adopted.length === 0) return adopted
+    await this.#spool.synced()
+    const kept = adopted.filter((message) => this.#messages.get(message.id) === message)
+    for (const message of kept) this.settle(message)
+    for (const tell of this.#ownedListeners) tell(kept)
+    return kept
+  }
+
+  /** Called with copies that have become own messages, durably: they are to be delivered. */
+  onOwned(listener: (messages: readonly Message[]) => void): void {
+    this.#ownedListeners.push(listener)
+  }
+
+  async handOver(message: Message, to: NodeId, term: number): Promise<void> {
+    const { id } = message
+    const isOwn = this.#messages.get(id) === message || this.#owed.get(id) === message
+    if (!isOwn || to === this.node || !isAbove({ term, owner: to }, message)) return
+    this.#entitle(message, RECORD.xfer, { term, owner: to })
+    this.uncache(message)
+    this.#messages.delete(id)
+    this.#owed.delete(id)
+    if (message.isFinal) this.#end(message)
+    else this.#copies.set(id, message)
+    await this.#spool.synced()
+  }
+
+  setOwner(id: MessageId, owner: NodeId, term: number): void {
+    const copy = this.#copies.get(id) ?? this.#keeping.get(id) ?? null
+    if (copy === null || owner === this.node || !isAbove({ term, owner }, copy)) return
+    this.#entitle(copy, RECORD.adopt, { term, owner })
+    this.#spool.syncSoon()
+  }
+
+  fate(id: MessageId): Fate | null {
+    const owed = this.#owed.get(id)
+    if (owed !== undefined) return fateOf(owed)
+    if (this.#current(id) !== null) return null
+    return this.#deps.fates?.get(id) ?? null
+  }
+
+  // Inside.
+
+  #current(id: MessageId): Message | null {
+    return this.#messages.get(id) ?? this.#owed.get(id) ?? this.#copies.get(id) ?? null
+  }
+
+  #newDraft(id: MessageId, type: typeof RECORD.accept | typeof RECORD.copy): Draft {
+    this.#bodies = (this.#bodies % (BODIES_MAX - 1)) + 1
+    return new Draft(id, this.#spool, { type, body: this.#bodies, copying: null })
+  }
+
+  /** What was known of it before, a release in most cases, is in its COMMIT. */
+  #newMessage(draft: Draft, { term = 1, ...given }: NewCommit, before: Message | null): Message {
+    const { id, copying, records } = draft
+    const past: Title | null = before ?? (given.heldMoved ? this.fate(id) : null)
+    const least = past === null ? 1 : past.owner === this.node ? past.term : past.term + 1
+    const title = { owner: this.node, term: Math.max(term, least) }
+    const holders = copying?.holders ?? []
+    const fresh: Commit = { ...given, ...title, holders, pieces: records.length }
+    if (before === null) return new Message(id, fresh)
+    const others = [...before.holders.keys(), before.owner].filter((node) => node !== this.node)
+    const message = new Message(id, fresh)
+    joinStates(message, before)
+    return new Message(id, {
+      ...fresh,
+      holders: [...new Set([...holders, ...others])],
+      recipients: message.recipients,
+    })
+  }
+
+  /** @throws AloneError where that is not enough */
+  async #missed(id: MessageId, why: string): Promise<void> {
+    const rule = this.#deps.copies?.() ?? 'none'
+    if (rule === 'require') {
+      throw new AloneError(`No other node has a copy of ${id}: ${why}.`, { remedy: 'retry' })
+    }
+    if (rule === 'prefer' && this.mirror !== null) {
+      this.#deps.observer.emit('copy.missed', { message: id, cause: why })
+    }
+  }
+
+  /** The COMMIT is void; durably, where the disk still takes it. */
+  async #takeBack(draft: Draft, record: SpoolRecord, error: unknown): Promise<void> {
+    this.#spool.drop(record)
+    const abort = draft.abort('commit')
+    if (!(error instanceof AloneError) || abort === null) return
+    await this.#spool.synced()
+    this.#spool.guard(abort.place(), record.place())
+  }
+
+  /** Why a copy is not taken; null: it is. */
+  #refusal(draft: Draft, given: Commit): string | null {
+    const { id, records } = draft
+    const stored = records.reduce((sum, { length }) => sum + length, 0)
+    if (stored !== given.sizeBytes) return `it has ${stored} of ${given.sizeBytes} bytes`
+    if (given.owner === this.node) return 'it is said to be ours'
+    if (this.#messages.has(id) || this.#owed.has(id)) return 'this node owns it'
+    if (this.#keeping.has(id)) return 'another one is being kept'
+    const known: Title | null = this.#copies.get(id) ?? this.fate(id)
+    if (known !== null && isAbove(known, given)) return `term ${known.term} of it is known`
+    return null
+  }
+
+  /** A node that owned it before has tried it too: what is done is done. */
+  #hearFormer(own: Message, kind: MarkKind, mark: MarkPayload): void {
+    if (kind !== 'done' && kind !== 'try') return
+    const places = mark.r.filter((place) => {
+      const recipient = own.recipients[place]
+      if (recipient === undefined || recipient.state === 'done') return false
+      return kind === 'done' || !recipient.doubtful
+    })
+    if (places.length === 0) return
+    if (kind === 'done') {
+      this.mark('done', own, places, mark.reply === undefined ? {} : { reply: mark.reply })
+      applyMark(own, 'done', { ...mark, r: places })
+      return this.settle(own)
+    }
+    for (const place of places) {
+      const recipient = own.recipients[place]
+      if (recipient !== undefined) recipient.doubtful = true
+    }
+  }
+
+  #entitle(message: Message, type: RecordType, title: TitlePayload): void {
+    this.#append(message, type, title, false)
+    changeOwner(message, title)
+  }
+
+  /** A record about a message that has a COMMIT; it outlives all of them. @throws StoreError */
+  #append(message: Message, type: RecordType, payload: object, isLazy = true): void {
+    const record = this.#spool.append(type, message.id, 0, Buffer.from(JSON.stringify(payload)))
+    if (isLazy) this.#spool.syncSoon()
+    const { segment } = record
+    // Without a place yet the guard is set by whoever gives it one: marks wait only on a full disk.
+    if (segment !== null) this.#guard(message, segment)
+    else
+      void this.#spool.written().then(
+        () => this.#guard(message, record.place()),
+        () => {},
+      )
+  }
+
+  /** As it goes to another node, whose wall clock is not ours. */
+  #leaving(payload: MarkPayload): MarkPayload {
+    if (payload.at === undefined) return payload
+    return { ...payload, in: Math.max(0, payload.at - this.#deps.clock.wallMs()) }
+  }
+
+  #settleCopy(copy: Message): void {
+    if (!copy.isOver) return
+    this.#copies.delete(copy.id)
+    this.#end(copy)
+  }
+
+  /** Nothing is left to do for it here; who may still ask is answered from a table. */
+  #end(message: Message): void {
+    this.uncache(message)
+    const { fates } = this.#deps
+    if (message.term > 1 && fates !== undefined) {
+      fates.add(fateOf(message), () => this.#letGo(message, 'all'))
+    } else this.#letGo(message, 'all')
+  }
+
+  /** The spool may forget its bytes, once nobody reads them. */
+  #letGo(message: Message, what: 'body' | 'all'): void {
+    if (message.pins > 0) {
+      this.#deps.clock.after(READ_PAUSE_MS, () => this.#letGo(message, what))
+      return
+    }
+    this.#release(message, what)
+  }
+
+  #release(message: Message, what: 'body' | 'all'): void {
+    for (const { segment, length } of message.pieces) this.#spool.release(segment, length)
+    message.pieces = []
+    if (what === 'body' || message.place === null) return
+    this.#spool.release(message.place.segment, message.place.length)
+    message.place = null
+  }
+
+  #replace(before: Message, message: Message): void {
+    this.uncache(before)
+    message.commits.push(...before.commits)
+    this.#messages.delete(before.id)
+    this.#owed.delete(before.id)
+    this.#copies.delete(before.id)
+    this.#letGo(before, 'all')
   }
 
   /** The records are those of the message from here on. */
@@ -238,12 +537,17 @@ export class Queue {
     message.place = { segment, length: record.length }
   }
 
-  /** The spool may forget body and commit. */
-  #release(message: Message): void {
-    for (const { segment, length } of message.pieces) this.#spool.release(segment, length)
-    if (message.place !== null) this.#spool.release(message.place.segment, message.place.length)
-    message.pieces = []
-    message.place = null
+  /** Every mark from here on must outlive this COMMIT too. */
+  #noteCommit(message: Message, record: SpoolRecord): void {
+    const note = (segment: Segment): void => {
+      message.commits.push({ segment, generation: segment.generation })
+    }
+    if (record.segment !== null) note(record.segment)
+    else
+      void this.#spool.written().then(
+        () => note(record.place()),
+        () => {},
+      )
   }
 
   #guard(message: Message, mark: Segment): void {
@@ -262,11 +566,8 @@ export class Queue {
     try {
       for (const segment of this.#spool.sparse().slice(0, 2)) {
         if (segment.liveBytes > segment.end / 4) break
-        const movable = [...this.#messages.values()].filter(
-          (message) =>
-            message.isIn(segment) &&
-            message.pins === 0 &&
-            message.recipients.every(({ state }) => state !== 'trying'),
+        const movable = [...this.#all()].filter(
+          (message) => message.isIn(segment) && this.#isMovable(message),
         )
         for (const message of movable) await this.#copyForward(message)
       }
@@ -278,67 +579,90 @@ export class Queue {
     }
   }
 
+  *#all(): Generator<Message> {
+    yield* this.#messages.values()
+    yield* this.#owed.values()
+    yield* this.#copies.values()
+  }
+
+  /** Marks of an attempt that begins now would stand before the copy of the commit. */
+  #isMovable(message: Message): boolean {
+    if (this.#current(message.id) !== message || message.isDiscarded) return false
+    return !this.#isInUse(message)
+  }
+
+  /** Somebody reads it, or tries it: of a copy that is another node's doing. */
+  #isInUse(message: Message): boolean {
+    if (message.pins > 0) return true
+    return message.owner === this.node && message.recipients.some(({ state }) => state === 'trying')
+  }
+
   async #copyForward(message: Message): Promise<void> {
-    const draft = this.draft(message.id)
+    const { clock } = this.#deps
+    const type = message.owner === this.node ? RECORD.accept : RECORD.copy
+    const draft = this.#newDraft(message.id, type)
+    const wasOwed = this.#owed.get(message.id) === message
     const isStill = (): boolean =>
-      this.#messages.get(message.id) === message &&
-      message.pins === 0 &&
-      !message.isFinal &&
-      // Marks of an attempt that begins now would stand before the copy of the commit.
-      message.recipients.every(({ state }) => state !== 'trying')
-    for await (const chunk of this.read(message.body())) {
-      if (!isStill()) break
-      draft.add(chunk)
+      this.#isMovable(message) && (this.#owed.get(message.id) === message) === wasOwed
+    // Of one that is only owed the COMMIT is enough.
+    if (!wasOwed) {
+      for await (const chunk of this.read(message.body())) {
+        if (!isStill()) break
+        draft.add(chunk)
+      }
     }
-    if (!isStill()) return draft.abort()
-    const commit: Commit = {
-      ...message.commit,
-      pieces: draft.records.length,
-      heldMoved: message.heldMoved,
-      recipients: message.recipients.map((recipient) => ({ ...recipient })),
-    }
-    const record = this.#spool.append(
-      RECORD.commit,
-      message.id,
-      0,
-      Buffer.from(JSON.stringify(commit)),
-    )
+    if (!isStill()) return void draft.abort()
+    const commit: Commit = { ...commitOf(message, 0), pieces: draft.records.length }
+    const record = draft.commit(Buffer.from(JSON.stringify(commit)))
     if (record.segment === null) {
       this.#spool.drop(record)
-      return draft.abort('commit')
+      return void draft.abort('commit')
     }
-    // From here on every mark comes after the copy, and must outlive it too.
-    message.commits.push({ segment: record.segment, generation: record.segment.generation })
+    this.#noteCommit(message, record)
+    for (const [node, state] of message.holders) {
+      if (state === 'kept') this.#append(message, RECORD.holders, { node, state })
+    }
     await this.#spool.synced()
     // An attempt that began meanwhile reads the old place: it stays until that has ended.
-    while (message.pins > 0 || message.recipients.some(({ state }) => state === 'trying')) {
-      await pause(this.#clock, COMPACT_PAUSE_MS)
-    }
-    if (this.#messages.get(message.id) !== message) {
+    while (this.#isInUse(message)) await pause(clock, READ_PAUSE_MS)
+    if (
+      this.#current(message.id) !== message ||
+      (this.#owed.get(message.id) === message) !== wasOwed
+    ) {
       this.#spool.drop(record)
       for (const piece of draft.give()) this.#spool.drop(piece)
       return
     }
-    this.#release(message)
+    this.#release(message, 'all')
     this.#settleIn(message, draft.give(), record)
   }
 
-  /** Reads what survived. Call before `Spool.start`. */
+  /** Reads what survived, and starts the spool. @throws StoreError */
   static async open(
     options: Parameters<typeof Spool.open>[0],
-    deps: { readonly clock: Clock; readonly observer: Observer; readonly node: NodeId },
+    deps: QueueDeps,
   ): Promise<{ readonly queue: Queue; readonly spool: Spool }> {
-    const rebuild = new Rebuild()
+    const rebuild = new Rebuild(deps.node)
     const spool = await Spool.open(options, (record) => rebuild.take(record))
-    const queue = new Queue(spool, deps.clock, deps.node)
+    const queue = new Queue(spool, deps)
     queue.#replayed = rebuild.states()
-    for (const { message, pieces, commit } of rebuild.finish(deps)) {
-      message.pieces = pieces
+    for (const { message, pieces, commit, isWhole } of rebuild.finish()) {
+      const isOwn = message.owner === deps.node
+      if (isOwn) doubt(message, deps.clock.wallMs())
+      const isOver = isOwn ? message.isFinal : message.isOver || !isWhole
+      const isOwed = isOwn && isOver && message.holders.size > 0
+      // Most of what a spool knows at a restart is over, and nobody will ask.
+      if (isOver && !isOwed && message.term === 1) continue
       message.place = commit
-      message.commits.push({ segment: commit.segment, generation: commit.segment.generation })
-      for (const { segment, length } of pieces) spool.retain(segment, length)
       spool.retain(commit.segment, commit.length)
-      queue.#messages.set(message.id, message)
+      if (isOwed) queue.#owed.set(message.id, message)
+      else if (isOver) queue.#end(message)
+      else {
+        message.pieces = [...pieces]
+        for (const { segment, length } of pieces) spool.retain(segment, length)
+        const map = isOwn ? queue.#messages : queue.#copies
+        map.set(message.id, message)
+      }
     }
     for (const [segment, guarded] of rebuild.guards) {
       for (const commit of guarded) spool.guard(segment, commit)
@@ -346,6 +670,14 @@ export class Queue {
     await spool.start()
     return { queue, spool }
   }
+}
+
+function bodyOf(draft: Draft, bytes: Uint8Array | null): Promise<Body> {
+  return bytes === null ? draft.body() : Promise.resolve({ kind: 'memory', bytes })
+}
+
+function fateOf({ id, term, owner, recipients }: Message): Fate {
+  return { id, term, owner, states: recipients.map(({ state }) => state) }
 }
 
 /** Reads a body in chunks of at most PIECE_BYTES. @throws StoreError when bytes are missing */
@@ -380,121 +712,5 @@ async function readExtent(
       remedy: 'ask-operator',
       cause,
     })
-  }
-}
-
-type Rebuilt = {
-  message: Message
-  pieces: Piece[]
-  commit: { readonly segment: Segment; readonly length: number }
-}
-
-/** Replays the records in order into messages and marks. */
-class Rebuild {
-  readonly #drafts = new Map<MessageId, Piece[]>()
-  readonly #rebuilt = new Map<MessageId, Rebuilt>()
-  /** Segments of every commit of a message, also of final ones: their marks must outlive them. */
-  readonly #commits = new Map<MessageId, Segment[]>()
-  readonly guards: [Segment, Segment[]][] = []
-  readonly #before = new Map<MessageId, Rebuilt>()
-
-  take(record: ReplayedRecord): void {
-    const { type, mid } = record
-    if (type === RECORD.accept) return this.#accept(record)
-    if (type === RECORD.commit) return this.#commit(record)
-    if (type === RECORD.abort) {
-      this.#drafts.delete(mid)
-      if (record.index === 1) this.#undoCommit(mid)
-      return
-    }
-    const commits = this.#commits.get(mid)
-    if (commits !== undefined) this.guards.push([record.segment, commits])
-    const rebuilt = this.#rebuilt.get(mid)
-    if (rebuilt !== undefined) applyMark(rebuilt.message, record)
-  }
-
-  /** The states of every message that has a COMMIT, whole body or not. */
-  states(): Map<MessageId, readonly RecipientState[]> {
-    const states = new Map<MessageId, readonly RecipientState[]>()
-    for (const [id, { message }] of this.#rebuilt) {
-      states.set(
-        id,
-        message.recipients.map(({ state }) => state),
-      )
-    }
-    return states
-  }
-
-  #accept({ mid, index, segment, offset, payload }: ReplayedRecord): void {
-    const piece = { segment, generation: segment.generation, offset, length: payload.length }
-    if (index === 0) this.#drafts.set(mid, [piece])
-    else this.#drafts.get(mid)?.push(piece)
-  }
-
-  #commit({ mid, segment, payload }: ReplayedRecord): void {
-    const commit = JSON.parse(payload.toString()) as Commit
-    const pieces = this.#drafts.get(mid) ?? []
-    this.#drafts.delete(mid)
-    this.#commits.set(mid, [...(this.#commits.get(mid) ?? []), segment])
-    const stored = pieces.reduce((sum, { length }) => sum + length, 0)
-    // Not all of the body survived: so its sync never ended, and nobody was told 250.
-    if (pieces.length !== commit.pieces || stored !== commit.sizeBytes) return
-    const message = new Message(mid, commit)
-    const before = this.#rebuilt.get(mid)
-    if (before !== undefined) this.#before.set(mid, before)
-    this.#rebuilt.set(mid, { message, pieces, commit: { segment, length: payload.length } })
-  }
-
-  /** Its sync failed: the client was told to come again, or what was before still stands. */
-  #undoCommit(mid: MessageId): void {
-    const before = this.#before.get(mid)
-    if (before === undefined) this.#rebuilt.delete(mid)
-    else this.#rebuilt.set(mid, before)
-  }
-
-  /** The messages that still have something to do; what was under way is in doubt. */
-  *finish(deps: { readonly clock: Clock; readonly observer: Observer }): Generator<Rebuilt> {
-    for (const rebuilt of this.#rebuilt.values()) {
-      const { message } = rebuilt
-      for (const recipient of message.recipients) {
-        if (recipient.state !== 'trying') continue
-        recipient.state = 'inDoubt'
-        recipient.doubtful = true
-        recipient.nextTryMs = deps.clock.wallMs()
-      }
-      if (message.isFinal) continue
-      const others = this.#commits.get(message.id) ?? []
-      for (const segment of others) {
-        if (segment !== rebuilt.commit.segment) {
-          message.commits.push({ segment, generation: segment.generation })
-        }
-      }
-      yield rebuilt
-    }
-  }
-}
-
-function applyMark(message: Message, record: ReplayedRecord): void {
-  const mark = JSON.parse(record.payload.toString()) as MarkPayload
-  if (record.type === RECORD.hold) message.heldMoved = true
-  if (record.type === RECORD.discard) {
-    for (const recipient of message.recipients) recipient.state = 'dropped'
-    message.heldMoved = true
-    return
-  }
-  for (const index of mark.r) {
-    const recipient = message.recipients[index]
-    if (recipient === undefined || isFinal(recipient.state)) continue
-    if (mark.attempts !== undefined) recipient.attempts = mark.attempts
-    if (mark.reply !== undefined) recipient.lastReply = mark.reply
-    if (mark.warned === true) recipient.warned = true
-    if (record.type === RECORD.try) recipient.state = 'trying'
-    else if (record.type === RECORD.done) recipient.state = 'done'
-    else if (record.type === RECORD.fail) recipient.state = 'failed'
-    else if (record.type === RECORD.defer) {
-      recipient.state = 'deferred'
-      recipient.nextTryMs = mark.at ?? 0
-      recipient.doubtful = mark.doubt === true
-    }
   }
 }

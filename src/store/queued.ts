@@ -56,7 +56,10 @@ export type Piece = {
 }
 
 /** What the caller of `Queue.commit` says; the queue knows the rest. */
-export type NewCommit = Omit<Commit, 'owner' | 'term' | 'holders' | 'pieces'>
+export type NewCommit = Omit<Commit, 'owner' | 'term' | 'holders' | 'pieces'> & {
+  /** At least this term: of held mail that was taken over. */
+  readonly term?: number
+}
 
 /** How another node stands to a message. */
 export type HolderState =
@@ -84,8 +87,10 @@ export class Message {
   heldMoved = false
   /** Where the COMMIT in force lies. */
   place: { readonly segment: Segment; readonly length: number } | null = null
-  /** Readers of the body: it must stay where it is. */
+  /** Readers of the body: it must stay where it is, until the last one has ended. */
   pins = 0
+  /** Of a copy: its owner is done with it. */
+  isDiscarded = false
 
   constructor(id: MessageId, commit: Commit) {
     this.id = id
@@ -105,6 +110,13 @@ export class Message {
   get isFinal(): boolean {
     return this.recipients.every(
       ({ state }) => isFinal(state) || (state === 'held' && this.heldMoved),
+    )
+  }
+
+  /** Nobody wants this copy any more: its owner is done, and what is held is in the quarantine. */
+  get isOver(): boolean {
+    return (
+      this.isDiscarded && (this.heldMoved || this.recipients.every(({ state }) => state !== 'held'))
     )
   }
 
@@ -132,11 +144,35 @@ export function freshRecipient(state: RecipientState): QueuedRecipient {
   return { state, attempts: 0, nextTryMs: 0, lastReply: null, doubtful: false, warned: false }
 }
 
+/**
+ * What a COMMIT says of a message as it stands now. On its way to another node `nextTryMs` of its
+ * recipients is ms from now, because wall clocks differ: `nowMs` 0 keeps wall times.
+ */
+export function commitOf(message: Message, nowMs: number): Commit {
+  return {
+    ...message.commit,
+    owner: message.owner,
+    term: message.term,
+    holders: [...message.holders.keys()],
+    heldMoved: message.heldMoved,
+    recipients: message.recipients.map((recipient) => shifted(recipient, -nowMs)),
+  }
+}
+
+/** The next attempt later by `ms`, where there is one. */
+export function shifted(recipient: QueuedRecipient, ms: number): QueuedRecipient {
+  const waits = recipient.state === 'deferred' || recipient.state === 'inDoubt'
+  return { ...recipient, nextTryMs: waits ? recipient.nextTryMs + ms : recipient.nextTryMs }
+}
+
 /** What a mark record says; keys are short because there are millions. `r`: recipient indexes. */
 export type MarkPayload = {
   readonly r: readonly number[]
   readonly reply?: string
+  /** Wall ms of the next attempt, by the clock of the node that has the mark. */
   readonly at?: number
+  /** The same as ms from now, on the way to another node. */
+  readonly in?: number
   readonly attempts?: number
   readonly doubt?: boolean
   readonly warned?: boolean

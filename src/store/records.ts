@@ -22,6 +22,7 @@ export const RECORD = {
   xfer: 11,
   adopt: 12,
   discard: 13,
+  holders: 14,
 } as const
 export type RecordType = (typeof RECORD)[keyof typeof RECORD]
 
@@ -36,6 +37,23 @@ const RECORD_MAGIC_BYTES = Buffer.from('PREC')
 const END_MAGIC = 0x444e4550
 const VERSION = 1
 const TRAILER_BYTES = 4
+
+/**
+ * The index of a body's records: which of several bodies of one message they belong to, and which
+ * piece. Of a COMMIT the place is 0; of an ABORT 0 voids the pieces, 1 the COMMIT too. Fresh mail
+ * has body 0.
+ */
+const PLACE_BITS = 20
+export const PLACES_MAX = 1 << PLACE_BITS
+export const BODIES_MAX = 1 << (32 - PLACE_BITS)
+
+export function indexOf(body: number, place: number): number {
+  return body * PLACES_MAX + place
+}
+
+export function readIndex(index: number): { readonly body: number; readonly place: number } {
+  return { body: Math.floor(index / PLACES_MAX), place: index % PLACES_MAX }
+}
 
 /** One record as it was read; `payload` views the segment's bytes. */
 export type StoredRecord = {

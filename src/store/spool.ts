@@ -147,7 +147,7 @@ export class Spool {
   readonly #blocks: Buffer[] = []
   #appendedSeq = 0
   /** Commits that nobody may be told of yet. */
-  #unsynced: { readonly mid: MessageId; readonly seq: number }[] = []
+  #unsynced: { readonly mid: MessageId; readonly index: number; readonly seq: number }[] = []
   #writtenSeq = 0
   #writing = false
   #syncing = false
@@ -156,6 +156,7 @@ export class Spool {
   #activated: Segment[] = []
   #writtenWaiters: Waiter[] = []
   #syncWaiters: Waiter[] = []
+  #afterSync: { readonly seq: number; readonly run: () => void }[] = []
   #drainWaiters: (() => void)[] = []
   #aheadRunning = false
   #aheadFailed = false
@@ -240,18 +241,23 @@ export class Spool {
       .sort((a, b) => a.liveBytes - b.liveBytes)
   }
 
-  /** True while another message of `sizeBytes` may begin: disk above its reserve, not failed. */
-  hasRoom(sizeBytes: number): boolean {
+  /**
+   * True while another message of `sizeBytes` may begin: disk above its reserve, not failed. With a
+   * `reserve` (part of the disk) of its own also the segments that are written ahead are not for it
+   * below that.
+   */
+  hasRoom(sizeBytes: number, reserve?: number): boolean {
     if (this.#failure !== null || this.#closed) return false
     const needed = Math.ceil((sizeBytes + 65_536) / this.#segmentBytes)
+    if (reserve !== undefined) return this.#diskTakes(needed, reserve)
     if (this.#free.length - MARK_SEGMENTS >= needed) return true
     return this.#diskTakes(needed)
   }
 
   /** The disk has room for so many more segments above its reserve. */
-  #diskTakes(segments: number): boolean {
+  #diskTakes(segments: number, reserve = DISK_RESERVE): boolean {
     const { freeBytes, totalBytes } = this.diskSpace()
-    return freeBytes - segments * this.#segmentBytes > totalBytes * DISK_RESERVE
+    return freeBytes - segments * this.#segmentBytes > totalBytes * reserve
   }
 
   /** Of the disk, at most 1 s old. */
@@ -320,7 +326,7 @@ export class Spool {
     const record = new SpoolRecord(payload.length, !isMark)
     this.#appendedSeq += 1
     const pending = { bytes, record, mark: isMark, isBlock, seq: this.#appendedSeq }
-    if (type === RECORD.commit) this.#unsynced.push({ mid, seq: this.#appendedSeq })
+    if (type === RECORD.commit) this.#unsynced.push({ mid, index, seq: this.#appendedSeq })
     this.#backlogBytes += bytes.length
     if (this.#unplaced.length > 0 || !this.#place(pending)) {
       this.#unplaced.push(pending)
@@ -353,6 +359,12 @@ export class Spool {
         this.#pump()
       }
     })
+  }
+
+  /** Calls `run` when all that was appended before is durable; hurries nothing: within 200 ms. */
+  afterSync(run: () => void): void {
+    this.#afterSync.push({ seq: this.#appendedSeq, run })
+    this.syncSoon()
   }
 
   /** Syncs within 200 ms, with the next one that somebody waits for or by itself. */
@@ -569,10 +581,18 @@ export class Spool {
         this.#syncing = false
         this.#unsynced = this.#unsynced.filter(({ seq }) => seq > safeSeq)
         for (const { resolve } of ready) resolve()
+        this.#tellSynced(safeSeq)
         this.#sync()
       },
       ready,
     )
+  }
+
+  #tellSynced(safeSeq: number): void {
+    if (this.#afterSync.length === 0) return
+    const safe = this.#afterSync.filter(({ seq }) => seq <= safeSeq)
+    this.#afterSync = this.#afterSync.filter(({ seq }) => seq > safeSeq)
+    for (const { run } of safe) run()
   }
 
   #syncAll(dirty: Segment[], done: () => void, waiters: readonly Waiter[]): void {
@@ -616,8 +636,8 @@ export class Spool {
     const tail = this.#tail
     if (tail === null) return
     try {
-      for (const { mid } of this.#unsynced) {
-        const bytes = encodeRecord(RECORD.abort, mid, 1, new Uint8Array(), null)
+      for (const { mid, index } of this.#unsynced) {
+        const bytes = encodeRecord(RECORD.abort, mid, index + 1, new Uint8Array(), null)
         if (tail.end + bytes.length > this.#segmentBytes) return
         bindRecord(bytes, tail.generation, 0)
         this.#options.disk.writeNow(tail.fd, bytes, tail.end)

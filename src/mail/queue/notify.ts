@@ -49,7 +49,7 @@ export async function notify(notice: Notice, deps: NotifyDeps): Promise<void> {
     kind,
     about.map(({ index }) => index),
   )
-  if (deps.queue.get(id) !== null || deps.queue.replayedState(id, 0) !== null) return
+  if (deps.queue.knows(id)) return
   const draft = deps.queue.draft(id)
   for (let offset = 0; offset < built.bytes.length; offset += PIECE_BYTES) {
     draft.add(built.bytes.subarray(offset, offset + PIECE_BYTES))

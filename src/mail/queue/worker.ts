@@ -80,13 +80,18 @@ export class QueueWorker {
 
   /** Takes up everything the queue holds: once, at start. */
   resume(): void {
+    this.takeUp(this.#deps.queue.messages(), 'The node stopped during the delivery.')
+  }
+
+  /** Messages of another node that are ours now, or our own after a start: what is in doubt waits. */
+  takeUp(messages: Iterable<Message>, why = 'Another node was delivering it.'): void {
     const nowMs = this.#deps.clock.wallMs()
     const inDoubtMs = this.#deps.live.current.settings['queue.inDoubt'] * 1_000
-    for (const message of this.#deps.queue.messages()) {
+    for (const message of messages) {
       for (const [index, recipient] of message.recipients.entries()) {
         if (recipient.state === 'inDoubt') {
           recipient.nextTryMs = nowMs + inDoubtMs
-          this.#deps.progress(message, index, 'inDoubt', 'The node stopped during the delivery.')
+          this.#deps.progress(message, index, 'inDoubt', why)
         }
       }
       this.add(message)

@@ -1,0 +1,173 @@
+/**
+ * The records of a spool, replayed in order into messages and marks. Of several COMMITs of one
+ * message the highest title holds, whichever came first, and what any of them knew stays known.
+ */
+import type { MessageId, NodeId } from '../base/ids.ts'
+import type { RecipientState } from '../message/rows.ts'
+import { applyMark, changeOwner, isAbove, joinStates } from './marks.ts'
+import {
+  type Commit,
+  type HolderState,
+  type MarkKind,
+  type MarkPayload,
+  Message,
+  type Piece,
+} from './queued.ts'
+import { RECORD, readIndex } from './records.ts'
+import type { ReplayedRecord, Segment } from './spool.ts'
+
+/** One message as the spool knows it. */
+export type Rebuilt = {
+  readonly message: Message
+  readonly pieces: readonly Piece[]
+  readonly commit: { readonly segment: Segment; readonly length: number }
+  /** All of its body is there. */
+  readonly isWhole: boolean
+}
+
+const MARKS: ReadonlyMap<number, MarkKind> = new Map([
+  [RECORD.try, 'try'],
+  [RECORD.done, 'done'],
+  [RECORD.fail, 'fail'],
+  [RECORD.defer, 'defer'],
+  [RECORD.hold, 'hold'],
+  [RECORD.discard, 'discard'],
+])
+
+export class Rebuild {
+  readonly #node: NodeId
+  /** Pieces without a COMMIT, by message and body. */
+  readonly #drafts = new Map<string, Piece[]>()
+  readonly #rebuilt = new Map<MessageId, Rebuilt>()
+  /** Segments of every commit of a message, also of final ones: their marks must outlive them. */
+  readonly #commits = new Map<MessageId, Segment[]>()
+  /** What stood before the youngest COMMIT of that body. */
+  readonly #before = new Map<
+    MessageId,
+    { readonly body: number; readonly rebuilt: Rebuilt | null }
+  >()
+  readonly guards: [Segment, Segment[]][] = []
+
+  /** `node`: this one. */
+  constructor(node: NodeId) {
+    this.#node = node
+  }
+
+  take(record: ReplayedRecord): void {
+    const { type, mid } = record
+    if (type === RECORD.accept || type === RECORD.copy) return this.#piece(record)
+    if (type === RECORD.commit) return this.#commit(record)
+    if (type === RECORD.abort) return this.#abort(record)
+    const commits = this.#commits.get(mid)
+    if (commits !== undefined) this.guards.push([record.segment, commits])
+    const rebuilt = this.#rebuilt.get(mid)
+    if (rebuilt !== undefined) this.#mark(rebuilt.message, record)
+  }
+
+  /** The states of every message whose COMMIT counts, final ones too. */
+  states(): Map<MessageId, readonly RecipientState[]> {
+    const states = new Map<MessageId, readonly RecipientState[]>()
+    for (const [id, { message, isWhole }] of this.#rebuilt) {
+      if (message.owner !== this.#node || (!isWhole && !message.isFinal)) continue
+      states.set(
+        id,
+        message.recipients.map(({ state }) => state),
+      )
+    }
+    return states
+  }
+
+  /**
+   * Whole ones, and those that are final: of the others the sync of the body never ended, so
+   * nobody was told 250. With the segments of its other COMMITs noted.
+   */
+  *finish(): Generator<Rebuilt> {
+    for (const rebuilt of this.#rebuilt.values()) {
+      const { message, isWhole } = rebuilt
+      if (!isWhole && !message.isFinal) continue
+      for (const segment of this.#commits.get(message.id) ?? []) {
+        message.commits.push({ segment, generation: segment.generation })
+      }
+      yield rebuilt
+    }
+  }
+
+  #piece({ mid, index, segment, offset, payload }: ReplayedRecord): void {
+    const { body, place } = readIndex(index)
+    const piece = { segment, generation: segment.generation, offset, length: payload.length }
+    const key = draftKey(mid, body)
+    if (place === 0) this.#drafts.set(key, [piece])
+    else this.#drafts.get(key)?.push(piece)
+  }
+
+  #commit({ mid, index, segment, payload }: ReplayedRecord): void {
+    const commit = readCommit(payload, this.#node)
+    const { body } = readIndex(index)
+    const key = draftKey(mid, body)
+    const pieces = this.#drafts.get(key) ?? []
+    this.#drafts.delete(key)
+    this.#commits.set(mid, [...(this.#commits.get(mid) ?? []), segment])
+    const stored = pieces.reduce((sum, { length }) => sum + length, 0)
+    const isWhole = pieces.length === commit.pieces && stored === commit.sizeBytes
+    const message = new Message(mid, commit)
+    const before = this.#rebuilt.get(mid) ?? null
+    // A body that is not whole was never acknowledged, or has gone since: it moves nothing.
+    if (before !== null && !isWhole && !message.isFinal) return
+    this.#before.set(mid, { body, rebuilt: before })
+    const place = { segment, length: payload.length }
+    if (before !== null && isAbove(before.message, message)) {
+      joinStates(before.message, message)
+      // The bytes of a message are the same under every title.
+      if (isWhole && !before.isWhole) {
+        this.#rebuilt.set(mid, { message: before.message, pieces, commit: place, isWhole })
+      }
+      return
+    }
+    if (before !== null) joinStates(message, before.message)
+    this.#rebuilt.set(mid, { message, pieces: isWhole ? pieces : [], commit: place, isWhole })
+  }
+
+  #abort({ mid, index }: ReplayedRecord): void {
+    const { body, place } = readIndex(index)
+    this.#drafts.delete(draftKey(mid, body))
+    if (place !== 1) return
+    // Its sync failed: the client was told to come again, or what was before still stands.
+    const before = this.#before.get(mid)
+    if (before?.body !== body) return
+    this.#before.delete(mid)
+    if (before.rebuilt === null) this.#rebuilt.delete(mid)
+    else this.#rebuilt.set(mid, before.rebuilt)
+  }
+
+  #mark(message: Message, { type, payload }: ReplayedRecord): void {
+    const kind = MARKS.get(type)
+    if (kind !== undefined) {
+      const mark =
+        payload.length === 0 ? { r: [] } : (JSON.parse(payload.toString()) as MarkPayload)
+      return applyMark(message, kind, mark)
+    }
+    if (type === RECORD.adopt || type === RECORD.xfer) {
+      const { term, owner } = JSON.parse(payload.toString()) as TitlePayload
+      if (isAbove({ term, owner }, message)) changeOwner(message, { term, owner })
+    } else if (type === RECORD.holders) {
+      const { node, state } = JSON.parse(payload.toString()) as HolderPayload
+      if (state === null) message.holders.delete(node)
+      else message.holders.set(node, state)
+    }
+  }
+}
+
+/** What ADOPT and XFER say: whose it is from here on. */
+export type TitlePayload = { readonly term: number; readonly owner: NodeId }
+/** What a `holders` record says; null: it has nothing of the message any more. */
+export type HolderPayload = { readonly node: NodeId; readonly state: HolderState | null }
+
+/** A record of before there were copies says nothing of owner, term and holders. */
+function readCommit(payload: Buffer, node: NodeId): Commit {
+  const said = JSON.parse(payload.toString()) as Commit & Partial<Commit>
+  return { ...said, owner: said.owner ?? node, term: said.term ?? 1, holders: said.holders ?? [] }
+}
+
+function draftKey(mid: MessageId, body: number): string {
+  return body === 0 ? mid : `${mid} ${body}`
+}
