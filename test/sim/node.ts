@@ -3,8 +3,8 @@
  * a process that holds the replicated rows and all of the cluster's parts, as a real one does.
  */
 import { RefusalError, StoreError } from '../../src/base/errors.ts'
-import { type NodeId, newNodeId } from '../../src/base/ids.ts'
-import { Observer } from '../../src/base/observe.ts'
+import { type NodeId, newNodeId, newSpoolId, type SpoolId } from '../../src/base/ids.ts'
+import { type EventName, type Fields, Observer } from '../../src/base/observe.ts'
 import type { Random } from '../../src/base/random.ts'
 import { Cluster } from '../../src/cluster/cluster.ts'
 import type {
@@ -24,13 +24,16 @@ import { type Applicant, MEMBER_KIND } from '../../src/cluster/roster.ts'
 import type { Vector } from '../../src/config/merge.ts'
 import type { Applied, Incoming } from '../../src/store/feed.ts'
 import { IssuedTokens } from '../../src/store/invitations.ts'
+import { nodeName } from '../../src/store/names.ts'
 import { Replica } from '../../src/store/replica.ts'
 import type { SharedRows } from '../../src/store/shared.ts'
 import type { Dice } from './dice.ts'
 import { type Image, SimDisk } from './disk.ts'
 import { type Effect, SimHeld } from './held.ts'
+import { hearMail, type MailSetting, SimMail } from './mail.ts'
 import type { Fabric } from './network.ts'
 import { Memory, type Oracle, type Watched } from './oracle.ts'
+import { SpoolDisk, type SpoolImage } from './spool-disk.ts'
 import { type MachineTime, SimClock, SimProcess, type World } from './world.ts'
 
 /** Seams at which a mutant takes the place of a part. */
@@ -58,6 +61,8 @@ export type Setting = {
   readonly nodeOfWriter: Map<string, NodeId>
   /** A recipient gets his held mail from a node. */
   readonly onReleased: (node: SimNode, copy: string) => void
+  /** Nodes take and deliver mail. */
+  readonly mail?: MailSetting
 }
 
 /** Kinds whose rows the oracle follows. */
@@ -75,6 +80,9 @@ export const KINDS = [
 export const FUTURE_KIND = 'future-thing'
 export const PORT = 2_525
 
+/** A machine as it was at one instant. */
+export type Snapshot = Image<Memory> & { readonly spool: SpoolImage }
+
 const IMAGES_MAX = 4
 const VERSION = '1.0.0'
 
@@ -87,6 +95,8 @@ export type Run = {
   readonly watched: Watched
   /** Null until the ports are open. */
   cluster: Cluster | null
+  /** Null until the spool is read, and in a simulation without mail. */
+  mail: SimMail | null
 }
 
 export class SimNode {
@@ -96,6 +106,9 @@ export class SimNode {
   readonly id: NodeId
   readonly keys: NodeKeys
   readonly disk: SimDisk
+  readonly spool: SpoolDisk
+  /** Of the data directory. */
+  spoolId: SpoolId
   readonly time: MachineTime
   memory = new Memory()
   clusterId: string
@@ -131,6 +144,8 @@ export class SimNode {
     this.keys = from?.keys ?? newKeys(this.#dice.split('keys'))
     this.clusterId = from?.clusterId ?? clusterIdOf(this.id, publicKeys(this.keys))
     this.disk = new SimDisk(this.#dice.split('disk'), from?.disk.image() ?? null)
+    this.spool = new SpoolDisk(setting.world, this.#dice.split('spool'))
+    this.spoolId = newSpoolId(this.#dice.split('spool id'))
     if (from !== undefined) this.memory = from.memory.copy()
     this.relapses = from === undefined ? 0 : 1
     this.disk.onCommit = () => this.#committed()
@@ -159,6 +174,11 @@ export class SimNode {
 
   get address(): PeerAddress {
     return { host: this.host, port: PORT }
+  }
+
+  /** Where it takes mail: another network than that of the peers. */
+  get smtpHost(): string {
+    return this.host.replace(/^10\.0\./, '10.1.')
   }
 
   /** What it says of itself to be let in. */
@@ -218,11 +238,7 @@ export class SimNode {
     const number = this.#dice.split(`process ${this.starts}`).below(2 ** 31)
     const process = new SimProcess(this.name, number)
     const clock = new SimClock(world, process, this.time)
-    const observer = new Observer(
-      clock,
-      (lines) => world.tell(() => `${this.name}: ${lines.trim()}`),
-      world.isTold ? 'info' : 'error',
-    )
+    const observer = new Tap(clock, world, this)
     const { state } = this.disk.open(observer)
     const plain = this.#dice.split(`run ${this.starts}`)
     const random = mutant.random?.(plain, this) ?? plain
@@ -248,10 +264,11 @@ export class SimNode {
       },
       { clock, observer, dice: this.#dice.split(`held ${this.starts}`) },
     )
-    const run: Run = { process, clock, rows, held, watched, cluster: null }
+    const run: Run = { process, clock, rows, held, watched, cluster: null, mail: null }
     this.run = run
     world.tell(() => `${this.name} starts, writer ${replica.writer}`)
     fabric.started(this.host)
+    if (this.#setting.mail !== undefined) fabric.started(this.smtpHost)
     const seen = fabric.attach(this.host, process)
     const network = mutant.network?.(seen, this) ?? seen
     const issued = new IssuedTokens(state)
@@ -290,7 +307,9 @@ export class SimNode {
     this.run = null
     run.process.isAlive = false
     this.#setting.fabric.ended(this.host, run.process, quiet)
+    this.#setting.fabric.ended(this.smtpHost, run.process, quiet)
     this.disk.crash()
+    this.spool.crash(quiet)
     this.#setting.world.tell(() => `${this.name} ${quiet ? 'loses its power' : 'is killed'}`)
   }
 
@@ -312,10 +331,38 @@ export class SimNode {
     this.memory.hasLapsed = true
   }
 
-  /** For good: nothing of the machine comes back. */
-  destroy(): void {
-    this.crash(true)
+  /** For good: nothing of the machine comes back. Not `quiet`: something still says that it is gone. */
+  destroy(quiet = true): void {
+    this.crash(quiet)
     this.isDestroyed = true
+  }
+
+  /** The directory of the spool is lost. The process must have ended. */
+  wipeSpool(): void {
+    this.spool.wipe()
+    this.spoolId = newSpoolId(this.#dice.split(`spool id ${this.starts}`))
+    this.#setting.world.tell(() => `the spool of ${this.name} is wiped`)
+  }
+
+  /** All disks of the machine as they are now. */
+  snapshot(): Snapshot {
+    const { nowMs: atMs } = this.#setting.world
+    return { atMs, memory: this.memory.copy(), ...this.disk.image(), spool: this.spool.image() }
+  }
+
+  /** The process must have ended. */
+  restore(image: Snapshot): void {
+    this.disk.restore(image)
+    this.spool.restore(image.spool)
+    this.memory = image.memory.copy()
+    this.lapse()
+    this.#setting.world.tell(() => `${this.name} goes back to ${(image.atMs / 1000).toFixed(1)} s`)
+  }
+
+  /** An event of the product here. */
+  heard(event: string, fields: object): void {
+    const { mail } = this.#setting
+    if (mail !== undefined) hearMail(mail, event, fields)
   }
 
   /** Whoever has this id, as a mutant may know it. */
@@ -325,6 +372,16 @@ export class SimNode {
 
   stall(ms: number): void {
     if (this.run !== null) this.run.process.stalledUntilMs = this.#setting.world.nowMs + ms
+  }
+
+  /** The machine sleeps: nothing runs, and its monotonic clock stands still. */
+  suspend(ms: number): void {
+    const { world } = this.#setting
+    const { process } = this.run ?? {}
+    this.stall(ms)
+    world.after(ms, () => {
+      if (process?.isAlive === true) this.time.asleepMs += ms
+    })
   }
 
   /** By the rows of this node. */
@@ -367,6 +424,8 @@ export class SimNode {
       this.#joined = null
     }
     const { name } = this.applicant
+    const mail = await this.#openMail(run, deps)
+    run.mail = mail
     const cluster = await Cluster.start(
       {
         self: this.#self(rows.writer),
@@ -380,7 +439,7 @@ export class SimNode {
         state: rows,
         trace: null,
         issued,
-        report,
+        report: () => mail?.report(report()) ?? report(),
         parallelCrypto: false,
         onJump,
       },
@@ -391,6 +450,34 @@ export class SimNode {
     })
     run.cluster = cluster
     held.open(cluster)
+    await mail?.resume()
+  }
+
+  /** Null in a simulation without mail. */
+  async #openMail(run: Run, deps: ClusterDeps): Promise<SimMail | null> {
+    const { mail: setting, world } = this.#setting
+    if (setting === undefined) return null
+    const nodes = () => run.cluster?.roster.members().map(({ node: id, name }) => ({ id, name }))
+    return await SimMail.open(this, setting, {
+      ...deps,
+      process: run.process,
+      dice: this.#dice.split(`mail ${this.starts}`),
+      quarantine: run.held.quarantine,
+      nodeName: (id) => nodeName(() => nodes() ?? [], id),
+      onFailure: (error) => {
+        world.tell(() => `the spool of ${this.name} fails: ${error.message}`)
+        world.after(1_000, () => this.#restart(run), run.process)
+      },
+    })
+  }
+
+  /** A supervisor starts a process that has ended again. */
+  #restart(run: Run): void {
+    if (this.run !== run) return
+    this.crash(false)
+    this.#setting.world.after(1_000, () => {
+      if (!this.isDestroyed) this.start()
+    })
   }
 
   /** A copy leaves for the queue of this node, durably; the same one again is left alone. */
@@ -498,6 +585,22 @@ export class SimNode {
         return seq > (before.get(writer) ?? 0) && this.run?.cluster?.links.get(node) === null
       })
     })
+  }
+}
+
+/** Tells the story, and lets the ledger of the mail hear. */
+class Tap extends Observer {
+  readonly #node: SimNode
+
+  constructor(clock: SimClock, world: World, node: SimNode) {
+    const write = (lines: string): void => world.tell(() => `${node.name}: ${lines.trim()}`)
+    super(clock, write, world.isTold ? 'info' : 'error')
+    this.#node = node
+  }
+
+  override emit(event: EventName, fields: Fields = {}): void {
+    this.#node.heard(event, fields)
+    super.emit(event, fields)
   }
 }
 

@@ -6,6 +6,7 @@
 import type { SharedRows } from '../../src/store/shared.ts'
 import type { Dice } from './dice.ts'
 import { FaultMaker, type FaultRates } from './faults.ts'
+import type { MailSetting } from './mail.ts'
 import { Fabric, type Weather } from './network.ts'
 import { type Mutant, type Setting, SimNode } from './node.ts'
 import { Oracle } from './oracle.ts'
@@ -29,6 +30,8 @@ export type Options = {
   /** Changes what was drawn: for histories and mutants. */
   readonly tune?: (knobs: Knobs) => Knobs
   readonly mutant?: Mutant
+  /** Nodes take and deliver mail too. */
+  readonly mail?: (sim: Simulation) => MailSetting
 }
 
 export type Ended = {
@@ -97,10 +100,11 @@ export class Simulation {
       },
       nodeOfWriter: new Map(),
       onReleased: (node, copy) => this.work.released(node, copy),
+      ...(options.mail === undefined ? {} : { mail: options.mail(this) }),
     }
     this.work = new Workload(this)
     this.faults = new FaultMaker(this)
-    this.#found()
+    this.found(this.knobs.nodes)
   }
 
   /** Those that a healed cluster consists of. */
@@ -174,6 +178,7 @@ export class Simulation {
     const time = {
       skewMs: isWild ? Math.round(this.dice.between(-40_000, 40_000)) : this.dice.below(20),
       driftPpm: isWild ? this.dice.between(-200, 200) : 0,
+      asleepMs: 0,
     }
     const node = new SimNode(
       this.setting,
@@ -188,10 +193,14 @@ export class Simulation {
     return node
   }
 
-  #found(): void {
+  /** A cluster of so many nodes; 0: nobody yet. */
+  found(nodes: number): void {
+    if (nodes === 0) return
     const founder = this.addNode()
     this.world.act(() => founder.start())
-    for (let count = 1; count < this.knobs.nodes; count += 1) this.#settle(founder)
+    // Whoever takes mail reads its spool before its ports are open.
+    this.world.runTill(() => founder.run?.cluster !== null, 10_000, 1)
+    for (let count = 1; count < nodes; count += 1) this.#settle(founder)
   }
 
   /** A member from the beginning. */

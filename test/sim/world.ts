@@ -253,6 +253,8 @@ export type MachineTime = {
   skewMs: number
   /** How much faster than true time, in parts per million. */
   readonly driftPpm: number
+  /** How long it has slept: its monotonic clock stood still, its boot clock went on. */
+  asleepMs: number
 }
 
 /** The time as one process sees it. */
@@ -274,11 +276,11 @@ export class SimClock implements Clock {
   }
 
   monoMs(): number {
-    return this.#world.nowMs * this.#rate
+    return (this.#world.nowMs - this.#time.asleepMs) * this.#rate
   }
 
   bootMs(): number {
-    return this.monoMs()
+    return this.#world.nowMs * this.#rate
   }
 
   after(delayMs: number, run: () => void): Timer {

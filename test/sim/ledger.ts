@@ -1,0 +1,307 @@
+/**
+ * What was promised to clients and what arrived, known without looking at how the product does it:
+ * every mail has a token in its recipients, its header and its body. The questions of the ledger:
+ * lost, phantom, unscanned, corrupt, and for each duplicate its cause (faults.md section 4).
+ */
+import type { MessageId, NodeId } from '../../src/base/ids.ts'
+import type { World } from './world.ts'
+
+export const DOMAIN = 'example.com'
+
+/** What the next hop says about a recipient, always the same. */
+export type Taste = 'takes' | 'refuses'
+
+/** A mail as its sender has it. */
+export type Mail = {
+  readonly token: string
+  readonly sender: string
+  readonly recipients: readonly { readonly address: string; readonly taste: Taste }[]
+  readonly body: Buffer
+  /** The inspectors find something: it is held. */
+  readonly isHeld: boolean
+  readonly submissions: Submission[]
+  /** The sender read 250, and will not try again. */
+  acked: Submission | null
+}
+
+/** One attempt of a sender. */
+export type Submission = {
+  readonly mail: Mail
+  readonly mid: MessageId
+  readonly node: NodeId
+  readonly atMs: number
+  /** What the node said, and whether the sender read it. */
+  answer: number | null
+  isRead: boolean
+  /** Nodes whose disks had it when the node said 250. */
+  copies: number
+}
+
+/** Why a recipient may get a mail again (design: mail.md, The failure matrix). */
+export type Cause =
+  /** Another submission of a sender who had not read 250. */
+  | 'lost 250'
+  /** A dot went out and no answer was written down. */
+  | 'in doubt'
+  /** Its marks had not reached the node that took over. */
+  | 'unsent marks'
+  /** A claim was decided apart and a person said that it may be. */
+  | 'release anyway'
+
+/** A mail at the door of a next hop. */
+export type Arrived = {
+  readonly mid: MessageId
+  /** Index in the envelope of the message. */
+  readonly index: number
+  readonly address: string
+  readonly sender: string
+  readonly body: Buffer
+  readonly node: NodeId
+  readonly nodeName: string
+}
+
+export type Delivery = {
+  readonly mid: MessageId
+  readonly index: number
+  readonly node: NodeId
+  readonly atMs: number
+  /** The node read the answer and had a mark of it on its disk. */
+  isMarked: boolean
+}
+
+/** What the ledger asks of the simulation. */
+export type Witnesses = {
+  /** The disk of the node has this message whole, with its COMMIT. */
+  readonly hasCommit: (node: NodeId, mid: MessageId) => boolean
+  readonly hasTry: (node: NodeId, mid: MessageId) => boolean
+  /** The disk of the node has a mark that says that this recipient is done. */
+  readonly hasDone: (node: NodeId, mid: MessageId, index: number) => boolean
+  /** Two nodes have been in contact without a break for so long, ms. */
+  readonly contactMs: (one: NodeId, two: NodeId) => number
+  /** So often a disk was lost or went back: what only it had is not held against the product. */
+  readonly lossesSince: (atMs: number) => number
+}
+
+/** Two nodes in contact for so long know each other's marks. */
+const CONTACT_MS = 5_000
+
+export type Sums = {
+  accepted: number
+  delivered: number
+  bounced: number
+  held: number
+  /** Of those with one copy only. */
+  lostAlone: number
+  alone: number
+  readonly duplicates: Map<Cause, number>
+}
+
+export class Ledger {
+  readonly mails = new Map<string, Mail>()
+  readonly sums: Sums = {
+    accepted: 0,
+    delivered: 0,
+    bounced: 0,
+    held: 0,
+    lostAlone: 0,
+    alone: 0,
+    duplicates: new Map(),
+  }
+  readonly #world: World
+  readonly #ask: Witnesses
+  readonly #byMid = new Map<MessageId, Submission>()
+  readonly #inspected = new Set<MessageId>()
+  readonly #deliveries = new Map<string, Delivery[]>()
+  /** Notifications that a recipient will not get it, by `token index`. */
+  readonly #notices = new Map<string, number>()
+  /** Possible duplicates that the product has counted, by `mid index`. */
+  readonly #doubts = new Map<string, number>()
+
+  constructor(world: World, ask: Witnesses) {
+    this.#world = world
+    this.#ask = ask
+  }
+
+  submitted(mail: Mail, mid: MessageId, node: NodeId): Submission {
+    const { nowMs } = this.#world
+    const made = { mail, mid, node, atMs: nowMs, answer: null, isRead: false, copies: 0 }
+    const submission: Submission = made
+    this.mails.set(mail.token, mail)
+    mail.submissions.push(submission)
+    this.#byMid.set(mid, submission)
+    return submission
+  }
+
+  /** The node says `code`; `copies`: the disks that have it whole at this moment. */
+  answered(submission: Submission, code: number, copies: number): void {
+    submission.answer = code
+    submission.copies = copies
+    if (code === 250 && copies === 0) {
+      this.#world.violate(`250 for ${submission.mid}, which is on no disk`)
+    }
+  }
+
+  /** The sender reads 250: from here on the mail is ours. */
+  acknowledged(submission: Submission): void {
+    const { mail } = submission
+    submission.isRead = true
+    mail.acked ??= submission
+    this.sums.accepted += 1
+    if (submission.copies < 2) this.sums.alone += 1
+  }
+
+  inspected(mid: MessageId): void {
+    this.#inspected.add(mid)
+  }
+
+  /** The product counts a delivery as one that may be the second. */
+  doubted(mid: MessageId, index: number): void {
+    const key = `${mid} ${index}`
+    this.#doubts.set(key, (this.#doubts.get(key) ?? 0) + 1)
+  }
+
+  tokenOf(mid: MessageId): string | null {
+    return this.#byMid.get(mid)?.mail.token ?? null
+  }
+
+  /** The next hop has the whole mail, and takes it. */
+  arrived(arrived: Arrived): Delivery | null {
+    const { mid, address, nodeName } = arrived
+    const { violate } = this.#bound
+    if (arrived.sender === '') return this.#notified(arrived)
+    const [, place = '', token = ''] = /^r(\d+)\.(t\d+)/.exec(address) ?? []
+    const mail = this.mails.get(token)
+    const submission = this.#byMid.get(mid)
+    if (mail === undefined || submission?.mail !== mail) {
+      violate(`phantom: ${address} gets ${mid}, which nobody sent him`)
+      return null
+    }
+    if (!arrived.body.equals(mail.body)) violate(`corrupt: ${mid} reaches ${address} changed`)
+    if (!this.#inspected.has(mid)) violate(`unscanned: ${nodeName} delivers ${mid}`)
+    if (!this.#ask.hasCommit(arrived.node, mid)) {
+      violate(`unscanned: ${nodeName} delivers ${mid} without its COMMIT`)
+    }
+    if (!this.#ask.hasTry(arrived.node, mid)) {
+      violate(`${nodeName} sends the dot of ${mid} before its TRY is durable`)
+    }
+    const key = `${token} ${place}`
+    const before = this.#deliveries.get(key) ?? []
+    const { nowMs: atMs } = this.#world
+    const delivery = { mid, index: arrived.index, node: arrived.node, atMs, isMarked: false }
+    for (const earlier of before) this.#explain(key, earlier, delivery)
+    this.#deliveries.set(key, [...before, delivery])
+    return delivery
+  }
+
+  readonly #bound = { violate: (rule: string): void => this.#world.violate(rule) }
+
+  /** A node must not do again what it knows, or must know, to be done. */
+  #explain(key: string, earlier: Delivery, now: Delivery): void {
+    if (earlier.mid !== now.mid || earlier.index !== now.index) return
+    const { mid, index } = now
+    if (this.#ask.hasDone(now.node, mid, index)) {
+      this.#world.violate(`${key}: delivered again by a node that has it as done`)
+    }
+    const isElsewhere = earlier.node !== now.node
+    if (isElsewhere && this.#ask.hasDone(earlier.node, mid, index)) {
+      const contactMs = this.#ask.contactMs(earlier.node, now.node)
+      if (contactMs > CONTACT_MS) {
+        this.#world.violate(
+          `${key}: delivered again ${Math.round(contactMs)} ms after the two nodes met`,
+        )
+      }
+    }
+  }
+
+  #notified({ address, body, mid }: Arrived): null {
+    const token = address.split('@')[0]?.split('.')[1] ?? ''
+    const mail = this.mails.get(token)
+    if (mail === undefined) {
+      this.#world.violate(`phantom: ${address} gets the notification ${mid}`)
+      return null
+    }
+    const text = body.toString('latin1')
+    for (const [place, { address: about, taste }] of mail.recipients.entries()) {
+      if (!text.includes(about)) continue
+      if (taste === 'takes') this.#world.violate(`a notification says that ${about} got nothing`)
+      const key = `${token} ${place}`
+      this.#notices.set(key, (this.#notices.get(key) ?? 0) + 1)
+    }
+    return null
+  }
+
+  deliveries(mail: Mail, place: number): readonly Delivery[] {
+    return this.#deliveries.get(`${mail.token} ${place}`) ?? []
+  }
+
+  /** Tokens and places that are promised and have come to nothing yet. */
+  missing(isHeld: (mid: MessageId, place: number) => boolean): readonly string[] {
+    return [...this.mails.values()].flatMap((mail) => {
+      const { acked } = mail
+      if (acked === null) return []
+      return mail.recipients.flatMap(({ taste }, place) => {
+        const key = `${mail.token} ${place}`
+        if (taste === 'refuses' && !mail.isHeld) return this.#notices.has(key) ? [] : [key]
+        if (this.#deliveries.has(key)) return []
+        return mail.submissions.some(({ mid }) => isHeld(mid, place)) ? [] : [key]
+      })
+    })
+  }
+
+  /** At rest: conservation, and a cause for each duplicate. */
+  settle(isHeld: (mid: MessageId, place: number) => boolean): Sums {
+    for (const key of this.missing(isHeld)) {
+      const mail = this.mails.get(key.split(' ')[0] ?? '')
+      const acked = mail?.acked
+      if (acked === null || acked === undefined) continue
+      const losses = this.#ask.lossesSince(acked.atMs)
+      if (losses === 0 || acked.copies > losses) {
+        this.#world.violate(
+          `lost: ${key} (${acked.mid}), acknowledged with ${acked.copies} copies, ` +
+            `${losses} disks lost since`,
+        )
+      } else this.sums.lostAlone += 1
+    }
+    for (const mail of this.mails.values()) {
+      for (const place of mail.recipients.keys()) this.#count(mail, place)
+    }
+    return this.sums
+  }
+
+  #count(mail: Mail, place: number): void {
+    const key = `${mail.token} ${place}`
+    const deliveries = this.#deliveries.get(key) ?? []
+    if (this.#notices.has(key)) this.sums.bounced += 1
+    if (deliveries.length === 0) return
+    this.sums.delivered += 1
+    const byMid = Map.groupBy(deliveries, ({ mid }) => mid)
+    this.#charge('lost 250', byMid.size - 1)
+    if (byMid.size > 1 && this.#readTwice(mail)) {
+      this.#world.violate(`${key}: the sender tried again after he had read 250`)
+    }
+    for (const [mid, same] of byMid) {
+      const [first, ...again] = same
+      if (first === undefined || again.length === 0) continue
+      const doubts = this.#doubts.get(`${mid} ${first.index}`) ?? 0
+      if (doubts < again.length) {
+        this.#world.violate(
+          `${key}: ${mid} arrived ${same.length} times (${same.map(({ node, atMs }) => `${node.slice(0, 4)} at ${Math.round(atMs / 1000)} s`).join(', ')}), and ${doubts} were counted`,
+        )
+      }
+      for (const [number, delivery] of again.entries()) {
+        const isElsewhere = same[number]?.node !== delivery.node
+        this.#charge(isElsewhere ? 'unsent marks' : 'in doubt', 1)
+      }
+    }
+  }
+
+  #readTwice(mail: Mail): boolean {
+    return mail.submissions.filter(({ isRead }) => isRead).length > 1
+  }
+
+  #charge(cause: Cause, times: number): void {
+    if (times === 0) return
+    const { duplicates } = this.sums
+    duplicates.set(cause, (duplicates.get(cause) ?? 0) + times)
+  }
+}

@@ -1,0 +1,366 @@
+/**
+ * One seed of a cluster that takes mail: senders, next hops, disks and faults, then peace, then
+ * the questions of the ledger. Every knob is drawn from the seed (swarm testing).
+ */
+import type { MessageId, NodeId } from '../../src/base/ids.ts'
+import type { CopyStore } from '../../src/store/copies.ts'
+import { RECORD } from '../../src/store/records.ts'
+import { Dice } from './dice.ts'
+import { type HopMood, KIND_HOP, NextHops } from './hop.ts'
+import { Ledger, type Sums } from './ledger.ts'
+import type { MailSetting } from './mail.ts'
+import { type MailFaultRates, MailFaults, NO_FAULTS } from './mail-faults.ts'
+import { CALM, type Weather } from './network.ts'
+import type { Mutant, SimNode } from './node.ts'
+import { CALM_SENDERS, type SenderRates, Senders } from './senders.ts'
+import { Simulation } from './simulate.ts'
+import type { Pace } from './spool-disk.ts'
+import { QUICK } from './spool-disk.ts'
+import type { World } from './world.ts'
+
+export type MailKnobs = {
+  readonly nodes: number
+  readonly seconds: number
+  /** Of the rules for a dead node's mail. */
+  readonly timeScale: number
+  readonly weather: Weather
+  readonly pace: Pace
+  readonly isScattered: boolean
+  readonly hop: HopMood
+  readonly senders: SenderRates
+  readonly faults: MailFaultRates
+  readonly settings: MailSetting['settings']
+  readonly inspectMs: number
+}
+
+export type MailOptions = {
+  readonly isTold?: boolean
+  readonly tune?: (knobs: MailKnobs) => MailKnobs
+  readonly mutant?: Mutant
+}
+
+export type MailEnded = Sums & {
+  readonly hash: string
+  readonly events: number
+  readonly seen: ReadonlyMap<string, number>
+  readonly story: readonly string[]
+}
+
+/** A disk that lost what was on it: all of it, or what it had got since an instant. */
+type Loss = { readonly fromMs: number; readonly atMs: number }
+
+const LOOK_MS = 250
+/** Time for what waits for the longest of the long times, and for two retries. */
+const REST_MS = 300_000
+
+/** Runs one seed. @throws ViolationError, whose message begins with SIM_SEED */
+export function simulateMail(seed: number, options: MailOptions = {}): MailEnded {
+  const sim = new MailSimulation(seed, options)
+  try {
+    sim.live()
+    return sim.rest()
+  } catch (error) {
+    if (error instanceof Error) error.cause = sim.world.story
+    throw error
+  } finally {
+    sim.close()
+  }
+}
+
+export class MailSimulation {
+  readonly cluster: Simulation
+  readonly world: World
+  readonly knobs: MailKnobs
+  readonly ledger: Ledger
+  readonly hops: NextHops
+  readonly senders: Senders
+  readonly faults: MailFaults
+  readonly #losses: Loss[] = []
+  /** By pair: since when there is a link both ways, and when there was one last. */
+  readonly #contacts = new Map<string, { sinceMs: number | null; lastMs: number }>()
+
+  constructor(seed: number, options: MailOptions = {}) {
+    const drawn = drawMailKnobs(new Dice(seed, 'mail knobs'))
+    const knobs = options.tune?.(drawn) ?? drawn
+    this.knobs = knobs
+    const clocks = knobs.faults.clocks > 0
+    let made: Parts | null = null
+    const mutant = options.mutant
+    this.cluster = new Simulation(seed, {
+      isTold: options.isTold ?? false,
+      ...(mutant === undefined ? {} : { mutant }),
+      tune: (plain) => ({
+        ...plain,
+        nodes: 0,
+        batchBytes: 1_000_000,
+        lostPushes: 0,
+        weather: knobs.weather,
+        faults: { ...plain.faults, clocks },
+      }),
+      mail: ({ world }) => {
+        made = this.#parts(world)
+        return made.setting
+      },
+    })
+    if (made === null) throw new Error('a simulation has mail')
+    const { ledger, hops } = made as Parts
+    this.world = this.cluster.world
+    this.ledger = ledger
+    this.hops = hops
+    const dice = this.world.dice.split('mail')
+    this.senders = new Senders(dice.split('senders'), knobs.senders, {
+      world: this.world,
+      ledger,
+      doors: () => this.doors,
+      copiesOf: (mid) => this.copiesOf(mid),
+    })
+    this.faults = new MailFaults(this, dice.split('faults'))
+    this.cluster.found(knobs.nodes)
+    for (const node of this.nodes) {
+      node.spool.pace = knobs.pace
+      node.spool.isScattered = knobs.isScattered
+    }
+    this.#look()
+  }
+
+  get nodes(): readonly SimNode[] {
+    return this.cluster.nodes
+  }
+
+  /** Those that clients reach and that let them in. */
+  get doors(): readonly SimNode[] {
+    return this.cluster.up.filter(({ run }) => run?.mail?.isOpen === true)
+  }
+
+  live(): void {
+    this.senders.begin()
+    this.faults.begin()
+    this.world.runFor(this.knobs.seconds * 1_000)
+  }
+
+  /** Faults end, everybody is started, and in bounded time all that was promised has come about. */
+  rest(): Sums & MailEnded {
+    const { world, cluster } = this
+    this.senders.end()
+    this.faults.end()
+    cluster.fabric.healAll()
+    cluster.fabric.weather = { ...cluster.fabric.weather, loss: 0, reset: 0, bytesPerSecond: null }
+    this.hops.isDown = false
+    this.hops.unreached.clear()
+    this.hops.mood = { ...this.hops.mood, hangsUp: 0, busy: 0, slow: 0 }
+    for (const node of cluster.core) {
+      node.spool.isFull = false
+      node.spool.free = 0.5
+      node.spool.failingSyncs = 0
+      world.act(() => node.start())
+    }
+    world.tell(() => 'everything is healed')
+    this.faults.removeLost()
+    const isDone = world.runTill(() => this.isAtRest(), REST_MS + 1_800_000 / this.knobs.timeScale)
+    world.act(() => {
+      const sums = this.ledger.settle((mid, place) => this.isHeld(mid, place))
+      if (!isDone) world.violate(`no rest: ${this.unrest().join('; ')}`)
+      return sums
+    })
+    const { hash, events, seen, story } = world
+    return { ...this.ledger.sums, hash, events, seen, story }
+  }
+
+  isAtRest(): boolean {
+    return this.senders.open === 0 && this.unrest().length === 0
+  }
+
+  /** What is still to be done, in words. */
+  unrest(): readonly string[] {
+    const { core } = this.cluster
+    const missing = this.ledger.missing((mid, place) => this.isHeld(mid, place))
+    return [
+      ...(this.senders.open > 0 ? [`${this.senders.open} senders try on`] : []),
+      ...(missing.length > 0 ? [`${missing.length} missing, first ${missing[0]}`] : []),
+      ...core.flatMap(({ name, run }) => {
+        const queue = run?.mail?.queue
+        if (queue === undefined) return [`${name} is not up`]
+        const own = [...queue.messages()]
+        const copies = [...((queue as unknown as Partial<CopyStore>).copies?.() ?? [])]
+        const owed = [...((queue as unknown as Partial<CopyStore>).owed?.() ?? [])]
+        return [
+          ...(own.length > 0 ? [`${name} owns ${own.length}, first ${own[0]?.id}`] : []),
+          ...(copies.length > 0 ? [`${name} keeps ${copies.length}, first ${copies[0]?.id}`] : []),
+          ...(owed.length > 0 ? [`${name} owes ${owed.length}, first ${owed[0]?.id}`] : []),
+        ]
+      }),
+    ]
+  }
+
+  isHeld(_mid: MessageId, _place: number): boolean {
+    return false
+  }
+
+  /** Disks that have a message whole. */
+  copiesOf(mid: MessageId): number {
+    return this.nodes.filter((node) => !node.isDestroyed && hasWhole(node, mid)).length
+  }
+
+  /** What a disk had got since `fromMs` is gone. */
+  lost(fromMs = Number.NEGATIVE_INFINITY): void {
+    this.#losses.push({ fromMs, atMs: this.world.nowMs })
+  }
+
+  /** How long two nodes have been in contact without a break, ms; 0: they are not. */
+  contactMs(one: NodeId, two: NodeId): number {
+    const sinceMs = this.#contacts.get(pairOf(one, two))?.sinceMs ?? null
+    return sinceMs === null ? 0 : this.world.nowMs - sinceMs
+  }
+
+  /** When they had a link last, ms; never: -1. */
+  lastContactMs(one: NodeId, two: NodeId): number {
+    return this.#contacts.get(pairOf(one, two))?.lastMs ?? -1
+  }
+
+  close(): void {
+    this.cluster.close()
+  }
+
+  #parts(world: World): Parts {
+    const { knobs } = this
+    const dice = world.dice.split('mail')
+    const node = (id: NodeId): SimNode | null => this.cluster.setting.nodeOf(id)
+    const durable = (id: NodeId, mid: MessageId) => node(id)?.spool.durable(mid) ?? []
+    const ledger = new Ledger(world, {
+      hasCommit: (id, mid) => durable(id, mid).some(({ type }) => type === RECORD.commit),
+      hasTry: (id, mid) => durable(id, mid).some(({ type }) => type === RECORD.try),
+      hasDone: (id, mid, index) =>
+        durable(id, mid).some(({ type, text }) => {
+          if (type === RECORD.done) return (JSON.parse(text) as { r: number[] }).r.includes(index)
+          if (type !== RECORD.commit) return false
+          const commit = JSON.parse(text) as { recipients: { state: string }[] }
+          return commit.recipients[index]?.state === 'done'
+        }),
+      contactMs: (one, two) => this.contactMs(one, two),
+      lossesSince: (atMs) =>
+        this.#losses.filter((loss) => loss.fromMs <= atMs && atMs <= loss.atMs).length,
+    })
+    const hops = new NextHops(world, dice.split('hops'), ledger, knobs.hop)
+    const { settings, timeScale, inspectMs } = knobs
+    return { ledger, hops, setting: { world, ledger, hops, settings, timeScale, inspectMs } }
+  }
+
+  #look(): void {
+    const { nowMs } = this.world
+    for (const [at, one] of this.nodes.entries()) {
+      for (const two of this.nodes.slice(at + 1)) {
+        const pair = pairOf(one.id, two.id)
+        const isLinked =
+          (one.run?.cluster?.links.get(two.id) ?? null) !== null &&
+          (two.run?.cluster?.links.get(one.id) ?? null) !== null
+        const known = this.#contacts.get(pair) ?? { sinceMs: null, lastMs: -1 }
+        if (isLinked) known.lastMs = nowMs
+        known.sinceMs = isLinked ? (known.sinceMs ?? nowMs) : null
+        this.#contacts.set(pair, known)
+      }
+    }
+    this.world.after(LOOK_MS, () => this.#look())
+  }
+}
+
+type Parts = {
+  readonly ledger: Ledger
+  readonly hops: NextHops
+  readonly setting: MailSetting
+}
+
+/** Its COMMIT is on the platter, and nothing behind it that takes it back. */
+function hasWhole({ spool }: SimNode, mid: MessageId): boolean {
+  const last = spool
+    .durable(mid)
+    .findLast(
+      ({ type, index }) =>
+        type === RECORD.commit || type === RECORD.discard || (type === RECORD.abort && index === 1),
+    )
+  return last?.type === RECORD.commit
+}
+
+function pairOf(one: NodeId, two: NodeId): string {
+  return one < two ? `${one} ${two}` : `${two} ${one}`
+}
+
+/** Nobody does anything by himself, nothing fails: for histories. */
+export function calmMail(knobs: MailKnobs): MailKnobs {
+  return {
+    ...knobs,
+    nodes: 3,
+    timeScale: 1,
+    weather: CALM,
+    pace: QUICK,
+    isScattered: false,
+    hop: KIND_HOP,
+    senders: CALM_SENDERS,
+    faults: NO_FAULTS,
+    inspectMs: 5,
+  }
+}
+
+function drawMailKnobs(dice: Dice): MailKnobs {
+  /** Present in this part of the seeds, else 0. */
+  const some = (part: number, least: number, most: number): number =>
+    dice.chance(part) ? dice.between(least, most) : 0
+  const timeScale = dice.pick([4, 8, 12])
+  return {
+    nodes: dice.pick([2, 2, 3, 3, 3, 4]),
+    seconds: 60 + dice.below(180),
+    timeScale,
+    weather: {
+      latencyMs: dice.pick([0.3, 2, 20, 80]),
+      jitterMs: dice.pick([0, 1, 10, 40]),
+      loss: some(0.3, 0.01, 0.15),
+      duplicate: some(0.3, 0.05, 0.3),
+      reset: some(0.3, 0.0005, 0.01),
+      pieces: dice.pick(['whole', 'whole', 'split']),
+      bytesPerSecond: dice.chance(0.1) ? dice.pick([200_000, 1_000_000]) : null,
+    },
+    pace: {
+      writeMs: dice.pick([0.05, 0.2]),
+      syncMs: dice.pick([0.4, 2, 8]),
+      stalls: some(0.3, 0.001, 0.02),
+    },
+    isScattered: dice.chance(0.3),
+    hop: {
+      latencyMs: dice.pick([3, 20]),
+      busy: some(0.6, 0.05, 0.5),
+      hangsUp: some(0.5, 0.01, 0.1),
+      slow: some(0.2, 0.02, 0.1),
+    },
+    senders: {
+      everyMs: dice.pick([400, 1_000, 2_500]),
+      large: some(0.4, 0.02, 0.1),
+      refused: some(0.4, 0.02, 0.1),
+      held: 0,
+      lostReplies: some(0.4, 0.01, 0.1),
+    },
+    faults: {
+      everyMs: dice.pick([6_000, 12_000, 25_000]),
+      kills: some(0.7, 0.2, 1),
+      powerCuts: some(0.6, 0.2, 1),
+      allCuts: some(0.15, 0.05, 0.2),
+      stalls: some(0.3, 0.1, 0.5),
+      suspends: some(0.15, 0.1, 0.3),
+      cuts: some(0.6, 0.2, 1),
+      drops: some(0.4, 0.2, 1),
+      hops: some(0.7, 0.3, 1),
+      fulls: some(0.25, 0.1, 0.4),
+      syncs: some(0.2, 0.05, 0.3),
+      clocks: some(0.2, 0.1, 0.3),
+      drains: some(0.25, 0.1, 0.4),
+      /** At most one of these in a seed: two disks that are lost are more than two copies bear. */
+      loss: dice.pick(['none', 'destroyed', 'destroyed', 'wiped', 'rolled back']),
+    },
+    settings: {
+      'queue.first': 3,
+      'queue.longest': 20,
+      'queue.inDoubt': 10,
+      'cluster.copies': dice.pick(['prefer', 'prefer', 'require']),
+      'cluster.isolation': dice.pick(['deliver', 'hold']),
+    },
+    inspectMs: dice.pick([1, 30, 400]),
+  }
+}
