@@ -1,18 +1,18 @@
-/** Rendezvous hashing (Thaler and Ravishankar, 1998): all nodes agree, unasked, who comes first for a message. */
-import type { MessageId, NodeId } from '../base/ids.ts'
+/** Rendezvous hashing (Thaler and Ravishankar, 1998): all nodes agree, unasked, who comes first for a key. */
+import type { NodeId } from '../base/ids.ts'
 
-/** `nodes` in the order in which they are to keep or to adopt `message`, the first one first. */
-export function ranked(message: MessageId, nodes: Iterable<NodeId>): readonly NodeId[] {
+/** `nodes` in the order in which they are to keep, adopt or do `key`, the first one first. */
+export function ranked(key: string, nodes: Iterable<NodeId>): readonly NodeId[] {
   return [...nodes]
-    .map((node) => ({ node, rank: rankOf(message, node) }))
+    .map((node) => ({ node, rank: rankOf(key, node) }))
     .sort((a, b) => b.rank - a.rank || (a.node < b.node ? 1 : -1))
     .map(({ node }) => node)
 }
 
 /** 32 bits; never to be changed, since nodes of different versions must agree. */
-export function rankOf(message: MessageId, node: NodeId): number {
+export function rankOf(key: string, node: NodeId): number {
   let hash = 0x811c_9dc5
-  const text = `${message} ${node}`
+  const text = `${key} ${node}`
   for (let index = 0; index < text.length; index++) {
     hash = Math.imul(hash ^ text.charCodeAt(index), 0x0100_0193)
   }
