@@ -10,9 +10,9 @@ import type { Tally, Topic } from '../base/tally.ts'
 import {
   type Link,
   type Links,
+  type Liveness,
   MESSAGE,
   type Member,
-  type Members,
   type Roster,
 } from './contract.ts'
 import { ranked } from './rank.ts'
