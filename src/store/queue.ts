@@ -23,6 +23,7 @@ import {
   type MarkPayload,
   Message,
   type NewCommit,
+  shifted,
 } from './queued.ts'
 import { type HolderPayload, Rebuild, type TitlePayload } from './rebuild.ts'
 import { BODIES_MAX, RECORD, type RecordType } from './records.ts'
@@ -157,7 +158,8 @@ export class Queue implements CopyStore {
     const before = this.#current(id)
     const message = this.#newMessage(draft, given, before)
     const record = draft.commit(Buffer.from(JSON.stringify(message.commit)))
-    const copied = copying?.commit(message.commit, () => bodyOf(draft, bytes))
+    const told = commitOf(message, this.#deps.clock.wallMs())
+    const copied = copying?.commit(told, () => bodyOf(draft, bytes))
     let outcome: Copied = { kind: 'alone', why: 'no node takes copies' }
     try {
       await this.#spool.synced()
@@ -197,7 +199,7 @@ export class Queue implements CopyStore {
     // That the bytes are in the quarantine here says nothing about another node.
     if (this.mirror === null || kind === 'hold') return
     if (message.holders.size === 0) return
-    this.mirror.marked(message, kind, payload)
+    this.mirror.marked(message, kind, this.#leaving(payload))
   }
 
   /** A body of this queue in chunks of at most PIECE_BYTES. @throws StoreError when bytes are missing */
@@ -251,7 +253,9 @@ export class Queue implements CopyStore {
       draft.abort()
       throw new StoreError(`The copy of ${id} is not taken: ${refusal}.`, { remedy: 'give-up' })
     }
-    const commit = { ...given, pieces: draft.records.length }
+    const nowMs = this.#deps.clock.wallMs()
+    const recipients = given.recipients.map((recipient) => shifted(recipient, nowMs))
+    const commit = { ...given, pieces: draft.records.length, recipients }
     const copy = new Message(id, commit)
     const before = this.#copies.get(id) ?? null
     if (before !== null) joinStates(copy, before)
@@ -279,11 +283,13 @@ export class Queue implements CopyStore {
     return copy
   }
 
-  markCopy(id: MessageId, kind: MarkKind, mark: MarkPayload): void {
+  markCopy(id: MessageId, kind: MarkKind, payload: MarkPayload): void {
     if (kind === 'hold' || kind === 'discard') return
     const copy = this.#copies.get(id) ?? this.#keeping.get(id) ?? null
     const own = this.#messages.get(id) ?? null
     if (copy === null && own === null) return
+    const { in: inMs, ...rest } = payload
+    const mark = inMs === undefined ? rest : { ...rest, at: this.#deps.clock.wallMs() + inMs }
     if (copy !== null) {
       this.#append(copy, RECORD[kind], mark)
       applyMark(copy, kind, mark)
@@ -474,6 +480,12 @@ export class Queue implements CopyStore {
       )
   }
 
+  /** As it goes to another node, whose wall clock is not ours. */
+  #leaving(payload: MarkPayload): MarkPayload {
+    if (payload.at === undefined) return payload
+    return { ...payload, in: Math.max(0, payload.at - this.#deps.clock.wallMs()) }
+  }
+
   #settleCopy(copy: Message): void {
     if (!copy.isOver) return
     this.#copies.delete(copy.id)
@@ -600,7 +612,7 @@ export class Queue implements CopyStore {
       }
     }
     if (!isStill()) return void draft.abort()
-    const commit: Commit = { ...commitOf(message), pieces: draft.records.length }
+    const commit: Commit = { ...commitOf(message, 0), pieces: draft.records.length }
     const record = draft.commit(Buffer.from(JSON.stringify(commit)))
     if (record.segment === null) {
       this.#spool.drop(record)

@@ -144,24 +144,35 @@ export function freshRecipient(state: RecipientState): QueuedRecipient {
   return { state, attempts: 0, nextTryMs: 0, lastReply: null, doubtful: false, warned: false }
 }
 
-/** What a COMMIT says of a message as it stands now; `pieces` as in its first one. */
-export function commitOf(message: Message): Commit {
+/**
+ * What a COMMIT says of a message as it stands now. On its way to another node `nextTryMs` of its
+ * recipients is ms from now, because wall clocks differ: `nowMs` 0 keeps wall times.
+ */
+export function commitOf(message: Message, nowMs: number): Commit {
   return {
     ...message.commit,
     owner: message.owner,
     term: message.term,
     holders: [...message.holders.keys()],
     heldMoved: message.heldMoved,
-    recipients: message.recipients.map((recipient) => ({ ...recipient })),
+    recipients: message.recipients.map((recipient) => shifted(recipient, -nowMs)),
   }
+}
+
+/** The next attempt later by `ms`, where there is one. */
+export function shifted(recipient: QueuedRecipient, ms: number): QueuedRecipient {
+  const waits = recipient.state === 'deferred' || recipient.state === 'inDoubt'
+  return { ...recipient, nextTryMs: waits ? recipient.nextTryMs + ms : recipient.nextTryMs }
 }
 
 /** What a mark record says; keys are short because there are millions. `r`: recipient indexes. */
 export type MarkPayload = {
   readonly r: readonly number[]
   readonly reply?: string
-  /** Wall ms of the next attempt, by the clock of this node: who brings a mark from another one corrects it. */
+  /** Wall ms of the next attempt, by the clock of the node that has the mark. */
   readonly at?: number
+  /** The same as ms from now, on the way to another node. */
+  readonly in?: number
   readonly attempts?: number
   readonly doubt?: boolean
   readonly warned?: boolean
