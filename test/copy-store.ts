@@ -82,6 +82,14 @@ export class MemoryCopies implements CopyStore {
     throw new Error('no bodies here')
   }
 
+  read(): AsyncIterable<Uint8Array> {
+    throw new Error('no bodies here')
+  }
+
+  synced(): Promise<void> {
+    return this.#synced()
+  }
+
   keep(): Promise<Message> {
     throw new Error('no bodies here')
   }

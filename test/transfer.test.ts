@@ -170,7 +170,7 @@ test('what is done is not tried again, and what waits keeps attempts, reply and 
     lastReply: '451 no',
     warned: true,
   })
-  Object.assign(doubt, { state: 'inDoubt', attempts: 1, doubtful: true })
+  Object.assign(doubt, { state: 'inDoubt', attempts: 1, doubtful: true, nextTryMs })
   gone.state = 'dropped'
   all.drain(a)
   await all.run(2_000)
@@ -178,9 +178,11 @@ test('what is done is not tried again, and what waits keeps attempts, reply and 
   expect(own?.recipients.map(({ state }) => state)).toEqual([
     'done',
     'deferred',
-    'inDoubt',
+    'deferred',
     'failed',
   ])
+  expect(own?.recipients.map(({ doubtful }) => doubtful)).toEqual([false, false, true, false])
+  expect(own?.recipients[2]?.nextTryMs).toBe(own?.recipients[1]?.nextTryMs as number)
   const told = own?.recipients[1]
   expect(told).toMatchObject({ attempts: 3, lastReply: '451 no', warned: true })
   expect((told?.nextTryMs ?? 0) - b.node.wallMs()).toBeLessThan(60_000)
@@ -311,6 +313,17 @@ test('what is being tried, held or perhaps not its own waits', async () => {
   expect(b.store.own.size).toBe(3)
 })
 
+test('with nobody there to take it a drain does not wait', async () => {
+  const { all, sides } = world(2)
+  const [a, b] = sides as [Side, Side]
+  const message = a.accept(1, b)
+  all.mesh.unlink(a.node, b.node)
+  all.drain(a)
+  await all.run(1_000, message)
+  expect(all.stateOf(a)?.drain).toBe('drained')
+  expect(a.acts(message)).toBe(true)
+})
+
 test('a node that drains too is not asked; of two that drain each keeps its own', async () => {
   const { all, sides } = world(2)
   const [a, b] = sides as [Side, Side]
@@ -406,14 +419,14 @@ test('leave waits for the queue, for held mail, for copies of others and for wha
     () => {
       a.held = 0
     },
-    () => a.store.debts.clear(),
     () => a.store.forgetCopy(others.id),
+    () => a.store.forgetCopy(own.id),
   ]) {
     step()
     await all.run(1_000)
     expect(all.stateOf(a)?.standing).toBe('member')
   }
-  a.store.forgetCopy(own.id)
+  a.store.debts.clear()
   await all.run(1_000)
   expect(all.stateOf(a)?.standing).toBe('left')
   // What it may have left behind is for the others.

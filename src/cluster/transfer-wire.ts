@@ -59,13 +59,14 @@ export function rowOf({ id, recipients }: Message, term: number, nowMs: number):
     const short = lastReply?.slice(0, REPLY_CHARS_MAX) ?? null
     if (short !== null && replies.size < REPLIES_MAX) replies.add(short)
     const reply = short !== null && replies.has(short) ? short : null
-    const waitMs = state === 'deferred' ? Math.max(0, Math.round(nextTryMs - nowMs)) : 0
+    const waits = state === 'deferred' || state === 'inDoubt'
+    const waitMs = waits ? Math.max(0, Math.round(nextTryMs - nowMs)) : 0
     stands.push({ index, state, attempts, waitMs, reply, doubtful, warned })
   }
   return { id, term, stands }
 }
 
-/** What the copy must be told to stand as the row says; final states before waiting ones. */
+/** What the copy must be told to stand as the row says. */
 export function* marksOf(
   { stands }: Row,
   nowMs: number,
@@ -75,13 +76,10 @@ export function* marksOf(
     if (state === 'done') yield { kind: 'done', payload: said }
     else if (state === 'failed') yield { kind: 'fail', payload: said }
     else {
+      // In doubt it stays: it is told by `doubt`, and waits as long as it would have here.
+      const doubt = doubtful || state === 'inDoubt'
       const at = nowMs + waitMs
-      yield {
-        kind: 'defer',
-        payload: { ...said, at, doubt: doubtful, ...(warned ? { warned } : {}) },
-      }
-      // Once adopted it is in doubt, as it was.
-      if (state === 'inDoubt') yield { kind: 'try', payload: { r: [index] } }
+      yield { kind: 'defer', payload: { ...said, at, doubt, ...(warned ? { warned } : {}) } }
     }
   }
 }

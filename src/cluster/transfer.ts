@@ -221,7 +221,8 @@ export class Transfer implements Tenure {
         if (this.isFree) roster.markLeft(node, 'postern')
         return
       }
-      const isMoved = mail.busy() === 0 && this.#handing.size === 0 && isEmpty(waiting(store))
+      const isStill = mail.busy() === 0 && this.#handing.size === 0
+      const isMoved = isStill && (isEmpty(waiting(store)) || !this.#isAnybodyThere())
       if (isMoved || clock.monoMs() >= endsMono) roster.setDrain(node, 'drained', 'postern')
     } catch (error) {
       // The next step says it again.
@@ -277,11 +278,14 @@ export class Transfer implements Tenure {
     return isMember && members.isUsable(node)
   }
 
+  #isAnybodyThere(): boolean {
+    return this.#deps.roster.peers().some(({ node }) => this.#isThere(node))
+  }
+
   #give(message: Message): void {
-    const { clock, give, roster } = this.#deps
+    const { clock, give } = this.#deps
     const { id } = message
-    if (this.#giving.size >= GIVING_MAX || !roster.peers().some(({ node }) => this.#isThere(node)))
-      return
+    if (this.#giving.size >= GIVING_MAX || !this.#isAnybodyThere()) return
     if ((this.#refused.get(id) ?? 0) > clock.monoMs()) return
     this.#giving.add(id)
     void give(message).then((node) => {
@@ -424,6 +428,8 @@ export class Transfer implements Tenure {
       observer.emit('queue.adopted', { message: id, term, why: 'transfer' })
     }
     if (adopted.length > 0) taken(adopted, from)
+    // Also what was taken over for another reason, a moment ago.
+    await store.synced()
     const gone = ask.rows
       .flatMap((row) => this.#ownerOf(row.id, row.term) ?? [])
       .filter(({ owner }) => owner !== from)
