@@ -1,0 +1,194 @@
+/**
+ * The rejoin barrier (design: mail.md): mail of before this start waits until the others have said
+ * what became of it meanwhile, or cannot be reached. New mail flows at once. Copies that are kept
+ * for others are inert behind it too. A node that never had another member has none.
+ */
+import type { Clock } from '../base/clock.ts'
+import type { MessageId, NodeId } from '../base/ids.ts'
+import type { Observer } from '../base/observe.ts'
+import type { Roster } from './contract.ts'
+import type { Hearing } from './hearing.ts'
+import type { Patience } from './patience.ts'
+import { STANDINGS_MAX, titleOf } from './standing.ts'
+import type { MailStore } from './yield.ts'
+
+export type BarrierOptions = {
+  readonly roster: Pick<Roster, 'self' | 'get' | 'peers'>
+  readonly store: MailStore
+  readonly hearing: Pick<Hearing, 'ask'>
+  readonly patience: Pick<Patience, 'barrierMs'>
+  readonly clock: Clock
+  readonly observer: Observer
+  readonly inDoubtMs: () => number
+  /** They may go on. */
+  readonly freed: (ids: readonly MessageId[]) => void
+}
+
+/** One peer, as far as it is still to answer. */
+type Witness = {
+  /** Messages about which it is still to be asked, in the order of the queue. */
+  open: Set<MessageId>
+  /** It has answered at least once, and knew itself. */
+  hasAnswered: boolean
+  /** So long it did not answer, while this node was awake. */
+  awayMs: number
+  isBusy: boolean
+}
+
+export class Barrier {
+  readonly #options: BarrierOptions
+  /** Old messages that wait, and who is still to answer. */
+  readonly #waiting = new Map<MessageId, Set<NodeId>>()
+  readonly #witnesses = new Map<NodeId, Witness>()
+  /** All that were there at the start. */
+  readonly #old: readonly MessageId[]
+  /** Messages of which somebody knew something. */
+  readonly #known = new Set<MessageId>()
+  #isRolledBack = false
+  #isPassed: boolean
+
+  constructor(options: BarrierOptions) {
+    this.#options = options
+    const { store } = options
+    const peers = options.roster.peers()
+    this.#isPassed = peers.length === 0
+    this.#old = this.#isPassed ? [] : [...store.messages()].map(({ id }) => id)
+    for (const { node } of peers) this.#witnesses.set(node, newWitness())
+    for (const id of this.#old) {
+      const holders = [...(store.get(id)?.holders.keys() ?? [])].filter((node) =>
+        this.#isHere(node),
+      )
+      this.#wait(id, holders)
+    }
+  }
+
+  /** All that is known elsewhere of the time before this start is known here. */
+  get isPassed(): boolean {
+    return this.#isPassed
+  }
+
+  /** The disk of this node went back in time: nothing old moves without its marks. */
+  get isRolledBack(): boolean {
+    return this.#isRolledBack
+  }
+
+  blocks(id: MessageId): boolean {
+    return !this.#isPassed && this.#waiting.has(id)
+  }
+
+  /** Time passed, or somebody came into reach. */
+  look(awakeMs: number): void {
+    if (this.#isPassed) return
+    for (const [node, witness] of [...this.#witnesses]) {
+      if (!this.#isHere(node)) this.#dismiss(node)
+      else if (!witness.isBusy && (witness.open.size > 0 || !witness.hasAnswered)) {
+        witness.awayMs += awakeMs
+        // Keeps what it hears, and never rejects.
+        void this.#hear(node, witness)
+      }
+    }
+    this.#free()
+  }
+
+  async #hear(node: NodeId, witness: Witness): Promise<void> {
+    witness.isBusy = true
+    const { store, hearing, roster } = this.#options
+    do {
+      const ids = [...witness.open].slice(0, STANDINGS_MAX)
+      const titles = ids.flatMap((id) => {
+        const message = store.get(id)
+        return message === null ? [] : [{ id, ...titleOf(message) }]
+      })
+      const said = await hearing.ask(node, titles)
+      for (const { id } of said?.standings ?? []) this.#known.add(id)
+      if (said === null || said.isBehind) break
+      witness.awayMs = 0
+      if (said.epoch > roster.self.epoch && !this.#isRolledBack) this.#rollBack()
+      else for (const id of ids) this.#answered(id, node, witness, said.standings)
+      witness.hasAnswered = true
+    } while (witness.open.size > 0)
+    witness.isBusy = false
+    this.#free()
+  }
+
+  #answered(
+    id: MessageId,
+    node: NodeId,
+    witness: Witness,
+    standings: readonly { readonly id: MessageId }[],
+  ): void {
+    witness.open.delete(id)
+    this.#waiting.get(id)?.delete(node)
+    const own = this.#options.store.get(id)
+    if (own === null || own.holders.get(node) === 'discarding') return
+    // What it was thought to have and has not is to be copied anew.
+    const has = standings.some((standing) => standing.id === id)
+    if (!has && own.holders.has(node)) this.#options.store.setHolder(own, node, null)
+  }
+
+  /** Who had a copy may stand in what was lost: everybody is asked about everything. */
+  #rollBack(): void {
+    this.#isRolledBack = true
+    const { store, observer } = this.#options
+    const old = this.#old.filter((id) => store.get(id) !== null)
+    observer.emit('queue.barred', { why: 'rolledBack', messages: old.length })
+    for (const id of old) this.#wait(id, [...this.#witnesses.keys()])
+  }
+
+  #wait(id: MessageId, nodes: readonly NodeId[]): void {
+    this.#waiting.set(id, new Set(nodes))
+    for (const node of nodes) this.#witnesses.get(node)?.open.add(id)
+  }
+
+  /** It was removed: nobody waits for it. */
+  #dismiss(node: NodeId): void {
+    this.#witnesses.delete(node)
+    for (const nodes of this.#waiting.values()) nodes.delete(node)
+  }
+
+  #free(): void {
+    if (this.#isPassed) return
+    const { barrierMs } = this.#options.patience
+    const witnesses = [...this.#witnesses.values()]
+    const away = new Set(
+      [...this.#witnesses].flatMap(([node, { awayMs }]) => (awayMs >= barrierMs ? [node] : [])),
+    )
+    const isAlone = away.size === witnesses.length
+    if (!isAlone && !witnesses.some(({ hasAnswered }) => hasAnswered)) return
+    const freed: MessageId[] = []
+    let unanswered = 0
+    for (const [id, nodes] of [...this.#waiting]) {
+      if (![...nodes].every((node) => away.has(node))) continue
+      if (nodes.size > 0) unanswered += 1
+      this.#waiting.delete(id)
+      if (this.#isRolledBack && !this.#known.has(id)) this.#doubt(id)
+      freed.push(id)
+    }
+    if (unanswered > 0) {
+      this.#options.observer.emit('queue.barred', { why: 'alone', messages: unanswered })
+    }
+    this.#isPassed = this.#waiting.size === 0
+    if (freed.length > 0) this.#options.freed(freed)
+  }
+
+  /** Nobody has its marks: it may be delivered already. */
+  #doubt(id: MessageId): void {
+    const { store, clock, inDoubtMs } = this.#options
+    const message = store.get(id)
+    for (const [index, recipient] of message?.recipients.entries() ?? []) {
+      if (message === null || !['queued', 'deferred'].includes(recipient.state)) continue
+      store.mark('try', message, [index])
+      recipient.state = 'inDoubt'
+      recipient.doubtful = true
+      recipient.nextTryMs = clock.wallMs() + inDoubtMs()
+    }
+  }
+
+  #isHere(node: NodeId): boolean {
+    return this.#options.roster.get(node)?.standing === 'member'
+  }
+}
+
+function newWitness(): Witness {
+  return { open: new Set(), hasAnswered: false, awayMs: 0, isBusy: false }
+}

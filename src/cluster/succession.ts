@@ -1,0 +1,202 @@
+/**
+ * Who may act on a message when nodes come and go (design: mail.md, A dead node): the parts put
+ * together. `node.ts` makes one of them when the queue is open and the cluster has started.
+ */
+import type { MessageId, NodeId } from '../base/ids.ts'
+import type { Tenure } from '../store/copies.ts'
+import type { Message } from '../store/queued.ts'
+import { Absences } from './absence.ts'
+import { type AdoptedWhy, Adoptions } from './adopt.ts'
+import { Barrier } from './barrier.ts'
+import type { Calls, ClusterDeps, Links, Members, Roster, Self } from './contract.ts'
+import { Hearing } from './hearing.ts'
+import { Isolation } from './isolation.ts'
+import type { Patience } from './patience.ts'
+import type { Standing, Titled } from './standing.ts'
+import { Witness } from './witness.ts'
+import { type MailStore, Yields } from './yield.ts'
+
+export type SuccessionOptions = {
+  readonly self: Self
+  readonly roster: Roster
+  readonly links: Pick<Links, 'onOpen'>
+  readonly members: Members
+  readonly calls: Calls
+  readonly store: MailStore
+  readonly patience: Patience
+  /** The settings `cluster.isolation` and `queue.inDoubt`, as they are now. */
+  readonly isolation: () => 'deliver' | 'hold'
+  readonly inDoubtMs: () => number
+  /** False while the settings of the cluster are still to be read. */
+  readonly isJoined: () => boolean
+  /** The queue is at work. */
+  readonly isDelivering: () => boolean
+  /** Messages that were taken over, durably: to be delivered, and to be told in the trace. */
+  readonly adopted: (messages: readonly Message[], why: AdoptedWhy, from: NodeId) => void
+}
+
+export class Succession implements Tenure {
+  readonly absences: Absences
+  /** For the SMTP session, and to ask others. */
+  readonly witness: Witness
+  readonly #options: SuccessionOptions
+  readonly #yields: Yields
+  readonly #hearing: Hearing
+  readonly #barrier: Barrier
+  readonly #isolation: Isolation
+  readonly #adoptions: Adoptions
+  readonly #freed: ((messages: readonly Message[]) => void)[] = []
+  /** What new owners are still to hear of attempts that ended here. */
+  readonly #ended = new Map<MessageId, { readonly to: NodeId; readonly standing: Standing }>()
+  #isTelling = false
+
+  constructor(options: SuccessionOptions, deps: ClusterDeps) {
+    this.#options = options
+    const { self, roster, store, patience, inDoubtMs } = options
+    const { clock, observer } = deps
+    const free = (messages: readonly Message[]): void => this.#free(messages)
+    const yields = new Yields({ store, clock, observer, inDoubtMs, replan: free })
+    const absences = new Absences(options, deps)
+    const isBehind = (): boolean => !this.#isMember || !this.#barrier.isPassed
+    const hearing = new Hearing({
+      ...options,
+      absences,
+      yields,
+      observer,
+      isBehind,
+      settled: () => this.#adoptions.settled(),
+    })
+    this.#yields = yields
+    this.absences = absences
+    this.#hearing = hearing
+    this.#barrier = new Barrier({
+      ...options,
+      hearing,
+      clock,
+      observer,
+      freed: (ids) => free(ids.flatMap((id) => store.get(id) ?? [])),
+    })
+    this.#isolation = new Isolation({
+      roster,
+      members: options.members,
+      absences,
+      hearing,
+      store,
+      patience,
+      clock,
+      observer,
+      setting: options.isolation,
+      freed: free,
+    })
+    const { isDelivering } = options
+    this.witness = new Witness({ self, roster, mayAnswer: () => !isBehind(), isDelivering }, deps)
+    this.#adoptions = new Adoptions({
+      ...options,
+      absences,
+      hearing,
+      yields,
+      clock,
+      observer,
+      witness: this.witness,
+      mayAdopt: () => !isBehind(),
+    })
+    absences.onLook((awakeMs) => this.#look(awakeMs))
+    options.links.onOpen(() => {
+      this.#barrier.look(0)
+      this.#isolation.look()
+    })
+    this.#barrier.look(0)
+  }
+
+  /** All that others did before this start is known: copies may be taken, and adopted. */
+  get isPassed(): boolean {
+    return this.#barrier.isPassed
+  }
+
+  mayAct(message: Message): boolean {
+    return (
+      message.owner === this.#options.store.node &&
+      !this.#yields.isYielding(message.id) &&
+      !this.#barrier.blocks(message.id) &&
+      !this.#isolation.blocks(message)
+    )
+  }
+
+  why(message: Message): string | null {
+    if (message.owner !== this.#options.store.node || this.#yields.isYielding(message.id)) {
+      return 'Another node has taken it over.'
+    }
+    if (this.#barrier.blocks(message.id)) {
+      return this.#barrier.isRolledBack
+        ? 'The disk of this node went back in time; the others are asked what became of it.'
+        : 'This node started anew; whoever has a copy is asked whether it was delivered meanwhile.'
+    }
+    if (this.#isolation.courseOf(message) !== 'hold') return null
+    return 'No other holder answers, and one of them may have taken it over.'
+  }
+
+  onFreed(listener: (messages: readonly Message[]) => void): void {
+    this.#freed.push(listener)
+  }
+
+  /** Somebody says that messages of this node are another's (STALE). Never rejects. */
+  async stale(titles: readonly Titled[]): Promise<void> {
+    for (const title of titles) {
+      // Said again by whoever said it, when it cannot be written down now.
+      await this.#yields.take({ ...title, kind: 'own', states: [] }).catch(() => {})
+    }
+  }
+
+  stop(): void {
+    this.absences.stop()
+    this.#adoptions.stop()
+  }
+
+  get #isMember(): boolean {
+    const { roster, self, isJoined } = this.#options
+    return isJoined() && (roster.get(self.node)?.standing ?? 'member') === 'member'
+  }
+
+  #look(awakeMs: number): void {
+    this.#barrier.look(awakeMs)
+    this.#isolation.look()
+    this.#adoptions.look(awakeMs)
+    for (const { to, standing } of this.#yields.ended()) {
+      this.#ended.set(standing.id, { to, standing })
+    }
+    void this.#tellEnded()
+  }
+
+  /** Never rejects. */
+  async #tellEnded(): Promise<void> {
+    if (this.#isTelling) return
+    this.#isTelling = true
+    for (const [id, { to, standing }] of [...this.#ended]) {
+      const isGone = this.#options.roster.get(to)?.standing !== 'member'
+      const isTold = isGone || (await this.#hearing.tellEnded(to, standing))
+      if (isTold && this.#ended.get(id)?.standing === standing) this.#ended.delete(id)
+    }
+    this.#isTelling = false
+  }
+
+  #free(messages: readonly Message[]): void {
+    for (const listener of this.#freed) listener(messages)
+  }
+}
+
+/** All of these must allow it: a node that hands its queue on is one more that may not. */
+export function joint(...parts: readonly Tenure[]): Tenure {
+  return {
+    mayAct: (message) => parts.every((part) => part.mayAct(message)),
+    why: (message) => {
+      for (const part of parts) {
+        const why = part.why(message)
+        if (why !== null) return why
+      }
+      return null
+    },
+    onFreed: (listener) => {
+      for (const part of parts) part.onFreed(listener)
+    },
+  }
+}
