@@ -34,6 +34,7 @@ import { PROTOCOL } from './cluster/link.ts'
 import { SystemNetwork } from './cluster/network.ts'
 import { beginRebuild, keepPeers, refuseLostState } from './cluster/rebuild.ts'
 import { countMembers } from './cluster/roster.ts'
+import { ClusterTally } from './cluster/tally.ts'
 import { readToken } from './cluster/token.ts'
 import { type Certificate, openCertificate } from './config/certificate.ts'
 import { LiveConfig } from './config/live.ts'
@@ -182,6 +183,8 @@ export async function startNode(
   told.cluster = cluster
   const isWaiting = (): boolean => seat.awaits && !cluster.sync.caughtUp('state')
   followRoster(dataDir, cluster, rows.replica, observer)
+  const { links, members, roster } = cluster
+  const tally = new ClusterTally({ clock, observer, links, members, roster })
   const deliverer = createDeliverer({ clock, random, resolver, observer })
   const pipeline = new Pipeline({
     hostname: seat.name,
@@ -202,6 +205,7 @@ export async function startNode(
       ids: new MessageIds(file.nodeId, file.epoch, clock),
       live,
       receiver: pipeline.receiver,
+      tally,
     },
   )
   const again = Promise.withResolvers<NodeOptions>()
@@ -296,6 +300,7 @@ export async function startNode(
       await deliverer.close()
       web.close()
       await servers.stop()
+      tally.close()
       cluster.stop()
       await inspectors.close()
       await store.close()

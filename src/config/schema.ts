@@ -116,6 +116,22 @@ export const SETTINGS = {
     group: 'Limits',
     help: 'Recipients in 5 minutes from one client network.',
   },
+  'limits.messageRate': {
+    kind: 'whole',
+    initial: 200,
+    min: 1,
+    max: 1_000_000,
+    unit: 'per minute',
+    group: 'Limits',
+    help: 'Messages a minute from one client network.',
+  },
+  'limits.shared': {
+    kind: 'choice',
+    initial: 'lenient',
+    choices: ['lenient', 'strict'],
+    group: 'Limits',
+    help: 'Rates hold for all nodes together. Nodes that do not hear each other: each allows all of a rate, or only the share of the members that it sees.',
+  },
   'limits.sessions': {
     kind: 'whole',
     initial: 2_000,

@@ -7,6 +7,7 @@ import { messageOf, RefusalError } from '../../base/errors.ts'
 import type { MessageIds } from '../../base/ids.ts'
 import { TrafficMemory } from '../../base/memory.ts'
 import type { Observer } from '../../base/observe.ts'
+import type { Tally } from '../../base/tally.ts'
 import type { LiveConfig } from '../../config/live.ts'
 import { reply } from '../../message/reply.ts'
 import type { Receiver } from './receive.ts'
@@ -27,6 +28,7 @@ type ListenerDeps = {
   readonly ids: MessageIds
   readonly live: LiveConfig
   readonly receiver: Receiver
+  readonly tally: Tally
 }
 
 type Peer = {
@@ -72,7 +74,7 @@ export class SmtpListener {
   constructor(options: ListenerOptions, deps: ListenerDeps) {
     this.#options = options
     this.#deps = deps
-    this.#throttle = new Throttle(deps.clock)
+    this.#throttle = new Throttle(deps.clock, deps.tally)
     this.#memory = new TrafficMemory(deps.clock)
     const apply = (): void => {
       const { settings } = deps.live.current
@@ -232,6 +234,7 @@ export class SmtpListener {
         snapshot: () => live.current,
         mayRelay: (ip) => this.#mayRelay(ip),
         isExempt: (ip) => this.#isExempt(ip),
+        begun: (ip) => this.#isExempt(ip) || this.#throttle.begun(ip, live.current.settings),
         addressed: (ip) =>
           this.#isExempt(ip) || this.#throttle.addressed(ip, live.current.settings),
         behaved: (ip) => {

@@ -38,6 +38,8 @@ export type SessionDeps = {
   readonly mayRelay: (ip: string) => boolean
   /** No limits for this client (`limits.exempt`). */
   readonly isExempt: (ip: string) => boolean
+  /** False when one more message from this client is too many. */
+  readonly begun: (ip: string) => boolean
   /** False when one more recipient from this client is too many. */
   readonly addressed: (ip: string) => boolean
   /** A message of this client was accepted. */
@@ -63,6 +65,7 @@ type Reception = {
 const NEWLINE = 10
 const BAD_SEQUENCE = reply(503, '5.5.1', 'Bad sequence of commands')
 const NOT_IMPLEMENTED = reply(502, '5.5.1', 'Command not implemented')
+const TOO_MANY_MESSAGES = reply(450, '4.7.1', 'Too many messages from your network, try later')
 const SYNC_ERROR = reply(554, '5.5.0', 'SMTP synchronisation error')
 /** Verbs of other protocols: a browser tricked into talking to us (faults.md C24). */
 const FOREIGN = /^(?:GET|POST|PUT|HEAD|DELETE|OPTIONS|CONNECT|PATCH|TRACE|PROXY)\b|^[A-Za-z-]+:/
@@ -365,6 +368,11 @@ export class Session {
     }
     const refusal = this.#deps.receiver.refusal(mail.sizeBytes)
     if (refusal !== null) return this.#reply(refusal)
+    if (!this.#deps.begun(this.#ip)) {
+      const why = formatReply(TOO_MANY_MESSAGES)
+      this.#deps.observer.emit('smtp.refused', { why: 'rate', client: this.#ip, reply: why })
+      return this.#reply(TOO_MANY_MESSAGES)
+    }
     this.#transaction = { snapshot, mail, recipients: [] }
     this.#reply(reply(250, '2.1.0', 'Ok'))
   }
