@@ -124,6 +124,12 @@ export const EVENTS = {
     help: 'Copies of others that this node did not take',
     labels: ['why'],
   },
+  'copy.garbled': {
+    level: 'error',
+    counter: 'copies_garbled_total',
+    help: 'Links closed for what was said of copies of mail and could not be read',
+    labels: ['why'],
+  },
   'queue.adopted': {
     level: 'warn',
     counter: 'adopted_total',
@@ -151,6 +157,29 @@ export const EVENTS = {
     counter: 'nodes_confirmed_dead_total',
     help: 'Peers found to be dead for sure',
     labels: ['why'],
+  },
+  'held.healed': {
+    level: 'info',
+    counter: 'held_healed_total',
+    help: 'Held messages whose content was copied to another node',
+  },
+  'held.taken': {
+    level: 'warn',
+    counter: 'held_taken_total',
+    help: 'Held messages taken over from another node',
+    labels: ['why'],
+  },
+  'held.yielded': {
+    level: 'warn',
+    counter: 'held_yielded_total',
+    help: 'Recipients that this node had decided about after another one had taken the mail over',
+    adds: 'recipients',
+  },
+  'held.doubted': {
+    level: 'warn',
+    counter: 'possible_duplicates_total',
+    help: 'Deliveries that may have arrived before',
+    adds: 'recipients',
   },
   'spool.opened': { level: 'info' },
   'spool.corrupted': {

@@ -18,6 +18,9 @@ const MS = {
   /** No takeover of what a drained node left so long ago. */
   drained: 600_000,
 
+  /** What a dead holder had is copied anew after this. */
+  heal: 15_000,
+
   // ---- Rejoin barrier, isolation
 
   /** Old mail waits so long while none of its holders is in reach. */

@@ -223,7 +223,10 @@ export class Queue implements CopyStore {
     if (this.#copies.get(message.id) === message) return this.#settleCopy(message)
     if (!message.isFinal || this.#messages.get(message.id) !== message) return
     this.#messages.delete(message.id)
-    if (message.holders.size === 0) return this.#end(message)
+    if (message.holders.size === 0) {
+      this.mirror?.settled(message)
+      return this.#end(message)
+    }
     this.uncache(message)
     this.#letGo(message, 'body')
     this.#owed.set(message.id, message)

@@ -1,0 +1,198 @@
+/**
+ * The entries of copy-wire.ts on every link with a peer: many small ones gathered into one message,
+ * which costs one seal and one call, and what comes handed to whom it concerns.
+ */
+import type { Clock, Timer } from '../base/clock.ts'
+import type { NodeId } from '../base/ids.ts'
+import type { Observer } from '../base/observe.ts'
+import { type Link, type Links, MESSAGE } from './contract.ts'
+import { type Entry, encodeEntry, readEntries } from './copy-wire.ts'
+
+/** One frame of the channel, with what the link adds; long enough for its quicker cipher. */
+const GATHERED_BYTES_MAX = 62 * 1024
+/** What need not go at once waits so long for company. */
+const GATHER_MS = 1
+/** What waits for one peer here and on its link; bodies wait on disk beyond it. */
+const LOAD_BYTES_MAX = 3 * 1024 * 1024
+
+/** One link, and what is on its way to it. */
+export class CopyLine {
+  readonly peer: NodeId
+  readonly link: Link
+  readonly #clock: Clock
+  #entries: Uint8Array[] = []
+  #bytes = 0
+  #timer: Timer | null = null
+  #isFlushing = false
+  #waitsForLink = false
+  #waiting: (() => void)[] = []
+  isOpen = true
+
+  constructor(link: Link, clock: Clock) {
+    this.link = link
+    this.peer = link.peer
+    this.#clock = clock
+  }
+
+  /** True while more bytes of bodies may be put. */
+  get hasRoom(): boolean {
+    return this.isOpen && this.#bytes + this.link.backlogBytes < LOAD_BYTES_MAX
+  }
+
+  /** Resolves when there is room or the link is gone; in the order in which it was asked. */
+  room(): Promise<void> {
+    if (this.hasRoom || !this.isOpen) return Promise.resolve()
+    return new Promise((resolve) => {
+      this.#waiting.push(resolve)
+      if (this.#waiting.length === 1) this.#watch()
+    })
+  }
+
+  say(entry: Entry): void {
+    this.put(encodeEntry(entry))
+  }
+
+  /** An entry as bytes, taken in any case. `gathers`: others are under way, so it may wait 1 ms. */
+  put(entry: Uint8Array, gathers = false): void {
+    if (!this.isOpen) return
+    this.#entries.push(entry)
+    this.#bytes += entry.length
+    if (this.#waitsForLink || this.#isFlushing) return
+    if (this.#bytes >= GATHERED_BYTES_MAX) return this.#flush()
+    if (gathers) {
+      this.#timer ??= this.#clock.after(GATHER_MS, () => this.#flush())
+      return
+    }
+    this.#isFlushing = true
+    // What is said in the same turn goes with it.
+    queueMicrotask(() => {
+      this.#isFlushing = false
+      this.#flush()
+    })
+  }
+
+  close(): void {
+    this.isOpen = false
+    this.#timer?.cancel()
+    this.#entries = []
+    this.#bytes = 0
+    this.#wake()
+  }
+
+  #flush(): void {
+    this.#timer?.cancel()
+    this.#timer = null
+    while (this.isOpen && this.#entries.length > 0) {
+      let count = 1
+      let bytes = this.#entries[0]?.length ?? 0
+      for (; count < this.#entries.length; count += 1) {
+        const next = this.#entries[count]?.length ?? 0
+        if (bytes + next > GATHERED_BYTES_MAX) break
+        bytes += next
+      }
+      const body = joined(this.#entries, count, bytes)
+      if (!this.link.send(MESSAGE.mail, body, true)) {
+        if (this.#waitsForLink) return
+        this.#waitsForLink = true
+        this.link.onceDrained(() => {
+          this.#waitsForLink = false
+          this.#flush()
+        })
+        return
+      }
+      this.#entries.splice(0, count)
+      this.#bytes -= bytes
+    }
+  }
+
+  #watch(): void {
+    this.link.onceDrained(() => {
+      if (this.hasRoom) this.#wake()
+      if (this.#waiting.length > 0) this.#clock.after(GATHER_MS, () => this.#watch())
+    })
+  }
+
+  #wake(): void {
+    const waiting = this.#waiting
+    this.#waiting = []
+    for (const run of waiting) run()
+  }
+}
+
+function joined(entries: readonly Uint8Array[], count: number, bytes: number): Uint8Array {
+  const [first] = entries
+  if (count === 1 && first !== undefined) return first
+  const body = new Uint8Array(bytes)
+  let at = 0
+  for (let index = 0; index < count; index += 1) {
+    const entry = entries[index]
+    if (entry === undefined) break
+    body.set(entry, at)
+    at += entry.length
+  }
+  return body
+}
+
+export type LineListener = {
+  opened?(line: CopyLine): void
+  said?(line: CopyLine, entry: Entry): void
+  closed?(line: CopyLine): void
+}
+
+export class CopyLines {
+  readonly #lines = new Map<NodeId, CopyLine>()
+  readonly #listeners: LineListener[] = []
+  readonly #clock: Clock
+  readonly #observer: Observer
+
+  constructor(links: Links, deps: { readonly clock: Clock; readonly observer: Observer }) {
+    this.#clock = deps.clock
+    this.#observer = deps.observer
+    for (const link of links.all()) this.#open(link)
+    links.onOpen((link) => this.#open(link))
+    links.onClose((link) => this.#close(link))
+    links.onMessage(MESSAGE.mail, (link, body) => this.#read(link, body))
+  }
+
+  get(node: NodeId): CopyLine | null {
+    return this.#lines.get(node) ?? null
+  }
+
+  /** Also told of the links that are open already. */
+  listen(listener: LineListener): void {
+    this.#listeners.push(listener)
+    for (const line of this.#lines.values()) listener.opened?.(line)
+  }
+
+  #open(link: Link): void {
+    const before = this.#lines.get(link.peer)
+    if (before !== undefined) this.#close(before.link)
+    const line = new CopyLine(link, this.#clock)
+    this.#lines.set(link.peer, line)
+    for (const listener of this.#listeners) listener.opened?.(line)
+  }
+
+  #close(link: Link): void {
+    const line = this.#lines.get(link.peer)
+    if (line?.link !== link) return
+    this.#lines.delete(link.peer)
+    line.close()
+    for (const listener of this.#listeners) listener.closed?.(line)
+  }
+
+  #read(link: Link, body: Uint8Array): void {
+    const line = this.#lines.get(link.peer)
+    if (line?.link !== link) return
+    const entries = readEntries(body)
+    if (entries === null) return this.refuse(line, 'body')
+    for (const entry of entries) {
+      for (const listener of this.#listeners) listener.said?.(line, entry)
+    }
+  }
+
+  /** It said what nobody of us says. */
+  refuse(line: CopyLine, why: 'body' | 'commit' | 'order'): void {
+    this.#observer.emit('copy.garbled', { peer: line.peer, why })
+    line.link.close('it sent what cannot be read about copies of mail')
+  }
+}
