@@ -1,44 +1,10 @@
 /** Numbers that nodes tell each other: within a second, bounded, over when their time is. */
 import { expect, test } from 'bun:test'
-import type { NodeId } from '../src/base/ids.ts'
-import { MESSAGE, type Member } from '../src/cluster/contract.ts'
-import { ClusterTally } from '../src/cluster/tally.ts'
-import { Mesh, type MeshNode } from './mesh.ts'
-
-type Side = { readonly node: MeshNode; readonly tally: ClusterTally }
-
-const drains = new Map<NodeId, Member['drain']>()
-
-function world(count: number): { readonly mesh: Mesh; readonly sides: readonly Side[] } {
-  drains.clear()
-  const mesh = new Mesh()
-  mesh.add(count)
-  const sides = mesh.nodes.map((node) => {
-    const { roster } = node
-    const tally = new ClusterTally({
-      clock: node,
-      observer: node.observer,
-      links: node.links,
-      members: {
-        get: (id) => ({ life: node.links.open.has(id) ? 'alive' : 'dead' }),
-      },
-      roster: {
-        self: roster.self,
-        members: () =>
-          roster
-            .members()
-            .map((member) => ({ ...member, drain: drains.get(member.node) ?? 'accepting' })),
-      },
-    })
-    return { node, tally }
-  })
-  mesh.join()
-  mesh.run(2_000)
-  return { mesh, sides }
-}
+import { MESSAGE } from '../src/cluster/contract.ts'
+import { type Teller, tellers } from './tellers.ts'
 
 test('what one node says is heard by all within a second, added up over the others', () => {
-  const { mesh, sides } = world(3)
+  const { mesh, sides } = tellers(3)
   const [a, b, c] = sides.map(({ tally }) => tally.topic('connections'))
   a?.tell('192.0.2.1', 3, 60_000)
   b?.tell('192.0.2.1', 4, 60_000)
@@ -52,7 +18,7 @@ test('what one node says is heard by all within a second, added up over the othe
 })
 
 test('what was said is over at its time, by the clock of whoever heard it', () => {
-  const { mesh, sides } = world(2)
+  const { mesh, sides } = tellers(2)
   const [a, b] = sides.map(({ tally }) => tally.topic('t'))
   if (sides[1] !== undefined) sides[1].node.skewMs = 3_600_000
   a?.tell('k', 1, 10_000)
@@ -64,8 +30,8 @@ test('what was said is over at its time, by the clock of whoever heard it', () =
 })
 
 test('a flood of keys is one bounded message a second, and the largest are told', () => {
-  const { mesh, sides } = world(2)
-  const [a, b] = sides as [Side, Side]
+  const { mesh, sides } = tellers(2)
+  const [a, b] = sides as [Teller, Teller]
   const [from, to] = [a.tally.topic('t'), b.tally.topic('t')]
   const before = a.node.sent.byType.get(MESSAGE.tally) ?? 0
   let messages = 0
@@ -85,8 +51,8 @@ test('a flood of keys is one bounded message a second, and the largest are told'
 })
 
 test('a node that comes later is told what is in force', () => {
-  const { mesh, sides } = world(3)
-  const [a, b] = sides as [Side, Side]
+  const { mesh, sides } = tellers(3)
+  const [a, b] = sides as [Teller, Teller]
   mesh.unlink(a.node, b.node)
   mesh.run(100)
   a.tally.topic('t').tell('k', 7, 60_000)
@@ -98,8 +64,8 @@ test('a node that comes later is told what is in force', () => {
 })
 
 test('who listens is told of what was heard; topics that nobody knows are passed over', () => {
-  const { mesh, sides } = world(2)
-  const [a, b] = sides as [Side, Side]
+  const { mesh, sides } = tellers(2)
+  const [a, b] = sides as [Teller, Teller]
   const heard: string[] = []
   b.tally.topic('t').onHeard((key) => heard.push(key))
   a.tally.topic('t').tell('k', 1, 60_000)
@@ -109,8 +75,8 @@ test('who listens is told of what was heard; topics that nobody knows are passed
 })
 
 test('the living are the members in sight that work; what is drained is not missed', () => {
-  const { mesh, sides } = world(3)
-  const [a, b, c] = sides as [Side, Side, Side]
+  const { mesh, sides, drains } = tellers(3)
+  const [a, b, c] = sides as [Teller, Teller, Teller]
   expect([a.tally.living(), a.tally.share()]).toEqual([3, 1])
   expect(sides.map(({ tally }) => tally.place('mx example.com')).sort()).toEqual([0, 1, 2])
   mesh.unlink(a.node, c.node)
@@ -130,8 +96,8 @@ test('a message that is none closes the link and is counted', () => {
     '{"t":{}}',
     JSON.stringify(Object.fromEntries(Array.from({ length: 17 }, (_, at) => [`t${at}`, []]))),
   ]) {
-    const { mesh, sides } = world(2)
-    const [a, b] = sides as [Side, Side]
+    const { mesh, sides } = tellers(2)
+    const [a, b] = sides as [Teller, Teller]
     const link = b.node.links.open.get(a.node.id)
     if (link === undefined) throw new Error('no link')
     b.node.links.deliver(link, { type: MESSAGE.tally, body: new TextEncoder().encode(text) })
