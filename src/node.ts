@@ -8,6 +8,7 @@ import { join as joinPath } from 'node:path'
 import { createWeb } from '../web/server.ts'
 import { createAdmin } from './admin/admin.ts'
 import { HeldDecisions } from './admin/held-decisions.ts'
+import { answerQueue } from './admin/queue-peers.ts'
 import { type Clock, pause, SystemClock } from './base/clock.ts'
 import { type Resolver, SystemResolver } from './base/dns.ts'
 import { messageOf, RefusalError, StoreError } from './base/errors.ts'
@@ -32,6 +33,7 @@ import {
 import { finishJoin, joinCluster, mayJoin } from './cluster/join.ts'
 import { PROTOCOL } from './cluster/link.ts'
 import { SystemNetwork } from './cluster/network.ts'
+import { patienceOf } from './cluster/patience.ts'
 import { beginRebuild, keepPeers, refuseLostState } from './cluster/rebuild.ts'
 import { countMembers } from './cluster/roster.ts'
 import { ClusterTally } from './cluster/tally.ts'
@@ -131,7 +133,7 @@ export async function startNode(
   const rows = openRows(options, file, seam)
   const seat = await takeSeat(options, { file, rows, endpoints }, seam)
   const live = new LiveConfig()
-  const told: { cluster: Cluster | null } = { cluster: null }
+  const told: Told = { cluster: null, admin: null }
   const store = await openStores(dataDir, { file, seat, rows, live, told }, seam)
   const { spool, queue, quarantine, operators } = store
   const inspectors = createInspectors(
@@ -167,8 +169,7 @@ export async function startNode(
         takesCopies: false,
         copies: queue.copyCount,
         alone: 0,
-        inDoubt: 0,
-        troubles: [],
+        ...(told.admin?.told() ?? { inDoubt: 0, troubles: [] }),
       }),
       parallelCrypto: true,
       onJump: () => {
@@ -210,6 +211,7 @@ export async function startNode(
   )
   const again = Promise.withResolvers<NodeOptions>()
   const decisions = new HeldDecisions({ clock, observer, ...store, mail: pipeline })
+  answerQueue(cluster.calls, pipeline)
   cluster.calls.answer('held.decide', decisions.answerDecide)
   cluster.calls.answer('held.body', decisions.answerBody)
   const admin = createAdmin({
@@ -221,6 +223,7 @@ export async function startNode(
     mail: pipeline,
     decisions,
     cluster,
+    patience: patienceOf(options.timeScale),
     probe: (hop) => probeNextHop(hop, { clock, resolver, hostname: seat.name }),
     door: () => ({
       url: doorOf(options, servers.url, seat.advertise),
@@ -254,6 +257,7 @@ export async function startNode(
       }
     },
   })
+  told.admin = admin
   registerGauges(observer, queue, spool, quarantine, inspectors)
   registerClusterGauges(observer, cluster, rows.replica)
   const web = createWeb({
@@ -310,6 +314,12 @@ export async function startNode(
       lock.release()
     },
   }
+}
+
+/** What is told of this node before all of it is built; null until it is. */
+type Told = {
+  cluster: Cluster | null
+  admin: Pick<ReturnType<typeof createAdmin>, 'told'> | null
 }
 
 /** Both databases, and what all nodes share. Settings, operators and claims are synced at each

@@ -13,6 +13,7 @@ import { Cluster } from '../src/cluster/cluster.ts'
 import type { Network } from '../src/cluster/contract.ts'
 import { clusterIdOf, publicKeys } from '../src/cluster/identity.ts'
 import { newKeys } from '../src/cluster/keys.ts'
+import { patienceOf } from '../src/cluster/patience.ts'
 import { SETTINGS } from '../src/config/schema.ts'
 import type { Body } from '../src/message/body.ts'
 import type { Claim, QueueRow } from '../src/message/rows.ts'
@@ -42,6 +43,9 @@ class Asked implements MailActions {
   queueOne(id: MessageId): QueueRow | null {
     return this.rows.find((row) => row.id === id) ?? null
   }
+  copyOne(): QueueRow | null {
+    return null
+  }
   retry(id: MessageId | null): number {
     this.calls.push(`retry ${id}`)
     return id === null ? this.rows.length : 1
@@ -51,7 +55,7 @@ class Asked implements MailActions {
     return true
   }
   queueTotals() {
-    return { messages: this.rows.length, oldestMs: null }
+    return { messages: this.rows.length, oldestMs: null, inDoubt: 0 }
   }
 }
 
@@ -120,6 +124,7 @@ async function house(): Promise<House> {
     mail,
     cluster,
     decisions,
+    patience: patienceOf(1),
     door: () => ({ url: 'https://127.0.0.1:8443', pin: null }),
     mailHere: () => ({ queue: mail.rows.length, held: room.quarantine.count() }),
     join: async () => {},
@@ -435,7 +440,7 @@ describe('held mail', () => {
     expect(room.quarantine.pendingReleases()).toEqual([])
     expect(admin.held({ text: '', limit: 10, cursor: null }).rows).toEqual([])
     expect(admin.status().held).toBe(0)
-    const { rows, events } = admin.message(id)
+    const { rows, events } = await admin.message(id)
     expect(rows.map(({ delivery, deliveryReply }) => [delivery, deliveryReply])).toEqual([
       ['released', 'by ruiz'],
       ['released', 'by ruiz'],
@@ -524,7 +529,7 @@ describe('held mail', () => {
     const id = await holdOne(room, [0])
     mail.onRelease = () => room.trace.outcome(id, 0, 'delivered', '250 ok', null)
     await admin.release(ADMIN, id)
-    expect(admin.message(id).rows[0]?.delivery).toBe('delivered')
+    expect((await admin.message(id)).rows[0]?.delivery).toBe('delivered')
   })
 
   test('is deleted without a word to the queue, and its content stays for a while', async () => {
@@ -681,9 +686,9 @@ describe('queue, messages and status', () => {
     const { admin, mail, room } = await house()
     const id = room.ids.next()
     mail.rows.push(queueRow(id))
-    expect(admin.queue({ limit: 0, cursor: null }).rows).toHaveLength(1)
-    expect(admin.retry(ADMIN, null)).toBe(1)
-    expect(admin.retry(ADMIN, ` ${id.toUpperCase()} `)).toBe(1)
+    expect((await admin.queue({ limit: 0, cursor: null })).rows).toHaveLength(1)
+    expect(await admin.retry(ADMIN, null)).toEqual({ retried: 1, silent: [] })
+    expect((await admin.retry(ADMIN, ` ${id.toUpperCase()} `)).retried).toBe(1)
     await admin.drop(ADMIN, id, true)
     expect(mail.calls).toEqual(['retry null', `retry ${id}`, `drop ${id} true`])
     expect(room.operators.audited(1)[0]).toMatchObject({
@@ -697,7 +702,7 @@ describe('queue, messages and status', () => {
     const { admin, mail, room } = await house()
     const id = room.ids.next()
     mail.rows.push(queueRow(id))
-    expect(admin.message(id)).toMatchObject({
+    expect(await admin.message(id)).toMatchObject({
       rows: [],
       events: [],
       judgement: null,

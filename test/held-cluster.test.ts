@@ -9,6 +9,7 @@ import { HeldDecisions } from '../src/admin/held-decisions.ts'
 import type { MailActions } from '../src/admin/mail-actions.ts'
 import { messagesPart } from '../src/admin/messages.ts'
 import { queuePart } from '../src/admin/queue.ts'
+import type { QueuePeers } from '../src/admin/queue-peers.ts'
 import { RefusalError, StoreError } from '../src/base/errors.ts'
 import { type MessageId, MessageIds, type NodeId, newNodeId } from '../src/base/ids.ts'
 import { Observer } from '../src/base/observe.ts'
@@ -19,7 +20,6 @@ import type { Preview } from '../src/mail/inspect/contract.ts'
 import type { NodeName } from '../src/message/rows.ts'
 import { Bodies, type HeldMail } from '../src/store/bodies.ts'
 import { type Databases, openDatabases } from '../src/store/open.ts'
-import type { Operators } from '../src/store/operators.ts'
 import { Quarantine } from '../src/store/quarantine.ts'
 import { parseQuery } from '../src/store/query.ts'
 import { Replica } from '../src/store/replica.ts'
@@ -762,10 +762,16 @@ describe('the page of a mail', () => {
       [],
       null,
     )
-    const pages = [a, b].map((one) =>
-      messagesPart({ ...one, mail: { queueOne: () => null } as unknown as MailActions }),
-    )
-    const shown = () => pages.map((page) => page.message(id))
+    const mail = { queueOne: () => null, copyOne: () => null } as unknown as MailActions
+    const queuePeers: QueuePeers = {
+      ask: () => Promise.reject(away()),
+      fetch: () => Promise.reject(away()),
+      others: () => [{ ...a.node, answers: false }],
+      nameOf: () => a.node,
+      describe: () => 'has not answered since 12:00',
+    }
+    const pages = [a, b].map((one) => messagesPart({ ...one, mail, queuePeers }))
+    const shown = () => Promise.all(pages.map((page) => page.message(id)))
     const share = () => {
       wires.exchange()
       a.trace.flush()
@@ -777,28 +783,33 @@ describe('the page of a mail', () => {
       })
     }
     share()
-    expect(shown().map(({ rows, queuedOn }) => [rows[0]?.node.name, queuedOn])).toEqual([
+    expect((await shown()).map(({ rows, queuedOn }) => [rows[0]?.node.name, queuedOn])).toEqual([
       ['mx1', null],
       ['mx1', null],
     ])
     await b.held.release(NAGY, id)
     share()
-    expect(shown().map(({ rows, queuedOn }) => [rows[0]?.delivery, queuedOn])).toEqual([
+    expect((await shown()).map(({ rows, queuedOn }) => [rows[0]?.delivery, queuedOn])).toEqual([
       ['released', null],
       ['released', a.node],
     ])
     const queue = queuePart({
       ...b,
-      operators: { audit: () => {} } as unknown as Operators,
-      mail: { queueOne: () => null } as unknown as MailActions,
+      operators: { audit: () => {} },
+      mail,
+      queuePeers,
     })
-    const elsewhere = 'This mail waits in the queue of mx1.'
-    expect(() => queue.retry(NAGY, id)).toThrow(elsewhere)
+    const elsewhere = 'This mail waits with mx1, which has not answered since 12:00.'
+    expect(queue.retry(NAGY, id)).rejects.toThrow(elsewhere)
     expect(queue.drop(NAGY, id, false)).rejects.toThrow(elsewhere)
-    expect(shown()[1]?.events.map(({ what }) => what)).toEqual(['received', 'held', 'released'])
+    expect((await shown())[1]?.events.map(({ what }) => what)).toEqual([
+      'received',
+      'held',
+      'released',
+    ])
     a.trace.outcome(id, 0, 'delivered', '250 ok', null)
     share()
-    expect(shown().map(({ queuedOn }) => queuedOn)).toEqual([null, null])
+    expect((await shown()).map(({ queuedOn }) => queuedOn)).toEqual([null, null])
   })
 })
 

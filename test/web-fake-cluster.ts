@@ -1,6 +1,7 @@
 /** The cluster of an Admin without a node: invented peers, links, tokens, lists and conflicts. */
 import type {
   Alarm,
+  Alert,
   ApiTokenRow,
   Author,
   ClusterAdmin,
@@ -36,6 +37,7 @@ export class FakeCluster implements ClusterAdmin {
   links: LinkView[] | null = null
   events: ClusterView['events'][number][] = []
   alarmList: Alarm[] = []
+  alertList: Alert[] = []
   conflictList: ConflictRow[] = []
   tokens: TokenView[] = []
   apiTokenList: (ApiTokenRow & { readonly secret: string })[] = []
@@ -98,6 +100,10 @@ export class FakeCluster implements ClusterAdmin {
 
   alarms(): readonly Alarm[] {
     return this.alarmList
+  }
+
+  alerts(): readonly Alert[] {
+    return this.alertList
   }
 
   invite(

@@ -5,7 +5,11 @@ import type {
   Author,
   ChangeRow,
   HeldDetail,
+  HeldWaits,
   NodeStatus,
+  QueuePage,
+  QueueQuery,
+  Retried,
   SearchQuery,
 } from '../src/admin/contract.ts'
 import type { Clock } from '../src/base/clock.ts'
@@ -14,7 +18,14 @@ import { type MessageId, MessageIds } from '../src/base/ids.ts'
 import { isSettingKey, SETTINGS, type SettingValue } from '../src/config/schema.ts'
 import type { Domain } from '../src/config/snapshot.ts'
 import { readDomainName, readNextHops, readSetting, readThreshold } from '../src/config/validate.ts'
-import type { Claim, HeldRow, PendingClaim, QueueRow, TraceRow } from '../src/message/rows.ts'
+import type {
+  Claim,
+  HeldRow,
+  HolderRow,
+  PendingClaim,
+  QueueRow,
+  TraceRow,
+} from '../src/message/rows.ts'
 import type { Finding } from '../src/message/verdict.ts'
 import { FakeCluster, NODE, nodeId } from './web-fake-cluster.ts'
 
@@ -42,6 +53,13 @@ export type Mail = {
   readonly minutesAgo: number
   /** Name of the node that has it; this one when absent. */
   readonly on?: string
+  /** Names of the others that have it; in front of `?`: perhaps. */
+  readonly copies?: readonly string[]
+  readonly term?: number
+  /** Why it is not tried. */
+  readonly waits?: string
+  /** Its node may have released it in these last minutes; counts while that node is away. */
+  readonly doubtMinutes?: number
 }
 
 export type FakeOptions = {
@@ -400,7 +418,7 @@ export class FakeAdmin extends FakeCluster implements Admin {
     return { ...pageOf(rows, limit, cursor), ...wordsOf(text) }
   }
 
-  message(id: string) {
+  async message(id: string) {
     const one = this.#one(id)
     const rows = this.#traces(one)
     const findings = one.mail.findings ?? []
@@ -409,8 +427,8 @@ export class FakeAdmin extends FakeCluster implements Admin {
         ? []
         : [{ inspector: one.mail.unknown, cause: 'It did not answer in 30 s.' }]
     const atDoor = one.mail.state === 'refused'
-    const here = (one.mail.on ?? 'mx1') === 'mx1'
     const waits = this.#waiting().includes(one)
+    const known = this.#isKnown(one.mail)
     return {
       rows,
       events: [
@@ -448,8 +466,8 @@ export class FakeAdmin extends FakeCluster implements Admin {
             rejectFrom: 15,
           },
       held: one.mail.state === 'held' ? this.#detail(one) : null,
-      queue: here && waits ? this.#queueRow(one) : null,
-      queuedOn: !here && waits ? this.#owner(one.mail) : null,
+      queue: known && waits ? this.#queueRow(one) : null,
+      queuedOn: !known && waits ? this.#owner(one.mail) : null,
     }
   }
 
@@ -501,34 +519,82 @@ export class FakeAdmin extends FakeCluster implements Admin {
     return { stream: new Blob([bytes]).stream(), sizeBytes: bytes.length }
   }
 
-  async release(author: Author, id: string, recipient?: string): Promise<HeldDetail> {
-    return this.#claim(author, id, 'release', recipient)
+  async release(
+    author: Author,
+    id: string,
+    recipient?: string,
+    anyway = false,
+  ): Promise<HeldDetail> {
+    const { mail } = this.#one(id)
+    const isDoubtful = mail.doubtMinutes !== undefined && this.#isAway(mail)
+    if (isDoubtful && !anyway) {
+      throw new RefusalError(
+        'doubtful',
+        'id',
+        `This mail may have been released on ${mail.on}.`,
+        'Release it anyway if it may arrive twice.',
+      )
+    }
+    if (isDoubtful) this.act(author, `anyway ${id}`)
+    return this.#claim(author, id, 'release', recipient, isDoubtful)
   }
 
   async deleteHeld(author: Author, id: string, recipient?: string): Promise<HeldDetail> {
     return this.#claim(author, id, 'delete', recipient)
   }
 
-  queue({ limit, cursor }: { limit: number; cursor: string | null }) {
-    return pageOf(
-      this.#waiting().map((one) => this.#queueRow(one)),
-      limit,
-      cursor,
-    )
+  async queue({ limit, cursor, alone = false }: QueueQuery): Promise<QueuePage> {
+    const silent = this.nodes.filter(({ state }) => state === 'dead' || state === 'suspect')
+    const rows = this.#waiting()
+      .filter(({ mail }) => this.#isKnown(mail) && !(alone && (mail.copies ?? []).length > 0))
+      .map((one) => this.#queueRow(one))
+    return {
+      ...pageOf(rows, limit, cursor),
+      silent: silent.map(({ id, name }) => ({ id, name })),
+    }
   }
 
-  retry(author: Author, id: string | null): number {
+  async retry(author: Author, id: string | null): Promise<Retried> {
     this.act(author, `retry ${id ?? 'all'}`)
-    if (id !== null) this.#one(id)
-    return id === null ? this.#waiting().length : 1
+    if (id !== null) this.#mustAnswer(this.#one(id).mail)
+    const waiting = this.#waiting().filter(({ mail }) => !this.#isAway(mail))
+    const silent = this.nodes.filter(({ state }) => state === 'dead')
+    if (id !== null) return { retried: 1, silent: [] }
+    return {
+      retried: waiting.length,
+      silent: silent.map((node) => ({ id: node.id, name: node.name })),
+    }
   }
 
   async drop(author: Author, id: string, bounce: boolean): Promise<void> {
     this.act(author, `drop ${id} ${bounce}`)
-    this.#one(id).dropped = true
+    const one = this.#one(id)
+    this.#mustAnswer(one.mail)
+    one.dropped = true
   }
 
-  #claim(author: Author, id: string, kind: 'release' | 'delete', recipient?: string): HeldDetail {
+  #mustAnswer(mail: Mail): void {
+    if (!this.#isAway(mail)) return
+    throw new RefusalError(
+      'unavailable',
+      'id',
+      `This mail waits with ${mail.on}, which does not answer.`,
+      'Wait.',
+    )
+  }
+
+  /** Its owner answers, or somebody who does has a copy. */
+  #isKnown(mail: Mail): boolean {
+    return !this.#isAway(mail) || (mail.copies ?? []).includes('mx1')
+  }
+
+  #claim(
+    author: Author,
+    id: string,
+    kind: 'release' | 'delete',
+    recipient?: string,
+    anyway = false,
+  ): HeldDetail {
     const one = this.#one(id)
     const open = one.mail.recipients.filter((address) => !one.claims.has(address))
     const wanted = recipient === undefined ? open : open.filter((address) => address === recipient)
@@ -543,7 +609,7 @@ export class FakeAdmin extends FakeCluster implements Admin {
     }
     this.act(author, `${kind} ${id} ${wanted.join(' ')}`)
     const to = this.#owner(one.mail)
-    if (this.#isAway(one.mail)) {
+    if (this.#isAway(one.mail) && !anyway) {
       const clicks = wanted.map((address) => ({ recipient: address, kind, by: author.name, to }))
       const atMs = this.clock.wallMs()
       const before = this.#pending.get(one.id) ?? []
@@ -554,6 +620,22 @@ export class FakeAdmin extends FakeCluster implements Admin {
       one.claims.set(address, { kind, by: author.name, atMs: this.clock.wallMs() })
     }
     return this.#detail(one)
+  }
+
+  #copies({ copies = [] }: Mail): HolderRow[] {
+    return copies.map((copy) => {
+      const name = copy.replace('?', '')
+      return { node: { id: nodeId(name), name }, state: copy === name ? 'kept' : 'sent' }
+    })
+  }
+
+  #waits(mail: Mail): HeldWaits | null {
+    if (!this.#isAway(mail)) return null
+    const { doubtMinutes } = mail
+    return {
+      words: `waits for ${mail.on}`,
+      doubtSinceMs: doubtMinutes === undefined ? null : this.clock.wallMs() - doubtMinutes * 60_000,
+    }
   }
 
   #owner({ on = 'mx1' }: Mail) {
@@ -602,7 +684,7 @@ export class FakeAdmin extends FakeCluster implements Admin {
     const row: HeldRow = {
       id,
       owner: this.#owner(mail),
-      holders: [],
+      holders: this.#copies(mail).map(({ node }) => node),
       pending: this.#pending.get(id) ?? [],
       sender: mail.sender,
       recipients: mail.recipients.filter((address) => !claims.has(address)),
@@ -621,7 +703,7 @@ export class FakeAdmin extends FakeCluster implements Admin {
       expiresMs: atMs + 30 * 86_400_000,
     }
     const decided = [...claims].map(([recipient, claim]) => ({ recipient, ...claim }))
-    return { row, claims: decided, waits: null }
+    return { row, claims: decided, waits: this.#waits(mail) }
   }
 
   #queueRow({ id, mail, atMs }: Kept): QueueRow {
@@ -629,9 +711,9 @@ export class FakeAdmin extends FakeCluster implements Admin {
     return {
       id,
       owner: this.#owner(mail),
-      term: 1,
-      holders: [],
-      waits: null,
+      term: mail.term ?? 1,
+      holders: this.#copies(mail),
+      waits: mail.waits ?? null,
       sender: mail.sender,
       subject: mail.subject,
       sizeBytes: 4_096,

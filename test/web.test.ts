@@ -1493,7 +1493,10 @@ describe('held mail of a node that does not answer', () => {
     const place = world({ mails: [{ ...mail, state: 'deferred', reply: '451 later' }] })
     const session = await signIn(place)
     const path = `/messages/${WAITING(place)}`
-    expect(await text(place, path, { session })).toContain('It waits in the queue of <b>mx3</b>')
+    const alive = await text(place, path, { session })
+    expect(alive).toContain('<dt>Delivered by</dt><dd>mx3</dd>')
+    expect(alive).toContain('only on mx3')
+    expect(alive).toContain('/retry')
     place.admin.turn('mx3', 'dead')
     const body = await text(place, path, { session })
     expect(body).toContain('<b>mx3 has it in its queue</b> and gives no answer since ')

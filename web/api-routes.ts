@@ -22,9 +22,16 @@ const SEARCHED = t.Object({
   ...PAGED,
   q: t.Optional(TEXT('Query, as in the search box of the pages')),
 })
-const WHOSE = t.Optional(
+const RECIPIENT = t.Optional(TEXT('This recipient only; all undecided ones when absent', 400))
+const WHOSE = t.Optional(t.Object({ recipient: RECIPIENT }))
+const RELEASE = t.Optional(
   t.Object({
-    recipient: t.Optional(TEXT('This recipient only; all undecided ones when absent', 400)),
+    recipient: RECIPIENT,
+    anyway: t.Optional(
+      t.Boolean({
+        description: 'Also when it may have been released before: it could arrive twice',
+      }),
+    ),
   }),
 )
 
@@ -132,7 +139,18 @@ function nodeRoutes({ admin, clock }: Parts): readonly Route[] {
       summary: 'What this node is doing, and whether it is ready',
       tag,
       answer: shape.STATUS,
-      run: () => wire.statusOf(admin.status()),
+      run: () => ({
+        ...wire.statusOf(admin.status()),
+        alerts: admin.alerts().map(wire.alertOf),
+      }),
+    },
+    {
+      method: 'GET',
+      path: '/alerts',
+      summary: 'What somebody should look at, the worst first; empty when all is well',
+      tag,
+      answer: shape.list(shape.ALERT),
+      run: () => wire.listOf(admin.alerts().map(wire.alertOf)),
     },
     {
       method: 'GET',
@@ -227,13 +245,14 @@ function quarantineRoutes({ admin }: Parts): readonly Route[] {
       path: '/quarantine/:id/release',
       summary: 'Release once; answers when it is in the queue',
       accepts: true,
-      body: WHOSE,
+      body: RELEASE,
       answer: shape.HELD_DETAIL,
       refuses: [404, 409],
       run: async (call) => {
         const id = param(call, 'id')
         const recipient = optional(call, 'recipient')
-        const detail = await admin.release(call.author(), id, recipient)
+        const anyway = call.body['anyway'] === true
+        const detail = await admin.release(call.author(), id, recipient, anyway)
         return decided(detail, 'release', recipient)
       },
     },
@@ -262,20 +281,20 @@ function queueRoutes({ admin }: Parts): readonly Route[] {
     {
       method: 'GET',
       path: '/queue',
-      summary: 'What waits for delivery, newest first',
+      summary: 'What waits for delivery on all nodes, newest first',
       tag,
-      query: t.Object(PAGED),
-      answer: shape.list(shape.QUEUED),
-      run: ({ query }) => {
-        const found = admin.queue({
+      query: t.Object({
+        ...PAGED,
+        alone: t.Optional(TEXT('true: only mail of which no other node has a copy', 5)),
+      }),
+      answer: shape.list(shape.QUEUED, shape.SILENT),
+      run: async ({ query }) => {
+        const found = await admin.queue({
           limit: limitOf(query['limit']),
           cursor: query['cursor'] ?? null,
+          alone: query['alone'] === 'true',
         })
-        const { node } = admin.status()
-        return wire.listOf(
-          found.rows.map((row) => wire.queueOf(row, node)),
-          found,
-        )
+        return { ...wire.listOf(found.rows.map(wire.queueOf), found), silent: found.silent }
       },
     },
     {
@@ -286,9 +305,9 @@ function queueRoutes({ admin }: Parts): readonly Route[] {
       params: ID,
       answer: shape.QUEUED,
       refuses: [404],
-      run: (call) => {
-        const { queue } = admin.message(param(call, 'id'))
-        if (queue !== null) return wire.queueOf(queue, admin.status().node)
+      run: async (call) => {
+        const { queue } = await admin.message(param(call, 'id'))
+        if (queue !== null) return wire.queueOf(queue)
         throw new RefusalError(
           'notFound',
           'id',
@@ -300,10 +319,10 @@ function queueRoutes({ admin }: Parts): readonly Route[] {
     {
       method: 'POST',
       path: '/queue/retry',
-      summary: 'Make everything due now',
+      summary: 'Make everything due now, on all nodes',
       tag,
       answer: shape.RETRIED,
-      run: (call) => ({ retried: admin.retry(call.author(), null) }),
+      run: (call) => admin.retry(call.author(), null),
     },
     {
       method: 'POST',
@@ -313,7 +332,7 @@ function queueRoutes({ admin }: Parts): readonly Route[] {
       params: ID,
       answer: shape.RETRIED,
       refuses: [404],
-      run: (call) => ({ retried: admin.retry(call.author(), param(call, 'id')) }),
+      run: (call) => admin.retry(call.author(), param(call, 'id')),
     },
     {
       method: 'POST',
@@ -358,7 +377,7 @@ function traceRoutes({ admin }: Parts): readonly Route[] {
       params: ID,
       answer: shape.MESSAGE,
       refuses: [404],
-      run: (call) => wire.messageOf(admin.message(param(call, 'id')), admin.status().node),
+      run: async (call) => wire.messageOf(await admin.message(param(call, 'id'))),
     },
   ]
 }

@@ -17,6 +17,7 @@ import { Flashes } from './flashes.ts'
 import { type Client, Guard, type Visit } from './guard.ts'
 import { healthRoutes } from './health.ts'
 import { html, seeOther } from './html.ts'
+import { alertPages } from './pages/alerts.ts'
 import { changesPages } from './pages/changes.ts'
 import { clusterPages } from './pages/cluster.ts'
 import { conflictPages } from './pages/conflicts.ts'
@@ -125,6 +126,7 @@ function router(site: Site, refused: Refused) {
     .use(listPages(site))
     .use(conflictPages(site))
     .use(clusterPages(site))
+    .use(alertPages(site))
     .use(changesPages(site))
     .use(livePage(site))
     .use(api(site, site.admin.status().version))

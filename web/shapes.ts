@@ -8,7 +8,11 @@ const orNull = <Schema extends Parameters<typeof t.Union>[0][number]>(schema: Sc
 
 export const DONE = t.Object({ done: t.Literal(true) })
 export const REMOVED = t.Object({ name: t.String(), removed: t.Literal(true) })
-export const RETRIED = t.Object({ retried: t.Number() })
+const NODES = t.Array(t.Object({ id: t.String(), name: t.String() }), {
+  description: 'Nodes that gave no answer',
+})
+export const SILENT = { silent: NODES }
+export const RETRIED = t.Object({ retried: t.Number(), silent: NODES })
 export const LOGIN = t.Object({ name: t.String(), role: t.String(), csrf: t.String() })
 
 export const ERROR = t.Object({
@@ -40,6 +44,22 @@ export function list(
   })
 }
 
+export const ALERT = t.Object({
+  id: t.String({ description: 'The same while it lasts' }),
+  kind: t.String({
+    description:
+      'dead, notReady, alone, inDoubt, disk, refused, spool, drained, parked, pending, clock, config, duplicate or other',
+  }),
+  level: t.String({ description: 'bad or warn' }),
+  node: orNull(t.String()),
+  nodeName: orNull(t.String()),
+  since: TIME,
+  title: t.String(),
+  meaning: t.String(),
+  advice: t.String(),
+  command: orNull(t.String({ description: 'What to run' })),
+})
+
 export const STATUS = t.Object({
   node: t.String(),
   name: t.String(),
@@ -58,6 +78,7 @@ export const STATUS = t.Object({
   nodes: t.Array(
     t.Object({ id: t.String(), name: t.String(), state: t.String(), lagMs: t.Number() }),
   ),
+  alerts: t.Array(ALERT),
 })
 
 const COUNTS = ['delivered', 'held', 'rejected', 'deferred', 'waiting', 'bounced'] as const
@@ -84,6 +105,9 @@ const HELD_FIELDS = {
   id: t.String(),
   node: t.String({ description: 'Decides about it, and has its body' }),
   nodeName: t.String(),
+  holders: t.Array(t.Object({ node: t.String(), nodeName: t.String() }), {
+    description: 'The others that have its body',
+  }),
   sender: t.String(),
   recipients: TEXTS,
   subject: orNull(t.String()),
@@ -112,6 +136,17 @@ export const HELD = t.Object(HELD_FIELDS)
 export const HELD_DETAIL = t.Object({
   ...HELD_FIELDS,
   claims: t.Array(t.Object({ recipient: t.String(), kind: t.String(), by: t.String(), at: TIME })),
+  waits: orNull(
+    t.Object(
+      {
+        words: t.String({ description: 'As `waits for mx2`' }),
+        doubtSince: orNull(
+          t.String({ description: 'It may have been released since then; release with `anyway`' }),
+        ),
+      },
+      { description: 'Its owner cannot decide now' },
+    ),
+  ),
 })
 
 export const PREVIEW = t.Object({
@@ -130,7 +165,19 @@ export const PREVIEW = t.Object({
 
 export const QUEUED = t.Object({
   id: t.String(),
-  node: t.String(),
+  node: t.String({ description: 'Its owner, who delivers it' }),
+  nodeName: t.String(),
+  term: t.Number({ description: 'Grows with each node that takes it over' }),
+  holders: t.Array(
+    t.Object({
+      node: t.String(),
+      nodeName: t.String(),
+      state: t.String({
+        description: 'kept: has a copy; sent: perhaps; discarding: is to forget it',
+      }),
+    }),
+  ),
+  waits: orNull(t.String({ description: 'Why it is not tried although its time has come' })),
   sender: t.String(),
   subject: orNull(t.String()),
   sizeBytes: t.Number(),
@@ -188,7 +235,7 @@ export const MESSAGE = t.Object({
   queuedOn: orNull(
     t.Object(
       { id: t.String(), name: t.String() },
-      { description: 'It waits in the queue of this other node' },
+      { description: 'It waits with this other node, as far as its history says' },
     ),
   ),
 })
@@ -250,6 +297,11 @@ export const CLUSTER = t.Object({
           held: t.Number(),
           diskFreeBytes: t.Number(),
           diskTotalBytes: t.Number(),
+          takesCopies: t.Boolean(),
+          copies: t.Number({ description: 'Messages that it keeps for others' }),
+          alone: t.Number({ description: 'Messages of its own that nobody else has' }),
+          inDoubt: t.Number(),
+          troubles: TEXTS,
         }),
       ),
       clockOffsetMs: COUNT_OR_NULL,

@@ -2,6 +2,7 @@
 
 import type {
   Alarm,
+  Alert,
   ApiTokenRow,
   ChangeRow,
   ClusterView,
@@ -40,8 +41,12 @@ export function statusOf(status: NodeStatus) {
   }
 }
 
+export function alertOf({ sinceMs, node, ...rest }: Alert) {
+  return { ...rest, node: node?.id ?? null, nodeName: node?.name ?? null, since: isoTime(sinceMs) }
+}
+
 export function heldOf(row: HeldRow) {
-  const { heldMs, expiresMs, owner, pending, ...rest } = row
+  const { heldMs, expiresMs, owner, holders, pending, ...rest } = row
   const waiting = pending.map(({ atMs, to, ...click }) => ({
     ...click,
     at: isoTime(atMs),
@@ -53,24 +58,28 @@ export function heldOf(row: HeldRow) {
     ...rest,
     node,
     nodeName,
+    holders: holders.map(({ id, name }) => ({ node: id, nodeName: name })),
     pending: waiting,
     heldAt: isoTime(heldMs),
     expiresAt: isoTime(expiresMs),
   }
 }
 
-export function heldDetailOf({ row, claims }: HeldDetail) {
+export function heldDetailOf({ row, claims, waits }: HeldDetail) {
   return {
     ...heldOf(row),
+    waits: waits === null ? null : { words: waits.words, doubtSince: at(waits.doubtSinceMs) },
     claims: claims.map(({ atMs, ...claim }) => ({ ...claim, at: isoTime(atMs) })),
   }
 }
 
-export function queueOf(row: QueueRow, node: string) {
-  const { acceptedMs, expiresMs, recipients, ...rest } = row
+export function queueOf(row: QueueRow) {
+  const { acceptedMs, expiresMs, recipients, owner, holders, ...rest } = row
   return {
     ...rest,
-    node,
+    node: owner.id,
+    nodeName: owner.name,
+    holders: holders.map(({ node, state }) => ({ node: node.id, nodeName: node.name, state })),
     acceptedAt: isoTime(acceptedMs),
     expiresAt: isoTime(expiresMs),
     recipients: recipients.map(({ nextTryMs, ...one }) => ({ ...one, nextTry: at(nextTryMs) })),
@@ -92,14 +101,14 @@ export function traceOf(row: TraceRow) {
   }
 }
 
-export function messageOf(detail: MessageDetail, node: string) {
+export function messageOf(detail: MessageDetail) {
   const { rows, events, judgement, held, queue, queuedOn } = detail
   return {
     rows: rows.map(traceOf),
     events: events.map(({ atMs, ...event }) => ({ ...event, at: isoTime(atMs) })),
     judgement,
     held: held === null ? null : heldDetailOf(held),
-    queue: queue === null ? null : queueOf(queue, node),
+    queue: queue === null ? null : queueOf(queue),
     queuedOn,
   }
 }

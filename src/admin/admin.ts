@@ -2,6 +2,7 @@
 import type { Clock } from '../base/clock.ts'
 import type { Observer } from '../base/observe.ts'
 import type { Cluster } from '../cluster/cluster.ts'
+import type { Patience } from '../cluster/patience.ts'
 import type { LiveConfig } from '../config/live.ts'
 import type { Inspectors } from '../mail/inspect/contract.ts'
 import type { Audit } from '../store/audit.ts'
@@ -13,7 +14,8 @@ import type { Quarantine } from '../store/quarantine.ts'
 import type { ApiTokens } from '../store/tokens.ts'
 import type { Trace } from '../store/trace.ts'
 import { accessPart, tokensPart } from './access.ts'
-import { type ClusterPartDeps, clusterPart } from './cluster.ts'
+import { Alerts } from './alerts.ts'
+import { alarmsOf, type ClusterPartDeps, clusterPart } from './cluster.ts'
 import { conflictsPart } from './conflicts.ts'
 import type { Admin, NextHopProbe, NodeStatus } from './contract.ts'
 import { domainsPart } from './domains.ts'
@@ -23,6 +25,7 @@ import { listsPart } from './lists.ts'
 import type { MailActions } from './mail-actions.ts'
 import { messagesPart } from './messages.ts'
 import { queuePart } from './queue.ts'
+import { queuePeersOf } from './queue-peers.ts'
 import { settingsPart } from './settings.ts'
 
 /** What the node itself knows of its status; the admin adds queue, quarantine and inspectors. */
@@ -61,10 +64,25 @@ export type AdminDeps = {
   readonly door: ClusterPartDeps['door']
   readonly mailHere: ClusterPartDeps['mailHere']
   readonly join: ClusterPartDeps['join']
+  readonly patience: Patience
 }
 
-export function createAdmin(deps: AdminDeps): Admin {
+export function createAdmin(deps: AdminDeps): Admin & Pick<Alerts, 'told'> {
+  const { cluster, mail } = deps
+  const queuePeers = queuePeersOf(cluster)
+  const alerts = new Alerts({
+    ...deps,
+    nodes: () => cluster.nodes(),
+    alarms: () => alarmsOf(deps),
+    totals: () => mail.queueTotals(),
+    parked: () => cluster.parked,
+    problems: () => deps.status().problems,
+    pending: () => 0,
+  })
+  cluster.onChange(() => alerts.look())
   return {
+    alerts: () => alerts.current(),
+    told: () => alerts.told(),
     status: () => statusOf(deps),
     metrics: () => deps.observer.metrics(),
     ...accessPart(deps),
@@ -73,9 +91,9 @@ export function createAdmin(deps: AdminDeps): Admin {
     ...settingsPart(deps),
     ...conflictsPart(deps),
     ...listsPart(deps),
-    ...messagesPart(deps),
+    ...messagesPart({ ...deps, queuePeers }),
     ...heldPart({ ...deps, peers: peersOf(deps.cluster) }),
-    ...queuePart(deps),
+    ...queuePart({ ...deps, queuePeers }),
     ...clusterPart(deps),
   }
 }
@@ -90,9 +108,10 @@ function statusOf({
 }: AdminDeps): NodeStatus {
   const parts = status()
   const { processes, ready, missing } = inspectors.health()
+  const { messages, oldestMs } = mail.queueTotals()
   return {
     ...parts,
-    queue: mail.queueTotals(),
+    queue: { messages, oldestMs },
     held: quarantine.count(),
     inspectors: { processes, ready, missing },
     possibleDuplicates: observer.count('possible_duplicates_total'),

@@ -181,14 +181,17 @@ export function clusterPart(deps: ClusterPartDeps): ClusterPart {
   }
 }
 
-function alarmsOf({ cluster, changes }: ClusterPartDeps): readonly Alarm[] {
+export function alarmsOf({
+  cluster,
+  changes,
+}: Pick<ClusterPartDeps, 'cluster' | 'changes'>): readonly Alarm[] {
   const alarms: Alarm[] = []
   const clock = cluster.sync.clockTrouble()
   if (clock !== null) {
     alarms.push({
       kind: 'clock',
       message: clock,
-      advice: 'Settings cannot be changed here until the clock is right. Mail goes on.',
+      advice: 'Set the clock (`timedatectl set-ntp true`), or make the change on another node.',
     })
   }
   const config = changes.configTrouble()

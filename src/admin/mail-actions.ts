@@ -1,7 +1,7 @@
 /** What the admin asks of the path of a mail; the queue and the quarantine stage implement it. */
-import type { MessageId } from '../base/ids.ts'
+import type { MessageId, NodeId } from '../base/ids.ts'
 import type { Claim, QueueRow } from '../message/rows.ts'
-import type { Page } from './contract.ts'
+import type { Page, QueueQuery } from './contract.ts'
 
 export interface MailActions {
   /**
@@ -10,12 +10,25 @@ export interface MailActions {
    * @throws StoreError when the queue or the sealed file refuses
    */
   release(id: MessageId, places: readonly number[], claim: Claim): Promise<void>
-  /** Newest first. */
-  queueRows(query: { readonly limit: number; readonly cursor: string | null }): Page<QueueRow>
+  /** All releases that a stop had cut off were asked for again. */
+  releasesResumed(): void
+  /** What this node owns, and what it has copies of that belong to `of`; newest first. */
+  queueRows(query: QueueQuery & { readonly of?: readonly NodeId[] }): Page<QueueRow>
+  /** Of this node's own queue. */
   queueOne(id: MessageId): QueueRow | null
+  /** A copy that it keeps for another node. */
+  copyOne(id: MessageId): QueueRow | null
   /** Makes one message, or all, due now. Gives how many. */
   retry(id: MessageId | null): number
   /** Gives up on a message, with a DSN when `bounce`. False: not in the queue. */
   drop(id: MessageId, bounce: boolean): Promise<boolean>
-  queueTotals(): { readonly messages: number; readonly oldestMs: number | null }
+  queueTotals(): QueueTotals
+}
+
+/** Of what this node owns and what waits for delivery. */
+export type QueueTotals = {
+  readonly messages: number
+  readonly oldestMs: number | null
+  /** Messages with a recipient in doubt. */
+  readonly inDoubt: number
 }

@@ -1,7 +1,6 @@
 /** Messages: numbers, search, and all that is known of one. */
 import type { Clock } from '../base/clock.ts'
-import type { NodeId } from '../base/ids.ts'
-import type { NodeName, TraceEvent, TraceRow } from '../message/rows.ts'
+import type { TraceEvent, TraceRow } from '../message/rows.ts'
 import type { Quarantine } from '../store/quarantine.ts'
 import { parseQuery } from '../store/query.ts'
 import type { Trace } from '../store/trace.ts'
@@ -9,6 +8,8 @@ import { readMessageId, unknownMessage } from './authorise.ts'
 import type { Admin } from './contract.ts'
 import { detailOf } from './held.ts'
 import type { MailActions } from './mail-actions.ts'
+import { elsewhere, isWaiting, queuedRow } from './queue.ts'
+import type { QueuePeers } from './queue-peers.ts'
 
 type MessagesPart = Pick<Admin, 'overview' | 'search' | 'message'>
 
@@ -17,6 +18,7 @@ export function messagesPart(deps: {
   readonly trace: Trace
   readonly quarantine: Quarantine
   readonly mail: MailActions
+  readonly queuePeers: QueuePeers
 }): MessagesPart {
   const { clock, trace, quarantine, mail } = deps
   return {
@@ -28,11 +30,14 @@ export function messagesPart(deps: {
       return { ...found, words: query.words, mistakes: query.mistakes }
     },
 
-    message(rawId) {
+    async message(rawId) {
       const id = readMessageId(rawId)
       const known = trace.message(id)
       const entry = quarantine.one(id)
-      const queue = mail.queueOne(id)
+      const own = mail.queueOne(id)
+      // Nobody is asked for what is known to be at its end.
+      const mayWait = known.rows.length === 0 ? entry === null : isWaiting(known.rows)
+      const queue = own ?? (mayWait ? await queuedRow(id, deps) : null)
       if (known.rows.length === 0 && entry === null && queue === null) throw unknownMessage(rawId)
       const events = [...atTheDoor(known.rows), ...known.events]
       return {
@@ -44,18 +49,6 @@ export function messagesPart(deps: {
       }
     },
   }
-}
-
-const WAITING: ReadonlySet<TraceRow['delivery']> = new Set([
-  'queued',
-  'deferred',
-  'inDoubt',
-  'released',
-])
-
-/** The other node in whose queue a mail waits: it is delivered from where it came in. */
-export function elsewhere(rows: readonly TraceRow[], here: NodeId): NodeName | null {
-  return rows.find((row) => row.node.id !== here && WAITING.has(row.delivery))?.node ?? null
 }
 
 /** The first lines of a history follow from the rows: thousands of mails a second write none. */

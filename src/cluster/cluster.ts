@@ -157,6 +157,11 @@ export class Cluster {
     return this.#removedBy
   }
 
+  /** Rows that wait for their time: a clock runs ahead. */
+  get parked(): number {
+    return this.#options.state.parked
+  }
+
   /** What people call a node; its id when nobody has said. */
   nameOf(node: NodeId): string {
     return this.roster.get(node)?.name ?? node
@@ -233,7 +238,7 @@ export class Cluster {
       nodes: this.nodes(),
       links: this.#linkViews(),
       repairs: this.sync.repairs,
-      parked: state.parked,
+      parked: this.parked,
       digest: state.digest()?.root ?? '',
       clockTrouble: this.sync.clockTrouble(),
       events: [...this.#events].reverse(),

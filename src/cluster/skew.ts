@@ -54,7 +54,7 @@ export class Skew {
     return peer === undefined ? null : this.#offset(peer)
   }
 
-  /** Whole sentences for whoever wants to change a setting here; null: the clock is believed. */
+  /** Why nobody may change a setting here, whole sentences; null: the clock is believed. */
   trouble(): string | null {
     const since = this.#clock.monoMs() - HEARD_MS
     const offsets = [...this.#peers.values()]
@@ -73,8 +73,7 @@ export class Skew {
     return (
       `The clock of this node is ${seconds} s ${way} the clocks of its ${offsets.length} peers. ` +
       'Settings cannot be changed here until it is right, because the other nodes would not take ' +
-      'the change in its true order; mail is not affected. Set the clock (`timedatectl set-ntp ' +
-      'true`), or change the setting on another node.'
+      'the change in its true order; mail is not affected.'
     )
   }
 

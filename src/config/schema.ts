@@ -312,14 +312,14 @@ export const SETTINGS = {
     initial: 'prefer',
     choices: ['prefer', 'require'],
     group: 'Cluster',
-    help: 'Without a second node that keeps a copy: take the mail all the same, or answer 451.',
+    help: 'Before 250 another node keeps a copy. When none can: take the mail all the same, or answer 451.',
   },
   'cluster.isolation': {
     kind: 'choice',
     initial: 'deliver',
     choices: ['deliver', 'hold'],
     group: 'Cluster',
-    help: 'Two nodes that lost each other: deliver on, and perhaps twice, or hold what both have.',
+    help: 'In a cluster of two, when each hears nothing of the other: deliver on, and perhaps twice, or hold what both have. Larger clusters always hold.',
   },
 } as const satisfies Record<string, Setting>
 

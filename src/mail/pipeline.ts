@@ -43,7 +43,7 @@ import { Holder } from './quarantine/hold.ts'
 import { Keeper } from './quarantine/keep.ts'
 import { type ReleaseDeps, release, resumeReleases } from './quarantine/release.ts'
 import { type BuiltNotice, type Notice, notify } from './queue/notify.ts'
-import { type Progress, pageOfQueue, QueueWorker } from './queue/worker.ts'
+import { isWaiting, type Progress, pageOfQueue, QueueWorker } from './queue/worker.ts'
 
 export type PipelineDeps = {
   readonly hostname: string
@@ -60,6 +60,8 @@ export type PipelineDeps = {
   readonly deliverer: Deliverer
   /** As lists show a node. */
   readonly nodeName: (node: NodeId) => NodeName
+  /** Whether this node may act on a message now; null: always. */
+  readonly tenure?: Tenure | null
 }
 
 const NO_INSPECTION: Inspection = { findings: [], unknowns: [], facts: NO_FACTS }
@@ -89,6 +91,7 @@ export class Pipeline {
       bounce: (message, kind, about) => this.#bounce({ message, kind, about }),
       progress: (message, index, what, detail) => this.#progress(message, index, what, detail),
       nodeName: deps.nodeName,
+      tenure: deps.tenure ?? null,
     })
     this.#holder = new Holder({ bodies, quarantine, queue, live, clock, observer })
     this.#keeper = new Keeper({
@@ -460,12 +463,38 @@ export class Pipeline {
     for (const _ of places) this.#deps.observer.emit('mail.released', { message: id, by: claim.by })
   }
 
-  queueRows(query: { readonly limit: number; readonly cursor: string | null }): {
+  queueRows({
+    limit,
+    cursor,
+    alone = false,
+    of = [],
+  }: {
+    readonly limit: number
+    readonly cursor: string | null
+    readonly alone?: boolean
+    readonly of?: readonly NodeId[]
+  }): {
     readonly rows: readonly QueueRow[]
     readonly total: number
     readonly cursor: string | null
   } {
-    return pageOfQueue(this.#waiting(), query.limit, query.cursor)
+    const { queue } = this.#deps
+    const found: Message[] = []
+    for (const message of queue.messages()) {
+      if (!isWaiting(message) || (alone && hasCopy(message))) continue
+      found.push(message)
+    }
+    // Whoever asks for those with one copy means what this node answers for.
+    for (const copy of of.length === 0 || alone ? [] : queue.copies()) {
+      if (of.includes(copy.owner) && isWaiting(copy)) found.push(copy)
+    }
+    return pageOfQueue(found, (message) => this.#worker.row(message), limit, cursor)
+  }
+
+  copyOne(id: string): QueueRow | null {
+    const known = parseMessageId(id)
+    const copy = known === null ? null : this.#deps.queue.copy(known)
+    return copy === null ? null : this.#worker.row(copy)
   }
 
   queueOne(id: string): QueueRow | null {
@@ -492,18 +521,20 @@ export class Pipeline {
     return await this.#worker.drop(message, bounce, reply(550, '5.7.1', 'Dropped by an operator'))
   }
 
-  queueTotals(): { readonly messages: number; readonly oldestMs: number | null } {
+  queueTotals(): ReturnType<QueueWorker['totals']> {
     return this.#worker.totals()
-  }
-
-  #waiting(): readonly QueueRow[] {
-    return [...this.#deps.queue.messages()].flatMap((message) => this.#worker.row(message) ?? [])
   }
 
   #message(text: string): Message | null {
     const id = parseMessageId(text)
     return id === null ? null : this.#deps.queue.get(id)
   }
+}
+
+/** Some other node has said that its copy is durable. */
+function hasCopy({ holders }: Message): boolean {
+  for (const state of holders.values()) if (state === 'kept') return true
+  return false
 }
 
 const NOTHING_MORE = {

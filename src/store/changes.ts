@@ -264,7 +264,7 @@ export class Changes {
       'unavailable',
       null,
       why,
-      'Set the clock of this node right, or make the change on another node.',
+      'Set the clock (`timedatectl set-ntp true`), or make the change on another node.',
     )
   }
 

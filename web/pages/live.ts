@@ -3,6 +3,7 @@ import { Elysia, t } from 'elysia'
 import { type Html, html, page } from '../html.ts'
 import { link } from '../parts/forms.ts'
 import { note } from '../parts/marks.ts'
+import { queuedOnAll } from '../parts/nodes.ts'
 import { liveParts, type Place } from '../parts/shell.ts'
 import { counted } from '../parts/words.ts'
 import type { Site } from '../site.ts'
@@ -18,16 +19,17 @@ const PLACES: readonly Place[] = [
   'lists',
   'operators',
   'cluster',
+  'alerts',
   'changes',
 ]
 
 export function livePage(site: Site) {
   return new Elysia().get(
     '/live',
-    ({ query }) => {
+    async ({ query }) => {
       const at = PLACES.find((place) => place === query.at) ?? 'account'
       return page(html`${liveParts(site, site.admin.cluster(), at)}
-${more(site, at, query)}`)
+${await more(site, at, query)}`)
     },
     {
       query: t.Object({
@@ -42,9 +44,13 @@ ${more(site, at, query)}`)
 
 type Asked = { readonly t?: string; readonly q?: string; readonly seen?: string }
 
-function more(site: Site, at: Place, { t: range, q = '', seen = '' }: Asked): Html | '' {
+async function more(
+  site: Site,
+  at: Place,
+  { t: range, q = '', seen = '' }: Asked,
+): Promise<Html | ''> {
   if (at === 'overview') {
-    return html`<hx-partial hx-target="#numbers" hx-swap="innerMorph">${numbers(site, rangeOf(range))}</hx-partial>`
+    return html`<hx-partial hx-target="#numbers" hx-swap="innerMorph">${await numbers(site, rangeOf(range))}</hx-partial>`
   }
   // A page further back in the list has no newest row to compare with.
   if (seen === '' || (at !== 'quarantine' && at !== 'queue')) return ''
@@ -67,7 +73,7 @@ function newHeld(site: Site, q: string, seen: string): Html | '' {
 }
 
 function newQueued(site: Site, seen: string): Html | '' {
-  const { total } = site.admin.queue({ limit: 1, cursor: null })
+  const total = queuedOnAll(site.admin.cluster(), site.admin.status().queue.messages)
   if (String(total) === seen) return ''
   return note(
     'info',

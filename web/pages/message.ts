@@ -6,7 +6,15 @@ import type { Visit } from '../guard.ts'
 import { type Html, html, safePath, seeOther } from '../html.ts'
 import { answer } from '../parts/answer.ts'
 import { act, csrf, mayAct } from '../parts/forms.ts'
-import { canRelease, holders, isPending, pendingNote, waitsFor } from '../parts/holder.ts'
+import {
+  canRelease,
+  holders,
+  isDoubtful,
+  isPending,
+  pendingNote,
+  waitsFor,
+  waitsNote,
+} from '../parts/holder.ts'
 import { limitsOf } from '../parts/lists.ts'
 import { absentCard, attachmentsCard, mailCard, previewOf, viewOf } from '../parts/mail.ts'
 import { note } from '../parts/marks.ts'
@@ -19,6 +27,7 @@ const ID = t.Object({ id: t.String({ maxLength: 64 }) })
 const WHOSE = t.Object({
   recipient: t.Optional(t.String({ maxLength: 400 })),
   back: t.Optional(t.String({ maxLength: 2_000 })),
+  anyway: t.Optional(t.String({ maxLength: 3 })),
 })
 
 export function messagePages(site: Site) {
@@ -39,7 +48,9 @@ export function messagePages(site: Site) {
         try {
           const before = admin.heldOne(params.id)
           const whom = body.recipient ?? some(before.row.recipients)
-          const after = await admin.release(guard.authorOf(request), params.id, body.recipient)
+          const anyway = body.anyway === 'yes'
+          const author = guard.authorOf(request)
+          const after = await admin.release(author, params.id, body.recipient, anyway)
           const subject = `“${subjectOf(before.row.subject)}”`
           flashes.add(
             session,
@@ -49,7 +60,7 @@ export function messagePages(site: Site) {
           )
           return seeOther(safePath(body.back, `/messages/${params.id}`))
         } catch (error) {
-          if (!(error instanceof RefusalError) || error.code !== 'conflict') throw error
+          if (!isAnswer(error)) throw error
           return await messagePage(site, request, params.id, { refusal: error })
         }
       },
@@ -76,12 +87,17 @@ export function messagePages(site: Site) {
           )
           return seeOther(safePath(body.back, `/messages/${params.id}`))
         } catch (error) {
-          if (!(error instanceof RefusalError) || error.code !== 'conflict') throw error
+          if (!isAnswer(error)) throw error
           return await messagePage(site, request, params.id, { refusal: error })
         }
       },
       { params: ID, body: WHOSE },
     )
+}
+
+/** Refusals that the page of the mail shows, with what can be done. */
+function isAnswer(error: unknown): error is RefusalError {
+  return error instanceof RefusalError && (error.code === 'conflict' || error.code === 'doubtful')
 }
 
 type About = { readonly view?: string | undefined; readonly refusal?: RefusalError }
@@ -94,7 +110,7 @@ async function messagePage(
 ): Promise<Response> {
   const { admin, clock } = site
   const visit = site.guard.visitOf(request)
-  const detail = admin.message(id)
+  const detail = await admin.message(id)
   const held = detail.held !== null && detail.held.row.recipients.length > 0 ? detail.held : null
   const by = holders(site)
   const absent = held === null ? null : by.absence(held.row)
@@ -108,8 +124,9 @@ async function messagePage(
         ? html`<section class="card" id="mail"><header><h2>Mail</h2></header><div class="body"><small>${detail.queue === null && detail.queuedOn === null ? 'Postern keeps only mail that is held or waits.' : 'Only held mail can be looked at.'}</small></div></section>`
         : await mailCard(admin, id, viewOf(view), preview)
   const main = html`<div class="head"><div class="title" hx-ignore><small><a href="/messages">Messages</a> / <span class="mono">${id}</span></small><h1>${subject}</h1></div>
-${acts(visit, id, detail, held)}</div>
-${refusal === undefined ? '' : note('warn', html`<b>${refusal.message}</b> ${refusal.advice}`)}
+${acts(visit, id, detail, held, detail.queue !== null && by.silence(detail.queue.owner) !== null)}</div>
+${refusal === undefined ? '' : note('warn', html`<b>${refusal.message}</b> ${refusal.advice}`, refusal.code === 'doubtful' && held?.waits == null ? anyway(visit, id) : null)}
+${held === null ? '' : waitsNote(held.waits, nowMs, canRelease(held.row) ? anyway(visit, id) : null)}
 ${held === null ? '' : pendingNote(held.row, nowMs)}
 ${answer(detail, limitsOf(site), nowMs)}
 <div class="main-aside"><div class="stack">
@@ -130,13 +147,29 @@ ${preview === null ? '' : attachmentsCard(preview)}
   })
 }
 
-function acts(visit: Visit, id: string, detail: MessageDetail, held: HeldDetail | null): Html | '' {
+/** Where it could arrive twice the plain button would only be refused. */
+function anyway(visit: Visit, id: string): Html | null {
+  if (!mayAct(visit)) return null
+  return act(visit, `/messages/${id}/release`, {
+    words: 'Release anyway',
+    kind: 'danger',
+    fields: { anyway: 'yes' },
+  })
+}
+
+function acts(
+  visit: Visit,
+  id: string,
+  detail: MessageDetail,
+  held: HeldDetail | null,
+  silent: boolean,
+): Html | '' {
   if (!mayAct(visit)) return ''
   if (held !== null) {
     const all = held.row.recipients.length > 1 ? ' to all' : ''
-    return html`<div class="acts" id="acts">${!canRelease(held.row) ? '' : act(visit, `/messages/${id}/release`, { words: `Release${all}`, kind: 'primary' })}<a class="btn danger" href="/messages/${id}/delete">Delete</a></div>`
+    return html`<div class="acts" id="acts">${!canRelease(held.row) || isDoubtful(held) ? '' : act(visit, `/messages/${id}/release`, { words: `Release${all}`, kind: 'primary' })}<a class="btn danger" href="/messages/${id}/delete">Delete</a></div>`
   }
-  if (detail.queue !== null) {
+  if (detail.queue !== null && !silent) {
     return html`<div class="acts" id="acts">${act(visit, `/queue/${id}/retry`, { words: 'Deliver now', kind: 'primary', fields: { back: `/messages/${id}` } })}<a class="btn danger" href="/queue/${id}/drop">Give up</a></div>`
   }
   return ''

@@ -5,7 +5,14 @@ import type { Clock } from '../../src/base/clock.ts'
 import { type Html, html } from '../html.ts'
 import { link } from '../parts/forms.ts'
 import { badge, glyph, type Mark, note } from '../parts/marks.ts'
-import { isLiving, members, type NodeView, sinceWords, stateBadge } from '../parts/nodes.ts'
+import {
+  isLiving,
+  members,
+  type NodeView,
+  queuedOnAll,
+  sinceWords,
+  stateBadge,
+} from '../parts/nodes.ts'
 import { bars, plot } from '../parts/plot.ts'
 import { ruleWords } from '../parts/rules.ts'
 import { shell } from '../parts/shell.ts'
@@ -25,11 +32,11 @@ const DAY: Range = { key: '24h', hours: 24, buckets: 48 }
 export function overviewPage(site: Site) {
   return new Elysia().get(
     '/',
-    ({ request, query }) => {
+    async ({ request, query }) => {
       const range = rangeOf(query.t)
       const main = html`<div class="head"><h1>Overview</h1>
 <nav class="acts seg" aria-label="Time range">${RANGES.map(({ key }) => html`<a href="${link('/', { t: key })}"${key === range.key ? html` aria-current="true"` : ''}>${key.replace(/(\d+)/, '$1 ')}</a>`)}</nav></div>
-<div class="stack" id="numbers">${numbers(site, range)}</div>`
+<div class="stack" id="numbers">${await numbers(site, range)}</div>`
       return shell(site, site.guard.visitOf(request), {
         title: 'Overview',
         at: 'overview',
@@ -46,7 +53,7 @@ export function rangeOf(key: string | undefined): Range {
 }
 
 /** Everything that changes by itself; the poll swaps it as a whole. */
-export function numbers(site: Pick<Site, 'admin' | 'clock'>, range: Range): Html {
+export async function numbers(site: Pick<Site, 'admin' | 'clock'>, range: Range): Promise<Html> {
   const { admin, clock } = site
   const nowMs = clock.wallMs()
   const status = admin.status()
@@ -74,7 +81,7 @@ ${plot(overview.series, nowMs)}
       : ''
   }
 ${latestHeld(admin, clock)}
-${waiting(admin, status, nowMs)}
+${await waiting(admin, status, nowMs)}
 </div></div>`
 }
 
@@ -187,11 +194,12 @@ function latestHeld(admin: Admin, clock: Clock): Html {
   return html`<section class="card" aria-labelledby="lh"><header><h2 id="lh">Held last</h2><a class="btn small" href="/quarantine">All ${count(held.total)}</a></header>${list.length === 0 ? html`<div class="body"><small>Nothing is held.</small></div>` : html`<ul class="todo">${list}</ul>`}</section>`
 }
 
-function waiting(admin: Admin, status: NodeStatus, nowMs: number): Html {
-  const { rows } = admin.queue({ limit: 5, cursor: null })
+async function waiting(admin: Admin, status: NodeStatus, nowMs: number): Promise<Html> {
+  const { rows } = await admin.queue({ limit: 5, cursor: null })
+  const all = queuedOnAll(admin.cluster(), status.queue.messages)
   const list = rows.map((row) => {
     const said = row.recipients.find(({ lastReply }) => lastReply !== null)?.lastReply
     return html`<li>${glyph(row.state === 'deferred' ? 'deferred' : 'none')}<div class="two" hx-ignore><a href="/messages/${row.id}">${row.recipients[0]?.address ?? ''}</a><small>${said ?? `since ${span(nowMs - row.acceptedMs)}`}</small></div></li>`
   })
-  return html`<section class="card" aria-labelledby="qu"><header><h2 id="qu">Queue</h2><a class="btn small" href="/queue">All ${count(status.queue.messages)}</a></header>${list.length === 0 ? html`<div class="body"><small>Nothing waits for delivery.</small></div>` : html`<ul class="todo">${list}</ul>`}</section>`
+  return html`<section class="card" aria-labelledby="qu"><header><h2 id="qu">Queue</h2><a class="btn small" href="/queue">All ${count(all)}</a></header>${list.length === 0 ? html`<div class="body"><small>Nothing waits for delivery.</small></div>` : html`<ul class="todo">${list}</ul>`}</section>`
 }

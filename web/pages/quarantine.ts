@@ -1,11 +1,20 @@
 /** Held mail: filter, look, release, delete; one or many. */
 import { Elysia, t } from 'elysia'
+import type { HeldDetail } from '../../src/admin/contract.ts'
 import { RefusalError } from '../../src/base/errors.ts'
 import type { HeldRow } from '../../src/message/rows.ts'
 import type { Visit } from '../guard.ts'
 import { type Html, html, safePath, seeOther } from '../html.ts'
 import { act, csrf, link, mayAct, SWAP } from '../parts/forms.ts'
-import { canRelease, type Holders, holders, isPending, pendingNote } from '../parts/holder.ts'
+import {
+  canRelease,
+  type Holders,
+  holders,
+  isDoubtful,
+  isPending,
+  pendingNote,
+  waitsNote,
+} from '../parts/holder.ts'
 import { beforeOf, limitsOf, mistakes, ROWS, tabs, turning } from '../parts/lists.ts'
 import { frame } from '../parts/mail.ts'
 import { empty, glyph, type Limits, meter, note } from '../parts/marks.ts'
@@ -113,6 +122,8 @@ type Told = {
   /** Wait for nodes that do not answer. */
   readonly pending: number
   readonly already: number
+  /** Perhaps released before; a person decides about each. */
+  readonly doubtful: number
   readonly failed: readonly string[]
 }
 
@@ -124,7 +135,7 @@ async function eachOf(
   ids: readonly string[],
   run: (id: string) => Promise<boolean>,
 ): Promise<Told> {
-  let [done, pending, already] = [0, 0, 0]
+  let [done, pending, already, doubtful] = [0, 0, 0, 0]
   const failed: string[] = []
   for (const told of await Promise.allSettled(ids.map(run))) {
     if (told.status === 'fulfilled') {
@@ -135,15 +146,17 @@ async function eachOf(
     const error: unknown = told.reason
     if (!(error instanceof RefusalError) || error.code === 'forbidden') throw error
     if (error.code === 'conflict' || error.code === 'notFound') already += 1
+    else if (error.code === 'doubtful') doubtful += 1
     else failed.push(error.message)
   }
-  return { done, pending, already, failed }
+  return { done, pending, already, doubtful, failed }
 }
 
-function outcome(verb: string, { done, pending, already, failed }: Told): string {
+function outcome(verb: string, { done, pending, already, doubtful, failed }: Told): string {
   const parts = [`${verb} ${counted(done, 'mail')}`]
   if (pending > 0) parts.push(`${pending} ${pending === 1 ? 'waits' : 'wait'} for a node`)
   if (already > 0) parts.push(`${already} ${already === 1 ? 'was' : 'were'} no longer held`)
+  if (doubtful > 0) parts.push(`${doubtful} may have been released before: look at each`)
   if (failed.length > 0) parts.push(`${failed.length} failed: ${failed[0]}`)
   return parts.join(', ')
 }
@@ -165,7 +178,7 @@ function listPage(site: Site, request: Request, { q = '', cursor, before, peek }
 ${table(found.rows, { at: chosen?.id ?? '', back, limits: limitsOf(site), nowMs, acts: mayAct(visit), nodes: members(admin.cluster()).length > 1, by: holders(site) })}</form>
 ${mayAct(visit) ? BULK : ''}
 </div>
-<aside class="peek card" id="peek" aria-label="Selected mail" aria-live="polite">${chosen === undefined ? '' : peekCard(site, visit, chosen, back)}</aside></div>`
+<aside class="peek card" id="peek" aria-label="Selected mail" aria-live="polite">${chosen === undefined ? '' : peekOf(site, visit, chosen.id, back)}</aside></div>`
   const main = html`<div class="head"><h1>Quarantine</h1><p>${text === '' ? `${counted(found.total, 'mail')} held` : `${capital(found.words)}: ${count(found.total)}`}</p>
 <form class="acts filter" role="search" action="/quarantine" aria-label="Filter the quarantine"><input name="q" type="search" value="${text}" placeholder="from:, to:, rule:, score:&gt;12" aria-label="Filter held mails" maxlength="1000" spellcheck="false" autocapitalize="off"><button class="btn">Filter</button></form></div>
 ${tabs('/quarantine', 'Kind', TABS, text)}
@@ -242,8 +255,9 @@ const BULK = html`<div class="bulk" role="region" aria-label="Selected mails"><b
 
 /** The card beside the list. @throws RefusalError notFound */
 export function peekOf(site: Site, visit: Visit, id: string, back: string): Html {
-  const { row, claims } = site.admin.heldOne(id)
-  if (row.recipients.length > 0) return peekCard(site, visit, row, back)
+  const detail = site.admin.heldOne(id)
+  const { row, claims } = detail
+  if (row.recipients.length > 0) return peekCard(site, visit, detail, back)
   const [last] = claims.toSorted((a, b) => b.atMs - a.atMs)
   const nowMs = site.clock.wallMs()
   const words = last === undefined ? '' : `${last.kind} by ${last.by} ${longTime(last.atMs, nowMs)}`
@@ -254,7 +268,8 @@ export function peekOf(site: Site, visit: Visit, id: string, back: string): Html
   )
 }
 
-function peekCard(site: Site, visit: Visit, row: HeldRow, back: string): Html {
+function peekCard(site: Site, visit: Visit, detail: HeldDetail, back: string): Html {
+  const { row, waits } = detail
   const nowMs = site.clock.wallMs()
   const absent = holders(site).absence(row)
   const { hold } = limitsOf(site)
@@ -264,13 +279,16 @@ function peekCard(site: Site, visit: Visit, row: HeldRow, back: string): Html {
     worst?.evidence ??
     (unknown === undefined ? '' : `${unknownWords(unknown.inspector)}. ${unknown.cause}`)
   const acts = mayAct(visit)
-    ? html`<div class="acts">${!canRelease(row) ? '' : act(visit, `/messages/${row.id}/release`, { words: row.recipients.length > 1 ? 'Release to all' : 'Release', kind: 'primary', fields: { back } })}<a class="btn danger" href="${link(`/messages/${row.id}/delete`, { back })}">Delete</a></div>`
+    ? html`<div class="acts">${!canRelease(row) || isDoubtful(detail) ? '' : act(visit, `/messages/${row.id}/release`, { words: row.recipients.length > 1 ? 'Release to all' : 'Release', kind: 'primary', fields: { back } })}<a class="btn danger" href="${link(`/messages/${row.id}/delete`, { back })}">Delete</a></div>`
     : ''
   return html`<header><h2 hx-ignore>${subjectOf(row.subject)}</h2><small><a href="/messages/${row.id}">Open page</a></small></header>
 <div class="body stack">
 <div hx-ignore><p><b class="c held">Held</b> since ${day(row.heldMs, nowMs)} ${clockTime(row.heldMs)}. <b>${why}</b></p></div>
-<dl class="facts" hx-ignore><dt>Sender</dt><dd>${sender(row.sender)}</dd>${row.from === null ? '' : html`<dt>From</dt><dd>${row.from}</dd>`}<dt>To</dt><dd>${some(row.recipients, 5)}</dd><dt>Client</dt><dd>${row.clientIp}</dd><dt>Score</dt><dd>${score(row.score)}, held from ${hold}</dd><dt>Size</dt><dd>${size(row.sizeBytes)}</dd><dt>Deleted</dt><dd>${longTime(row.expiresMs, nowMs)}</dd><dt>Node</dt><dd>${row.owner.name}</dd></dl>
-${pendingNote(row, nowMs)}${acts}</div>
+<dl class="facts" hx-ignore><dt>Sender</dt><dd>${sender(row.sender)}</dd>${row.from === null ? '' : html`<dt>From</dt><dd>${row.from}</dd>`}<dt>To</dt><dd>${some(row.recipients, 5)}</dd><dt>Client</dt><dd>${row.clientIp}</dd><dt>Score</dt><dd>${score(row.score)}, held from ${hold}</dd><dt>Size</dt><dd>${size(row.sizeBytes)}</dd><dt>Deleted</dt><dd>${longTime(row.expiresMs, nowMs)}</dd><dt>Held by</dt><dd>${some(
+    [row.owner, ...row.holders].map(({ name }) => name),
+    4,
+  )}</dd></dl>
+${waitsNote(waits, nowMs, isDoubtful(detail) ? html`<a class="btn small" href="/messages/${row.id}">Decide</a>` : null)}${pendingNote(row, nowMs)}${acts}</div>
 ${absent === null ? frame(row.id) : html`<div class="body">${note('unknown', absent)}</div>`}`
 }
 

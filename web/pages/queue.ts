@@ -1,13 +1,15 @@
 /** What waits for delivery: why, when again; deliver now, give up. */
 import { Elysia, t } from 'elysia'
 import { RefusalError } from '../../src/base/errors.ts'
-import type { QueueRow } from '../../src/message/rows.ts'
+import type { NodeName, QueueRow } from '../../src/message/rows.ts'
+import type { Visit } from '../guard.ts'
 import { type Html, html, safePath, seeOther } from '../html.ts'
 import { act, csrf, mayAct } from '../parts/forms.ts'
+import { copyWords, type Holders, holders } from '../parts/holder.ts'
 import { beforeOf, ROWS, turning } from '../parts/lists.ts'
-import { empty, type Place, track } from '../parts/marks.ts'
+import { empty, note, type Place, track } from '../parts/marks.ts'
 import { attemptWords, nextWords } from '../parts/message-cards.ts'
-import { members } from '../parts/nodes.ts'
+import { members, queuedOnAll } from '../parts/nodes.ts'
 import { shell } from '../parts/shell.ts'
 import { counted, sender, shortTime, some, span, subjectOf, time } from '../parts/words.ts'
 import type { Site } from '../site.ts'
@@ -17,28 +19,42 @@ const BACK = t.Object({ back: t.Optional(t.String({ maxLength: 2_000 })) })
 
 export function queuePages(site: Site) {
   const { admin, guard, flashes } = site
+  /** Says what was done; that its owner went away in this moment is a sentence too. */
+  const told = async (session: string | null, run: () => Promise<string>) => {
+    try {
+      flashes.add(session, await run())
+    } catch (error) {
+      if (!(error instanceof RefusalError) || error.code !== 'unavailable') throw error
+      flashes.add(session, `${error.message} ${error.advice}`, { kind: 'failed' })
+    }
+  }
   return new Elysia({ prefix: '/queue' })
     .get('/', ({ request, query }) => listPage(site, request, query), {
       query: t.Object({
         cursor: t.Optional(t.String({ maxLength: 200 })),
         before: t.Optional(t.String({ maxLength: 20 })),
+        alone: t.Optional(t.String({ maxLength: 1 })),
       }),
     })
     .post(
       '/retry',
-      ({ request }) => {
-        const due = admin.retry(guard.authorOf(request), null)
-        flashes.add(guard.visitOf(request).session, `${counted(due, 'mail')} due now`)
+      async ({ request }) => {
+        const { retried, silent } = await admin.retry(guard.authorOf(request), null)
+        const names = silent.map(({ name }) => name)
+        const rest = names.length === 0 ? '' : `; ${some(names, 3)} gave no answer`
+        flashes.add(guard.visitOf(request).session, `${counted(retried, 'mail')} due now${rest}`)
         return seeOther('/queue')
       },
       { body: BACK },
     )
     .post(
       '/:id/retry',
-      ({ request, params, body }) => {
-        const due = admin.retry(guard.authorOf(request), params.id)
-        const words = due === 0 ? 'This mail no longer waits' : 'The mail is delivered now'
-        flashes.add(guard.visitOf(request).session, words)
+      async ({ request, params, body }) => {
+        const { session } = guard.visitOf(request)
+        await told(session, async () => {
+          const { retried } = await admin.retry(guard.authorOf(request), params.id)
+          return retried === 0 ? 'This mail no longer waits' : 'The mail is delivered now'
+        })
         return seeOther(safePath(body.back, '/queue'))
       },
       { params: ID, body: BACK },
@@ -48,48 +64,89 @@ export function queuePages(site: Site) {
       '/:id/drop',
       async ({ request, params, body }) => {
         const bounce = body.bounce === 'yes'
-        await admin.drop(guard.authorOf(request), params.id, bounce)
-        const told = bounce ? 'the sender is told' : 'nobody is told'
-        flashes.add(guard.visitOf(request).session, `Gave up on one mail, ${told}`)
+        await told(guard.visitOf(request).session, async () => {
+          await admin.drop(guard.authorOf(request), params.id, bounce)
+          return `Gave up on one mail, ${bounce ? 'the sender is told' : 'nobody is told'}`
+        })
         return seeOther('/queue')
       },
       { params: ID, body: t.Object({ bounce: t.Optional(t.String({ maxLength: 10 })) }) },
     )
 }
 
-function listPage(
+type Asked = { readonly cursor?: string; readonly before?: string; readonly alone?: string }
+
+async function listPage(
   site: Site,
   request: Request,
-  { cursor, before }: { readonly cursor?: string; readonly before?: string },
-): Response {
+  { cursor, before, alone: only }: Asked,
+): Promise<Response> {
+  const { admin, clock } = site
   const visit = site.guard.visitOf(request)
-  const found = site.admin.queue({ limit: ROWS, cursor: cursor ?? null })
+  const alone = only === '1'
+  const found = await admin.queue({ limit: ROWS, cursor: cursor ?? null, alone })
   const skipped = cursor === undefined ? 0 : beforeOf(before)
-  const nowMs = site.clock.wallMs()
-  const isAlone = members(site.admin.cluster()).length < 2
+  const nowMs = clock.wallMs()
+  const view = admin.cluster()
+  const facts: Facts = { nowMs, visit, by: holders(site), nodes: members(view).length > 1 }
   const all =
-    mayAct(visit) && found.total > 0
+    mayAct(visit) && found.total > 0 && !alone
       ? html`<div class="acts">${act(visit, '/queue/retry', { words: 'Deliver all now' })}</div>`
       : ''
   const list =
     found.rows.length === 0
-      ? empty(
-          isAlone ? 'The queue is empty' : 'The queue of this node is empty',
-          html`Mails wait here when the next hop does not take them at once.${isAlone ? '' : html` Those of the other nodes are counted on the page <a href="/cluster">Cluster</a>.`}`,
-        )
+      ? alone
+        ? empty(
+            'Every waiting mail has a copy',
+            html`Each of them is on the disks of two nodes.`,
+            html`<a class="btn" href="/queue">Show all waiting mails</a>`,
+          )
+        : empty(
+            'The queue is empty',
+            html`Mails wait here when the next hop does not take them at once.`,
+          )
       : html`<table class="data plain"><caption class="sr">Waiting mails, newest first</caption>
 <thead><tr><th class="w-time" scope="col">Since</th><th scope="col">Mail</th><th class="w-state" scope="col">State</th><th scope="col">Why</th>${mayAct(visit) ? html`<th class="w-acts" scope="col"><span class="sr">Actions</span></th>` : ''}</tr></thead>
-<tbody>${found.rows.map((row) => line(row, nowMs, mayAct(visit) ? (path, words) => act(visit, path, { words, small: true }) : null))}</tbody></table>`
-  const main = html`<div class="head"><h1>Queue</h1><p>${found.total === 0 ? (isAlone ? 'Nothing waits' : 'Nothing waits here') : `${counted(found.total, 'mail')} accepted${isAlone ? '' : ' by this node'} and not delivered yet`}</p>${all}</div>
+<tbody>${found.rows.map((row) => line(row, facts))}</tbody></table>`
+  const main = html`<div class="head"><h1>Queue</h1><p>${howMany(found.total, alone)}</p>${all}</div>
+${facts.nodes ? kinds(alone) : ''}
+${silentNote(found.silent)}
 <div id="fresh"></div>
 <section class="card" id="list" aria-label="Waiting mails">${list}</section>
-${turning({ path: '/queue', query: '', cursor: found.cursor, before: skipped, rows: found.rows.length, total: found.total })}`
+${turning({ path: '/queue', query: '', also: alone ? { alone: '1' } : {}, cursor: found.cursor, before: skipped, rows: found.rows.length, total: found.total })}`
+  const seen = queuedOnAll(view, admin.status().queue.messages)
   return shell(site, visit, {
     title: 'Queue',
     at: 'queue',
     main,
-    poll: { seen: skipped === 0 ? String(found.total) : '' },
+    poll: { seen: skipped === 0 && !alone ? String(seen) : '' },
   })
+}
+
+function howMany(total: number, alone: boolean): string {
+  if (total === 0) return 'Nothing waits'
+  const mails = counted(total, 'mail')
+  return alone ? `${mails} on one node only` : `${mails} accepted and not delivered yet`
+}
+
+function kinds(alone: boolean): Html {
+  const here = html` aria-current="true"`
+  return html`<nav class="seg" aria-label="Kind"><a href="/queue"${alone ? '' : here}>All</a><a href="/queue?alone=1"${alone ? here : ''}>Only one copy</a></nav>`
+}
+
+/** Nodes that gave no answer: the list goes on without them. */
+export function silentNote(silent: readonly NodeName[]): Html | '' {
+  if (silent.length === 0) return ''
+  const names = some(
+    silent.map(({ name }) => name),
+    3,
+  )
+  const [gives, its] = silent.length === 1 ? ['gives', 'its'] : ['give', 'their']
+  return note(
+    'unknown',
+    html`<b>${names} ${gives} no answer.</b> Of ${its} queue, this list has what other nodes keep copies of.`,
+    html`<a href="/alerts">What it means</a>`,
+  )
 }
 
 const STATE: Readonly<Record<QueueRow['state'], Place>> = {
@@ -98,33 +155,48 @@ const STATE: Readonly<Record<QueueRow['state'], Place>> = {
   inDoubt: { door: 'delivered', after: 'unknown', word: 'In doubt', more: '' },
 }
 
-type Button = (path: string, words: string) => Html
+type Facts = {
+  readonly nowMs: number
+  readonly visit: Visit
+  readonly by: Holders
+  /** There is more than one node to wait on. */
+  readonly nodes: boolean
+}
 
-function line(row: QueueRow, nowMs: number, button: Button | null): Html {
+function line(row: QueueRow, { nowMs, visit, by, nodes }: Facts): Html {
   const open = row.recipients.filter(
     ({ state }) => !['done', 'failed', 'dropped', 'held'].includes(state),
   )
   const [first] = open
+  const silence = by.silence(row.owner)
   const attempts = Math.max(0, ...open.map((one) => one.attempts))
   const next = open.map(({ nextTryMs }) => nextTryMs).filter((at) => at !== null)
   const when =
-    first === undefined
+    first === undefined || silence !== null
       ? ''
       : nextWords(next.length === 0 ? null : Math.min(...next), nowMs).slice(2)
-  const said = open.find(({ lastReply }) => lastReply !== null)?.lastReply ?? 'Waits for its turn'
-  const acts =
-    button === null
-      ? ''
-      : html`<td class="full num"><div class="acts right">${button(`/queue/${row.id}/retry`, 'Deliver now')}<a class="btn small danger" href="/queue/${row.id}/drop">Give up</a></div></td>`
-  return html`<tr><td class="a3 nowrap">${time(row.acceptedMs, shortTime(row.acceptedMs, nowMs))}</td><td class="a2"><div class="two" hx-ignore><a href="/messages/${row.id}">${subjectOf(row.subject)}</a><small>${sender(row.sender)} → ${some(
+  const reply = open.find(({ lastReply }) => lastReply !== null)?.lastReply ?? null
+  const why =
+    silence === null
+      ? row.waits === null
+        ? html`<span>${reply ?? 'Waits for its turn'}</span><small>${when}</small>`
+        : html`<span class="c unknown">${row.waits}</span><small>${reply ?? when}</small>`
+      : html`<span class="c unknown">${row.owner.name} gives no answer</span><small>${silence === '' ? '' : `${silence}. `}${reply ?? ''}</small>`
+  const copies = by.copies(row)
+  const path = `/queue/${row.id}`
+  const acts = !mayAct(visit)
+    ? ''
+    : html`<td class="full num"><div class="acts right">${silence === null ? html`${act(visit, `${path}/retry`, { words: 'Deliver now', small: true })}<a class="btn small danger" href="${path}/drop">Give up</a>` : ''}</div></td>`
+  const state = STATE[row.state]
+  return html`<tr><td class="a3 nowrap">${time(row.acceptedMs, shortTime(row.acceptedMs, nowMs))}${nodes ? html`<br><small>${row.owner.name}</small>` : ''}</td><td class="a2"><div class="two" hx-ignore><a href="/messages/${row.id}">${subjectOf(row.subject)}</a><small>${sender(row.sender)} → ${some(
     open.map(({ address }) => address),
     1,
-  )}</small></div></td><td class="full"><div class="two state">${track(STATE[row.state])}<small>${attemptWords(attempts).toLowerCase()}</small></div></td><td class="full"><div class="two why" hx-ignore><span>${said}</span><small>${when}</small></div></td>${acts}</tr>`
+  )}</small></div></td><td class="full"><div class="two state">${track(silence === null ? state : { ...state, after: 'unknown', word: `With ${row.owner.name}` })}<small>${attemptWords(attempts).toLowerCase()}</small>${copies.length === 0 ? '' : html`<small>${copyWords(copies)}</small>`}</div></td><td class="full"><div class="two why" hx-ignore>${why}</div></td>${acts}</tr>`
 }
 
-function dropPage(site: Site, request: Request, id: string): Response {
+async function dropPage(site: Site, request: Request, id: string): Promise<Response> {
   const visit = site.guard.visitOf(request)
-  const { queue } = site.admin.message(id)
+  const { queue } = await site.admin.message(id)
   if (queue === null) {
     throw new RefusalError(
       'notFound',

@@ -9,7 +9,7 @@ import { type Html, html, seeOther } from '../html.ts'
 import { changeLine } from '../parts/changes.ts'
 import { conflictsIn } from '../parts/conflicts.ts'
 import { csrf, link, MORPH, mayChange } from '../parts/forms.ts'
-import { groups, settingLabel, settingOf, valueWords } from '../parts/labels.ts'
+import { choiceWords, groups, settingLabel, settingOf, valueWords } from '../parts/labels.ts'
 import { empty } from '../parts/marks.ts'
 import { shell } from '../parts/shell.ts'
 import { counted, longTime } from '../parts/words.ts'
@@ -211,8 +211,9 @@ function fieldOf(row: SettingRow, facts: FieldFacts): Html {
       ? ''
       : ` Set by ${row.changedBy}, ${longTime(row.changedMs, nowMs)}.`
   const label =
-    setting.kind === 'names'
-      ? html`<span class="label">${settingLabel(row.key)}</span>`
+    setting.kind === 'names' ||
+    (setting.kind === 'choice' && choiceWords(row.key, setting.initial) !== null)
+      ? html`<span class="label" id="${id}-l">${settingLabel(row.key)}</span>`
       : html`<label for="${id}">${settingLabel(row.key)}</label>`
   const error =
     refusal === undefined
@@ -237,8 +238,13 @@ function inputOf(
     }
     case 'flag':
       return html`<input type="hidden" name="shown" value="${key}"><input id="${id}" name="${key}" type="checkbox" value="on"${value === true ? html` checked` : ''}${about}>`
-    case 'choice':
-      return html`<select id="${id}" name="${key}"${about}>${setting.choices.map((choice) => html`<option${choice === (typeof typed === 'string' ? typed : value) ? html` selected` : ''}>${choice}</option>`)}</select>`
+    case 'choice': {
+      const chosen = typeof typed === 'string' ? typed : value
+      if (setting.choices.some((choice) => choiceWords(key, choice) !== null)) {
+        return html`<span class="choices" role="radiogroup" aria-labelledby="${id}-l"${about}>${setting.choices.map((choice) => html`<label class="pick"><input type="radio" name="${key}" value="${choice}"${choice === chosen ? html` checked` : ''}${acts ? '' : html` disabled`}><span><b>${choice}</b><br><small>${choiceWords(key, choice)}</small></span></label>`)}</span>`
+      }
+      return html`<select id="${id}" name="${key}"${about}>${setting.choices.map((choice) => html`<option${choice === chosen ? html` selected` : ''}>${choice}</option>`)}</select>`
+    }
     case 'networks': {
       const text = typeof typed === 'string' ? typed : listOf(value).join('\n')
       return html`<textarea id="${id}" name="${key}" class="wide" rows="3" placeholder="192.0.2.0/24" maxlength="20000" spellcheck="false"${about}>${text}</textarea><span class="unit">one a line</span>`

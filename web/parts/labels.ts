@@ -31,10 +31,31 @@ const LABELS: Readonly<Record<string, string>> = {
   'queue.inDoubt': 'Wait when in doubt',
   'deliver.connections': 'Connections to one next hop',
   'deliver.timeout': 'Longest silence of a next hop',
+  'cluster.copies': 'Copies before 250',
+  'cluster.isolation': 'Two nodes that lost each other',
 }
 
 export function settingLabel(key: string): string {
   return LABELS[key] ?? key
+}
+
+/** What a choice does and what it costs, where its word alone does not say it. */
+const CHOICES: Readonly<Record<string, Readonly<Record<string, string>>>> = {
+  'cluster.copies': {
+    prefer:
+      'Take the mail also when no other node keeps a copy now. Until one does, it is lost if the disk of this node is lost; the page Alerts says how many there are.',
+    require:
+      'Answer 451 until another node keeps a copy. No mail has one copy only, but with one node left nothing comes in, and senders try again.',
+  },
+  'cluster.isolation': {
+    deliver:
+      'Go on with all mail. Nothing waits, but what both nodes have may arrive twice when they lost each other for more than ten minutes and both live.',
+    hold: 'Hold what the other node may have taken over until they see each other again, half an hour at most. Nothing arrives twice, but that mail is late, also when the other node is really dead and only silent.',
+  },
+}
+
+export function choiceWords(key: string, choice: string): string | null {
+  return CHOICES[key]?.[choice] ?? null
 }
 
 export function settingOf(key: string): Setting | null {

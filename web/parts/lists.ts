@@ -38,6 +38,8 @@ export function mistakes(sentences: readonly string[]): Html | '' {
 type Turn = {
   readonly path: string
   readonly query: string
+  /** What else the address holds. */
+  readonly also?: Readonly<Record<string, string>>
   readonly cursor: string | null
   /** Rows before this page; as the address says, for the words only. */
   readonly before: number
@@ -46,17 +48,18 @@ type Turn = {
 }
 
 /** `1 to 50 of 80,542`, and the next page. */
-export function turning({ path, query, cursor, before, rows, total }: Turn): Html | '' {
+export function turning(turn: Turn): Html | '' {
+  const { path, query, also = {}, cursor, before, rows, total } = turn
   if (rows === 0 && before === 0) return ''
   const only = before === 0 && cursor === null
   const older =
     cursor === null
       ? html`<span class="btn small" aria-disabled="true">Older</span>`
-      : html`<a class="btn small" href="${link(path, { q: query, cursor, before: before + rows })}">Older</a>`
+      : html`<a class="btn small" href="${link(path, { q: query, ...also, cursor, before: before + rows })}">Older</a>`
   const newest =
     before === 0
       ? html`<span class="btn small" aria-disabled="true">Newest</span>`
-      : html`<a class="btn small" href="${link(path, { q: query })}">Newest</a>`
+      : html`<a class="btn small" href="${link(path, { q: query, ...also })}">Newest</a>`
   const words =
     rows === 0 ? '' : `${count(before + 1)} to ${count(before + rows)} of ${count(total)}`
   return html`<div class="head"><small>${words}</small>${only ? '' : html`<div class="acts">${newest}${older}</div>`}</div>`

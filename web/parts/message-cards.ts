@@ -4,10 +4,21 @@ import type { PendingClaim, TraceEvent } from '../../src/message/rows.ts'
 import type { Visit } from '../guard.ts'
 import { type Html, html } from '../html.ts'
 import { act, link, mayAct } from './forms.ts'
-import type { Holders } from './holder.ts'
-import { glyph, type Mark, placeOf, track } from './marks.ts'
+import { copyWords, type Holders } from './holder.ts'
+import { glyph, type Mark, note, placeOf, track } from './marks.ts'
 import { ruleWords, unknownWords } from './rules.ts'
-import { clockTime, day, longTime, score, sender, size, span, time } from './words.ts'
+import {
+  clockTime,
+  day,
+  longTime,
+  score,
+  sender,
+  sentence,
+  size,
+  some,
+  span,
+  time,
+} from './words.ts'
 
 export function whyCard({ judgement, rows }: MessageDetail): Html | '' {
   if (judgement === null) return ''
@@ -66,24 +77,37 @@ function waiting(click: PendingClaim | undefined): Html | '' {
 
 export function queueCard(
   { queue, queuedOn }: MessageDetail,
-  { queued }: Holders,
+  by: Holders,
   nowMs: number,
 ): Html | '' {
   if (queuedOn !== null) {
-    return html`<section class="card" aria-labelledby="dq"><header><h2 id="dq">Delivery</h2></header><div class="body">${queued(queuedOn)}</div></section>`
+    return html`<section class="card" aria-labelledby="dq"><header><h2 id="dq">Delivery</h2></header><div class="body">${by.queued(queuedOn)}</div></section>`
   }
   if (queue === null) return ''
+  const silence = by.silence(queue.owner)
+  const copies = by.copies(queue)
+  const waits =
+    silence !== null
+      ? html`<div class="body">${by.queued(queue.owner)}</div>`
+      : queue.waits === null
+        ? ''
+        : html`<div class="body">${note('unknown', html`<b>It waits.</b> ${sentence(queue.waits)}`)}</div>`
+  const hands =
+    queue.term < 2
+      ? ''
+      : html` <small>it changed hands ${queue.term === 2 ? 'once' : `${queue.term - 1} times`}</small>`
   const open = queue.recipients.filter(
     ({ state }) =>
       state !== 'done' && state !== 'failed' && state !== 'dropped' && state !== 'held',
   )
   return html`<section class="card" aria-labelledby="dq"><header><h2 id="dq">Delivery</h2></header>
-<ul class="todo" hx-ignore>${open
+${waits}<ul class="todo" hx-ignore>${open
     .slice(0, RECIPIENTS_SHOWN)
     .map(
       (one) =>
         html`<li>${glyph(one.state === 'deferred' ? 'deferred' : one.state === 'inDoubt' ? 'unknown' : 'none')}<div class="wrap"><b>${one.address}</b><br><small>${attemptWords(one.attempts)}${nextWords(one.nextTryMs, nowMs)}${one.lastReply === null ? '' : html`<br>${one.lastReply}`}</small></div></li>`,
     )}</ul>
+<div class="body first"><dl class="facts"><dt>Delivered by</dt><dd>${queue.owner.name}${hands}</dd>${copies.length === 0 ? '' : html`<dt>Copies</dt><dd>${copyWords(copies)}</dd>`}</dl></div>
 <div class="body"><small>Postern tries until ${longTime(queue.expiresMs, nowMs)}, then the sender is told.</small></div></section>`
 }
 
@@ -114,6 +138,13 @@ const EVENT: Readonly<Record<string, readonly [mark: Mark, words: string]>> = {
   released: ['delivered', 'Released'],
   deleted: ['none', 'Deleted'],
   expired: ['none', 'Deleted after its time'],
+  asked: ['deferred', 'Asked for while its node was away'],
+  adopted: ['warn', 'Taken over from a node that is gone'],
+  transferred: ['info', 'Handed to another node'],
+  yielded: ['info', 'Left to the node that had taken it over'],
+  healed: ['pass', 'Copied to another node'],
+  alone: ['warn', 'Taken with one copy only'],
+  barred: ['unknown', 'Waited until it was known who has it'],
 }
 
 export function pathCard({ events }: MessageDetail, nowMs: number): Html {
@@ -147,6 +178,15 @@ ${fact('Received', time(first.atMs, `${day(first.atMs, nowMs)} ${clockTime(first
 ${fact('Size', size(first.sizeBytes))}
 ${fact('Answer', html`<code>${first.acceptReply}</code>`)}
 ${fact('Id', html`<code>${first.id}</code>`)}
+${fact(
+  'Held by',
+  held === null
+    ? null
+    : some(
+        [held.row.owner, ...held.row.holders].map(({ name }) => name),
+        4,
+      ),
+)}
 ${fact('Deleted', held === null ? null : longTime(held.row.expiresMs, nowMs))}
 </dl></div></section>`
 }

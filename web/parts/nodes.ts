@@ -53,6 +53,12 @@ export function sinceWords(atMs: number | null, nowMs: number): string {
   return ` since ${day(atMs, nowMs) === 'today' ? clockTime(atMs) : longTime(atMs, nowMs)}`
 }
 
+/** Mails that wait on all nodes that answer; `here` is counted now, the others said so last. */
+export function queuedOnAll(view: ClusterView, here: number): number {
+  const others = members(view).filter((node) => !node.here && isLiving(node))
+  return others.reduce((sum, { report }) => sum + (report?.queue ?? 0), here)
+}
+
 /** Nodes that the menu lists one by one. */
 const PEERS_SHOWN = 8
 

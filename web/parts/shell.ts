@@ -5,8 +5,8 @@ import { type Html, html, page } from '../html.ts'
 import type { Site } from '../site.ts'
 import { act, csrf } from './forms.ts'
 import { glyph, icon } from './marks.ts'
-import { banner, livingWords, members, peers } from './nodes.ts'
-import { clockTime, count, zoneName } from './words.ts'
+import { banner, livingWords, members, peers, queuedOnAll } from './nodes.ts'
+import { clockTime, count, counted, zoneName } from './words.ts'
 
 export type Place =
   | 'overview'
@@ -18,6 +18,7 @@ export type Place =
   | 'lists'
   | 'operators'
   | 'cluster'
+  | 'alerts'
   | 'changes'
   | 'account'
 
@@ -54,7 +55,7 @@ ${who(visit)}
 <header class="top">
 <button class="btn quiet icon menu" popovertarget="side" aria-label="Menu">${icon('menu')}</button>
 <form class="find${sheet.query === undefined ? '' : ' wide'}" role="search" action="/messages">${icon('search')}<input name="q" id="find" type="search" value="${sheet.query ?? ''}" placeholder="Find a mail: address, subject or id" aria-label="Find a mail by address, subject or id" maxlength="1000" spellcheck="false" autocapitalize="off"><kbd>/</kbd></form>
-<div class="live"><span id="live">${liveWords(site)}</span><button class="btn quiet icon" type="button" data-pause hidden aria-pressed="false" aria-label="Pause live updates">${icon('pause')}</button></div>
+<div class="live">${bell(site)}<span id="live">${liveWords(site)}</span><button class="btn quiet icon" type="button" data-pause hidden aria-pressed="false" aria-label="Pause live updates">${icon('pause')}</button></div>
 </header>
 <main id="main" tabindex="-1">
 <div class="stack" id="banner">${banner(site, view)}</div>
@@ -83,6 +84,7 @@ export function liveParts(site: Site, view: ClusterView, at: Place): Html {
   return html`<hx-partial hx-target="#nav" hx-swap="outerMorph">${menu(site, view, at)}</hx-partial>
 <hx-partial hx-target="#peers" hx-swap="outerMorph">${peers(view, site.clock.wallMs())}</hx-partial>
 <hx-partial hx-target="#live" hx-swap="innerHTML">${liveWords(site)}</hx-partial>
+<hx-partial hx-target="#bell" hx-swap="outerMorph">${bell(site)}</hx-partial>
 <hx-partial hx-target="#banner" hx-swap="innerMorph">${banner(site, view)}</hx-partial>`
 }
 
@@ -92,22 +94,32 @@ function liveWords({ admin, clock }: Site): Html {
   return html`${glyph('alive')}<span class="t">Ready, ${clockTime(clock.wallMs())} ${zoneName()}</span>`
 }
 
+/** How much is wrong, beside the search box of every page; empty when all is well. */
+function bell({ admin }: Site): Html {
+  const alerts = admin.alerts()
+  if (alerts.length === 0) return html`<a id="bell" href="/alerts" hidden></a>`
+  const mark = alerts.some(({ level }) => level === 'bad') ? 'dead' : 'warn'
+  return html`<a id="bell" class="badge ${mark}" href="/alerts">${glyph(mark)}${counted(alerts.length, 'alert')}</a>`
+}
+
 /** The menu with its counts. */
 function menu({ admin }: Site, view: ClusterView, at: Place): Html {
   const status = admin.status()
   const conflicts = admin.conflicts().length
+  const alerts = admin.alerts().length
   const link = (place: Place, path: string, words: string, number: number | string | null = null) =>
     html`<a href="${path}"${place === at ? html` aria-current="page"` : ''}>${words}${number === null ? '' : html`<span>${typeof number === 'number' ? count(number) : number}</span>`}</a>`
   return html`<nav class="nav" id="nav" aria-label="Main">
 ${link('overview', '/', 'Overview')}
 ${link('messages', '/messages', 'Messages')}
 ${link('quarantine', '/quarantine', 'Quarantine', status.held)}
-${link('queue', '/queue', 'Queue', status.queue.messages)}
+${link('queue', '/queue', 'Queue', queuedOnAll(view, status.queue.messages))}
 <h2>Policy</h2>${link('settings', '/settings', 'Domains and limits')}
 ${link('lists', '/lists', 'Allow and block lists')}
 ${link('operators', '/operators', 'Operators')}
 ${conflicts === 0 ? '' : link('conflicts', '/conflicts', 'Conflicts', conflicts)}
 <h2>System</h2>${link('cluster', '/cluster', 'Cluster', members(view).length < 2 ? null : livingWords(view))}
+${link('alerts', '/alerts', 'Alerts', alerts === 0 ? null : alerts)}
 ${link('changes', '/changes', 'Changes')}
 </nav>`
 }

@@ -1,6 +1,6 @@
 /** Runs attempts: what is due, for each next hop no more at a time than it takes. */
 import type { Clock, Timer } from '../../base/clock.ts'
-import { messageOf } from '../../base/errors.ts'
+import { messageOf, StoreError } from '../../base/errors.ts'
 import type { MessageId, NodeId } from '../../base/ids.ts'
 import type { Observer } from '../../base/observe.ts'
 import type { Random } from '../../base/random.ts'
@@ -8,8 +8,9 @@ import type { LiveConfig } from '../../config/live.ts'
 import type { Outcome } from '../../message/outcome.ts'
 import { formatReply, type Reply, reply } from '../../message/reply.ts'
 import type { NodeName, QueueRow } from '../../message/rows.ts'
+import type { Tenure } from '../../store/copies.ts'
 import type { Queue } from '../../store/queue.ts'
-import { isFinal, type Message } from '../../store/queued.ts'
+import { isFinal, type Message, type QueuedRecipient } from '../../store/queued.ts'
 import { nextDelayMs } from './schedule.ts'
 
 /** What became of a recipient: for the trace. */
@@ -38,7 +39,11 @@ export type QueueWorkerDeps = {
   readonly progress: (message: Message, index: number, what: Progress, detail: string) => void
   /** As lists show a node. */
   readonly nodeName: (node: NodeId) => NodeName
+  /** Whether this node may act on a message now; null: always. */
+  readonly tenure?: Tenure | null
 }
+
+const FORBIDDEN = 'another node may have taken the message over'
 
 type Task = {
   readonly message: Message
@@ -71,6 +76,15 @@ export class QueueWorker {
 
   constructor(deps: QueueWorkerDeps) {
     this.#deps = deps
+    deps.tenure?.onFreed((messages) => this.replan(messages))
+  }
+
+  /** What was planned for these is void: they may go on, or are not this node's any more. */
+  replan(messages: readonly Message[]): void {
+    for (const message of messages) {
+      if (this.#deps.queue.get(message.id) === message) this.add(message)
+      else this.#unplan(message)
+    }
   }
 
   /** Attempts under way. */
@@ -152,7 +166,7 @@ export class QueueWorker {
       const state = message.recipients[index]?.state
       return state === 'queued' || state === 'deferred' || state === 'inDoubt'
     })
-    if (indexes.length === 0) return false
+    if (indexes.length === 0 || !this.#mayAct(message)) return false
     this.#unplan(message)
     for (const index of indexes) {
       const recipient = message.recipients[index]
@@ -192,15 +206,22 @@ export class QueueWorker {
   }
 
   /** Messages of which something waits for delivery, and when the oldest of them came. */
-  totals(): { readonly messages: number; readonly oldestMs: number | null } {
+  totals(): {
+    readonly messages: number
+    readonly oldestMs: number | null
+    readonly inDoubt: number
+  } {
     let messages = 0
     let oldestMs: number | null = null
-    for (const { recipients, envelope } of this.#deps.queue.messages()) {
-      if (recipients.every(({ state }) => isFinal(state) || state === 'held')) continue
+    let inDoubt = 0
+    for (const message of this.#deps.queue.messages()) {
+      if (!isWaiting(message)) continue
+      const { recipients, envelope } = message
       messages += 1
+      if (recipients.some(({ state }) => state === 'inDoubt')) inDoubt += 1
       if (oldestMs === null || envelope.receivedMs < oldestMs) oldestMs = envelope.receivedMs
     }
-    return { messages, oldestMs }
+    return { messages, oldestMs, inDoubt }
   }
 
   /** The row of a waiting message; null when nothing of it waits for delivery. */
@@ -217,7 +238,7 @@ export class QueueWorker {
         node: this.#deps.nodeName(node),
         state: how,
       })),
-      waits: null,
+      waits: this.#deps.tenure?.why(message) ?? null,
       sender: envelope.sender,
       subject: commit.facts.subject,
       sizeBytes: commit.sizeBytes,
@@ -288,7 +309,11 @@ export class QueueWorker {
 
   #fill(destination: Destination): void {
     const most = this.#deps.live.current.settings['deliver.connections']
-    while (!this.#stopped && !this.#resting && destination.active < Math.min(destination.limit, most)) {
+    while (
+      !this.#stopped &&
+      !this.#resting &&
+      destination.active < Math.min(destination.limit, most)
+    ) {
       const task = destination.ready[destination.head]
       if (task === undefined) {
         destination.ready.length = 0
@@ -349,21 +374,66 @@ export class QueueWorker {
       const state = message.recipients[index]?.state
       return state === 'queued' || state === 'deferred' || state === 'inDoubt'
     })
-    if (indexes.length === 0) return true
+    // Planned anew when it may.
+    if (indexes.length === 0 || !this.#mayAct(message)) return true
+    const before = new Map<number, QueuedRecipient['state']>()
     for (const index of indexes) {
       const recipient = message.recipients[index]
       if (recipient === undefined) continue
+      before.set(index, recipient.state)
       recipient.state = 'trying'
       recipient.attempts += 1
     }
+    let isForbidden = false
     const outcomes = await this.#deps.attempt(message, indexes, async () => {
+      const forbid = (): void => {
+        isForbidden = !this.#mayTry(message, indexes)
+        if (isForbidden) throw new StoreError(FORBIDDEN, { remedy: 'retry' })
+      }
+      forbid()
       this.#countDoubtful(message, indexes)
       queue.mark('try', message, indexes)
       await queue.synced()
+      // The process may have stood still while it waited for the disk.
+      forbid()
     })
-    await this.#conclude(message, indexes, outcomes)
+    if (isForbidden) this.#undo(message, before)
+    else await this.#conclude(message, indexes, outcomes)
     queue.settle(message)
-    return outcomes.some(({ kind }) => kind !== 'later')
+    return isForbidden || outcomes.some(({ kind }) => kind !== 'later')
+  }
+
+  #mayAct(message: Message): boolean {
+    return this.#deps.tenure?.mayAct(message) ?? true
+  }
+
+  /** Somebody may have said meanwhile that a recipient has his mail. */
+  #mayTry(message: Message, indexes: readonly number[]): boolean {
+    return (
+      this.#mayAct(message) &&
+      indexes.every((index) => message.recipients[index]?.state === 'trying')
+    )
+  }
+
+  /** No dot went out: the attempt is none. It is planned anew when it may act. */
+  #undo(message: Message, before: ReadonlyMap<number, QueuedRecipient['state']>): void {
+    for (const [index, state] of before) {
+      const recipient = message.recipients[index]
+      if (recipient === undefined || recipient.state !== 'trying') continue
+      recipient.attempts -= 1
+      recipient.state = state
+      // What a TRY on the disk would say after a restart is not so.
+      if (message.owner === this.#deps.queue.node) this.#markWaiting(message, index)
+    }
+    if (this.#mayAct(message)) this.add(message)
+  }
+
+  #markWaiting(message: Message, index: number): void {
+    const recipient = message.recipients[index]
+    if (recipient === undefined) return
+    const { attempts, doubtful } = recipient
+    const at = recipient.state === 'queued' ? this.#deps.clock.wallMs() : recipient.nextTryMs
+    this.#deps.queue.mark('defer', message, [index], { at, attempts, doubt: doubtful })
   }
 
   #countDoubtful(message: Message, indexes: readonly number[]): void {
@@ -382,6 +452,7 @@ export class QueueWorker {
     const passed: { readonly index: number; readonly reply: Reply }[] = []
     const failed: { readonly index: number; readonly reply: Reply }[] = []
     const later: { readonly index: number; readonly outcome: Outcome & { kind: 'later' } }[] = []
+    const mayAct = this.#mayAct(message)
     for (const [position, index] of indexes.entries()) {
       const outcome = outcomes[position]
       const recipient = message.recipients[index]
@@ -392,7 +463,10 @@ export class QueueWorker {
         host: outcome.host,
         reply: outcome.kind === 'later' ? outcome.cause : formatReply(outcome.reply),
       })
-      if (outcome.kind === 'delivered') {
+      // Somebody else knows its end already.
+      if (recipient.state !== 'trying') continue
+      if (outcome.kind !== 'delivered' && !mayAct) this.#leave(message, index, outcome)
+      else if (outcome.kind === 'delivered') {
         recipient.lastReply = formatReply(outcome.reply)
         done.push(index)
         // A hop without DSN says nothing to the sender: then it is ours to say (RFC 3461, 5.2.2).
@@ -412,6 +486,17 @@ export class QueueWorker {
       this.add(message)
       await this.#warn(message)
     }
+  }
+
+  /** Another node may own it by now: nothing expires or bounces here until it may act again. */
+  #leave(message: Message, index: number, outcome: Exclude<Outcome, { kind: 'delivered' }>): void {
+    const recipient = message.recipients[index]
+    if (recipient === undefined) return
+    recipient.lastReply = outcome.kind === 'later' ? outcome.cause : formatReply(outcome.reply)
+    recipient.state = 'deferred'
+    recipient.doubtful ||= outcome.kind === 'later' && outcome.dotSent
+    recipient.nextTryMs = this.#deps.clock.wallMs()
+    if (message.owner === this.#deps.queue.node) this.#markWaiting(message, index)
   }
 
   /** DONE goes out with the next sync of anybody: a crash before it means one delivery in doubt. */
@@ -498,9 +583,15 @@ export class QueueWorker {
   }
 }
 
-/** The ids of waiting messages in the order of the list: newest first, after `cursor`. */
+/** Something of it waits for delivery. */
+export function isWaiting({ recipients }: Message): boolean {
+  return recipients.some(({ state }) => !isFinal(state) && state !== 'held')
+}
+
+/** Waiting messages in the order of the list: newest first, after `cursor`. */
 export function pageOfQueue(
-  rows: readonly QueueRow[],
+  messages: readonly Message[],
+  rowOf: (message: Message) => QueueRow | null,
   limit: number,
   cursor: string | null,
 ): {
@@ -508,13 +599,13 @@ export function pageOfQueue(
   readonly total: number
   readonly cursor: MessageId | null
 } {
-  const newestFirst = [...rows].sort((a, b) => (a.id < b.id ? 1 : -1))
-  const rest = cursor === null ? newestFirst : newestFirst.filter(({ id }) => id < cursor)
+  const rest = messages.filter(({ id }) => cursor === null || id < cursor)
+  rest.sort((a, b) => (a.id < b.id ? 1 : -1))
   const page = rest.slice(0, limit)
   const last = page.at(-1)
   return {
-    rows: page,
-    total: rows.length,
+    rows: page.flatMap((message) => rowOf(message) ?? []),
+    total: messages.length,
     cursor: rest.length > page.length && last !== undefined ? last.id : null,
   }
 }
