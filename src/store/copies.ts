@@ -43,8 +43,9 @@ export interface Mirror {
    */
   marked(message: Message, kind: MarkKind, payload: MarkPayload): void
   /**
-   * All is final here, and durable: the holders are to forget it, however long that takes. Void
-   * once `get` gives the id again (a release): a DISCARD after that would take the new copy.
+   * All is final here, and durable: the holders are to forget it, however long that takes. One
+   * without holders is only over, and perhaps not yet durable. Void once `get` gives the id again
+   * (a release): a DISCARD after that would take the new copy.
    */
   settled(message: Message): void
 }

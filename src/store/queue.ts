@@ -458,6 +458,8 @@ export class Queue implements CopyStore {
       applyMark(own, 'done', { ...mark, r: places })
       return this.settle(own)
     }
+    // As if it had been tried here: a restart finds it in doubt.
+    this.#append(own, RECORD.try, { r: places })
     for (const place of places) {
       const recipient = own.recipients[place]
       if (recipient !== undefined) recipient.doubtful = true
