@@ -54,6 +54,7 @@ import { Bodies } from './store/bodies.ts'
 import { Changes } from './store/changes.ts'
 import { Conflicts } from './store/conflicts.ts'
 import { DamagedError } from './store/db.ts'
+import { Fates } from './store/fates.ts'
 import { IssuedTokens } from './store/invitations.ts'
 import { Lists } from './store/lists.ts'
 import { type NodeNames, nodeName } from './store/names.ts'
@@ -134,7 +135,8 @@ export async function startNode(
   const seat = await takeSeat(options, { file, rows, endpoints }, seam)
   const live = new LiveConfig()
   const told: Told = { cluster: null, admin: null }
-  const store = await openStores(dataDir, { file, seat, rows, live, told }, seam)
+  const { timeScale } = options
+  const store = await openStores(dataDir, { file, seat, rows, live, told, timeScale }, seam)
   const { spool, queue, quarantine, operators } = store
   const inspectors = createInspectors(
     {
@@ -621,6 +623,7 @@ async function openStores(
     readonly seat: Seat
     readonly rows: Rows
     readonly live: LiveConfig
+    readonly timeScale: number
     /** Null until it runs. */
     readonly told: { readonly cluster: Cluster | null }
   },
@@ -667,6 +670,7 @@ async function openStores(
   const { damaged } = await quarantine.rebuild(bodies)
   for (const id of damaged)
     observer.emit('store.failed', { message: id, cause: 'held file is damaged' })
+  const fates = new Fates(state, { clock, keepMs: patienceOf(given.timeScale).fatesMs })
   const spoolDir = joinPath(dataDir, 'spool')
   mkdirSync(spoolDir, { recursive: true, mode: 0o700 })
   const syncs = process.env['POSTERN_TEST_NO_SYNC'] !== '1'
@@ -682,7 +686,17 @@ async function openStores(
       disk: syncs ? systemDisk : { ...systemDisk, sync: (_, done) => done(null) },
       onFailure: (error) => fallWith(error, observer, clock),
     },
-    { clock, observer, node: file.nodeId },
+    {
+      clock,
+      observer,
+      node: file.nodeId,
+      fates,
+      copies: () => {
+        const roster = told.cluster?.roster
+        const hasOthers = roster !== undefined && roster.peers().length + roster.former().length > 0
+        return hasOthers ? live.current.settings['cluster.copies'] : 'none'
+      },
+    },
   )
   observer.emit('spool.opened', { messages: queue.size, segments: spool.segmentCount })
   return {
@@ -700,6 +714,7 @@ async function openStores(
     nodes,
     close: async () => {
       await spool.close()
+      fates.close()
       quarantine.close()
       trace.close()
     },
