@@ -28,6 +28,8 @@ type ListenerDeps = {
   readonly ids: MessageIds
   readonly live: LiveConfig
   readonly receiver: Receiver
+  /** As the session has it. */
+  readonly witness?: (question: string) => string | null
   readonly tally: Tally
 }
 
@@ -242,6 +244,7 @@ export class SmtpListener {
         },
         tlsOffered: this.#options.tls !== null,
         closed: () => (this.#isDraining ? DRAINED : null),
+        witness: (question) => this.#deps.witness?.(question) ?? null,
       },
     )
   }

@@ -47,6 +47,8 @@ export type SessionDeps = {
   readonly tlsOffered: boolean
   /** Why no further message may begin; null: it may. */
   readonly closed: () => Reply | null
+  /** What a peer that asks for a sign of life reads after the code; null: it is no peer. */
+  readonly witness?: (question: string) => string | null
 }
 
 type Transaction = {
@@ -66,6 +68,9 @@ const NEWLINE = 10
 const BAD_SEQUENCE = reply(503, '5.5.1', 'Bad sequence of commands')
 const NOT_IMPLEMENTED = reply(502, '5.5.1', 'Command not implemented')
 const TOO_MANY_MESSAGES = reply(450, '4.7.1', 'Too many messages from your network, try later')
+const UNKNOWN = reply(500, '5.5.2', 'Unknown command')
+/** Asked by another node of the cluster that finds this one silent (design: mail.md). */
+const WITNESS_VERB = 'XPOSTERN'
 const SYNC_ERROR = reply(554, '5.5.0', 'SMTP synchronisation error')
 /** Verbs of other protocols: a browser tricked into talking to us (faults.md C24). */
 const FOREIGN = /^(?:GET|POST|PUT|HEAD|DELETE|OPTIONS|CONNECT|PATCH|TRACE|PROXY)\b|^[A-Za-z-]+:/
@@ -294,6 +299,8 @@ export class Session {
         return this.#line.end(`${this.#out}221 2.0.0 Bye\r\n`)
       case 'STARTTLS':
         return this.#startTls(rest)
+      case WITNESS_VERB:
+        return this.#witness(rest)
       case 'EXPN':
       case 'AUTH':
       case 'BDAT':
@@ -304,8 +311,15 @@ export class Session {
         return this.#error(NOT_IMPLEMENTED)
       default:
         if (FOREIGN.test(text)) return this.#over(reply(421, '4.7.0', 'This is SMTP'), 'foreign')
-        return this.#error(reply(500, '5.5.2', 'Unknown command'))
+        return this.#error(UNKNOWN)
     }
+  }
+
+  /** Everybody but a peer reads what he would for any word that is none. */
+  #witness(question: string): void {
+    const said = this.#deps.witness?.(question) ?? null
+    if (said === null) this.#error(UNKNOWN)
+    else this.#reply(reply(250, '2.0.0', said))
   }
 
   #hello(isExtended: boolean, rest: string): void {

@@ -23,6 +23,8 @@ export type Delivery = {
    * When it rejects, the attempt ends without a dot and every outcome is `later`.
    */
   readonly beforeDot: () => Promise<void>
+  /** Asked right before each final dot; false: it does not leave, and every outcome is `later`. */
+  readonly mayDot?: () => boolean
 }
 
 /** Where to: the next hops of a domain in order of priority, or the MX records of its name. */

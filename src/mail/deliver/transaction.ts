@@ -162,6 +162,9 @@ class Transaction {
       const text = `the attempt cannot be recorded: ${messageOf(cause)}`
       throw new MarksError(text, { remedy: 'retry', cause })
     }
+    // Minutes may have passed since, with a large body or a process that stood still.
+    if (this.#mail.delivery.mayDot?.() !== false) return
+    throw new MarksError('another node may have taken the message over', { remedy: 'retry' })
   }
 
   async #answers(): Promise<void> {

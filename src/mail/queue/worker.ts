@@ -29,6 +29,8 @@ export type QueueWorkerDeps = {
     message: Message,
     indexes: readonly number[],
     beforeDot: () => Promise<void>,
+    /** Asked right before each final dot. */
+    mayDot: () => boolean,
   ) => Promise<readonly Outcome[]>
   /** Tells the sender, if it may be told; resolves when the DSN is as safe as the mail was. */
   readonly bounce: (
@@ -385,19 +387,19 @@ export class QueueWorker {
       recipient.attempts += 1
     }
     let isForbidden = false
-    const outcomes = await this.#deps.attempt(message, indexes, async () => {
-      const forbid = (): void => {
-        isForbidden = !this.#mayTry(message, indexes)
-        if (isForbidden) throw new StoreError(FORBIDDEN, { remedy: 'retry' })
-      }
-      forbid()
+    const mayDot = (): boolean => {
+      isForbidden ||= !this.#mayTry(message, indexes)
+      return !isForbidden
+    }
+    const beforeDot = async (): Promise<void> => {
+      if (!mayDot()) throw new StoreError(FORBIDDEN, { remedy: 'retry' })
       this.#countDoubtful(message, indexes)
       queue.mark('try', message, indexes)
       await queue.synced()
-      // The process may have stood still while it waited for the disk.
-      forbid()
-    })
-    if (isForbidden) this.#undo(message, before)
+    }
+    const outcomes = await this.#deps.attempt(message, indexes, beforeDot, mayDot)
+    const isNone = outcomes.every((outcome) => outcome.kind === 'later' && !outcome.dotSent)
+    if (isForbidden && isNone) this.#undo(message, before)
     else await this.#conclude(message, indexes, outcomes)
     queue.settle(message)
     return isForbidden || outcomes.some(({ kind }) => kind !== 'later')
