@@ -65,8 +65,6 @@ export type Delivery = {
   readonly index: number
   readonly node: NodeId
   readonly atMs: number
-  /** The node read the answer and had a mark of it on its disk. */
-  isMarked: boolean
 }
 
 /** What the ledger asks of the simulation. */
@@ -117,6 +115,9 @@ export class Ledger {
   /** Possible duplicates that the product has counted, by `mid index`. */
   readonly #doubts = new Map<string, number>()
 
+  /** Called with each mail that reaches a next hop. */
+  onArrived: ((arrived: Arrived) => void) | null = null
+
   constructor(world: World, ask: Witnesses) {
     this.#world = world
     this.#ask = ask
@@ -154,19 +155,24 @@ export class Ledger {
     this.#inspected.add(mid)
   }
 
+  isInspected(mail: Mail): boolean {
+    return mail.submissions.some(({ mid }) => this.#inspected.has(mid))
+  }
+
   /** The product counts a delivery as one that may be the second. */
   doubted(mid: MessageId, index: number): void {
     const key = `${mid} ${index}`
     this.#doubts.set(key, (this.#doubts.get(key) ?? 0) + 1)
   }
 
-  tokenOf(mid: MessageId): string | null {
-    return this.#byMid.get(mid)?.mail.token ?? null
+  submission(mid: MessageId): Submission | undefined {
+    return this.#byMid.get(mid)
   }
 
   /** The next hop has the whole mail, and takes it. */
-  arrived(arrived: Arrived): Delivery | null {
+  arrived(arrived: Arrived): void {
     const { mid, address, nodeName } = arrived
+    this.onArrived?.(arrived)
     const { violate } = this.#bound
     if (arrived.sender === '') return this.#notified(arrived)
     const [, place = '', token = ''] = /^r(\d+)\.(t\d+)/.exec(address) ?? []
@@ -174,7 +180,7 @@ export class Ledger {
     const submission = this.#byMid.get(mid)
     if (mail === undefined || submission?.mail !== mail) {
       violate(`phantom: ${address} gets ${mid}, which nobody sent him`)
-      return null
+      return
     }
     if (!arrived.body.equals(mail.body)) violate(`corrupt: ${mid} reaches ${address} changed`)
     if (!this.#inspected.has(mid)) violate(`unscanned: ${nodeName} delivers ${mid}`)
@@ -187,10 +193,9 @@ export class Ledger {
     const key = `${token} ${place}`
     const before = this.#deliveries.get(key) ?? []
     const { nowMs: atMs } = this.#world
-    const delivery = { mid, index: arrived.index, node: arrived.node, atMs, isMarked: false }
+    const delivery = { mid, index: arrived.index, node: arrived.node, atMs }
     for (const earlier of before) this.#explain(key, earlier, delivery)
     this.#deliveries.set(key, [...before, delivery])
-    return delivery
   }
 
   readonly #bound = { violate: (rule: string): void => this.#world.violate(rule) }
@@ -213,12 +218,12 @@ export class Ledger {
     }
   }
 
-  #notified({ address, body, mid }: Arrived): null {
+  #notified({ address, body, mid }: Arrived): void {
     const token = address.split('@')[0]?.split('.')[1] ?? ''
     const mail = this.mails.get(token)
     if (mail === undefined) {
       this.#world.violate(`phantom: ${address} gets the notification ${mid}`)
-      return null
+      return
     }
     const text = body.toString('latin1')
     for (const [place, { address: about, taste }] of mail.recipients.entries()) {
@@ -227,7 +232,6 @@ export class Ledger {
       const key = `${token} ${place}`
       this.#notices.set(key, (this.#notices.get(key) ?? 0) + 1)
     }
-    return null
   }
 
   deliveries(mail: Mail, place: number): readonly Delivery[] {

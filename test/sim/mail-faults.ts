@@ -268,7 +268,7 @@ export class MailFaults {
     if (node === null || this.#isOver || cluster.core.length < 2) return
     if (loss === 'rolled back') return this.#rollBack(node)
     world.tell(() => `${node.name} is lost: ${loss}`)
-    this.#sim.lost()
+    this.#sim.lost(node)
     if (loss === 'destroyed') {
       this.#lost = node
       world.act(() => node.destroy(this.#dice.chance(0.5)))
@@ -285,7 +285,7 @@ export class MailFaults {
     const image = node.snapshot()
     world.after(this.#dice.between(2_000, 30_000), () => {
       if (this.#isOver || node.isDestroyed) return
-      this.#sim.lost(image.atMs)
+      this.#sim.lost(node, image.atMs)
       world.sometimes('rolled back')
       world.act(() => node.crash(true))
       node.restore(image)

@@ -3,13 +3,13 @@
  * the questions of the ledger. Every knob is drawn from the seed (swarm testing).
  */
 import type { MessageId, NodeId } from '../../src/base/ids.ts'
-import type { CopyStore } from '../../src/store/copies.ts'
-import { RECORD } from '../../src/store/records.ts'
+import { RECORD, readIndex } from '../../src/store/records.ts'
 import { Dice } from './dice.ts'
 import { type HopMood, KIND_HOP, NextHops } from './hop.ts'
 import { Ledger, type Sums } from './ledger.ts'
 import type { MailSetting } from './mail.ts'
 import { type MailFaultRates, MailFaults, NO_FAULTS } from './mail-faults.ts'
+import { MailRules } from './mail-rules.ts'
 import { CALM, type Weather } from './network.ts'
 import type { Mutant, SimNode } from './node.ts'
 import { CALM_SENDERS, type SenderRates, Senders } from './senders.ts'
@@ -47,7 +47,7 @@ export type MailEnded = Sums & {
 }
 
 /** A disk that lost what was on it: all of it, or what it had got since an instant. */
-type Loss = { readonly fromMs: number; readonly atMs: number }
+type Loss = { readonly node: SimNode; readonly fromMs: number; readonly atMs: number }
 
 const LOOK_MS = 250
 /** Time for what waits for the longest of the long times, and for two retries. */
@@ -75,6 +75,7 @@ export class MailSimulation {
   readonly hops: NextHops
   readonly senders: Senders
   readonly faults: MailFaults
+  readonly rules: MailRules
   readonly #losses: Loss[] = []
   /** By pair: since when there is a link both ways, and when there was one last. */
   readonly #contacts = new Map<string, { sinceMs: number | null; lastMs: number }>()
@@ -115,8 +116,20 @@ export class MailSimulation {
       copiesOf: (mid) => this.copiesOf(mid),
     })
     this.faults = new MailFaults(this, dice.split('faults'))
+    this.rules = new MailRules({
+      world: this.world,
+      ledger,
+      nodes: () => this.nodes,
+      timeScale: knobs.timeScale,
+      isolation: knobs.settings['cluster.isolation'] ?? 'deliver',
+      hasWhole,
+      lastContactMs: (one, two) => this.lastContactMs(one, two),
+      hasLost: (node) => this.#losses.some((loss) => loss.node === node),
+    })
+    ledger.onArrived = (arrived) => this.rules.arrived(arrived)
     this.cluster.found(knobs.nodes)
     for (const node of this.nodes) {
+      node.spool.onRecord = (record) => this.rules.written(node, record)
       node.spool.pace = knobs.pace
       node.spool.isScattered = knobs.isScattered
     }
@@ -181,8 +194,8 @@ export class MailSimulation {
         const queue = run?.mail?.queue
         if (queue === undefined) return [`${name} is not up`]
         const own = [...queue.messages()]
-        const copies = [...((queue as unknown as Partial<CopyStore>).copies?.() ?? [])]
-        const owed = [...((queue as unknown as Partial<CopyStore>).owed?.() ?? [])]
+        const copies = [...queue.copies()]
+        const owed = [...queue.owed()]
         return [
           ...(own.length > 0 ? [`${name} owns ${own.length}, first ${own[0]?.id}`] : []),
           ...(copies.length > 0 ? [`${name} keeps ${copies.length}, first ${copies[0]?.id}`] : []),
@@ -196,14 +209,25 @@ export class MailSimulation {
     return false
   }
 
+  /** A machine more, let in by a token of `issuer`; it is up when this returns. */
+  join(issuer: SimNode): SimNode {
+    const { world, cluster } = this
+    const joiner = cluster.addNode()
+    const { token } = world.act(() => issuer.cluster.invitations.invite({}, 'ruiz'))
+    world.wait(joiner.join(token, issuer))
+    world.act(() => joiner.start())
+    world.runTill(() => joiner.run?.mail?.isOpen === true, 30_000)
+    return joiner
+  }
+
   /** Disks that have a message whole. */
   copiesOf(mid: MessageId): number {
     return this.nodes.filter((node) => !node.isDestroyed && hasWhole(node, mid)).length
   }
 
-  /** What a disk had got since `fromMs` is gone. */
-  lost(fromMs = Number.NEGATIVE_INFINITY): void {
-    this.#losses.push({ fromMs, atMs: this.world.nowMs })
+  /** What the disk of a node had got since `fromMs` is gone. */
+  lost(node: SimNode, fromMs = Number.NEGATIVE_INFINITY): void {
+    this.#losses.push({ node, fromMs, atMs: this.world.nowMs })
   }
 
   /** How long two nodes have been in contact without a break, ms; 0: they are not. */
@@ -214,6 +238,7 @@ export class MailSimulation {
 
   /** When they had a link last, ms; never: -1. */
   lastContactMs(one: NodeId, two: NodeId): number {
+    this.#lookAt(one, two)
     return this.#contacts.get(pairOf(one, two))?.lastMs ?? -1
   }
 
@@ -246,20 +271,22 @@ export class MailSimulation {
   }
 
   #look(): void {
-    const { nowMs } = this.world
     for (const [at, one] of this.nodes.entries()) {
-      for (const two of this.nodes.slice(at + 1)) {
-        const pair = pairOf(one.id, two.id)
-        const isLinked =
-          (one.run?.cluster?.links.get(two.id) ?? null) !== null &&
-          (two.run?.cluster?.links.get(one.id) ?? null) !== null
-        const known = this.#contacts.get(pair) ?? { sinceMs: null, lastMs: -1 }
-        if (isLinked) known.lastMs = nowMs
-        known.sinceMs = isLinked ? (known.sinceMs ?? nowMs) : null
-        this.#contacts.set(pair, known)
-      }
+      for (const two of this.nodes.slice(at + 1)) this.#lookAt(one.id, two.id)
     }
     this.world.after(LOOK_MS, () => this.#look())
+  }
+
+  #lookAt(one: NodeId, two: NodeId): void {
+    const { nowMs } = this.world
+    const link = (from: NodeId, to: NodeId) =>
+      this.cluster.setting.nodeOf(from)?.run?.cluster?.links.get(to) ?? null
+    const isLinked = link(one, two) !== null && link(two, one) !== null
+    const pair = pairOf(one, two)
+    const known = this.#contacts.get(pair) ?? { sinceMs: null, lastMs: -1 }
+    if (isLinked) known.lastMs = nowMs
+    known.sinceMs = isLinked ? (known.sinceMs ?? nowMs) : null
+    this.#contacts.set(pair, known)
   }
 }
 
@@ -269,15 +296,16 @@ type Parts = {
   readonly setting: MailSetting
 }
 
-/** Its COMMIT is on the platter, and nothing behind it that takes it back. */
+/** A COMMIT is on the platter, and nothing behind it that takes it back. */
 function hasWhole({ spool }: SimNode, mid: MessageId): boolean {
-  const last = spool
-    .durable(mid)
-    .findLast(
-      ({ type, index }) =>
-        type === RECORD.commit || type === RECORD.discard || (type === RECORD.abort && index === 1),
-    )
-  return last?.type === RECORD.commit
+  const whole = new Set<number>()
+  for (const { type, index } of spool.durable(mid)) {
+    const { body, place } = readIndex(index)
+    if (type === RECORD.commit) whole.add(body)
+    else if (type === RECORD.discard) whole.clear()
+    else if (type === RECORD.abort && place === 1) whole.delete(body)
+  }
+  return whole.size > 0
 }
 
 function pairOf(one: NodeId, two: NodeId): string {

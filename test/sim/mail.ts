@@ -9,19 +9,24 @@ import type { StoreError } from '../../src/base/errors.ts'
 import { type MessageId, MessageIds, type NodeId } from '../../src/base/ids.ts'
 import type { Observer } from '../../src/base/observe.ts'
 import type { Random } from '../../src/base/random.ts'
-import type { NodeReport } from '../../src/cluster/contract.ts'
+import type { Cluster } from '../../src/cluster/cluster.ts'
+import type { ClusterDeps, Network, NodeReport, Self } from '../../src/cluster/contract.ts'
+import { patienceOf } from '../../src/cluster/patience.ts'
 import { LiveConfig } from '../../src/config/live.ts'
 import { EMPTY_SNAPSHOT, type Snapshot } from '../../src/config/snapshot.ts'
 import type { Inspectors } from '../../src/mail/inspect/contract.ts'
 import { Pipeline, type PipelineDeps } from '../../src/mail/pipeline.ts'
 import type { NodeName } from '../../src/message/rows.ts'
 import { type Inspection, NO_FACTS } from '../../src/message/verdict.ts'
+import type { StoreDatabase } from '../../src/store/db.ts'
+import { Fates } from '../../src/store/fates.ts'
 import type { Quarantine } from '../../src/store/quarantine.ts'
 import { Queue } from '../../src/store/queue.ts'
 import type { Spool } from '../../src/store/spool.ts'
 import type { Dice } from './dice.ts'
 import type { NextHops } from './hop.ts'
 import { DOMAIN, type Ledger } from './ledger.ts'
+import { type Custody, listenForWitness, openCustody } from './mail-cluster.ts'
 import type { SimNode } from './node.ts'
 import { SIM_SEGMENT_BYTES, SPOOL_DIR } from './spool-disk.ts'
 import type { SimProcess, World } from './world.ts'
@@ -44,7 +49,10 @@ export type MailDeps = {
   readonly random: Random
   readonly observer: Observer
   readonly dice: Dice
+  readonly store: StoreDatabase
   readonly quarantine: Quarantine
+  /** Where mail comes in; its peers have another one. */
+  readonly mailNetwork: Network
   readonly nodeName: (node: NodeId) => NodeName
   /** The spool has failed: the process ends, its supervisor starts it anew. */
   readonly onFailure: (error: StoreError) => void
@@ -56,15 +64,20 @@ export const HELD_MARK = 'X-Sim: hold'
 export class SimMail {
   readonly queue: Queue
   readonly spool: Spool
-  readonly pipeline: Pipeline
   readonly ids: MessageIds
-  readonly live: LiveConfig
+  readonly live = new LiveConfig()
   /** It takes mail of clients. */
   isOpen = false
+  custody: Custody | null = null
+  #pipeline: Pipeline | null = null
+  readonly #node: SimNode
+  readonly #setting: MailSetting
+  readonly #deps: MailDeps
 
   /** Reads the spool, as a start does. @throws StoreError */
   static async open(node: SimNode, setting: MailSetting, deps: MailDeps): Promise<SimMail> {
-    const { clock, observer, process } = deps
+    const { clock, observer, process, store } = deps
+    const fates = new Fates(store, { clock, keepMs: patienceOf(setting.timeScale).fatesMs })
     const { queue, spool } = await Queue.open(
       {
         dir: SPOOL_DIR,
@@ -76,7 +89,13 @@ export class SimMail {
         disk: node.spool.open(process),
         onFailure: deps.onFailure,
       },
-      { clock, observer, node: node.id },
+      {
+        clock,
+        observer,
+        node: node.id,
+        fates,
+        copies: () => (setting.settings['cluster.copies'] === 'require' ? 'require' : 'prefer'),
+      },
     )
     return new SimMail(node, setting, deps, queue, spool)
   }
@@ -88,27 +107,19 @@ export class SimMail {
     queue: Queue,
     spool: Spool,
   ) {
-    const { clock, random, observer, process } = deps
+    this.#node = node
+    this.#setting = setting
+    this.#deps = deps
     this.queue = queue
     this.spool = spool
-    this.live = new LiveConfig()
     this.live.swap(snapshotOf(setting))
-    this.ids = new MessageIds(node.id, node.memory.epoch, clock)
-    this.pipeline = new Pipeline({
-      hostname: node.name,
-      clock,
-      random,
-      observer,
-      live: this.live,
-      spool,
-      queue,
-      bodies: {} as PipelineDeps['bodies'],
-      quarantine: deps.quarantine,
-      trace: { record: () => {}, outcome: () => {}, note: () => {}, prune: () => 0 } as never,
-      inspectors: inspectorsOf(setting, deps),
-      deliverer: setting.hops.deliverer(node, process),
-      nodeName: deps.nodeName,
-    })
+    this.ids = new MessageIds(node.id, node.memory.epoch, deps.clock)
+  }
+
+  /** @throws before `start` */
+  get pipeline(): Pipeline {
+    if (this.#pipeline === null) throw new Error('there is no pipeline yet')
+    return this.#pipeline
   }
 
   /** What the node says of its mail to its peers. */
@@ -121,13 +132,44 @@ export class SimMail {
       diskFreeBytes: freeBytes,
       diskTotalBytes: totalBytes,
       copies: this.queue.copyCount,
+      takesCopies: this.isOpen && this.custody?.copies.takesCopies === true,
+      alone: this.custody?.copies.alone ?? 0,
     }
   }
 
-  /** What a crash cut off goes on, and clients are let in. */
-  async resume(): Promise<void> {
-    await this.pipeline.resume()
+  /** The cluster is up: what a crash cut off goes on, and clients are let in. */
+  async start(self: Self, cluster: Cluster, deps: ClusterDeps): Promise<void> {
+    const { queue, live } = this
+    const { timeScale } = this.#setting
+    const mail = (): Pipeline | null => this.#pipeline
+    const custody = openCustody({ self, cluster, queue, live, timeScale, mail }, deps)
+    this.custody = custody
+    this.#pipeline = this.#openPipeline(custody)
+    listenForWitness(custody.succession, [this.#deps.mailNetwork, deps.network])
+    await this.#pipeline.resume()
+    custody.transfer.start()
     this.isOpen = true
+  }
+
+  #openPipeline({ tenure }: Custody): Pipeline {
+    const { clock, random, observer, process, quarantine, nodeName } = this.#deps
+    const quiet = { record: () => {}, outcome: () => {}, note: () => {}, prune: () => 0 }
+    return new Pipeline({
+      hostname: this.#node.name,
+      clock,
+      random,
+      observer,
+      live: this.live,
+      spool: this.spool,
+      queue: this.queue,
+      bodies: {} as PipelineDeps['bodies'],
+      quarantine,
+      trace: quiet as unknown as PipelineDeps['trace'],
+      inspectors: inspectorsOf(this.#setting, this.#deps),
+      deliverer: this.#setting.hops.deliverer(this.#node, process),
+      nodeName,
+      tenure,
+    })
   }
 }
 
@@ -159,11 +201,33 @@ function inspectorsOf(setting: MailSetting, { clock, dice }: MailDeps): Inspecto
   }
 }
 
-/** Counts what the product says of its messages, for the ledger. */
+/** What the product says of its mail: counted, and seen at least sometimes. */
 export function hearMail(setting: MailSetting, event: string, fields: object): void {
-  const { message, recipient } = fields as { message?: MessageId; recipient?: number }
-  if (event === 'queue.doubted' && message !== undefined && recipient !== undefined) {
-    setting.ledger.doubted(message, recipient)
-    setting.world.sometimes('in doubt delivered')
+  const { world, ledger } = setting
+  const { message, recipient, why } = fields as {
+    readonly message?: MessageId
+    readonly recipient?: number
+    readonly why?: string
   }
+  if (event === 'queue.doubted' && message !== undefined && recipient !== undefined) {
+    ledger.doubted(message, recipient)
+    world.sometimes('in doubt delivered')
+  }
+  if (event === 'queue.adopted') world.sometimes(ADOPTED[why ?? ''] ?? `adopted: ${why}`)
+  if (event === 'queue.barred') world.sometimes(`barred: ${why}`)
+  const words = SEEN[event]
+  if (words !== undefined) world.sometimes(words)
+}
+
+const ADOPTED: Readonly<Record<string, string>> = {
+  refused: 'adopted by confirmed death',
+  removed: 'adopted after a removal',
+  respooled: 'adopted from a disk that is gone',
+  silent: 'adopted by silence',
+}
+
+const SEEN: Readonly<Record<string, string>> = {
+  'queue.yielded': 'stale answered',
+  'queue.transferred': 'XFER',
+  'copy.healed': 'healed',
 }

@@ -22,6 +22,7 @@ import { newKeys } from '../../src/cluster/keys.ts'
 import { PROTOCOL } from '../../src/cluster/link.ts'
 import { type Applicant, MEMBER_KIND } from '../../src/cluster/roster.ts'
 import type { Vector } from '../../src/config/merge.ts'
+import type { StoreDatabase } from '../../src/store/db.ts'
 import type { Applied, Incoming } from '../../src/store/feed.ts'
 import { IssuedTokens } from '../../src/store/invitations.ts'
 import { nodeName } from '../../src/store/names.ts'
@@ -89,6 +90,7 @@ const VERSION = '1.0.0'
 /** One run of the node. */
 export type Run = {
   readonly process: SimProcess
+  readonly startedMs: number
   readonly clock: SimClock
   readonly rows: SharedRows
   readonly held: SimHeld
@@ -121,6 +123,9 @@ export class SimNode {
   images: Image<Memory>[] = []
   run: Run | null = null
   starts = 0
+  /** When the last process ended, and whether its machine said nothing about it. */
+  endedMs = 0
+  isQuiet = false
   /** How often its disk went back, or ran beside a copy: what it did once it may do again. */
   relapses = 0
   readonly #setting: Setting
@@ -264,7 +269,8 @@ export class SimNode {
       },
       { clock, observer, dice: this.#dice.split(`held ${this.starts}`) },
     )
-    const run: Run = { process, clock, rows, held, watched, cluster: null, mail: null }
+    const startedMs = world.nowMs
+    const run: Run = { process, startedMs, clock, rows, held, watched, cluster: null, mail: null }
     this.run = run
     world.tell(() => `${this.name} starts, writer ${replica.writer}`)
     fabric.started(this.host)
@@ -277,9 +283,8 @@ export class SimNode {
       nodeOfWriter.set(replica.writer, this.id)
     }
     const deps = { clock, random, network, observer }
-    this.#open(run, mutant.issued?.(issued, this) ?? issued, deps, onJump).catch((error: unknown) =>
-      this.#failed(run, error),
-    )
+    const seams = { state, issued: mutant.issued?.(issued, this) ?? issued, onJump }
+    this.#open(run, seams, deps).catch((error: unknown) => this.#failed(run, error))
   }
 
   /** As a unit of systemd: a full disk is tried again, who is no member any more stays out. */
@@ -305,6 +310,8 @@ export class SimNode {
     const { run } = this
     if (run === null) return
     this.run = null
+    this.endedMs = this.#setting.world.nowMs
+    this.isQuiet = quiet
     run.process.isAlive = false
     this.#setting.fabric.ended(this.host, run.process, quiet)
     this.#setting.fabric.ended(this.smtpHost, run.process, quiet)
@@ -380,7 +387,7 @@ export class SimNode {
     const { process } = this.run ?? {}
     this.stall(ms)
     world.after(ms, () => {
-      if (process?.isAlive === true) this.time.asleepMs += ms
+      if (process?.isAlive === true) this.time.asleepMs = (this.time.asleepMs ?? 0) + ms
     })
   }
 
@@ -407,10 +414,10 @@ export class SimNode {
 
   async #open(
     run: Run,
-    issued: IssuedTokens,
+    seams: { readonly state: StoreDatabase; issued: IssuedTokens; onJump: () => void },
     deps: ClusterDeps,
-    onJump: () => void,
   ): Promise<void> {
+    const { state: store, issued, onJump } = seams
     const { world } = this.#setting
     const { rows, held } = run
     rows.start()
@@ -424,7 +431,7 @@ export class SimNode {
       this.#joined = null
     }
     const { name } = this.applicant
-    const mail = await this.#openMail(run, deps)
+    const mail = await this.#openMail(run, store, deps)
     run.mail = mail
     const cluster = await Cluster.start(
       {
@@ -433,8 +440,9 @@ export class SimNode {
         name,
         listen: this.address,
         advertise: [this.address],
-        smtp: '',
+        smtp: mail === null ? '' : `${this.smtpHost}:25`,
         web: '',
+        ...(mail === null ? {} : { spoolId: this.spoolId }),
         features: [],
         state: rows,
         trace: null,
@@ -450,18 +458,20 @@ export class SimNode {
     })
     run.cluster = cluster
     held.open(cluster)
-    await mail?.resume()
+    await mail?.start(this.#self(rows.writer), cluster, deps)
   }
 
   /** Null in a simulation without mail. */
-  async #openMail(run: Run, deps: ClusterDeps): Promise<SimMail | null> {
-    const { mail: setting, world } = this.#setting
+  async #openMail(run: Run, store: StoreDatabase, deps: ClusterDeps): Promise<SimMail | null> {
+    const { mail: setting, world, fabric } = this.#setting
     if (setting === undefined) return null
     const nodes = () => run.cluster?.roster.members().map(({ node: id, name }) => ({ id, name }))
     return await SimMail.open(this, setting, {
       ...deps,
       process: run.process,
       dice: this.#dice.split(`mail ${this.starts}`),
+      store,
+      mailNetwork: fabric.attach(this.smtpHost, run.process),
       quarantine: run.held.quarantine,
       nodeName: (id) => nodeName(() => nodes() ?? [], id),
       onFailure: (error) => {

@@ -178,7 +178,6 @@ export class Simulation {
     const time = {
       skewMs: isWild ? Math.round(this.dice.between(-40_000, 40_000)) : this.dice.below(20),
       driftPpm: isWild ? this.dice.between(-200, 200) : 0,
-      asleepMs: 0,
     }
     const node = new SimNode(
       this.setting,

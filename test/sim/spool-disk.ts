@@ -77,6 +77,9 @@ export class SpoolDisk {
   #fd = 2
   #writing: Writing[] = []
   #durable = new Map<MessageId, SeenRecord[]>()
+  readonly #seen = new Set<MessageId>()
+  /** Called with each record that reaches a file, durable or not. */
+  onRecord: ((record: SeenRecord) => void) | null = null
   pace: Pace = QUICK
   /** Nothing grows any more; what is written ahead can still be written over. */
   isFull = false
@@ -101,6 +104,11 @@ export class SpoolDisk {
 
   has(mid: MessageId, type: number): boolean {
     return this.durable(mid).some((record) => record.type === type)
+  }
+
+  /** A record of the message has been written here, at any time. */
+  seen(mid: MessageId): boolean {
+    return this.#seen.has(mid)
   }
 
   space(): DiskSpace {
@@ -257,7 +265,12 @@ export class SpoolDisk {
     const after = isTorn ? whole.subarray(0, this.#dice.below(whole.length + 1)) : whole
     const before = Buffer.from(file.bytes.subarray(position, position + after.length))
     file.write(after, position)
-    file.unsynced.push({ position, before, after, records: isTorn ? [] : recordsIn(after) })
+    const records = isTorn ? [] : recordsIn(after)
+    file.unsynced.push({ position, before, after, records })
+    for (const record of records) {
+      this.#seen.add(record.mid)
+      this.onRecord?.(record)
+    }
   }
 
   #keep(records: readonly SeenRecord[]): void {

@@ -254,7 +254,7 @@ export type MachineTime = {
   /** How much faster than true time, in parts per million. */
   readonly driftPpm: number
   /** How long it has slept: its monotonic clock stood still, its boot clock went on. */
-  asleepMs: number
+  asleepMs?: number
 }
 
 /** The time as one process sees it. */
@@ -276,7 +276,7 @@ export class SimClock implements Clock {
   }
 
   monoMs(): number {
-    return (this.#world.nowMs - this.#time.asleepMs) * this.#rate
+    return (this.#world.nowMs - (this.#time.asleepMs ?? 0)) * this.#rate
   }
 
   bootMs(): number {

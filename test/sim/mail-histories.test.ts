@@ -1,0 +1,514 @@
+/**
+ * The failure matrix of mail: each row a history by its name, in a calm world but for the fault.
+ * What is expected of all: nothing with two copies is lost, and each duplicate has a cause that
+ * was counted. A failure says the seed and the row.
+ */
+import { afterEach, describe, expect, test } from 'bun:test'
+import type { MessageId } from '../../src/base/ids.ts'
+import type { Delivery, Mail, Sums } from './ledger.ts'
+import { calmMail, type MailKnobs, MailSimulation } from './mail-simulate.ts'
+import type { Cut } from './network.ts'
+import type { SimNode } from './node.ts'
+
+const MINUTE_MS = 60_000
+
+const opened: MailSimulation[] = []
+let seed = 0
+
+afterEach(() => {
+  for (const sim of opened.splice(0)) sim.close()
+})
+
+/** Nodes that know each other; nobody sends, nothing fails. All times are the product's own. */
+function calm(nodes: number, part: Partial<MailKnobs> = {}): MailSimulation {
+  seed += 1
+  const tune = (knobs: MailKnobs): MailKnobs => ({ ...calmMail(knobs), nodes, ...part })
+  const sim = new MailSimulation(seed, { tune })
+  opened.push(sim)
+  sim.world.runFor(5_000)
+  expect(sim.doors.length, `row of seed ${seed}`).toBe(nodes)
+  return sim
+}
+
+const node = (sim: MailSimulation, index: number): SimNode => {
+  const found = sim.nodes[index]
+  if (found === undefined) throw new Error(`there is no node ${index}`)
+  return found
+}
+
+/** Mails whose senders have read 250 from `at`; no next hop takes them yet. */
+function queued(sim: MailSimulation, at: SimNode, count: number): readonly Mail[] {
+  sim.hops.isDown = true
+  const mails = Array.from({ length: count }, () => sim.world.act(() => sim.senders.send(at)))
+  const isDone = sim.world.runTill(() => mails.every(({ acked }) => acked !== null), 30_000, 10)
+  expect(isDone).toBe(true)
+  for (const mail of mails) expect(mail.acked?.copies).toBe(2)
+  return mails
+}
+
+function midOf(mail: Mail): MessageId {
+  const mid = mail.acked?.mid
+  if (mid === undefined) throw new Error(`${mail.token} is not acknowledged`)
+  return mid
+}
+
+const deliveriesOf = (sim: MailSimulation, mail: Mail): readonly Delivery[] =>
+  mail.recipients.flatMap((_, place) => sim.ledger.deliveries(mail, place))
+
+const isDelivered = (sim: MailSimulation, mails: readonly Mail[]): boolean =>
+  mails.every((mail) =>
+    mail.recipients.every((_, place) => sim.ledger.deliveries(mail, place).length > 0),
+  )
+
+/** Who has a copy of it now, beside its owner. */
+const holdersOf = (sim: MailSimulation, mail: Mail): readonly SimNode[] =>
+  sim.nodes.filter(({ run }) => run?.mail?.queue.copy(midOf(mail)) != null)
+
+const ownersOf = (sim: MailSimulation, mail: Mail): readonly SimNode[] =>
+  sim.nodes.filter(({ run }) => run?.mail?.queue.get(midOf(mail)) != null)
+
+/** Mail and peers: nothing passes. */
+const around =
+  (...some: readonly SimNode[]): Cut =>
+  (from, to) => {
+    const side = new Set(some.flatMap(({ host, smtpHost }) => [host, smtpHost]))
+    return side.has(from) !== side.has(to)
+  }
+
+const duplicates = ({ duplicates: by }: Sums): number =>
+  [...by.values()].reduce((sum, count) => sum + count, 0)
+
+/** Delivered within this time, once. */
+function expectDelivered(sim: MailSimulation, mails: readonly Mail[], withinMs: number): void {
+  expect(sim.world.runTill(() => isDelivered(sim, mails), withinMs)).toBe(true)
+}
+
+describe('the owner is killed after 250', () => {
+  test('and never comes back: a holder delivers within 150 s', () => {
+    const sim = calm(3)
+    const owner = node(sim, 0)
+    const mails = queued(sim, owner, 5)
+    sim.world.act(() => owner.destroy(false))
+    sim.lost(owner)
+    sim.hops.isDown = false
+    expectDelivered(sim, mails, 150_000)
+    expect(sim.world.nowMs).toBeGreaterThan(120_000)
+    expect(duplicates(sim.rest())).toBe(0)
+  })
+
+  test('and never comes back, in silence: it is adopted after 10 min', () => {
+    const sim = calm(3)
+    const owner = node(sim, 0)
+    const mails = queued(sim, owner, 5)
+    sim.world.act(() => owner.destroy(true))
+    sim.lost(owner)
+    sim.hops.isDown = false
+    sim.world.runFor(9 * MINUTE_MS)
+    expect(mails.flatMap((mail) => deliveriesOf(sim, mail))).toEqual([])
+    expectDelivered(sim, mails, 3 * MINUTE_MS)
+    expect(duplicates(sim.rest())).toBe(0)
+  })
+
+  test('and is removed: a holder delivers at once', () => {
+    const sim = calm(3)
+    const owner = node(sim, 0)
+    const mails = queued(sim, owner, 5)
+    sim.world.act(() => owner.destroy(true))
+    sim.lost(owner)
+    sim.hops.isDown = false
+    sim.world.runFor(1_000)
+    sim.world.act(() => node(sim, 1).cluster.roster.evict(owner.id, 'ruiz'))
+    owner.isRemoved = true
+    expectDelivered(sim, mails, 10_000)
+    expect(duplicates(sim.rest())).toBe(0)
+  })
+
+  test('and comes back with an empty disk: a holder delivers at once', () => {
+    const sim = calm(3)
+    const owner = node(sim, 0)
+    const mails = queued(sim, owner, 5)
+    sim.world.act(() => owner.crash(false))
+    owner.wipeSpool()
+    sim.lost(owner)
+    sim.hops.isDown = false
+    sim.world.runFor(2_000)
+    sim.world.act(() => owner.start())
+    expectDelivered(sim, mails, 20_000)
+    expect(duplicates(sim.rest())).toBe(0)
+  })
+
+  test('and comes back before anybody adopts: it delivers, once', () => {
+    const sim = calm(3)
+    const owner = node(sim, 0)
+    const mails = queued(sim, owner, 5)
+    sim.world.act(() => owner.crash(false))
+    sim.hops.isDown = false
+    sim.world.runFor(60_000)
+    sim.world.act(() => owner.start())
+    expectDelivered(sim, mails, 30_000)
+    for (const mail of mails) {
+      for (const { node: by } of deliveriesOf(sim, mail)) expect(by).toBe(owner.id)
+    }
+    expect(duplicates(sim.rest())).toBe(0)
+  })
+})
+
+describe('the owner is killed', () => {
+  test('during inspection: nobody delivers what was not inspected; the sender tries again', () => {
+    const sim = calm(3, { inspectMs: 10_000 })
+    const owner = node(sim, 0)
+    const mail = sim.world.act(() => sim.senders.send(owner))
+    sim.world.runFor(100)
+    expect(mail.submissions).toHaveLength(1)
+    sim.world.act(() => owner.destroy(false))
+    const sums = sim.rest()
+    expect(mail.submissions.length).toBeGreaterThan(1)
+    expect(deliveriesOf(sim, mail)).toHaveLength(mail.recipients.length)
+    expect(duplicates(sums)).toBe(0)
+  })
+
+  for (const comesBack of [true, false]) {
+    const end = comesBack ? 'and comes back' : 'and does not come back'
+    test(`between the 250 of the next hop and DONE, ${end}: at most one more, counted`, () => {
+      const sim = calm(3)
+      const owner = node(sim, 0)
+      const [mail] = queued(sim, owner, 1) as [Mail]
+      sim.hops.onTaken = () => {
+        sim.hops.onTaken = null
+        if (comesBack) owner.crash(false)
+        else owner.destroy(false)
+      }
+      sim.hops.isDown = false
+      expectDelivered(sim, [mail], 60_000)
+      if (comesBack) sim.world.act(() => owner.start())
+      else sim.lost(owner)
+      const sums = sim.rest()
+      const times = deliveriesOf(sim, mail).length / mail.recipients.length
+      expect(times).toBeLessThanOrEqual(2)
+      expect(sums.lostAlone).toBe(0)
+    })
+  }
+})
+
+describe('the mirror is killed', () => {
+  test('at four fifths of a large body: the next candidate has all of it before 250', () => {
+    const sim = calm(3)
+    const [owner, ...others] = sim.nodes as [SimNode, SimNode, SimNode]
+    sim.hops.isDown = true
+    const body = { bytes: 2_000_000, recipients: 1 }
+    const mail = sim.world.act(() => sim.senders.send(owner, body))
+    // Whoever gets the bytes.
+    const before = others.map(({ host }) => sim.cluster.fabric.trafficOf(host).tcpIn)
+    const mirror = (): SimNode | undefined =>
+      others.find(
+        ({ host }, index) =>
+          sim.cluster.fabric.trafficOf(host).tcpIn - (before[index] ?? 0) > 1_000_000,
+      )
+    expect(sim.world.runTill(() => mirror() !== undefined, 30_000, 1)).toBe(true)
+    expect(mail.acked).toBeNull()
+    sim.world.act(() => mirror()?.crash(false))
+    expect(sim.world.runTill(() => mail.acked !== null, 30_000, 10)).toBe(true)
+    expect(mail.submissions).toHaveLength(1)
+    expect(mail.acked?.copies).toBe(2)
+    sim.hops.isDown = false
+    expect(duplicates(sim.rest())).toBe(0)
+  })
+
+  test('before its ack: 250 comes from the second candidate, with two copies', () => {
+    const sim = calm(3, { inspectMs: 2_000 })
+    const owner = node(sim, 0)
+    sim.hops.isDown = true
+    const mail = sim.world.act(() => sim.senders.send(owner, { recipients: 1 }))
+    for (const other of sim.nodes.slice(1))
+      other.spool.pace = { writeMs: 0.1, syncMs: 500, stalls: 0 }
+    expect(sim.world.runTill(() => sim.ledger.isInspected(mail), 60_000, 1)).toBe(true)
+    sim.world.runFor(10)
+    const first = sim.nodes
+      .slice(1)
+      .find(({ spool }) => mail.submissions.some(({ mid }) => spool.seen(mid)))
+    expect(first).toBeDefined()
+    sim.world.act(() => first?.crash(true))
+    expect(sim.world.runTill(() => mail.acked !== null, 30_000, 10)).toBe(true)
+    expect(mail.submissions).toHaveLength(1)
+    expect(mail.acked?.copies).toBe(2)
+    sim.hops.isDown = false
+    expect(duplicates(sim.rest())).toBe(0)
+  })
+
+  test('and its acknowledgement is lost: the next candidate, and no copy is left behind', () => {
+    const sim = calm(3, { inspectMs: 1_000 })
+    const [owner, ...others] = sim.nodes as [SimNode, SimNode, SimNode]
+    sim.hops.isDown = true
+    const mail = sim.world.act(() => sim.senders.send(owner, { recipients: 1 }))
+    // What the mirror has written does not come back.
+    const hasIt = (): SimNode | undefined =>
+      others.find(({ spool }) => mail.submissions.some(({ mid }) => spool.durable(mid).length > 0))
+    sim.world.runTill(() => hasIt() !== undefined, 30_000, 0.2)
+    const mirror = hasIt()
+    expect(mirror).toBeDefined()
+    if (mirror !== undefined) sim.cluster.fabric.clog(mirror.host, owner.host)
+    expect(sim.world.runTill(() => mail.acked !== null, 60_000, 10)).toBe(true)
+    expect(mail.submissions).toHaveLength(1)
+    expect(mail.acked?.copies).toBeGreaterThanOrEqual(2)
+    sim.hops.isDown = false
+    expect(duplicates(sim.rest())).toBe(0)
+    expect(holdersOf(sim, mail)).toEqual([])
+  })
+})
+
+describe('a partition', () => {
+  test('of 60 s: both sides accept all along, nothing arrives twice', () => {
+    const sim = calm(3)
+    const owner = node(sim, 0)
+    const mails = queued(sim, owner, 5)
+    sim.cluster.fabric.cut('split', around(owner))
+    sim.hops.isDown = false
+    sim.world.runFor(20_000)
+    const more = sim.nodes.map((at) => sim.world.act(() => sim.senders.send(at)))
+    sim.world.runFor(40_000)
+    for (const mail of more) expect(mail.acked?.node).toBe(mail.submissions[0]?.node as never)
+    sim.cluster.fabric.heal('split')
+    const sums = sim.rest()
+    expect(isDelivered(sim, [...mails, ...more])).toBe(true)
+    expect(duplicates(sums)).toBe(0)
+  })
+
+  test('of 20 min, and the next hops are away: the minority holds what the others adopt', () => {
+    const sim = calm(3)
+    const owner = node(sim, 0)
+    const mails = queued(sim, owner, 5)
+    sim.cluster.fabric.cut('split', around(owner))
+    sim.world.runFor(11 * MINUTE_MS)
+    sim.hops.isDown = false
+    expectDelivered(sim, mails, 5 * MINUTE_MS)
+    for (const mail of mails) {
+      for (const { node: by } of deliveriesOf(sim, mail)) expect(by).not.toBe(owner.id)
+    }
+    sim.cluster.fabric.heal('split')
+    expect(duplicates(sim.rest())).toBe(0)
+  })
+
+  test('of 20 min, and the owner delivers meanwhile: at most what was queued at the cut', () => {
+    const sim = calm(3)
+    const owner = node(sim, 0)
+    const mails = queued(sim, owner, 5)
+    sim.cluster.fabric.cut('split', around(owner))
+    sim.hops.isDown = false
+    sim.world.runFor(20 * MINUTE_MS)
+    sim.cluster.fabric.heal('split')
+    const sums = sim.rest()
+    const recipients = mails.reduce((sum, mail) => sum + mail.recipients.length, 0)
+    expect(duplicates(sums)).toBeLessThanOrEqual(recipients)
+    expect([...sums.duplicates.keys()].every((cause) => cause === 'unsent marks')).toBe(true)
+  })
+
+  test('of the peers only, for 20 min: the witness hears the owner, nobody adopts', () => {
+    const sim = calm(3)
+    const owner = node(sim, 0)
+    const mails = queued(sim, owner, 5)
+    sim.cluster.fabric.cut('split', (from, to) => (from === owner.host) !== (to === owner.host))
+    sim.world.runFor(9 * MINUTE_MS)
+    sim.hops.isDown = false
+    sim.world.runFor(11 * MINUTE_MS)
+    expect(isDelivered(sim, mails)).toBe(true)
+    sim.cluster.fabric.heal('split')
+    expect(duplicates(sim.rest())).toBe(0)
+  })
+})
+
+describe('the owner stands still', () => {
+  for (const how of ['is stopped', 'sleeps'] as const) {
+    test(`${how} for 15 min with mail on three mirrors: it resumes nothing that was adopted`, () => {
+      const sim = calm(4)
+      const owner = node(sim, 0)
+      const mails = queued(sim, owner, 12)
+      expect(new Set(mails.flatMap((mail) => holdersOf(sim, mail))).size).toBe(3)
+      if (how === 'sleeps') owner.suspend(15 * MINUTE_MS)
+      else owner.stall(15 * MINUTE_MS)
+      sim.hops.isDown = false
+      expectDelivered(sim, mails, 14 * MINUTE_MS)
+      sim.world.runFor(5 * MINUTE_MS)
+      for (const mail of mails) expect(ownersOf(sim, mail)).toEqual([])
+      expect(duplicates(sim.rest())).toBe(0)
+    })
+  }
+})
+
+describe('a cluster of two', () => {
+  test('one dies for good: the other delivers everything, and takes mail all along', () => {
+    const sim = calm(2)
+    const [owner, other] = [node(sim, 0), node(sim, 1)]
+    const mails = queued(sim, owner, 5)
+    sim.world.act(() => owner.destroy(false))
+    sim.lost(owner)
+    sim.hops.isDown = false
+    const more = sim.world.act(() => sim.senders.send(other))
+    sim.world.runFor(10_000)
+    expect(more.acked).not.toBeNull()
+    expectDelivered(sim, mails, 150_000)
+    expect(duplicates(sim.rest())).toBe(0)
+  })
+
+  for (const isolation of ['deliver', 'hold'] as const) {
+    test(`that lost each other for 30 min, and isolation is ${isolation}`, () => {
+      const settings = { 'cluster.isolation': isolation, 'queue.first': 60, 'queue.longest': 60 }
+      const sim = calm(2, { settings })
+      const [one, two] = [node(sim, 0), node(sim, 1)]
+      const mails = [...queued(sim, one, 3), ...queued(sim, two, 3)]
+      sim.cluster.fabric.cut('split', around(one))
+      sim.world.runFor(10 * MINUTE_MS)
+      sim.hops.isDown = false
+      sim.world.runFor(15 * MINUTE_MS)
+      sim.cluster.fabric.heal('split')
+      const sums = sim.rest()
+      expect(isDelivered(sim, mails)).toBe(true)
+      if (isolation === 'hold') expect(duplicates(sums)).toBe(0)
+    })
+  }
+})
+
+describe('a restart', () => {
+  test('that reaches only a node which has just joined asks those who had copies', () => {
+    const sim = calm(3)
+    const [owner, a, b] = [node(sim, 0), node(sim, 1), node(sim, 2)]
+    const mails = queued(sim, owner, 5)
+    sim.world.act(() => owner.crash(false))
+    sim.world.runFor(150_000)
+    expect(mails.every((mail) => ownersOf(sim, mail).length === 1)).toBe(true)
+    // Adopted; now the owner comes back and reaches neither of those who know of it.
+    const fresh = sim.join(a)
+    sim.cluster.fabric.cut('split', (from, to) => {
+      const known = new Set([a.host, b.host, a.smtpHost, b.smtpHost])
+      return (from === owner.host && known.has(to)) || (to === owner.host && known.has(from))
+    })
+    expect(fresh.isUp).toBe(true)
+    sim.world.act(() => owner.start())
+    sim.world.runFor(40_000)
+    sim.hops.isDown = false
+    sim.world.runFor(15_000)
+    for (const mail of mails) {
+      for (const { node: by } of deliveriesOf(sim, mail)) expect(by).not.toBe(owner.id)
+    }
+    sim.cluster.fabric.heal('split')
+    expect(duplicates(sim.rest())).toBe(0)
+  })
+
+  test('of all, one after the other, under load: no 5xx, none lost, none doubled', () => {
+    const sim = calm(3, {
+      senders: { ...calmSenders(), everyMs: 100 },
+    })
+    sim.senders.begin()
+    for (const at of sim.nodes) {
+      sim.world.runFor(10_000)
+      sim.world.act(() => at.cluster.roster.setDrain(at.id, 'draining', 'ruiz'))
+      const isDrained = (): boolean => at.cluster.roster.get(at.id)?.drain === 'drained'
+      expect(sim.world.runTill(isDrained, 90_000)).toBe(true)
+      sim.world.act(() => at.crash(false))
+      sim.world.runFor(3_000)
+      sim.world.act(() => at.start())
+      sim.world.runFor(5_000)
+      sim.world.act(() => at.cluster.roster.setDrain(at.id, 'accepting', 'ruiz'))
+    }
+    sim.world.runFor(10_000)
+    const sums = sim.rest()
+    expect(sums.accepted).toBeGreaterThan(200)
+    expect(duplicates(sums)).toBe(0)
+  })
+
+  test('of all at once, by a power cut: everything acknowledged arrives', () => {
+    const sim = calm(3, { senders: { ...calmSenders(), everyMs: 30 } })
+    sim.senders.begin()
+    sim.world.runFor(10_000)
+    for (const at of sim.nodes) sim.world.act(() => at.crash(true))
+    sim.world.runFor(5_000)
+    for (const at of sim.nodes) sim.world.act(() => at.start())
+    sim.world.runFor(30_000)
+    const sums = sim.rest()
+    expect(sums.lostAlone).toBe(0)
+    expect([...sums.duplicates.keys()].every((cause) => cause !== 'unsent marks')).toBe(true)
+  })
+})
+
+describe('a disk', () => {
+  test('that is full takes no mail and no copies; the others do, and it drains', () => {
+    const sim = calm(3)
+    const full = node(sim, 0)
+    const mails = queued(sim, full, 5)
+    full.spool.isFull = true
+    sim.world.runFor(3_000)
+    const refused = sim.world.act(() => sim.senders.send(full))
+    sim.world.runFor(1_000)
+    expect(refused.submissions).toHaveLength(0)
+    const others = sim.nodes.slice(1).map((at) => sim.world.act(() => sim.senders.send(at)))
+    sim.world.runFor(10_000)
+    for (const mail of others) expect(mail.acked?.copies).toBe(2)
+    sim.hops.isDown = false
+    expectDelivered(sim, mails, 60_000)
+    expect(duplicates(sim.rest())).toBe(0)
+  })
+
+  for (const where of ['tail', 'middle'] as const) {
+    test(`damaged at the ${where}: what it lost comes from a holder`, () => {
+      const sim = calm(3)
+      const owner = node(sim, 0)
+      const mails = queued(sim, owner, 10)
+      sim.world.act(() => owner.crash(false))
+      sim.lost(owner)
+      const hit = owner.spool.damage(where === 'tail' ? 0.97 : 0.4, 300)
+      expect(hit.size).toBeGreaterThan(0)
+      sim.world.act(() => owner.start())
+      sim.hops.isDown = false
+      sim.rest()
+      expect(isDelivered(sim, mails)).toBe(true)
+    })
+  }
+
+  test('of before, as a snapshot had it: nothing that was delivered since goes out again', () => {
+    const sim = calm(3)
+    const owner = node(sim, 0)
+    const old = queued(sim, owner, 5)
+    const image = owner.snapshot()
+    sim.hops.isDown = false
+    expectDelivered(sim, old, 60_000)
+    const more = queued(sim, owner, 3)
+    sim.world.act(() => owner.crash(true))
+    owner.restore(image)
+    sim.lost(owner, image.atMs)
+    sim.world.act(() => owner.start())
+    sim.hops.isDown = false
+    const sums = sim.rest()
+    expect(isDelivered(sim, more)).toBe(true)
+    expect(duplicates(sums)).toBe(0)
+  })
+})
+
+test('a clock that jumps by 10 min lets nothing expire, and adopts nothing', () => {
+  const sim = calm(3)
+  const owner = node(sim, 0)
+  const mails = queued(sim, owner, 5)
+  for (const at of sim.nodes.slice(0, 2)) at.time.skewMs += 10 * MINUTE_MS
+  sim.world.runFor(60_000)
+  sim.hops.isDown = false
+  expectDelivered(sim, mails, 60_000)
+  for (const mail of mails) {
+    for (const { node: by } of deliveriesOf(sim, mail)) expect(by).toBe(owner.id)
+  }
+  expect(duplicates(sim.rest())).toBe(0)
+})
+
+test('a holder is lost: each of its copies is made anew within 30 s', () => {
+  const sim = calm(3)
+  const owner = node(sim, 0)
+  const mails = queued(sim, owner, 10)
+  const holder = holdersOf(sim, mails[0] as Mail)[0] as SimNode
+  sim.world.act(() => holder.destroy(false))
+  sim.lost(holder)
+  const isHealed = (): boolean => mails.every((mail) => sim.copiesOf(midOf(mail)) >= 2)
+  expect(sim.world.runTill(isHealed, 15_000 + 30_000)).toBe(true)
+  sim.hops.isDown = false
+  expect(duplicates(sim.rest())).toBe(0)
+})
+
+function calmSenders(): MailKnobs['senders'] {
+  return { everyMs: 1_000, large: 0, refused: 0, held: 0, lostReplies: 0 }
+}
