@@ -38,6 +38,8 @@ export class Isolation {
   readonly #known = new Map<NodeId, number>()
   readonly #asking = new Set<NodeId>()
   readonly #startBoot: number
+  /** Boot ms since when this node owns what it took over. */
+  readonly #ownedBoot = new Map<MessageId, number>()
   /** Messages that were told to wait. */
   readonly #held = new Set<MessageId>()
   /** Messages that went on after the longest time; each is counted once. */
@@ -57,19 +59,30 @@ export class Isolation {
   }
 
   /** `doubt`: it waited for the longest time, and may have been delivered elsewhere. */
-  courseOf({ holders }: Message): 'go' | 'hold' | 'doubt' {
+  courseOf({ id, holders, commit }: Message): 'go' | 'hold' | 'doubt' {
     if (holders.size === 0) return 'go'
+    const ownedBoot = this.#ownedBoot.get(id) ?? 0
     const { roster, absences, clock, patience, setting } = this.#options
     let lastBoot: number | null = null
     for (const node of holders.keys()) {
       if (roster.get(node)?.standing !== 'member' || absences.isConfirmed(node)) continue
-      lastBoot = Math.max(lastBoot ?? 0, this.#known.get(node) ?? this.#startBoot)
+      const knownBoot = this.#known.get(node) ?? this.#startBoot
+      // Who was silent already when this node took it over does not wait for its silence; nor
+      // does who owned it first.
+      if (knownBoot < ownedBoot || (node === commit.owner && node !== roster.self.node)) continue
+      lastBoot = Math.max(lastBoot ?? 0, knownBoot)
     }
     if (lastBoot === null) return 'go'
     const aloneMs = clock.bootMs() - lastBoot
     if (aloneMs <= patience.isolatedMs) return 'go'
     if (roster.peers().length === 1 && setting() === 'deliver') return 'go'
     return aloneMs <= patience.isolatedEndMs ? 'hold' : 'doubt'
+  }
+
+  /** These are own messages from now on. */
+  adopted(messages: readonly Message[]): void {
+    const nowBoot = this.#options.clock.bootMs()
+    for (const { id } of messages) this.#ownedBoot.set(id, nowBoot)
   }
 
   /** Time passed, or somebody came into reach. */
@@ -118,8 +131,10 @@ export class Isolation {
       this.#held.delete(id)
       if (message !== null) freed.push(message)
     }
-    for (const id of [...this.#doubted]) {
-      if (this.#options.store.get(id) === null) this.#doubted.delete(id)
+    const { store } = this.#options
+    for (const id of [...this.#doubted]) if (store.get(id) === null) this.#doubted.delete(id)
+    for (const id of [...this.#ownedBoot.keys()]) {
+      if (store.get(id) === null) this.#ownedBoot.delete(id)
     }
     if (freed.length > 0) this.#options.freed(freed)
   }

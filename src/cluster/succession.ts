@@ -5,7 +5,7 @@
 import type { MessageId, NodeId } from '../base/ids.ts'
 import type { Tenure } from '../store/copies.ts'
 import type { Message } from '../store/queued.ts'
-import { Absences } from './absence.ts'
+import type { Absences } from './absence.ts'
 import { type AdoptedWhy, Adoptions } from './adopt.ts'
 import { Barrier } from './barrier.ts'
 import type { Calls, ClusterDeps, Links, Members, Roster, Self } from './contract.ts'
@@ -22,6 +22,7 @@ export type SuccessionOptions = {
   readonly links: Pick<Links, 'onOpen'>
   readonly members: Members
   readonly calls: Calls
+  readonly absences: Absences
   readonly store: MailStore
   readonly patience: Patience
   /** The settings `cluster.isolation` and `queue.inDoubt`, as they are now. */
@@ -36,7 +37,6 @@ export type SuccessionOptions = {
 }
 
 export class Succession implements Tenure {
-  readonly absences: Absences
   /** For the SMTP session, and to ask others. */
   readonly witness: Witness
   readonly #options: SuccessionOptions
@@ -52,22 +52,19 @@ export class Succession implements Tenure {
 
   constructor(options: SuccessionOptions, deps: ClusterDeps) {
     this.#options = options
-    const { self, roster, store, patience, inDoubtMs } = options
+    const { self, roster, absences, store, patience, inDoubtMs } = options
     const { clock, observer } = deps
     const free = (messages: readonly Message[]): void => this.#free(messages)
     const yields = new Yields({ store, clock, observer, inDoubtMs, replan: free })
-    const absences = new Absences(options, deps)
     const isBehind = (): boolean => !this.#isMember || !this.#barrier.isPassed
     const hearing = new Hearing({
       ...options,
-      absences,
       yields,
       observer,
       isBehind,
       settled: () => this.#adoptions.settled(),
     })
     this.#yields = yields
-    this.absences = absences
     this.#hearing = hearing
     this.#barrier = new Barrier({
       ...options,
@@ -92,13 +89,16 @@ export class Succession implements Tenure {
     this.witness = new Witness({ self, roster, mayAnswer: () => !isBehind(), isDelivering }, deps)
     this.#adoptions = new Adoptions({
       ...options,
-      absences,
       hearing,
       yields,
       clock,
       observer,
       witness: this.witness,
       mayAdopt: () => !isBehind(),
+      adopted: (messages, why, from) => {
+        this.#isolation.adopted(messages)
+        options.adopted(messages, why, from)
+      },
     })
     absences.onLook((awakeMs) => this.#look(awakeMs))
     options.links.onOpen(() => {
@@ -148,7 +148,6 @@ export class Succession implements Tenure {
   }
 
   stop(): void {
-    this.absences.stop()
     this.#adoptions.stop()
   }
 
