@@ -403,7 +403,7 @@ test('a target that died with the answer is given up when its mail may be adopte
   expect(a.taken).toEqual([own as Message])
 })
 
-test('leave waits for the queue, for held mail, for copies of others and for what is owed', async () => {
+test('leave waits for the queue, for held mail, for what is owed, and until no copy is the last', async () => {
   const { all, sides } = world(3)
   const [a, b, c] = sides as [Side, Side, Side]
   const own = a.accept(1, b)
@@ -419,18 +419,35 @@ test('leave waits for the queue, for held mail, for copies of others and for wha
     () => {
       a.held = 0
     },
-    () => a.store.forgetCopy(others.id),
-    () => a.store.forgetCopy(own.id),
+    // Its owner has made another copy.
+    () => b.store.keepOf(others),
+    // It is delivered, and this node has not heard of it yet.
+    () => b.store.finish(b.store.get(own.id) as Message),
   ]) {
     step()
-    await all.run(1_000)
+    await all.run(3_000)
     expect(all.stateOf(a)?.standing).toBe('member')
   }
+  expect(a.transfer.remains()).toMatchObject({ queue: 0, held: 0, copies: 0, owed: 1 })
   a.store.debts.clear()
   await all.run(1_000)
   expect(all.stateOf(a)?.standing).toBe('left')
   // What it may have left behind is for the others.
   expect(a.rests.at(-1)).toBe(true)
+})
+
+test('a copy on a node that drains too, or that is away, is no second one', async () => {
+  const { all, sides } = world(3)
+  const [a, b, c] = sides as [Side, Side, Side]
+  const others = c.accept(1, a, b)
+  all.drain(b)
+  await all.run(1_000)
+  all.set(a.node.id, { drain: 'leaving' })
+  await all.run(5_000, others)
+  expect(a.transfer.remains().copies).toBe(1)
+  all.set(b.node.id, { drain: 'accepting' })
+  await all.run(3_000, others)
+  expect(all.stateOf(a)?.standing).toBe('left')
 })
 
 test('of two nodes one leaves when the other has all, copies or not', async () => {

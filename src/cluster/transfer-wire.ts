@@ -160,6 +160,13 @@ function readOwned(raw: unknown): Owned | null {
   return mid === null || node === null || !isCount(term) ? null : { id: mid, owner: node, term }
 }
 
+/** Null: no list of at most `most` ids. */
+export function readIds(raw: unknown, most: number): readonly MessageId[] | null {
+  if (!Array.isArray(raw) || raw.length > most) return null
+  const ids = raw.map((id) => (typeof id === 'string' ? parseMessageId(id) : null))
+  return ids.every((id) => id !== null) ? ids : null
+}
+
 function fieldsOf(raw: unknown): Readonly<Record<string, unknown>> {
   const isObject = typeof raw === 'object' && raw !== null && !Array.isArray(raw)
   return isObject ? (raw as Readonly<Record<string, unknown>>) : {}

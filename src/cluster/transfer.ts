@@ -21,10 +21,12 @@ import {
   type Owned,
   readAnswer,
   readAsk,
+  readIds,
   rowOf,
 } from './transfer-wire.ts'
 
-const TOPIC = 'mail.take'
+const TAKE = 'mail.take'
+const SPARE = 'mail.spare'
 /** From one look at what may move to the next, while something does; and while nothing does. */
 const STEP_MS = 20
 const IDLE_MS = 250
@@ -34,6 +36,8 @@ const ANSWER_MS = 10_000
 /** Messages of one question, and their recipients: with the longest replies it fits a message. */
 const BATCH_MESSAGES = 200
 const BATCH_RECIPIENTS = 10_000
+/** Copies of one question whether they are elsewhere too. */
+const SPARE_MAX = 1_000
 /** Copies that are made at a time, for messages that nobody else has. */
 const GIVING_MAX = 64
 /** Who refused, or could not be given a copy, is asked again after this. */
@@ -45,7 +49,7 @@ export type Remains = {
   readonly queue: number
   /** Held messages that this node decides about. */
   readonly held: number
-  /** Copies kept for others, whose owners have not yet made another one. */
+  /** Copies kept for others that are not known to be elsewhere too. */
   readonly copies: number
   /** Messages that are done, and that some node has not yet been heard to forget. */
   readonly owed: number
@@ -101,6 +105,10 @@ export class Transfer implements Tenure {
   readonly #deps: TransferDeps
   readonly #handing = new Map<MessageId, Handing>()
   readonly #giving = new Set<MessageId>()
+  /** Copies for others that somebody else has as well, as their owners say. */
+  readonly #spare = new Set<MessageId>()
+  /** Owners that were asked, when. */
+  readonly #askedSpare = new Map<NodeId, number>()
   /** Who did not take a message, or none at all, until when. */
   readonly #refused = new Map<string, number>()
   readonly #freed: ((messages: readonly Message[]) => void)[] = []
@@ -116,10 +124,15 @@ export class Transfer implements Tenure {
 
   constructor(deps: TransferDeps) {
     this.#deps = deps
-    deps.calls.answer(TOPIC, (value, from) => {
+    deps.calls.answer(TAKE, (value, from) => {
       const taking = this.#turn.then(() => this.#take(value, from))
       this.#turn = taking.catch(() => {})
       return taking
+    })
+    deps.calls.answer(SPARE, async (value, from) => {
+      const ids = readIds(value, SPARE_MAX)
+      if (ids === null) throw unreadable()
+      return { kind: 'json', value: ids.filter((id) => this.#isElsewhere(id, from)) }
     })
     deps.roster.onChange(() => this.#follow())
   }
@@ -158,16 +171,22 @@ export class Transfer implements Tenure {
     const { store, mail } = this.#deps
     const owed = count(store.owed())
     const queue = count(waiting(store))
-    return { queue, held: mail.heldLeft(), copies: store.copyCount, owed, why: this.#why }
+    return { queue, held: mail.heldLeft(), copies: count(this.#unspared()), owed, why: this.#why }
   }
 
   /** True: this node may be forgotten, and nothing is lost or delivered twice. */
   get isFree(): boolean {
-    const { store, roster, mail } = this.#deps
+    const { store, mail } = this.#deps
     if (mail.busy() > 0 || this.#handing.size > 0 || !isEmpty(waiting(store))) return false
     if (!isEmpty(store.owed()) || mail.heldLeft() > 0) return false
-    // Of two nodes the other one has all; a third place for a copy there is none.
-    return store.copyCount === 0 || roster.peers().length < 2
+    return isEmpty(this.#unspared())
+  }
+
+  /** Copies without which a message might have none. Of two nodes the other one has all. */
+  *#unspared(): Generator<Message> {
+    const { store, roster } = this.#deps
+    if (roster.peers().length < 2) return
+    for (const copy of store.copies()) if (!this.#spare.has(copy.id)) yield copy
   }
 
   // ---- the course of a drain ----
@@ -190,6 +209,7 @@ export class Transfer implements Tenure {
     if (kind !== null) this.#why = null
     this.#course = kind === null ? null : { kind, endsMono: clock.monoMs() + patience.drainMs }
     this.#refused.clear()
+    this.#spare.clear()
     this.#plan(0)
   }
 
@@ -205,6 +225,7 @@ export class Transfer implements Tenure {
     this.#askAgain()
     if (this.#course !== null) {
       this.#move()
+      if (this.#course.kind === 'leave') this.#askSpare()
       this.#conclude(this.#course)
     }
     const moves = this.#giving.size > 0 || [...this.#handing.values()].some(({ isOpen }) => isOpen)
@@ -294,6 +315,43 @@ export class Transfer implements Tenure {
     })
   }
 
+  // ---- copies of others ----
+
+  #askSpare(): void {
+    const nowMono = this.#deps.clock.monoMs()
+    const ids = new Map<NodeId, MessageId[]>()
+    for (const { id, owner } of this.#unspared()) {
+      const list = ids.get(owner)
+      if (list === undefined) ids.set(owner, [id])
+      else if (list.length < SPARE_MAX) list.push(id)
+    }
+    for (const [owner, list] of ids) {
+      if (nowMono < (this.#askedSpare.get(owner) ?? 0) + AGAIN_MS) continue
+      this.#askedSpare.set(owner, nowMono)
+      void this.#hearSpare(owner, list)
+    }
+  }
+
+  /** Never rejects: who does not answer is asked again. */
+  async #hearSpare(owner: NodeId, ids: readonly MessageId[]): Promise<void> {
+    const answer = await this.#deps.calls.ask(owner, SPARE, ids).catch(() => null)
+    const spare = readIds(answer, SPARE_MAX) ?? []
+    const asked = new Set(ids)
+    for (const id of spare) if (asked.has(id)) this.#spare.add(id)
+    // There are more, perhaps.
+    if (spare.length === ids.length) this.#askedSpare.delete(owner)
+  }
+
+  /** Somebody beside `node` and this one has an own message, or it is done. */
+  #isElsewhere(id: MessageId, node: NodeId): boolean {
+    const { store } = this.#deps
+    const message = store.get(id)
+    if (message === null) return store.fate(id) !== null
+    return [...message.holders].some(
+      ([other, state]) => other !== node && state === 'kept' && this.#isThere(other),
+    )
+  }
+
   // ---- question and answer ----
 
   /** Never rejects. Without an answer all of them stay silent, and are asked for again. */
@@ -309,7 +367,7 @@ export class Transfer implements Tenure {
     const rows = open.map(({ message, term }) => rowOf(message, term, nowMs))
     const ask = encodeAsk({ epoch: roster.self.epoch, ask: this.#asks, rows })
     try {
-      const answer = readAnswer(await calls.ask(to, TOPIC, ask, ANSWER_MS))
+      const answer = readAnswer(await calls.ask(to, TAKE, ask, ANSWER_MS))
       if (answer !== null) await this.#answered(to, open, answer)
     } catch (error) {
       // No answer is no answer: it may have them. A disk that failed ends the process elsewhere.
