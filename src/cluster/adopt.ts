@@ -76,6 +76,16 @@ export class Adoptions {
     this.#isStopped = true
   }
 
+  /** What `owner` has may be adopted now. */
+  isDue(owner: NodeId): boolean {
+    return this.#dueOf(owner) !== null
+  }
+
+  /** `from` handed them to this node: their other holders are to hear whose they are. */
+  handed(messages: readonly Message[], from: NodeId): void {
+    this.#tellOf(messages, from)
+  }
+
   /** Resolves when no adoption is half written. */
   async settled(): Promise<void> {
     await this.#writing

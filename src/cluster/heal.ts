@@ -166,6 +166,11 @@ export class Healing {
     this.#scan?.timer.cancel()
   }
 
+  /** They became own messages, or others are known to hold them. */
+  look(messages: readonly Message[]): void {
+    for (const message of messages) if (!message.isFinal) this.#deps.holdings.look(message)
+  }
+
   /** Own messages, queued or partly held, that would be lost with this node. */
   underReplicated(): number {
     return this.#deps.holdings.aloneCount
@@ -207,14 +212,15 @@ export class Healing {
     }
   }
 
-  /** What a holder has does not count from 15 s after its death on; it does when it is back. */
+  /** What a holder has does not count from 15 s after its death on, nor when it leaves for good. */
   #noteLives(): void {
-    const { members, holdings, clock, patience } = this.#deps
+    const { members, holdings, clock, patience, roster } = this.#deps
     for (const node of holdings.nodes()) {
       const liveness = members.get(node)
       if (liveness === null) continue
       const { life, sinceMono } = liveness
-      const isLost = life === 'dead' && clock.monoMs() - sinceMono >= patience.healMs
+      const isDead = life === 'dead' && clock.monoMs() - sinceMono >= patience.healMs
+      const isLost = isDead || roster.get(node)?.drain === 'leaving'
       for (const id of holdings.count(node, !isLost)) this.#review(id)
     }
   }

@@ -66,6 +66,11 @@ export class MailCopies {
     this.mirror.close()
   }
 
+  /** Copies that became own messages: they need a copy elsewhere, as all do. */
+  owned(messages: readonly Message[]): void {
+    this.#healing.look(messages)
+  }
+
   /** For the beats: it would take a copy now. */
   get takesCopies(): boolean {
     return this.#keeper.refusal() === null

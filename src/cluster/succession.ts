@@ -147,6 +147,16 @@ export class Succession implements Tenure {
     }
   }
 
+  /** What a node has may be taken over now. */
+  isDue(node: NodeId): boolean {
+    return this.#adoptions.isDue(node)
+  }
+
+  /** `from` handed them to this node (XFER): their other holders are to hear whose they are. */
+  handed(messages: readonly Message[], from: NodeId): void {
+    this.#adoptions.handed(messages, from)
+  }
+
   stop(): void {
     this.#adoptions.stop()
   }
