@@ -20,7 +20,7 @@ export function isAbove(one: Title, other: Title): boolean {
   return one.term > other.term || (one.term === other.term && one.owner > other.owner)
 }
 
-/** The message has another owner. What was being tried may have arrived: the new one cannot know. */
+/** The message has another owner; the one before has its bytes, perhaps. */
 export function changeOwner(message: Message, { term, owner }: Title): void {
   message.holders.set(message.owner, 'sent')
   message.holders.delete(owner)
@@ -93,6 +93,7 @@ export function joined(one: QueuedRecipient, other: QueuedRecipient): QueuedReci
 
 /** Takes over what `other` knows. */
 export function joinStates(message: Message, other: Message): void {
+  message.heldMoved ||= other.heldMoved
   for (const [index, recipient] of message.recipients.entries()) {
     const known = other.recipients[index]
     if (known !== undefined) Object.assign(recipient, joined(recipient, known))

@@ -169,12 +169,15 @@ export class Queue implements CopyStore {
       if (outcome.kind === 'alone') await this.#missed(id, outcome.why)
     } catch (error) {
       // The client is told 451: should the record survive all the same, this takes it back.
-      await this.#takeBack(draft, record, error)
+      await this.#takeBack(draft, record)
       throw error
     }
     this.#settleIn(message, draft.give(), record)
     this.#noteCommit(message, record)
-    if (before !== null) this.#replace(before, message)
+    if (before !== null) {
+      message.commits.push(...before.commits)
+      this.#replace(before)
+    }
     this.#messages.set(id, message)
     for (const node of copying?.holders ?? []) {
       if (!message.holders.has(node)) this.setHolder(message, node, 'sent')
@@ -261,7 +264,10 @@ export class Queue implements CopyStore {
     const commit = { ...given, pieces: draft.records.length, recipients }
     const copy = new Message(id, commit)
     const before = this.#copies.get(id) ?? null
-    if (before !== null) joinStates(copy, before)
+    if (before !== null) {
+      joinStates(copy, before)
+      copy.commits.push(...before.commits)
+    }
     const record = draft.commit(Buffer.from(JSON.stringify(commit)))
     // What the owner says next may come before the sync has ended.
     this.#keeping.set(id, copy)
@@ -272,14 +278,19 @@ export class Queue implements CopyStore {
       for (const piece of draft.records) piece.place()
       if (this.#messages.has(id)) throw new StoreError(`${id} is ours`, { remedy: 'give-up' })
     } catch (error) {
-      await this.#takeBack(draft, record, error)
+      await this.#takeBack(draft, record)
       throw error
     } finally {
       this.#keeping.delete(id)
+      const old = this.#copies.get(id)
+      if (old !== undefined) this.#settleCopy(old)
     }
     this.#settleIn(copy, draft.give(), record)
     const replaced = this.#copies.get(id) ?? null
-    if (replaced !== null) this.#replace(replaced, copy)
+    if (replaced !== null) {
+      copy.heldMoved ||= replaced.heldMoved
+      this.#replace(replaced)
+    }
     this.#copies.set(id, copy)
     for (const tell of this.#keptListeners) tell(copy)
     this.#settleCopy(copy)
@@ -288,23 +299,24 @@ export class Queue implements CopyStore {
 
   markCopy(id: MessageId, kind: MarkKind, payload: MarkPayload): void {
     if (kind === 'hold' || kind === 'discard') return
-    const copy = this.#copies.get(id) ?? this.#keeping.get(id) ?? null
-    const own = this.#messages.get(id) ?? null
-    if (copy === null && own === null) return
     const { in: inMs, ...rest } = payload
     const mark = inMs === undefined ? rest : { ...rest, at: this.#deps.clock.wallMs() + inMs }
-    if (copy !== null) {
+    const [copy, ...before] = this.#heard(id)
+    if (copy !== undefined) {
       this.#append(copy, RECORD[kind], mark)
-      applyMark(copy, kind, mark)
-    } else if (own !== null) this.#hearFormer(own, kind, mark)
+      for (const one of [copy, ...before]) applyMark(one, kind, mark)
+      return
+    }
+    const own = this.#messages.get(id)
+    if (own !== undefined) this.#hearFormer(own, kind, mark)
   }
 
   forgetCopy(id: MessageId): void {
-    const copy = this.#copies.get(id) ?? this.#keeping.get(id) ?? null
-    if (copy === null || copy.isDiscarded) return
+    const [copy, ...before] = this.#heard(id)
+    if (copy === undefined || copy.isDiscarded) return
     this.#append(copy, RECORD.discard, { r: [] })
-    applyMark(copy, 'discard', { r: [] })
-    if (this.#copies.get(id) === copy) this.#settleCopy(copy)
+    for (const one of [copy, ...before]) applyMark(one, 'discard', { r: [] })
+    if (!this.#keeping.has(id)) this.#settleCopy(copy)
   }
 
   onKept(listener: (copy: Message) => void): void {
@@ -368,9 +380,11 @@ export class Queue implements CopyStore {
   }
 
   setOwner(id: MessageId, owner: NodeId, term: number): void {
-    const copy = this.#copies.get(id) ?? this.#keeping.get(id) ?? null
-    if (copy === null || owner === this.node || !isAbove({ term, owner }, copy)) return
-    this.#entitle(copy, RECORD.adopt, { term, owner })
+    const title = { term, owner }
+    const [copy, ...before] = this.#heard(id)
+    if (copy === undefined || owner === this.node || !isAbove(title, copy)) return
+    this.#entitle(copy, RECORD.adopt, title)
+    for (const one of before) changeOwner(one, title)
     this.#spool.syncSoon()
   }
 
@@ -385,6 +399,11 @@ export class Queue implements CopyStore {
 
   #current(id: MessageId): Message | null {
     return this.#messages.get(id) ?? this.#owed.get(id) ?? this.#copies.get(id) ?? null
+  }
+
+  /** Who hears what is said of a copy: the one that is being kept, then the one that it replaces. */
+  #heard(id: MessageId): readonly Message[] {
+    return [this.#keeping.get(id) ?? [], this.#copies.get(id) ?? []].flat()
   }
 
   #newDraft(id: MessageId, type: typeof RECORD.accept | typeof RECORD.copy): Draft {
@@ -422,13 +441,13 @@ export class Queue implements CopyStore {
     }
   }
 
-  /** The COMMIT is void; durably, where the disk still takes it. */
-  async #takeBack(draft: Draft, record: SpoolRecord, error: unknown): Promise<void> {
+  /** The COMMIT is void, durably; unless the spool has failed, which ends the process. */
+  async #takeBack(draft: Draft, record: SpoolRecord): Promise<void> {
     this.#spool.drop(record)
     const abort = draft.abort('commit')
-    if (!(error instanceof AloneError) || abort === null) return
+    if (abort === null) return
     await this.#spool.synced()
-    this.#spool.guard(abort.place(), record.place())
+    if (record.segment !== null) this.#spool.guard(abort.place(), record.segment)
   }
 
   /** Why a copy is not taken; null: it is. */
@@ -523,9 +542,8 @@ export class Queue implements CopyStore {
     message.place = null
   }
 
-  #replace(before: Message, message: Message): void {
+  #replace(before: Message): void {
     this.uncache(before)
-    message.commits.push(...before.commits)
     this.#messages.delete(before.id)
     this.#owed.delete(before.id)
     this.#copies.delete(before.id)

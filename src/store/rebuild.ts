@@ -61,7 +61,11 @@ export class Rebuild {
     const commits = this.#commits.get(mid)
     if (commits !== undefined) this.guards.push([record.segment, commits])
     const rebuilt = this.#rebuilt.get(mid)
-    if (rebuilt !== undefined) this.#mark(rebuilt.message, record)
+    if (rebuilt === undefined) return
+    this.#mark(rebuilt.message, record)
+    // Should the youngest COMMIT be void, what was before it has heard this too.
+    const before = this.#before.get(mid)?.rebuilt
+    if (before != null && before.message !== rebuilt.message) this.#mark(before.message, record)
   }
 
   /** The states of every message whose COMMIT counts, final ones too. */
