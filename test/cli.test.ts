@@ -105,6 +105,19 @@ const INVITED = {
   expiresAt: '2099-01-01T00:00:00.000Z',
 }
 
+const ALERT = {
+  id: 'dead b2',
+  kind: 'dead',
+  level: 'bad',
+  node: 'b2',
+  nodeName: 'mx2',
+  since: isoTime(new SystemClock().wallMs() - 245_000),
+  title: 'mx2 does not answer',
+  meaning: '14 mails wait.',
+  advice: 'Remove it.',
+  command: 'postern remove mx2',
+}
+
 describe('what a command asks of the node', () => {
   const asks: readonly (readonly [
     words: string,
@@ -164,7 +177,16 @@ describe('what a command asks of the node', () => {
       { recipient: 'a@b' },
       {},
     ],
+    [
+      'quarantine release m1 --anyway',
+      'POST',
+      '/api/v1/quarantine/m1/release',
+      { anyway: true },
+      {},
+    ],
     ['quarantine delete m1', 'POST', '/api/v1/quarantine/m1/delete', {}, {}],
+    ['queue list --alone', 'GET', '/api/v1/queue?alone=true', undefined, list([])],
+    ['invite --replace mx2', 'POST', '/api/v1/invitations', { replaces: 'mx2' }, INVITED],
     ['invite', 'POST', '/api/v1/invitations', {}, INVITED],
     [
       'invite --ttl 2h --uses 3 --name mx3',
@@ -302,6 +324,44 @@ describe('what a command asks of the node', () => {
     expect(out).toContain('  The ·[31mkeys.\n')
   })
 
+  test('a password is changed with the first line of standard input', async () => {
+    const world = { input: async () => 'battery staple\n' }
+    const words = ['operator', 'password', 'ann', '--password-stdin']
+    const { asked, code, out } = await ask(words, { done: true }, { world })
+    const body = { password: 'battery staple' }
+    expect(asked).toEqual([{ method: 'PUT', path: '/api/v1/operators/ann/password', body }])
+    expect([code, out]).toEqual([0, 'ann has another password, and is signed out everywhere.\n'])
+    const without = await run(onNode('operator', 'password', 'ann'))
+    expect([without.code, without.err.split(': ')[1]]).toEqual([
+      2,
+      'The password comes by standard input. Try',
+    ])
+  })
+
+  test('what is undone is called as config get calls it', async () => {
+    const { out } = await ask(['config', 'undo', '7'], { done: true, key: 'setting/policy.hold' })
+    expect(out).toBe('policy.hold is as it was before.\n')
+    const row = { id: '7', at: isoTime(0), by: 'ann', key: 'setting/policy.hold' }
+    const history = await ask(['config', 'history'], list([{ ...row, before: null, after: '7' }]))
+    expect(history.out).toContain('  policy.hold  (none) > 7')
+  })
+
+  test('status says what somebody should look at, and what to run', async () => {
+    const status = {
+      ready: true,
+      problems: [],
+      queue: { messages: 0 },
+      disk: { freeBytes: 1, totalBytes: 2 },
+      inspectors: { processes: 1, ready: 1, missing: [] },
+      nodes: [],
+    }
+    expect((await ask(['status'], status)).out).toEndWith('\nNo alerts.\n')
+    const { out } = await ask(['status'], { ...status, alerts: [ALERT] })
+    expect(out).toEndWith(
+      '\nALERT  mx2 does not answer, for 4 min\n       14 mails wait.\n       Remove it. postern remove mx2\n',
+    )
+  })
+
   test('status shows the nodes when there are several', async () => {
     const nodes = [
       { id: 'a1', name: 'mx1', state: 'alive', lagMs: 0 },
@@ -388,14 +448,20 @@ describe('what a command prints', () => {
     const pending = [
       { recipient: 'ann@a.example', kind: 'release', by: 'bo', at: held.heldAt, nodeName: 'mx1' },
     ]
-    const waiting = { ...held, pending, findings: [], unknowns: [], claims: [], expiresAt: '' }
+    const doubtSince = '2026-11-22T03:04:00.000Z'
+    const waits = { words: 'waits for mx1', doubtSince }
+    const more = { findings: [], unknowns: [], claims: [], expiresAt: '', waits, holders: [] }
+    const waiting = { ...held, pending, ...more }
     expect((await ask(['quarantine', 'release', 'm1'], waiting, { status: 202 })).out).toBe(
       'mx1 has it and does not answer: the release of m1 is done when it does.\n',
     )
     expect((await ask(['quarantine', 'list'], list([waiting]))).out).toContain('mx1, release waits')
-    expect((await ask(['quarantine', 'show', 'm1'], waiting)).out).toContain(
+    const { out } = await ask(['quarantine', 'show', 'm1'], waiting)
+    expect(out).toContain(
       'ann@a.example: release asked for by bo at 2026-11-22T00:00:00.000Z, waits for mx1',
     )
+    expect(out).toContain(`waits for mx1; it may have been released since ${doubtSince}`)
+    expect(out).toContain('quarantine release m1 --anyway')
   })
 
   test('a queue says what it waits for', async () => {
@@ -406,9 +472,33 @@ describe('what a command prints', () => {
       nextTry: null,
       lastReply: '451 4.3.0 busy',
     }
-    const row = { ...held, state: 'deferred', acceptedAt: held.heldAt, recipients: [recipient] }
-    const { out } = await ask(['queue', 'list'], list([row]))
-    expect(out).toMatch(/^m1 +deferred .* ann@a\.example +451 4\.3\.0 busy$/m)
+    const holders = [
+      { nodeName: 'mx2', state: 'kept' },
+      { nodeName: 'mx3', state: 'sent' },
+      { nodeName: 'mx4', state: 'discarding' },
+    ]
+    const row = {
+      ...held,
+      state: 'deferred',
+      acceptedAt: held.heldAt,
+      expiresAt: held.heldAt,
+      recipients: [recipient],
+      holders,
+      waits: null,
+      term: 2,
+    }
+    const answer = { ...list([row]), silent: [{ id: 'b2', name: 'mx5' }] }
+    const { out, err } = await ask(['queue', 'list'], answer)
+    expect(out).toMatch(/^m1 +deferred .* mx2, mx3\? .* ann@a\.example +451 4\.3\.0 busy$/m)
+    expect(err).toContain('mx5 gave no answer: ')
+    const barred = { ...row, holders: [], waits: 'for word of mx2' }
+    expect((await ask(['queue', 'list'], list([barred]))).out).toMatch(
+      /^m1 +waits .* - .* for word of mx2$/m,
+    )
+    const shown = (await ask(['queue', 'show', 'm1'], barred)).out
+    expect(shown).toContain('for word of mx2')
+    expect(shown).toContain('mx1, which took it over (term 2)')
+    expect(shown).toMatch(/Copies +none/)
   })
 
   test('a list of values is printed as config set reads it', async () => {
@@ -523,6 +613,9 @@ describe('wrong usage is exit code 2, one line, and nothing is asked', () => {
     ['serve --web http://0.0.0.0:8080', 'clear text'],
     ['serve --web ftp://127.0.0.1:8080', 'no address'],
     ['serve --log-level loud', 'no log level'],
+    ['serve --time-scale 0.5', 'out of range'],
+    ['serve --time-scale 10001', 'out of range'],
+    ['serve --time-scale fast', 'out of range'],
     ['demo --smtp 0.0.0.0:2525', 'on loopback'],
     ['demo --web https://0.0.0.0:8443', 'on loopback'],
   ]
@@ -711,7 +804,18 @@ describe('serve', () => {
       name: 'mx1',
     })
     const dev = await served(['serve', '--data', '/d', '--dev'], null)
-    expect(dev.options).toMatchObject({ smtp: { port: 2525 }, web: { port: 8443 } })
+    expect(dev.options).toMatchObject({ smtp: { port: 2525 }, web: { port: 8443 }, timeScale: 1 })
+  })
+
+  test('lets long times pass faster, for tests', async () => {
+    for (const [text, timeScale] of [
+      ['1', 1],
+      ['12.5', 12.5],
+      ['10000', 10_000],
+    ] as const) {
+      const words = ['serve', '--data', '/d', '--time-scale', text]
+      expect((await served(words, null)).options).toMatchObject({ timeScale })
+    }
   })
 })
 
@@ -753,7 +857,8 @@ describe('help, completion and manual', () => {
     for (const command of COMMANDS) {
       expect(overview).toContain(`  ${command.path}`)
       const own = commandHelp([command])
-      for (const { name } of command.options) expect(own).toContain(name)
+      for (const { name, hidden } of command.options)
+        expect([name, own.includes(`${name} `)]).toEqual([name, !hidden])
       const asked = await run([...command.path.split(' '), '--help'])
       expect(asked).toEqual({ code: 0, out: own, err: '' })
     }
@@ -928,16 +1033,23 @@ describe('doctor', () => {
         { id: 'c3', name: 'mx3', state: 'alive' },
         { id: 'd4', name: 'mx4', state: 'left' },
       ],
-      alarms: [{ kind: 'clock', message: 'The clock is 120 s ahead.', advice: 'Set it.' }],
+      alerts: [
+        ALERT,
+        { ...ALERT, kind: 'disk', node: 'a1', title: 'The disk of mx1 is nearly full' },
+        { ...ALERT, kind: 'clock', title: 'The clock of mx2 is 120 s ahead', meaning: 'So it is.' },
+      ],
     })
     const found = new Map((JSON.parse(out) as Check[]).map((check) => [check.name, check]))
     expect(code).toBe(1)
-    expect(asked.map(({ path }) => path)).toEqual(['/api/v1/status', '/api/v1/cluster'])
-    expect(found.get('cluster')).toMatchObject({
-      state: 'warn',
-      seen: 'The clock is 120 s ahead.',
-      advice: 'Set it.',
-    })
+    expect(asked.map(({ path }) => path)).toEqual(['/api/v1/status'])
+    expect((JSON.parse(out) as Check[]).filter(({ name }) => name === 'alert')).toEqual([
+      {
+        name: 'alert',
+        state: 'warn',
+        seen: 'The clock of mx2 is 120 s ahead. So it is.',
+        advice: 'Remove it. postern remove mx2',
+      },
+    ])
     expect(found.get('node')).toMatchObject({
       state: 'fail',
       advice: 'The disk is full up to its reserve.',

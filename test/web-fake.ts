@@ -358,7 +358,7 @@ export class FakeAdmin extends FakeCluster implements Admin {
     return this.#changes.slice(0, limit)
   }
 
-  undoChange(author: Author, id: string): void {
+  undoChange(author: Author, id: string): string {
     this.act(author, `undoChange ${id}`)
     const change = this.#changes.find((one) => one.id === id)
     if (change === undefined)
@@ -366,6 +366,7 @@ export class FakeAdmin extends FakeCluster implements Admin {
     const key = change.key.replace('setting/', '')
     if (isSettingKey(key)) this.setSetting(author, key, JSON.parse(change.before ?? 'null'))
     else this.#note(author, change.key, change.after, change.before)
+    return change.key
   }
 
   overview(sinceMs: number, buckets: number) {

@@ -509,11 +509,11 @@ function settingRoutes({ admin }: Parts): readonly Route[] {
       summary: 'Put back what was before, as a change of its own',
       tag,
       params: t.Object({ id: TEXT('Id of the change', 200) }),
-      answer: shape.DONE,
+      answer: shape.UNDONE,
       refuses: [404, 409],
       run: (call) => {
-        admin.undoChange(call.author(), param(call, 'id'))
-        return { done: true }
+        const key = admin.undoChange(call.author(), param(call, 'id'))
+        return { done: true, key }
       },
     },
   ]

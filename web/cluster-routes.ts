@@ -111,9 +111,13 @@ export function clusterRoutes({ admin }: Parts): readonly Route[] {
           minutes: t.Optional(t.Integer({ description: '1 to 1440; 15 when absent' })),
           uses: t.Optional(t.Integer({ description: '1 to 100; 1 when absent' })),
           name: t.Optional(t.Union([TEXT('Name of the new node', 200), t.Null()])),
+          replaces: t.Optional(
+            t.Union([TEXT('Id or name of a node that is gone and is removed then', 300), t.Null()]),
+          ),
         }),
       ),
       answer: shape.INVITATION,
+      refuses: [404],
       run: (call) => {
         // The schema above let only these types through.
         const input = call.body as Parameters<typeof admin.invite>[1]

@@ -7,6 +7,10 @@ const orNull = <Schema extends Parameters<typeof t.Union>[0][number]>(schema: Sc
   t.Union([schema, t.Null()])
 
 export const DONE = t.Object({ done: t.Literal(true) })
+export const UNDONE = t.Object({
+  done: t.Literal(true),
+  key: t.String({ description: 'What is as it was, as `setting/policy.hold`' }),
+})
 export const REMOVED = t.Object({ name: t.String(), removed: t.Literal(true) })
 const NODES = t.Array(t.Object({ id: t.String(), name: t.String() }), {
   description: 'Nodes that gave no answer',

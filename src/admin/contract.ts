@@ -200,7 +200,8 @@ export interface Admin extends ClusterAdmin {
   /** What a form shows that is made now, of `setting/KEY` or `domain/NAME`: an opaque text. */
   seenOf(key: string): string
   changes(limit: number): readonly ChangeRow[]
-  undoChange(author: Author, id: string): void
+  /** Gives the key of what is as it was before. */
+  undoChange(author: Author, id: string): string
 
   overview(sinceMs: number, buckets: number): OverviewNumbers
   search(query: SearchQuery): SearchResult

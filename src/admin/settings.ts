@@ -55,7 +55,7 @@ export function settingsPart(deps: {
 
     undoChange(author, id) {
       mustAct(author)
-      changes.undo(author.name, id)
+      return changes.undo(author.name, id)
     },
   }
 }

@@ -355,7 +355,14 @@ export const EVENTS = {
 
 export type EventName = keyof typeof EVENTS
 
-type Gauge = { readonly help: string; readonly read: () => number }
+/** One line of a gauge with labels. */
+export type Sample = {
+  readonly labels: Readonly<Record<string, string>>
+  readonly value: number
+}
+
+type Reading = number | readonly Sample[]
+type Gauge = { readonly help: string; readonly read: () => Reading }
 
 export class Observer {
   readonly #clock: Clock
@@ -401,7 +408,7 @@ export class Observer {
   }
 
   /** A value that is read when somebody asks: `name` without the prefix `postern_`. */
-  gauge(name: string, help: string, read: () => number): void {
+  gauge(name: string, help: string, read: () => Reading): void {
     this.#gauges.set(name, { help, read })
   }
 
@@ -423,7 +430,10 @@ export class Observer {
     }
     for (const [name, { help, read }] of this.#gauges) {
       lines.push(`# HELP postern_${name} ${help}`, `# TYPE postern_${name} gauge`)
-      lines.push(`postern_${name} ${read()}`)
+      const value = read()
+      if (typeof value === 'number') lines.push(`postern_${name} ${value}`)
+      else
+        lines.push(...value.map((sample) => `postern_${name}${labelsOf(sample)} ${sample.value}`))
     }
     return `${lines.join('\n')}\n`
   }
@@ -434,4 +444,13 @@ export class Observer {
     this.#buffer = []
     this.#write(lines)
   }
+}
+
+/** A value may hold anything: quotes, backslashes and line ends are escaped. */
+function labelsOf({ labels }: Sample): string {
+  const pairs = Object.entries(labels).map(([name, value]) => {
+    const text = value.replace(/[\\"]/g, '\\$&').replaceAll('\n', '\\n')
+    return `${name}="${text}"`
+  })
+  return `{${pairs.join(',')}}`
 }

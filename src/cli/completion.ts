@@ -31,7 +31,8 @@ function branches(): readonly (readonly [typed: string, next: readonly string[]]
 }
 
 function namesOf(command: Command | undefined): string[] {
-  return [...(command?.options ?? []), ...GLOBAL_OPTIONS].map(({ name }) => name)
+  const all = [...(command?.options ?? []), ...GLOBAL_OPTIONS]
+  return all.filter(({ hidden }) => !hidden).map(({ name }) => name)
 }
 
 /** Options whose value is a word of its own: the word after them completes as a file. */
@@ -102,10 +103,12 @@ function fish(): string {
         : `__fish_seen_subcommand_from ${first}; and not __fish_seen_subcommand_from ${secondsOf(first)}`
     return [
       `complete -c postern -f -n ${quote(when)} -a ${second ?? first} -d ${quote(summary)}`,
-      ...options.map(
-        ({ name, value, help }) =>
-          `complete -c postern -n ${quote(within)} -l ${name.slice(2)}${value === null ? '' : ' -r'} -d ${quote(help)}`,
-      ),
+      ...options
+        .filter(({ hidden }) => !hidden)
+        .map(
+          ({ name, value, help }) =>
+            `complete -c postern -n ${quote(within)} -l ${name.slice(2)}${value === null ? '' : ' -r'} -d ${quote(help)}`,
+        ),
     ]
   })
   const firsts = groups().map(

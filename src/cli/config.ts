@@ -2,7 +2,7 @@
 import type { SettingValue } from '../config/schema.ts'
 import { Api, type List, pathOf } from './api.ts'
 import { limitOf } from './page.ts'
-import { ago, jsonText, table } from './print.ts'
+import { ago, jsonText, plain, table } from './print.ts'
 import { dataDirOf, type Run } from './world.ts'
 
 /** As GET /api/v1/settings gives it. */
@@ -66,7 +66,7 @@ export const listChanges: Run = async (call, world) => {
     row.id,
     `${ago(world, row.at)} ago`,
     row.by,
-    row.key,
+    spoken(row.key),
     `${row.before ?? '(none)'} > ${row.after ?? '(none)'}`,
   ])
   const head = ['CHANGE', 'WHEN', 'BY', 'WHAT', 'FROM > TO']
@@ -76,9 +76,17 @@ export const listChanges: Run = async (call, world) => {
 
 export const undoChange: Run = async (call, world) => {
   const [id = ''] = call.args
-  await new Api(dataDirOf(call)).call('POST', pathOf(['changes', id, 'undo']))
-  await world.out(call.json ? jsonText({ id, undone: true }) : `Change ${id} is undone.\n`)
+  const path = pathOf(['changes', id, 'undo'])
+  const answer = await new Api(dataDirOf(call)).call<{ readonly key?: string }>('POST', path)
+  const what = spoken(answer?.key ?? `Change ${id}`)
+  const done = { id, key: answer?.key ?? null, undone: true }
+  await world.out(call.json ? jsonText(done) : `${plain(what)} is as it was before.\n`)
   return 0
+}
+
+/** A key of the history as `config get` takes it: `policy.hold`. */
+function spoken(key: string): string {
+  return key.replace(/^setting\//, '')
 }
 
 /** A value as `config set` reads it again. */

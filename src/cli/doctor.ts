@@ -27,9 +27,6 @@ const PATIENCE_MS = 5_000
 /** Below these the node takes no mail (5 %) or warns (10 %). */
 const DISK_FAIL = 0.05
 const DISK_WARN = 0.1
-/** As GET /api/v1/cluster gives it. */
-type Alarms = { readonly alarms: readonly { readonly message: string; readonly advice: string }[] }
-
 /** A certificate that ends sooner is a warning. */
 const CERTIFICATE_DAYS_WARN = 14
 /** A session needs two descriptors, an inspector six; the soft limit of a shell is often 1024. */
@@ -44,7 +41,7 @@ export const doctor: Run = async (call, world) => {
   const checks = [
     ...(dataDir === undefined ? [] : directoryChecks(dataDir)),
     ...(status === null ? await idleChecks(call, world) : await runningChecks(world, status)),
-    ...(dataDir === undefined || status === null ? [] : await alarmChecks(dataDir)),
+    ...(status === null ? [] : alertChecks(status)),
     await nameCheck(world),
     clockCheck(world),
     filesCheck(),
@@ -136,10 +133,21 @@ async function runningChecks(world: World, status: StatusAnswer): Promise<Check[
   ]
 }
 
-/** What the pages say at their top: a wrong clock as its peers see it, a copy of a node. */
-async function alarmChecks(dataDir: string): Promise<Check[]> {
-  const { alarms } = await new Api(dataDir).call<Alarms>('GET', '/cluster')
-  return alarms.map(({ message, advice }) => bad('cluster', 'warn', message, advice))
+/** What the page Alerts says, less what is looked at above: this node and its disk, who answers. */
+function alertChecks({ node, alerts = [] }: StatusAnswer): Check[] {
+  const told = alerts.filter(
+    (alert) =>
+      alert.kind !== 'dead' &&
+      !(alert.node === node && (alert.kind === 'notReady' || alert.kind === 'disk')),
+  )
+  return told.map(({ title, meaning, advice, command }) =>
+    bad(
+      'alert',
+      'warn',
+      `${title}. ${meaning}`,
+      command === null ? advice : `${advice} ${command}`,
+    ),
+  )
 }
 
 /** Nodes that left or were removed are no trouble. */

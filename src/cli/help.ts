@@ -43,9 +43,10 @@ function usage({ path, args }: Command): string {
 }
 
 function optionLines(options: readonly Option[]): string[] {
-  const left = options.map(({ name, value }) => (value === null ? name : `${name} ${value}`))
+  const shown = options.filter(({ hidden }) => !hidden)
+  const left = shown.map(({ name, value }) => (value === null ? name : `${name} ${value}`))
   const width = Math.max(...left.map((text) => text.length))
-  return options.map(({ help, env }, at) => {
+  return shown.map(({ help, env }, at) => {
     const also = env === null ? '' : ` Also ${env}.`
     return `  ${(left[at] ?? '').padEnd(width)}  ${help}${also}`
   })

@@ -47,16 +47,23 @@ export const invite: Run = async (call, world) => {
   const ttl = optionOf(call, '--ttl')
   const uses = optionOf(call, '--uses')
   const name = optionOf(call, '--name')
+  const replaces = optionOf(call, '--replace')
   const made = await api.call<Invited>('POST', '/invitations', {
     ...(ttl === undefined ? {} : { minutes: minutesOf(ttl) }),
     ...(uses === undefined ? {} : { uses: countOf('uses', uses) }),
     ...(name === undefined ? {} : { name }),
+    ...(replaces === undefined ? {} : { replaces }),
   })
-  await world.out(call.json ? jsonText(made) : inviteText(world, made, uses ?? '1'))
+  await world.out(call.json ? jsonText(made) : inviteText(world, made, uses ?? '1', replaces))
   return 0
 }
 
-function inviteText(world: World, { token, command, expiresAt }: Invited, uses: string): string {
+function inviteText(
+  world: World,
+  { token, command, expiresAt }: Invited,
+  uses: string,
+  replaces: string | undefined,
+): string {
   const minutes = Math.round((Date.parse(expiresAt) - world.clock.wallMs()) / 60_000)
   const often = uses === '1' ? 'once' : `${uses} times`
   return [
@@ -69,6 +76,9 @@ function inviteText(world: World, { token, command, expiresAt }: Invited, uses: 
     `  postern join ${token}`,
     '',
     `It lets a node in ${often}, for ${span(minutes * 60_000)}, as long as this node runs.`,
+    ...(replaces === undefined
+      ? []
+      : [`When it is in, ${replaces} is removed and its mail taken over.`]),
     '',
   ].join('\n')
 }

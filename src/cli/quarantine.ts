@@ -3,7 +3,7 @@ import { Api, type List, pathOf } from './api.ts'
 import { hintMore, limitOf } from './page.ts'
 import type { Call } from './parse.ts'
 import { ago, facts, jsonText, plain, size, table } from './print.ts'
-import { dataDirOf, optionOf, type Run, type World } from './world.ts'
+import { dataDirOf, hasFlag, optionOf, type Run, type World } from './world.ts'
 
 /** As GET /api/v1/quarantine gives it. */
 type HeldRow = {
@@ -15,6 +15,7 @@ type HeldRow = {
   readonly score: number
   readonly heldAt: string
   readonly nodeName: string
+  readonly holders: readonly { readonly nodeName: string }[]
   /** Asked for, and done when the node answers that has the mail. */
   readonly pending: readonly {
     readonly recipient: string
@@ -37,6 +38,8 @@ type HeldDetail = HeldRow & {
     readonly evidence: string
   }[]
   readonly unknowns: readonly { readonly inspector: string; readonly cause: string }[]
+  /** Its owner cannot decide now. */
+  readonly waits: { readonly words: string; readonly doubtSince: string | null } | null
   readonly claims: readonly {
     readonly recipient: string
     readonly kind: string
@@ -86,7 +89,11 @@ export const showHeld: Run = async (call, world) => {
     ['Recipients', held.recipients.join(', ')],
     ['Client', held.clientIp],
     ['Size', size(held.sizeBytes)],
-    ['Held', `${ago(world, held.heldAt)} ago, on ${held.nodeName}`],
+    [
+      'Held',
+      `${ago(world, held.heldAt)} ago, on ${[held, ...held.holders].map(({ nodeName }) => nodeName).join(', ')}`,
+    ],
+    ['Waits', waitsOf(held)],
     ['Deleted after', held.expiresAt],
     ['Score', held.score.toFixed(1)],
   ])
@@ -125,7 +132,11 @@ export const deleteHeld: Run = (call, world) => decide(call, world, 'delete')
 async function decide(call: Call, world: World, kind: 'release' | 'delete'): Promise<number> {
   const [id = ''] = call.args
   const recipient = optionOf(call, '--recipient')
-  const body = recipient === undefined ? {} : { recipient }
+  const anyway = hasFlag(call, '--anyway')
+  const body = {
+    ...(recipient === undefined ? {} : { recipient }),
+    ...(anyway ? { anyway } : {}),
+  }
   const path = pathOf(['quarantine', id, kind])
   const held = await new Api(dataDirOf(call)).call<HeldRow>('POST', path, body)
   if (call.json) await world.out(jsonText(held))
@@ -136,6 +147,12 @@ async function decide(call: Call, world: World, kind: 'release' | 'delete'): Pro
     await world.out(`${plain(waits)}\n`)
   }
   return 0
+}
+
+/** What it waits for, and what `release --anyway` would risk. */
+function waitsOf({ id, waits }: HeldDetail): string | null {
+  if (waits === null || waits.doubtSince === null) return waits?.words ?? null
+  return `${waits.words}; it may have been released since ${waits.doubtSince}: "postern quarantine release ${id} --anyway" if it may arrive twice`
 }
 
 /** `release waits`: what was asked for. */

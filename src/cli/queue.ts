@@ -15,6 +15,10 @@ type QueueRecipient = {
 /** As GET /api/v1/queue gives it. */
 type QueueRow = {
   readonly id: string
+  readonly nodeName: string
+  readonly term: number
+  readonly holders: readonly { readonly nodeName: string; readonly state: string }[]
+  readonly waits: string | null
   readonly sender: string
   readonly subject: string | null
   readonly sizeBytes: number
@@ -24,25 +28,47 @@ type QueueRow = {
   readonly recipients: readonly QueueRecipient[]
 }
 
+/** Nodes that gave no answer. */
+type Silent = { readonly silent?: readonly { readonly name: string }[] }
+
 export const listQueue: Run = async (call, world) => {
-  const path = pathOf(['queue'], { limit: limitOf(call), cursor: optionOf(call, '--cursor') })
-  const list = await new Api(dataDirOf(call)).call<List<QueueRow>>('GET', path)
+  const path = pathOf(['queue'], {
+    limit: limitOf(call),
+    cursor: optionOf(call, '--cursor'),
+    alone: hasFlag(call, '--alone') ? 'true' : undefined,
+  })
+  const list = await new Api(dataDirOf(call)).call<List<QueueRow> & Silent>('GET', path)
   if (call.json) await world.out(jsonText(list.rows))
-  else if (list.rows.length === 0) await world.out('The queue of this node is empty.\n')
+  else if (list.rows.length === 0) await world.out('The queue is empty.\n')
   else {
     const lines = list.rows.map((row) => [
       row.id,
-      row.state,
+      row.waits === null ? row.state : 'waits',
       ago(world, row.acceptedAt),
+      row.nodeName,
+      copiesOf(row),
       row.sender === '' ? '<>' : row.sender,
       row.recipients.map(({ address }) => address).join(', '),
-      row.recipients.find(({ lastReply }) => lastReply !== null)?.lastReply ?? '-',
+      row.waits ?? row.recipients.find(({ lastReply }) => lastReply !== null)?.lastReply ?? '-',
     ])
-    const head = ['ID', 'STATE', 'AGE', 'SENDER', 'RECIPIENTS', 'LAST REPLY']
+    const head = ['ID', 'STATE', 'AGE', 'NODE', 'COPIES', 'SENDER', 'RECIPIENTS', 'WHY']
     await world.out(table(world, head, lines))
   }
+  saySilent(world, list, 'of its queue, only what others have copies of is listed')
   hintMore(world, list)
   return 0
+}
+
+function saySilent(world: World, { silent = [] }: Silent, what: string): void {
+  for (const { name } of silent) world.err(`${plain(name)} gave no answer: ${what}\n`)
+}
+
+/** Names of those that have a copy, with `?` when they perhaps have one; `-`: nobody. */
+function copiesOf({ holders }: QueueRow): string {
+  const names = holders.flatMap(({ nodeName, state }) =>
+    state === 'discarding' ? [] : [state === 'kept' ? nodeName : `${nodeName}?`],
+  )
+  return names.length === 0 ? '-' : names.join(', ')
 }
 
 export const showQueued: Run = async (call, world) => {
@@ -56,6 +82,12 @@ function describeMail(world: World, row: QueueRow): string {
   const head = facts([
     ['Id', row.id],
     ['State', row.state],
+    ['Waits', row.waits],
+    [
+      'Node',
+      row.term < 2 ? row.nodeName : `${row.nodeName}, which took it over (term ${row.term})`,
+    ],
+    ['Copies', copiesOf(row) === '-' ? 'none' : copiesOf(row)],
     ['Subject', row.subject ?? '(no subject)'],
     ['Sender', row.sender === '' ? '<>' : row.sender],
     ['Size', size(row.sizeBytes)],
@@ -77,7 +109,9 @@ function describe(world: World, one: QueueRecipient): string {
 export const retryQueue: Run = async (call, world) => {
   const [id] = call.args
   const path = pathOf(id === undefined ? ['queue', 'retry'] : ['queue', id, 'retry'])
-  const answer = await new Api(dataDirOf(call)).call<{ readonly retried: number }>('POST', path)
+  type Answer = { readonly retried: number } & Silent
+  const answer = await new Api(dataDirOf(call)).call<Answer>('POST', path)
+  saySilent(world, answer, 'nothing is due there because of this')
   await world.out(call.json ? jsonText(answer) : `${answer.retried} due now.\n`)
   return 0
 }

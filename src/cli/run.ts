@@ -19,6 +19,7 @@ const RUNS: Readonly<Record<string, () => Promise<Run>>> = {
   'domain show': async () => (await import('./domain.ts')).showDomain,
   'domain remove': async () => (await import('./domain.ts')).removeDomain,
   'operator add': async () => (await import('./operator.ts')).addOperator,
+  'operator password': async () => (await import('./operator.ts')).changePassword,
   'operator list': async () => (await import('./operator.ts')).listOperators,
   'operator remove': async () => (await import('./operator.ts')).removeOperator,
   'config get': async () => (await import('./config.ts')).getConfig,

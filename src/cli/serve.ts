@@ -19,6 +19,8 @@ import {
 
 /** A start that is told to end may still succeed for this long, to be ended in order. */
 const START_MS_MAX = 3_000
+/** Beyond this the long times would be shorter than the short ones. */
+const TIME_SCALE_MAX = 10_000
 
 /**
  * Standard output holds the address of the set-up while it is open, then a line that is exactly
@@ -59,7 +61,7 @@ async function nodeOptions(call: Call, world: World): Promise<NodeOptions> {
     identity: identityOf(call),
     rebuildState: hasFlag(call, '--rebuild-state'),
     name: optionOf(call, '--name') ?? null,
-    timeScale: 1,
+    timeScale: timeScaleOf(call),
     command: world.command,
     logLevel: logLevelOf(call, 'info'),
   }
@@ -80,6 +82,19 @@ function identityOf(call: Call): NodeOptions['identity'] {
     'identity',
     '--adopt-identity and --new-identity exclude each other.',
     'Adopt when this machine takes the place of the other one; new when this is a copy.',
+  )
+}
+
+/** @throws UsageError */
+function timeScaleOf(call: Call): number {
+  const text = optionOf(call, '--time-scale')
+  if (text === undefined) return 1
+  const scale = /^\d{1,5}(\.\d{1,3})?$/.test(text) ? Number(text) : 0
+  if (scale >= 1 && scale <= TIME_SCALE_MAX) return scale
+  throw new UsageError(
+    'time-scale',
+    `--time-scale "${text}" is out of range.`,
+    `Give 1 to ${TIME_SCALE_MAX}; it is for tests only.`,
   )
 }
 

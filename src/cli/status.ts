@@ -1,6 +1,6 @@
 /** `status`: what the node is doing, and whether it is ready. */
 import { Api } from './api.ts'
-import { ago, facts, jsonText, size, span, table } from './print.ts'
+import { ago, bold, facts, jsonText, plain, size, span, table } from './print.ts'
 import { dataDirOf, type Run, type World } from './world.ts'
 
 /** As GET /api/v1/status gives it. */
@@ -29,6 +29,19 @@ export type StatusAnswer = {
     readonly state: string
     readonly lagMs: number
   }[]
+  readonly alerts?: readonly AlertRow[]
+}
+
+/** As GET /api/v1/alerts gives it. */
+export type AlertRow = {
+  readonly kind: string
+  readonly level: string
+  readonly node: string | null
+  readonly since: string
+  readonly title: string
+  readonly meaning: string
+  readonly advice: string
+  readonly command: string | null
 }
 
 /** A node that is not ready has an answer too: exit code 0, and `ready` is false. */
@@ -58,7 +71,19 @@ export const showStatus: Run = async (call, world) => {
     ]),
   )
   if (status.nodes.length > 1) await world.out(`\n${nodeTable(world, status)}`)
+  await world.out(`\n${alertLines(world, status.alerts ?? [])}`)
   return 0
+}
+
+/** What somebody should look at, the worst first. */
+function alertLines(world: World, alerts: readonly AlertRow[]): string {
+  if (alerts.length === 0) return 'No alerts.\n'
+  const lines = alerts.flatMap(({ level, title, since, meaning, advice, command }) => [
+    `${bold(world, level === 'bad' ? 'ALERT' : 'alert')}  ${plain(title)}, for ${ago(world, since)}`,
+    `       ${plain(meaning)}`,
+    `       ${plain(advice)}${command === null ? '' : ` ${plain(command)}`}`,
+  ])
+  return `${lines.join('\n')}\n`
 }
 
 /** Every member; one that is dead stays until it is removed. */

@@ -11,6 +11,8 @@ export type Option = {
   /** Environment variable that gives it when the command line does not; null for none. */
   readonly env: string | null
   readonly help: string
+  /** For tests: in the manual page, not in the help of a command. */
+  readonly hidden: boolean
 }
 
 export type Argument = {
@@ -31,8 +33,9 @@ function option(
   value: string | null,
   help: string,
   env: string | null = null,
+  hidden = false,
 ): Option {
-  return { name, value, env, help }
+  return { name, value, env, help, hidden }
 }
 
 const one = (name: string): Argument => ({ name, need: 'one' })
@@ -65,6 +68,11 @@ const PAGE: readonly Option[] = [
   option('--limit', 'N', 'At most N rows, 1 to 1000 (default 1000).'),
   option('--cursor', 'TEXT', 'Go on after this place: the hint that a longer list prints.'),
 ]
+const PASSWORD = option(
+  '--password-stdin',
+  null,
+  'Read the password from standard input, one line.',
+)
 const NOTE = option('--note', 'TEXT', 'Why it is there.')
 const RECIPIENT = option('--recipient', 'ADDRESS', 'Only this recipient, not all of them.')
 
@@ -118,6 +126,13 @@ const SERVE: readonly Option[] = [
     'POSTERN_DEV',
   ),
   option('--log-level', 'LEVEL', 'debug, info, warn or error (default info).', 'POSTERN_LOG_LEVEL'),
+  option(
+    '--time-scale',
+    'N',
+    'For tests: the long times for mail of a dead node pass N times as fast, 1 to 10000.',
+    'POSTERN_TIME_SCALE',
+    true,
+  ),
 ]
 
 /** The options of `serve` that open a port. */
@@ -181,10 +196,13 @@ export const COMMANDS: readonly Command[] = [
     'operator add',
     'Add a person who may sign in to the web pages.',
     [one('NAME')],
-    [
-      option('--password-stdin', null, 'Read the password from standard input, one line.'),
-      option('--role', 'ROLE', 'admin or viewer (default admin).'),
-    ],
+    [PASSWORD, option('--role', 'ROLE', 'admin or viewer (default admin).')],
+  ),
+  command(
+    'operator password',
+    'Give an operator another password; their sessions end.',
+    [one('NAME')],
+    [PASSWORD],
   ),
   command('operator list', 'All operators.'),
   command('operator remove', 'Remove an operator.', [one('NAME')]),
@@ -201,7 +219,19 @@ export const COMMANDS: readonly Command[] = [
   command('quarantine list', 'Mail that is held.', [many('QUERY')], PAGE),
   command('quarantine show', 'One held mail, and why.', [one('ID')]),
   command('quarantine source', 'The mail as it was received, to standard output.', [one('ID')]),
-  command('quarantine release', 'Deliver a held mail.', [one('ID')], [RECIPIENT]),
+  command(
+    'quarantine release',
+    'Deliver a held mail.',
+    [one('ID')],
+    [
+      RECIPIENT,
+      option(
+        '--anyway',
+        null,
+        'Also when it may have been released before: it could arrive twice.',
+      ),
+    ],
+  ),
   command('quarantine delete', 'Delete a held mail.', [one('ID')], [RECIPIENT]),
 
   command(
@@ -212,6 +242,11 @@ export const COMMANDS: readonly Command[] = [
       option('--ttl', 'TIME', 'How long it is good: 15m, 2h, 1d (default 15m).'),
       option('--uses', 'N', 'How many nodes it lets in, 1 to 100 (default 1).'),
       option('--name', 'NAME', 'What the new node is called (default: as it calls itself).'),
+      option(
+        '--replace',
+        'NODE',
+        'It comes in place of this one, which is gone and is removed then.',
+      ),
       option('--list', null, 'Show the tokens of all nodes instead.'),
       option('--revoke', 'ID', 'Revoke a token instead.'),
     ],
@@ -253,7 +288,12 @@ export const COMMANDS: readonly Command[] = [
   command('token list', 'All API tokens.'),
   command('token remove', 'Revoke an API token.', [one('ID')]),
 
-  command('queue list', 'Mail that waits for delivery.', [], PAGE),
+  command(
+    'queue list',
+    'Mail that waits for delivery, on all nodes.',
+    [],
+    [option('--alone', null, 'Only mail of which no other node has a copy.'), ...PAGE],
+  ),
   command('queue show', 'One waiting mail with its attempts.', [one('ID')]),
   command('queue retry', 'Deliver one mail, or all, now.', [optional('ID')]),
   command(

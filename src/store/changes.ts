@@ -483,7 +483,7 @@ export class Changes {
       throw new RefusalError(
         'conflict',
         kind === 'setting' ? name : null,
-        `${key} was ${now} by ${author} at ${isoTime(wallMsOf(stamp))}, after you were shown it.`,
+        `${spoken(key)} was ${now} by ${author} at ${isoTime(wallMsOf(stamp))}, after you were shown it.`,
         'Look at it again, then enter the value that you want.',
       )
     }
@@ -496,7 +496,7 @@ export class Changes {
       throw new RefusalError(
         'conflict',
         'id',
-        `${newest.key} was changed again by ${newest.author} at ${isoTime(newest.atMs)}.`,
+        `${spoken(newest.key)} was changed again by ${newest.author} at ${isoTime(newest.atMs)}.`,
         'Undo that change first, or enter the value that you want.',
       )
     }
@@ -680,11 +680,16 @@ function refuseTooLong(cell: string, value: string | null): void {
   )
 }
 
+/** As people and commands name it: `policy.hold`. */
+function spoken(key: string): string {
+  return key.replace(/^setting\//, '')
+}
+
 function notUndone(key: string, because: string): RefusalError {
   return new RefusalError(
     'invalid',
     'id',
-    `A change of ${key} cannot be undone: ${because}.`,
+    `A change of ${spoken(key)} cannot be undone: ${because}.`,
     'Make the opposite change instead.',
   )
 }
