@@ -126,7 +126,10 @@ async function house(): Promise<House> {
     decisions,
     patience: patienceOf(1),
     door: () => ({ url: 'https://127.0.0.1:8443', pin: null }),
-    mailHere: () => ({ queue: mail.rows.length, held: room.quarantine.count() }),
+    remains: () => {
+      const held = room.quarantine.count()
+      return { queue: mail.rows.length, held, copies: 0, owed: 0, why: null }
+    },
     join: async () => {},
     inspectors: {
       health: () => ({ processes: 2, ready: 2, missing: ['landlock'], replaced: 0 }),

@@ -62,7 +62,7 @@ export type AdminDeps = {
   readonly cluster: Cluster
   readonly audit: Audit
   readonly door: ClusterPartDeps['door']
-  readonly mailHere: ClusterPartDeps['mailHere']
+  readonly remains: ClusterPartDeps['remains']
   readonly join: ClusterPartDeps['join']
   readonly patience: Patience
 }

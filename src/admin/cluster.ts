@@ -3,6 +3,7 @@ import { type Clock, pause } from '../base/clock.ts'
 import { RefusalError } from '../base/errors.ts'
 import type { Cluster } from '../cluster/cluster.ts'
 import type { Member } from '../cluster/contract.ts'
+import type { Remains } from '../cluster/transfer.ts'
 import type { Audit } from '../store/audit.ts'
 import type { Changes } from '../store/changes.ts'
 import type { Quarantine } from '../store/quarantine.ts'
@@ -11,6 +12,8 @@ import type { Alarm, Author, ClusterAdmin, RemovedNode } from './contract.ts'
 
 /** Watchers hear of changes at most this often. */
 const WATCH_MS = 250
+/** Who asks to leave waits this long to see it done; after it, it goes on by itself. */
+const LEFT_MS_MAX = 5_000
 /** A node that leaves tells its peers, and waits this long for one to have it on its disk. */
 const TOLD_MS_MAX = 10_000
 
@@ -42,8 +45,8 @@ export type ClusterPartDeps = {
   readonly audit: Pick<Audit, 'write'>
   /** `https://…:8443` as a new node reaches it, and the pin of its key; null on plain http. */
   readonly door: () => { readonly url: string; readonly pin: string | null }
-  /** Mail that this node alone has. */
-  readonly mailHere: () => { readonly queue: number; readonly held: number }
+  /** What must be on other nodes before this one may go. */
+  readonly remains: () => Remains
   readonly quarantine: Pick<Quarantine, 'countOf'>
   readonly changes: Pick<Changes, 'configTrouble'>
   /** Asks the issuer of a token, and starts this node anew as a member of its cluster. */
@@ -69,6 +72,19 @@ export function clusterPart(deps: ClusterPartDeps): ClusterPart {
       `This node was removed from the cluster: ${cluster.nameOf(cluster.removedBy)} refuses it.`,
       'Do it on another node.',
     )
+  }
+
+  /** In words; nothing that is 0. */
+  function counts(): string {
+    const { queue, held, copies, owed } = deps.remains()
+    const named = [
+      [queue, 'queued'],
+      [held, 'held'],
+      [copies, 'copies that no third node has'],
+      [owed, 'delivered that another node has not heard of'],
+    ] as const
+    const words = named.flatMap(([count, what]) => (count === 0 ? [] : [`${count} ${what}`]))
+    return words.length === 0 ? 'no mail' : words.join(', ')
   }
 
   function setDrain(author: Author, node: string | null, drain: Member['drain']): void {
@@ -144,10 +160,14 @@ export function clusterPart(deps: ClusterPartDeps): ClusterPart {
       mustBelong()
       if (roster.peers().length === 0) throw alone()
       if (cluster.links.all().length === 0) throw unheard(cluster.nameOf(here))
-      const { queue, held } = deps.mailHere()
-      if (queue + held > 0 && !abandon) throw stillHasMail(queue, held)
-      audit.write(author.name, 'node.leave', cluster.nameOf(here), `${queue} queued, ${held} held`)
-      roster.markLeft(here, author.name)
+      const name = cluster.nameOf(here)
+      audit.write(author.name, 'node.leave', name, `${abandon ? 'at once, ' : ''}${counts()}`)
+      if (abandon) roster.markLeft(here, author.name)
+      else roster.setDrain(here, 'leaving', author.name)
+      const leftMono = clock.monoMs() + LEFT_MS_MAX
+      const isStaying = (): boolean => found(null).standing === 'member'
+      while (isStaying() && clock.monoMs() < leftMono) await pause(clock, 50)
+      if (isStaying()) throw stillLeaving(name, counts(), deps.remains().why)
       const deadlineMono = clock.monoMs() + TOLD_MS_MAX
       // Who has heard of it closes its link; who is slow acknowledges with its next beat.
       const linked = cluster.links.all().length
@@ -235,12 +255,12 @@ function unheard(name: string): RefusalError {
   )
 }
 
-function stillHasMail(queue: number, held: number): RefusalError {
+function stillLeaving(name: string, counts: string, why: string | null): RefusalError {
   return new RefusalError(
     'conflict',
     null,
-    `This node still has ${queue} queued and ${held} held mails that no other node has.`,
-    'Drain it and wait for its queue, release or delete what it holds, then leave; or leave with --abandon and lose them.',
+    `${name} is leaving, and still has: ${counts}.${why === null ? '' : ` ${why}`}`,
+    'It leaves by itself as soon as other nodes have all of it; "postern status" shows when. "postern undrain" keeps it; --abandon leaves at once, and what only this node has is lost.',
   )
 }
 

@@ -388,8 +388,8 @@ export interface ClusterAdmin {
   drain(author: Author, node: string | null): Promise<void>
   undrain(author: Author, node: string | null): Promise<void>
   /**
-   * This node leaves for good, when its queue is empty and it holds no mail, or `abandon`.
-   * @throws RefusalError conflict with the counts
+   * This node leaves for good, as soon as other nodes have all that it has; `abandon`: at once.
+   * @throws RefusalError conflict with the counts: not yet, it goes on by itself
    */
   leave(author: Author, abandon: boolean): Promise<void>
   /** A dead or stolen node: its keys are refused everywhere from now on. */
