@@ -1,16 +1,14 @@
 /** What the cluster does for the mail of one run of a simulated node, put together as node.ts does it. */
 import type { Cluster } from '../../src/cluster/cluster.ts'
 import type { ClusterDeps, Network, Self } from '../../src/cluster/contract.ts'
-import { MailCopies } from '../../src/cluster/mail-copies.ts'
+import { Custody } from '../../src/cluster/custody.ts'
 import { patienceOf } from '../../src/cluster/patience.ts'
-import { joint, Succession } from '../../src/cluster/succession.ts'
-import { Transfer } from '../../src/cluster/transfer.ts'
+import type { Succession } from '../../src/cluster/succession.ts'
 import { WITNESS_VERB } from '../../src/cluster/witness.ts'
 import type { LiveConfig } from '../../src/config/live.ts'
-import type { Tenure } from '../../src/store/copies.ts'
 import type { Queue } from '../../src/store/queue.ts'
 
-export type CustodyOptions = {
+export type SimCustodyOptions = {
   readonly self: Self
   readonly cluster: Cluster
   readonly queue: Queue
@@ -20,72 +18,25 @@ export type CustodyOptions = {
   readonly mail: () => { rest(on: boolean): void; readonly attempts: number } | null
 }
 
-export type Custody = {
-  readonly copies: MailCopies
-  readonly succession: Succession
-  readonly transfer: Transfer
-  readonly tenure: Tenure
-}
-
-export function openCustody(options: CustodyOptions, deps: ClusterDeps): Custody {
-  const { self, cluster, queue, live, timeScale, mail } = options
-  const { links, roster, members, sync, calls } = cluster
-  const patience = patienceOf(timeScale)
-  const { clock, observer } = deps
-  const me = () => roster.get(self.node)
-  const copies: MailCopies = new MailCopies({
-    clock,
-    observer,
-    patience,
-    store: queue,
-    links,
-    roster,
-    members,
-    sync,
-    mayTake: () => {
-      if (!succession.isPassed) return 'it is behind its own barrier'
-      return me()?.drain === 'accepting' ? null : 'it drains'
-    },
-    onStale: (id, term, owner) => void succession.stale([{ id, term, owner }]),
-  })
-  const succession: Succession = new Succession(
+export function openCustody(options: SimCustodyOptions, deps: ClusterDeps): Custody {
+  const { cluster, live, timeScale, mail } = options
+  return new Custody(
     {
-      self,
-      roster,
-      links,
-      members,
-      calls,
-      store: queue,
-      patience,
+      ...options,
+      patience: patienceOf(timeScale),
       isolation: () => (live.current.settings['cluster.isolation'] === 'hold' ? 'hold' : 'deliver'),
       inDoubtMs: () => live.current.settings['queue.inDoubt'] * 1_000,
-      isJoined: () => sync.caughtUp('state'),
+      isJoined: () => cluster.sync.caughtUp('state'),
       isDelivering: () => true,
+      mail: {
+        rest: (on) => mail()?.rest(on),
+        busy: () => mail()?.attempts ?? 0,
+        heldLeft: () => 0,
+      },
       adopted: () => {},
     },
     deps,
   )
-  const transfer = new Transfer({
-    clock,
-    observer,
-    patience,
-    store: queue,
-    calls,
-    roster,
-    members,
-    tenure: succession,
-    give: (message) => copies.giveAny(message),
-    mail: {
-      rest: (on) => mail()?.rest(on),
-      busy: () => mail()?.attempts ?? 0,
-      heldLeft: () => 0,
-    },
-    refuses: () => (succession.isPassed ? null : 'it is behind its own barrier'),
-    taken: () => {},
-    isLost: (node) => succession.absences.isConfirmed(node),
-  })
-  queue.mirror = copies.mirror
-  return { copies, succession, transfer, tenure: joint(succession, transfer) }
 }
 
 /** The port for mail, as far as other nodes ask there whether this one lives. */
