@@ -199,6 +199,7 @@ export async function startNode(
     inspectors,
     deliverer,
     nodeName: (node) => nodeName(store.nodes, node),
+    tally,
   })
   const listener = new SmtpListener(
     { ...options.smtp, hostname: seat.name, tls: certificate },

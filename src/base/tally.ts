@@ -13,8 +13,8 @@ export interface Topic {
   least(key: string): number | null
   /** Ms until all that the others said of it is over; 0: nothing. */
   restMs(key: string): number
-  /** Called when another node has said something of a key. */
-  onHeard(listener: (key: string) => void): void
+  /** Called when another node has said something of a key; `value` is what. */
+  onHeard(listener: (key: string, value: number) => void): void
 }
 
 export interface Tally {

@@ -18,6 +18,8 @@ import {
 import { ranked } from './rank.ts'
 
 const TELL_MS = 1_000
+/** Who lives is looked up so often. */
+const LIVING_MS = 100
 /** What is said within this time goes together. */
 const GATHER_MS = 50
 /** Keys of one topic in one message; 40 bytes each. */
@@ -49,6 +51,8 @@ export class ClusterTally implements Tally {
   #timer: Timer | null = null
   #toldMono = Number.NEGATIVE_INFINITY
   #isClosed = false
+  #living: readonly NodeId[] = []
+  #lookedMono = Number.NEGATIVE_INFINITY
 
   constructor(deps: TallyDeps) {
     this.#deps = deps
@@ -80,7 +84,7 @@ export class ClusterTally implements Tally {
   }
 
   share(): number {
-    return this.living() / Math.max(1, this.#workers().length)
+    return Math.min(1, this.living() / Math.max(1, this.#workers().length))
   }
 
   place(key: string): number {
@@ -96,11 +100,16 @@ export class ClusterTally implements Tally {
       .filter(({ node, drain }) => node === roster.self.node || drain !== 'drained')
   }
 
+  /** Asked for every attempt and every mail: looked up a few times a second. */
   #livingNodes(): readonly NodeId[] {
-    const { roster, members } = this.#deps
-    return this.#workers()
+    const { roster, members, clock } = this.#deps
+    const nowMono = clock.monoMs()
+    if (nowMono - this.#lookedMono < LIVING_MS) return this.#living
+    this.#lookedMono = nowMono
+    this.#living = this.#workers()
       .map(({ node }) => node)
       .filter((node) => node === roster.self.node || members.get(node)?.life === 'alive')
+    return this.#living
   }
 
   #plan(): void {
@@ -154,7 +163,7 @@ class HeardTopic implements Topic {
   readonly #changed = new Set<string>()
   /** By key, what each of the others said last. */
   readonly #others = new Map<string, Map<NodeId, Said>>()
-  readonly #listeners: ((key: string) => void)[] = []
+  readonly #listeners: ((key: string, value: number) => void)[] = []
 
   constructor(clock: Clock, news: () => void) {
     this.#clock = clock
@@ -190,7 +199,7 @@ class HeardTopic implements Topic {
     return Math.max(0, untilMono - this.#clock.monoMs())
   }
 
-  onHeard(listener: (key: string) => void): void {
+  onHeard(listener: (key: string, value: number) => void): void {
     this.#listeners.push(listener)
   }
 
@@ -214,7 +223,9 @@ class HeardTopic implements Topic {
       said.set(node, { value, untilMono: nowMono + restMs })
     }
     forgetFirst(this.#others, HEARD_MAX)
-    for (const [key] of entries) for (const listener of this.#listeners) listener(key)
+    for (const [key, value] of entries) {
+      for (const listener of this.#listeners) listener(key, value)
+    }
   }
 
   #entries(keys: Iterable<string>): readonly Entry[] {

@@ -7,6 +7,7 @@ import { messageOf, StoreError } from '../base/errors.ts'
 import { type MessageId, type NodeId, parseMessageId } from '../base/ids.ts'
 import type { Observer } from '../base/observe.ts'
 import type { Random } from '../base/random.ts'
+import type { Tally } from '../base/tally.ts'
 import type { LiveConfig } from '../config/live.ts'
 import { changedDomains, type Snapshot } from '../config/snapshot.ts'
 import { parseAddress } from '../message/address.ts'
@@ -62,6 +63,8 @@ export type PipelineDeps = {
   readonly nodeName: (node: NodeId) => NodeName
   /** Whether this node may act on a message now; null: always. */
   readonly tenure?: Tenure | null
+  /** What the other nodes know of next hops; without it this one is alone. */
+  readonly tally?: Tally
 }
 
 const NO_INSPECTION: Inspection = { findings: [], unknowns: [], facts: NO_FACTS }
@@ -91,6 +94,7 @@ export class Pipeline {
       bounce: (message, kind, about) => this.#bounce({ message, kind, about }),
       progress: (message, index, what, detail) => this.#progress(message, index, what, detail),
       nodeName: deps.nodeName,
+      ...(deps.tally === undefined ? {} : { tally: deps.tally }),
       tenure: deps.tenure ?? null,
     })
     this.#holder = new Holder({ bodies, quarantine, queue, live, clock, observer })

@@ -4,6 +4,7 @@ import { messageOf, StoreError } from '../../base/errors.ts'
 import type { MessageId, NodeId } from '../../base/ids.ts'
 import type { Observer } from '../../base/observe.ts'
 import type { Random } from '../../base/random.ts'
+import { ALONE, type Tally } from '../../base/tally.ts'
 import type { LiveConfig } from '../../config/live.ts'
 import type { Outcome } from '../../message/outcome.ts'
 import { formatReply, type Reply, reply } from '../../message/reply.ts'
@@ -11,6 +12,7 @@ import type { NodeName, QueueRow } from '../../message/rows.ts'
 import type { Tenure } from '../../store/copies.ts'
 import type { Queue } from '../../store/queue.ts'
 import { isFinal, type Message, type QueuedRecipient } from '../../store/queued.ts'
+import { Hops } from './hops.ts'
 import { nextDelayMs } from './schedule.ts'
 
 /** What became of a recipient: for the trace. */
@@ -43,6 +45,8 @@ export type QueueWorkerDeps = {
   readonly nodeName: (node: NodeId) => NodeName
   /** Whether this node may act on a message now; null: always. */
   readonly tenure?: Tenure | null
+  /** What the other nodes know of next hops; without it this one is alone. */
+  readonly tally?: Tally
 }
 
 const FORBIDDEN = 'another node may have taken the message over'
@@ -55,17 +59,17 @@ type Task = {
   cancelled: boolean
 }
 
-/** One next hop: what is ready for it, and how much it takes now. */
+/** One next hop: what is ready for it, and what runs. */
 type Destination = {
   readonly key: string
   readonly ready: Task[]
   head: number
   active: number
-  limit: number
 }
 
 export class QueueWorker {
   readonly #deps: QueueWorkerDeps
+  readonly #hops: Hops
   readonly #destinations = new Map<string, Destination>()
   readonly #tasks = new Map<Message, Set<Task>>()
   /** Waiting tasks, a binary heap by due time. */
@@ -78,6 +82,16 @@ export class QueueWorker {
 
   constructor(deps: QueueWorkerDeps) {
     this.#deps = deps
+    const { clock, live, tally = ALONE } = deps
+    this.#hops = new Hops({
+      clock,
+      tally,
+      most: () => live.current.settings['deliver.connections'],
+      freed: (key) => {
+        const destination = this.#destinations.get(key)
+        if (destination !== undefined) this.#fill(destination)
+      },
+    })
     deps.tenure?.onFreed((messages) => this.replan(messages))
   }
 
@@ -302,7 +316,7 @@ export class QueueWorker {
   #makeReady(task: Task): void {
     let destination = this.#destinations.get(task.key)
     if (destination === undefined) {
-      destination = { key: task.key, ready: [], head: 0, active: 0, limit: 5 }
+      destination = { key: task.key, ready: [], head: 0, active: 0 }
       this.#destinations.set(task.key, destination)
     }
     destination.ready.push(task)
@@ -310,27 +324,20 @@ export class QueueWorker {
   }
 
   #fill(destination: Destination): void {
-    const most = this.#deps.live.current.settings['deliver.connections']
-    while (
-      !this.#stopped &&
-      !this.#resting &&
-      destination.active < Math.min(destination.limit, most)
-    ) {
-      const task = destination.ready[destination.head]
-      if (task === undefined) {
-        destination.ready.length = 0
-        destination.head = 0
-        if (destination.active === 0) this.#destinations.delete(destination.key)
+    const { key } = destination
+    while (!this.#stopped && !this.#resting) {
+      const task = nextOf(destination)
+      if (task === null) {
+        if (destination.active > 0) return
+        this.#destinations.delete(key)
+        this.#hops.forget(key)
         return
       }
-      destination.head += 1
-      if (destination.head > 1_024) {
-        destination.ready.splice(0, destination.head)
-        destination.head = 0
-      }
-      if (task.cancelled) continue
+      if (!this.#hops.mayBegin(key, destination.active)) return
+      pass(destination)
       destination.active += 1
       this.#running += 1
+      this.#hops.begun(key)
       void this.#run(task, destination)
     }
   }
@@ -339,13 +346,9 @@ export class QueueWorker {
   async #run(task: Task, destination: Destination): Promise<void> {
     const { message } = task
     this.#forget(task)
+    let reached: boolean | null = null
     try {
-      const reached = await this.#attempt(task)
-      // Twice the connections after a success, half after a failure: a hop that is down gets
-      // one attempt at a time, one that is back its full share within a few mails.
-      destination.limit = reached
-        ? Math.min(destination.limit * 2, 10_000)
-        : Math.max(1, Math.floor(destination.limit / 2))
+      reached = await this.#attempt(task)
     } catch (error) {
       // The spool cannot take a mark: this node stops delivering (design: mail.md, Queue).
       this.#stopped = true
@@ -357,6 +360,7 @@ export class QueueWorker {
     } finally {
       destination.active -= 1
       this.#running -= 1
+      this.#hops.ended(destination.key, reached)
       if (this.#running === 0) this.#onIdle?.()
       this.#fill(destination)
     }
@@ -368,8 +372,8 @@ export class QueueWorker {
     if (tasks?.size === 0) this.#tasks.delete(task.message)
   }
 
-  /** True when the next hop answered for at least one recipient. */
-  async #attempt(task: Task): Promise<boolean> {
+  /** True when the next hop answered for at least one recipient; null when it was not asked. */
+  async #attempt(task: Task): Promise<boolean | null> {
     const { message } = task
     const { queue } = this.#deps
     const indexes = task.indexes.filter((index) => {
@@ -377,7 +381,7 @@ export class QueueWorker {
       return state === 'queued' || state === 'deferred' || state === 'inDoubt'
     })
     // Planned anew when it may.
-    if (indexes.length === 0 || !this.#mayAct(message)) return true
+    if (indexes.length === 0 || !this.#mayAct(message)) return null
     const before = new Map<number, QueuedRecipient['state']>()
     for (const index of indexes) {
       const recipient = message.recipients[index]
@@ -610,6 +614,27 @@ export function pageOfQueue(
     total: messages.length,
     cursor: rest.length > page.length && last !== undefined ? last.id : null,
   }
+}
+
+/** The first that is still wanted; null: none is left. */
+function nextOf(destination: Destination): Task | null {
+  for (;;) {
+    const task = destination.ready[destination.head]
+    if (task === undefined) {
+      destination.ready.length = 0
+      destination.head = 0
+      return null
+    }
+    if (!task.cancelled) return task
+    pass(destination)
+  }
+}
+
+function pass(destination: Destination): void {
+  destination.head += 1
+  if (destination.head <= 1_024) return
+  destination.ready.splice(0, destination.head)
+  destination.head = 0
 }
 
 function push(heap: Task[], task: Task): void {
