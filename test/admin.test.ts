@@ -3,7 +3,7 @@ import { afterEach, describe, expect, test } from 'bun:test'
 import { readdirSync, readlinkSync } from 'node:fs'
 import { createAdmin } from '../src/admin/admin.ts'
 import type { Admin, Author } from '../src/admin/contract.ts'
-import { HeldDecisions } from '../src/admin/held-decisions.ts'
+import { HeldHolders } from '../src/admin/held-holders.ts'
 import type { MailActions } from '../src/admin/mail-actions.ts'
 import { RefusalError, StoreError } from '../src/base/errors.ts'
 import type { MessageId } from '../src/base/ids.ts'
@@ -15,6 +15,7 @@ import { clusterIdOf, publicKeys } from '../src/cluster/identity.ts'
 import { newKeys } from '../src/cluster/keys.ts'
 import { patienceOf } from '../src/cluster/patience.ts'
 import { SETTINGS } from '../src/config/schema.ts'
+import { NO_NODES } from '../src/mail/quarantine/nodes.ts'
 import type { Body } from '../src/message/body.ts'
 import type { Claim, QueueRow } from '../src/message/rows.ts'
 import { IssuedTokens } from '../src/store/invitations.ts'
@@ -46,6 +47,7 @@ class Asked implements MailActions {
   copyOne(): QueueRow | null {
     return null
   }
+  releasesResumed(): void {}
   retry(id: MessageId | null): number {
     this.calls.push(`retry ${id}`)
     return id === null ? this.rows.length : 1
@@ -117,14 +119,19 @@ async function house(): Promise<House> {
   const room = new Room()
   const mail = new Asked()
   const cluster = await alone(room)
-  const decisions = new HeldDecisions({ ...room, mail })
+  const patience = patienceOf(1)
+  const heldNodes = { ...NO_NODES, describe: () => '' }
+  const holders = new HeldHolders({ ...room, nodes: heldNodes, patience })
+  const decisions = holders.decide({ ...room, mail })
   const previewed: Body[] = []
   const admin = createAdmin({
     ...room,
     mail,
     cluster,
     decisions,
-    patience: patienceOf(1),
+    takeover: holders.takeover,
+    heldNodes,
+    patience,
     door: () => ({ url: 'https://127.0.0.1:8443', pin: null }),
     remains: () => {
       const held = room.quarantine.count()

@@ -12,13 +12,12 @@ import {
 } from 'node:fs'
 import { join } from 'node:path'
 import fc from 'fast-check'
-import { AssertionError, RefusalError, StoreError } from '../src/base/errors.ts'
+import { RefusalError, StoreError } from '../src/base/errors.ts'
 import type { MessageId } from '../src/base/ids.ts'
 import { PIECE_BYTES } from '../src/base/limits.ts'
 import { SeededRandom } from '../src/base/random.ts'
-import type { Body } from '../src/message/body.ts'
 import type { Claim } from '../src/message/rows.ts'
-import { Bodies } from '../src/store/bodies.ts'
+import { Bodies, type HeldBytes } from '../src/store/bodies.ts'
 import { parseQuery } from '../src/store/query.ts'
 import type { ManualClock } from './clock.ts'
 import { Room } from './rooms.ts'
@@ -72,23 +71,21 @@ describe('a held body', () => {
     for await (const piece of opened.pieces) pieces.push(piece)
     return Buffer.concat(pieces)
   }
+  async function* inPieces(...pieces: readonly Uint8Array[]): AsyncGenerator<Uint8Array> {
+    for (const piece of pieces) yield piece
+  }
   const pathOf = (here: Room, id: string) => join(here.directory, 'held', id.slice(-1), id)
 
   test.each([0, 1, 1_000, PIECE_BYTES - 1, PIECE_BYTES, PIECE_BYTES + 1, 3 * PIECE_BYTES + 5])(
-    'of %d bytes comes back as it was, from memory and from pieces of files',
+    'of %d bytes comes back as it was, from memory and from pieces',
     async (length) => {
       const here = room()
       const bytes = bytesOf(length)
-      const path = join(here.directory, 'segment')
-      writeFileSync(path, Buffer.concat([Buffer.alloc(100), bytes, Buffer.alloc(100)]))
       const half = Math.floor(length / 2)
-      const extents = [
-        { path, offset: 100, length: half },
-        { path, offset: 100 + half, length: length - half },
-      ]
-      const bodies: Body[] = [
+      const pieces = inPieces(bytes.subarray(0, half), bytes.subarray(half))
+      const bodies: HeldBytes[] = [
         { kind: 'memory', bytes },
-        { kind: 'extents', extents, sizeBytes: length },
+        { kind: 'pieces', pieces, sizeBytes: length },
       ]
       for (const body of bodies) {
         const mail = here.held()
@@ -154,14 +151,13 @@ describe('a held body', () => {
 
   test('of 48 MB is written and read with the memory of a few frames', async () => {
     const here = room()
-    const path = join(here.directory, 'segment')
     const length = 48 * 1024 * 1024
-    writeFileSync(path, Buffer.alloc(length, 'x'))
+    const piece = Buffer.alloc(PIECE_BYTES, 'x')
     const mail = here.held()
     const before = process.memoryUsage.rss()
     await here.bodies.write(mail, {
-      kind: 'extents',
-      extents: [{ path, offset: 0, length }],
+      kind: 'pieces',
+      pieces: inPieces(...Array.from({ length: length / PIECE_BYTES }, () => piece)),
       sizeBytes: length,
     })
     let read = 0
@@ -175,15 +171,14 @@ describe('a held body', () => {
     expect(process.memoryUsage.rss() - before).toBeLessThan(40 * 1024 * 1024)
   })
 
-  test('that cannot be written leaves nothing, and one whose spool ends too soon neither', async () => {
+  test('that is not as long as it says leaves nothing', async () => {
     const here = room()
     const mail = here.held()
-    const path = join(here.directory, 'segment')
-    writeFileSync(path, 'short')
-    const body: Body = { kind: 'extents', extents: [{ path, offset: 0, length: 9 }], sizeBytes: 9 }
-    expect(await failure(() => here.bodies.write(mail, body))).toBeInstanceOf(StoreError)
-    const lying: Body = { kind: 'extents', extents: [{ path, offset: 0, length: 5 }], sizeBytes: 9 }
-    expect(await failure(() => here.bodies.write(mail, lying))).toBeInstanceOf(AssertionError)
+    for (const sizeBytes of [4, 9]) {
+      const pieces = inPieces(Buffer.from('short'))
+      const lying: HeldBytes = { kind: 'pieces', pieces, sizeBytes }
+      expect(await failure(() => here.bodies.write(mail, lying))).toBeInstanceOf(StoreError)
+    }
     expect(readdirSync(join(here.directory, 'held', mail.row.id.slice(-1)))).toEqual([])
     expect(here.bodies.list()).toEqual([])
     expect(await here.bodies.read(mail.row.id)).toBeNull()
@@ -298,7 +293,7 @@ describe('held mail', () => {
       { id, places: [0, 1], claim: release('ruiz', 5) },
       { id, places: [2], claim: release('nagy', 6) },
     ])
-    second.quarantine.markEnqueued(id, [0, 1])
+    second.quarantine.markEnqueued(id, [0, 1], release('ruiz', 5))
     expect(second.quarantine.pendingReleases()).toEqual([
       { id, places: [2], claim: release('nagy', 6) },
     ])
@@ -345,7 +340,7 @@ describe('held mail', () => {
     quarantine.claim(id, [1], release('ruiz', 2_000))
     expect(quarantine.expired(clock.wallMs() + 1_000, 10)).toEqual([])
     expect(quarantine.removable(9_999, 10)).toEqual([])
-    quarantine.markEnqueued(id, [1])
+    quarantine.markEnqueued(id, [1], release('ruiz', 2_000))
     expect(quarantine.removable(1_999, 10)).toEqual([])
     expect(quarantine.removable(2_000, 10)).toEqual([id])
     expect(here.rows.collect(null, 10)).toBe(0)

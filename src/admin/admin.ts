@@ -19,7 +19,8 @@ import { alarmsOf, type ClusterPartDeps, clusterPart } from './cluster.ts'
 import { conflictsPart } from './conflicts.ts'
 import type { Admin, NextHopProbe, NodeStatus } from './contract.ts'
 import { domainsPart } from './domains.ts'
-import { heldPart, peersOf } from './held.ts'
+import { registerMailGauges } from './gauges.ts'
+import { type HeldDeps, heldPart } from './held.ts'
 import type { HeldDecisions } from './held-decisions.ts'
 import { listsPart } from './lists.ts'
 import type { MailActions } from './mail-actions.ts'
@@ -54,6 +55,8 @@ export type AdminDeps = {
   readonly trace: Trace
   readonly quarantine: Quarantine
   readonly decisions: HeldDecisions
+  readonly takeover: HeldDeps['takeover']
+  readonly heldNodes: HeldDeps['nodes']
   readonly operators: Operators
   readonly inspectors: Pick<Inspectors, 'preview' | 'health'>
   readonly mail: MailActions
@@ -77,9 +80,16 @@ export function createAdmin(deps: AdminDeps): Admin & Pick<Alerts, 'told'> {
     totals: () => mail.queueTotals(),
     parked: () => cluster.parked,
     problems: () => deps.status().problems,
-    pending: () => 0,
+    pending: () => deps.quarantine.read((list) => list.countAsked()),
   })
   cluster.onChange(() => alerts.look())
+  registerMailGauges({
+    ...deps,
+    nodes: () => cluster.nodes(),
+    totals: () => mail.queueTotals(),
+    alerts: () => alerts.current(),
+  })
+  const held = heldPart({ ...deps, nodes: deps.heldNodes })
   return {
     alerts: () => alerts.current(),
     told: () => alerts.told(),
@@ -91,8 +101,8 @@ export function createAdmin(deps: AdminDeps): Admin & Pick<Alerts, 'told'> {
     ...settingsPart(deps),
     ...conflictsPart(deps),
     ...listsPart(deps),
-    ...messagesPart({ ...deps, queuePeers }),
-    ...heldPart({ ...deps, peers: peersOf(deps.cluster) }),
+    ...messagesPart({ ...deps, queuePeers, held }),
+    ...held,
     ...queuePart({ ...deps, queuePeers }),
     ...clusterPart(deps),
   }

@@ -4,7 +4,7 @@ import type { NodeId } from '../base/ids.ts'
 import type { Calls } from '../cluster/contract.ts'
 import type { Claim } from '../message/rows.ts'
 import { isClaim } from '../store/held-row.ts'
-import { ASKS_MAX, type HeldAsk } from './held-decisions.ts'
+import { ASKS_MAX, DECIDE, type HeldAsk } from './held-decisions.ts'
 
 /** An owner that does not answer in this time gets a note instead. */
 const TIMEOUT_MS = 5_000
@@ -13,6 +13,7 @@ const CODES: ReadonlySet<unknown> = new Set<RefusalCode>([
   'notFound',
   'conflict',
   'unavailable',
+  'doubtful',
 ])
 
 type Copies = readonly { readonly place: number; readonly claim: Claim }[]
@@ -33,7 +34,7 @@ export function ownersAsked(calls: Pick<Calls, 'ask'>): AskOwner {
     let answers: readonly unknown[]
     try {
       const asks = some.map(({ ask }) => ask)
-      answers = listOf(await calls.ask(owner, 'held.decide', { asks }, TIMEOUT_MS))
+      answers = listOf(await calls.ask(owner, DECIDE, { asks }, TIMEOUT_MS))
     } catch (error) {
       if (!(error instanceof RefusalError)) throw error
       answers = []

@@ -7,14 +7,19 @@ import { messageOf, RefusalError, StoreError } from '../base/errors.ts'
 import { type MessageId, parseMessageId } from '../base/ids.ts'
 import type { Observer } from '../base/observe.ts'
 import type { CallAnswer } from '../cluster/contract.ts'
+import type { HeldNodes } from '../mail/quarantine/nodes.ts'
+import type { HeldShare } from '../mail/quarantine/share.ts'
+import type { HeldTakeover } from '../mail/quarantine/takeover.ts'
 import type { Claim } from '../message/rows.ts'
 import type { Bodies } from '../store/bodies.ts'
 import type { Operators } from '../store/operators.ts'
-import type { Claimed, HeldCopy, HeldEntry, Quarantine } from '../store/quarantine.ts'
+import type { Asked, Claimed, HeldCopy, HeldEntry, Quarantine } from '../store/quarantine.ts'
 import type { Trace } from '../store/trace.ts'
 import { unknownMessage } from './authorise.ts'
 import type { MailActions } from './mail-actions.ts'
 
+/** To the owner of held mails, or who takes them over. */
+export const DECIDE = 'held.decide'
 /** Decisions in one question to a peer. */
 export const ASKS_MAX = 100
 /** A release that was asked for long ago and that the queue refuses is tried again after this. */
@@ -26,6 +31,8 @@ export type HeldAsk = {
   readonly recipient: string | null
   readonly kind: 'release' | 'delete'
   readonly by: string
+  /** Also when it could arrive twice. */
+  readonly anyway: boolean
 }
 
 /** How the copies stand after it, or why nothing was done. */
@@ -45,9 +52,12 @@ export type HeldDecisionsDeps = {
   readonly observer: Observer
   readonly trace: Trace
   readonly quarantine: Quarantine
-  readonly bodies: Bodies
+  readonly bodies: Pick<Bodies, 'read'>
   readonly operators: Pick<Operators, 'audit'>
-  readonly mail: MailActions
+  readonly mail: Pick<MailActions, 'release' | 'releasesResumed'>
+  readonly share: Pick<HeldShare, 'around' | 'has' | 'restore' | 'body'>
+  readonly takeover: Pick<HeldTakeover, 'mustStay' | 'takeFor'>
+  readonly nodes: Pick<HeldNodes, 'taken'>
 }
 
 export class HeldDecisions {
@@ -60,9 +70,19 @@ export class HeldDecisions {
     this.#deps = deps
   }
 
-  /** Runs what others asked for while this node was away, and what comes in of that from now on. */
+  /**
+   * Enqueues what a stop cut off, and runs what others asked for while this node was away or before
+   * it was the owner; and what comes in of that from now on.
+   */
   start(): void {
     this.#deps.quarantine.onAsked(() => void this.#runAsked())
+    void this.#sendRest().then(() => this.#deps.mail.releasesResumed())
+    void this.#runAsked()
+  }
+
+  /** Mails became this node's own: they may have work left. */
+  readonly taken = (): void => {
+    void this.#sendRest()
     void this.#runAsked()
   }
 
@@ -102,13 +122,21 @@ export class HeldDecisions {
     return { kind: 'json', value: { answers } }
   }
 
-  /** Answers `held.body`: the bytes of a mail of this node. */
+  /** Answers `held.body`: the bytes of a mail of which this node has a sealed file. */
   readonly answerBody = async (value: unknown): Promise<CallAnswer> => {
-    const id = record(value)['id']
+    const { id, whole } = record(value)
     const known = typeof id === 'string' ? parseMessageId(id) : null
     if (known === null) throw invalid('id')
-    const { sizeBytes, pieces } = await this.openBody(this.#own(known))
-    return { kind: 'stream', value: { sizeBytes }, bytes: pieces }
+    const entry = this.#deps.quarantine.one(known)
+    const isHere = entry !== null && (this.#isOwn(entry) ? !entry.bodyGone : this.hasBody(known))
+    const body = isHere ? await this.#deps.share.body(known, whole === true) : null
+    if (body === null) throw entry === null ? unknownMessage(known) : contentGone()
+    return { kind: 'stream', ...body }
+  }
+
+  /** A sealed file of a mail of another node is here. */
+  hasBody(id: MessageId): boolean {
+    return this.#deps.share.has(id)
   }
 
   /** @throws RefusalError notFound when the content is not kept; StoreError */
@@ -118,17 +146,30 @@ export class HeldDecisions {
     return opened
   }
 
-  /** @throws RefusalError notFound */
-  #own(id: MessageId): HeldEntry {
-    const { quarantine } = this.#deps
-    const entry = quarantine.one(id)
-    if (entry === null || entry.row.owner.id !== quarantine.node.id) throw unknownMessage(id)
-    return entry
+  #isOwn({ row }: HeldEntry): boolean {
+    return row.owner.id === this.#deps.quarantine.node.id
+  }
+
+  /** A mail that this node decides about, because it may from now on. @throws RefusalError */
+  #own(ask: HeldAsk): HeldEntry {
+    const { quarantine, takeover, operators } = this.#deps
+    const entry = quarantine.one(ask.id)
+    if (entry === null) throw unknownMessage(ask.id)
+    takeover.mustStay(ask.id)
+    if (this.#isOwn(entry)) return entry
+    if (!this.hasBody(ask.id)) throw unknownMessage(ask.id)
+    takeover.takeFor(entry, ask)
+    const after = quarantine.one(ask.id) ?? entry
+    if (after.doubtMs !== null) {
+      operators.audit(ask.by, 'held.takeover', ask.id, `of ${entry.row.owner.name}, in doubt`)
+    }
+    return after
   }
 
   /** Durable when it returns. @throws RefusalError; StoreError */
-  #claimFor({ id, recipient, kind, by }: HeldAsk): readonly Claimed[] {
-    const entry = this.#own(id)
+  #claimFor(ask: HeldAsk): readonly Claimed[] {
+    const { id, recipient, kind, by } = ask
+    const entry = this.#own(ask)
     const places = recipient === null ? null : placesOf(entry, recipient)
     if (kind === 'release') mustHaveBody(entry)
     return this.#claim(id, places, { kind, by, atMs: this.#deps.clock.wallMs() })
@@ -175,13 +216,19 @@ export class HeldDecisions {
   }
 
   async #enqueue(id: MessageId, copies: readonly Claimed[]): Promise<void> {
-    const { mail, quarantine } = this.#deps
+    if (copies.length === 0) return
+    const { mail, quarantine, share, nodes } = this.#deps
     const keys = copies.map(({ place }) => `${id}.${place}`)
     for (const key of keys) this.#onTheWay.add(key)
     try {
-      for (const { claim, places } of byClaim(copies)) {
+      // Who could take the mail over must know of it before it goes (design: mail.md).
+      await nodes.taken(share.around(id))
+      const open = this.#stillOpen(id, copies)
+      if (quarantine.one(id)?.bodyGone) await share.restore(id)
+      for (const { claim, places } of byClaim(open)) {
         await mail.release(id, places, claim)
-        quarantine.markEnqueued(id, places)
+        this.#countDoubt(id, places)
+        quarantine.markEnqueued(id, places, claim)
       }
     } catch (error) {
       if (!(error instanceof StoreError)) throw error
@@ -196,21 +243,42 @@ export class HeldDecisions {
     }
   }
 
+  /** What this node still owns and has not sent, after it waited. @throws RefusalError conflict */
+  #stillOpen(id: MessageId, copies: readonly Claimed[]): readonly Claimed[] {
+    const entry = this.#deps.quarantine.one(id)
+    if (entry === null || !this.#isOwn(entry)) {
+      throw new RefusalError(
+        'conflict',
+        'id',
+        `${entry?.row.owner.name ?? 'Another node'} has taken this mail over meanwhile.`,
+        'It gets the release, and does it unless the mail was released there.',
+      )
+    }
+    return copies.filter(({ place }) =>
+      entry.copies.some(
+        (copy) =>
+          copy.place === place && copy.claim?.kind === 'release' && copy.enqueuedMs === null,
+      ),
+    )
+  }
+
+  /** A mail that was taken over in doubt may have arrived before. */
+  #countDoubt(id: MessageId, places: readonly number[]): void {
+    const { quarantine, observer } = this.#deps
+    if (quarantine.one(id)?.doubtMs === null) return
+    observer.emit('held.doubted', { message: id, recipients: places.length })
+  }
+
   /** Never rejects. All claims stand before the first mail goes, so two runs never meet. */
   async #runAsked(): Promise<void> {
     const { quarantine, observer } = this.#deps
     try {
       const claims = quarantine.together(() =>
-        quarantine.asked().flatMap(({ id, places, claim }) => {
-          const entry = quarantine.one(id)
-          // Without its body it waits on: it may be on a disk that is not mounted.
-          if (entry === null || (claim.kind === 'release' && entry.bodyGone)) return []
-          return [{ id, claimed: this.#claim(id, places, claim) }]
-        }),
+        quarantine.asked().flatMap((asked) => this.#run(asked)),
       )
       for (const { id, claimed } of claims) {
         this.tell(id, claimed)
-        await this.#send(id, this.#unsent(id, claimed))
+        void this.#send(id, this.#unsent(id, claimed))
       }
     } catch (error) {
       if (!(error instanceof StoreError)) throw error
@@ -219,27 +287,48 @@ export class HeldDecisions {
     }
   }
 
+  /** What one of them claims; nothing when it waits on. */
+  #run({ id, places, claim, former }: Asked) {
+    const { quarantine, observer } = this.#deps
+    const entry = quarantine.one(id)
+    if (entry === null) return []
+    if (former !== null) {
+      const { claimed, doubled } = quarantine.merge(id, places, claim, former === 'sent')
+      if (doubled > 0) observer.emit('held.doubted', { message: id, recipients: doubled })
+      return [{ id, claimed }]
+    }
+    // Without its body it waits on: it may be on a disk that is not mounted.
+    if (claim.kind === 'release' && entry.bodyGone) return []
+    return [{ id, claimed: this.#claim(id, places, claim) }]
+  }
+
   /** Never rejects: nobody waits for it. */
   async #send(id: MessageId, copies: readonly Claimed[]): Promise<void> {
     try {
       await this.#enqueue(id, copies)
     } catch (error) {
       if (!(error instanceof RefusalError || error instanceof StoreError)) throw error
+      if (error instanceof RefusalError && error.code === 'conflict') return
       this.#deps.observer.emit('store.failed', { message: id, cause: messageOf(error) })
       this.#later(() => void this.#sendRest())
     }
   }
 
+  /** Releases that are decided and not known to be in the queue; never rejects. */
   async #sendRest(): Promise<void> {
-    for (const { id, places, claim } of this.#deps.quarantine.pendingReleases()) {
-      const copies = places.map((place) => ({
-        place,
-        address: '',
-        won: false,
-        claim,
-        enqueued: false,
-      }))
-      await this.#send(id, this.#unsent(id, copies))
+    const { quarantine, observer } = this.#deps
+    try {
+      await Promise.all(
+        quarantine.pendingReleases().map(({ id, places, claim }) => {
+          const known = { address: '', won: false, claim, enqueued: false }
+          const copies = places.map((place) => ({ place, ...known }))
+          return this.#send(id, this.#unsent(id, copies))
+        }),
+      )
+    } catch (error) {
+      if (!(error instanceof StoreError)) throw error
+      observer.emit('store.failed', { cause: messageOf(error) })
+      this.#later(() => void this.#sendRest())
     }
   }
 
@@ -289,8 +378,8 @@ export function placesOf({ copies }: HeldEntry, recipient: string): readonly num
 }
 
 /** A release of what cannot be sent is not noted: it would be neither held nor delivered. */
-function mustHaveBody({ copies, bodyGone }: HeldEntry): void {
-  if (!bodyGone || copies.every(({ claim }) => claim !== null)) return
+function mustHaveBody({ row, copies, bodyGone }: HeldEntry): void {
+  if (!bodyGone || row.holders.length > 0 || copies.every(({ claim }) => claim !== null)) return
   throw new RefusalError(
     'notFound',
     'id',
@@ -333,14 +422,15 @@ function readAsks(value: unknown): readonly HeldAsk[] {
   const { asks } = record(value)
   if (!Array.isArray(asks) || asks.length > ASKS_MAX) throw invalid('asks')
   return asks.map((raw) => {
-    const { id, recipient, kind, by } = record(raw)
+    const { id, recipient, kind, by, anyway = false } = record(raw)
     const known = typeof id === 'string' ? parseMessageId(id) : null
     if (known === null) throw invalid('id')
     if (kind !== 'release' && kind !== 'delete') throw invalid('kind')
     if (typeof by !== 'string' || by.length > 200) throw invalid('by')
     if (recipient !== null && (typeof recipient !== 'string' || recipient.length > 1_000))
       throw invalid('recipient')
-    return { id: known, recipient, kind, by }
+    if (typeof anyway !== 'boolean') throw invalid('anyway')
+    return { id: known, recipient, kind, by, anyway }
   })
 }
 

@@ -5,18 +5,18 @@
 import { type Clock, isoTime } from '../base/clock.ts'
 import { RefusalError } from '../base/errors.ts'
 import type { MessageId, NodeId } from '../base/ids.ts'
-import type { Cluster } from '../cluster/cluster.ts'
-import type { Calls, Standing } from '../cluster/contract.ts'
 import type { Inspectors } from '../mail/inspect/contract.ts'
+import type { HeldNodes } from '../mail/quarantine/nodes.ts'
+import type { HeldTakeover } from '../mail/quarantine/takeover.ts'
 import type { Claim, NodeName } from '../message/rows.ts'
 import type { Operators } from '../store/operators.ts'
 import { HELD_STATES, type HeldEntry, type Quarantine } from '../store/quarantine.ts'
 import { parseQuery } from '../store/query.ts'
 import type { Trace } from '../store/trace.ts'
 import { mustAct, readMessageId, unknownMessage } from './authorise.ts'
-import type { Admin, Author, HeldDetail } from './contract.ts'
+import type { Admin, Author, HeldDetail, HeldWaits } from './contract.ts'
 import { type AskOwner, ownersAsked, readSize } from './held-asks.ts'
-import { decidedBefore, type HeldDecisions, placesOf } from './held-decisions.ts'
+import { decidedBefore, type HeldAsk, type HeldDecisions, placesOf } from './held-decisions.ts'
 
 /** A preview is made of the whole message in memory. */
 const PREVIEW_BYTES_MAX = 64 * 1024 * 1024
@@ -26,14 +26,6 @@ type HeldPart = Pick<
   'held' | 'heldOne' | 'heldPreview' | 'heldSource' | 'release' | 'deleteHeld'
 >
 
-/** The other nodes, as far as held mail is concerned. */
-export type HeldPeers = Pick<Calls, 'ask' | 'fetch'> & {
-  /** `member` also for a node that nobody knows. */
-  readonly standing: (node: NodeId) => Standing
-  /** Follows its name: `has not answered since 2026-03-11T14:30:00.000Z`. */
-  readonly describe: (node: NodeId) => string
-}
-
 export type HeldDeps = {
   readonly clock: Clock
   readonly trace: Trace
@@ -41,27 +33,19 @@ export type HeldDeps = {
   readonly operators: Pick<Operators, 'audit'>
   readonly inspectors: Pick<Inspectors, 'preview'>
   readonly decisions: HeldDecisions
-  readonly peers: HeldPeers
+  readonly takeover: Pick<HeldTakeover, 'taker' | 'doubtSince'>
+  readonly nodes: HeldPeers
 }
 
-export function peersOf(cluster: Pick<Cluster, 'calls' | 'roster' | 'heardMs'>): HeldPeers {
-  const { calls, roster } = cluster
-  return {
-    ask: (...question) => calls.ask(...question),
-    fetch: (...question) => calls.fetch(...question),
-    standing: (node) => roster.get(node)?.standing ?? 'member',
-    describe: (node) => {
-      const heardMs = cluster.heardMs(node)
-      return heardMs === null
-        ? 'has not answered since this node started'
-        : `has not answered since ${isoTime(heardMs)}`
-    },
-  }
+/** The other nodes, and words for them. */
+export type HeldPeers = Pick<HeldNodes, 'ask' | 'fetch' | 'absence' | 'ranked'> & {
+  /** Follows its name: `has not answered since 2026-03-11T14:30:00.000Z`. */
+  readonly describe: (node: NodeId) => string
 }
 
 export function heldPart(deps: HeldDeps): HeldPart {
-  const { clock, trace, quarantine, operators, inspectors, decisions, peers } = deps
-  const askOwner: AskOwner = ownersAsked(peers)
+  const { clock, trace, quarantine, operators, inspectors, decisions, takeover, nodes } = deps
+  const askOwner: AskOwner = ownersAsked(nodes)
   const here = quarantine.node.id
 
   function entry(id: MessageId): HeldEntry {
@@ -75,15 +59,16 @@ export function heldPart(deps: HeldDeps): HeldPart {
     rawId: string,
     kind: 'release' | 'delete',
     recipient: string | undefined,
+    anyway: boolean,
   ): Promise<HeldDetail> {
     mustAct(author)
     const id = readMessageId(rawId)
     const found = entry(id)
     const { owner } = found.row
-    const ask = { id, recipient: recipient ?? null, kind, by: author.name }
+    const ask: HeldAsk = { id, recipient: recipient ?? null, kind, by: author.name, anyway }
     if (owner.id === here) {
       await decisions.decide(ask)
-      return detailOf(entry(id))
+      return shown(id)
     }
     const places = recipient === undefined ? null : placesOf(found, recipient)
     const copies = found.copies.filter(({ place }) => places === null || places.includes(place))
@@ -92,34 +77,90 @@ export function heldPart(deps: HeldDeps): HeldPart {
       ({ claim, enqueuedMs }) => claim?.kind === 'release' && enqueuedMs === null,
     )
     if (open.length === 0 && !(kind === 'release' && isUnsent)) throw decidedBefore(copies)
-    if (peers.standing(owner.id) !== 'member') {
-      if (kind === 'release') throw bodyLost(owner, peers.standing(owner.id))
-      const claim: Claim = { kind, by: author.name, atMs: clock.wallMs() }
-      decisions.tell(id, quarantine.takeOver(id, places, claim))
-      operators.audit(author.name, 'held.delete', id, `of ${owner.name}`)
-      return detailOf(entry(id))
+    const { standing } = nodes.absence(owner.id)
+    if (standing === 'here' || standing === 'silent') {
+      const answer = await askOwner(owner.id, ask)
+      if (answer !== null) return answered(id, answer)
     }
-    const answer = await askOwner(owner.id, ask)
-    if (answer === null) {
-      const wanted = open.map(({ place }) => place)
-      return leaveFor(owner, author, id, kind, wanted)
+    const isGone = standing === 'removed' || standing === 'left'
+    if (isGone || standing === 'confirmed' || anyway) {
+      const taker = takeover.taker(found)
+      if (taker === here) {
+        await decisions.decide(ask)
+        return shown(id)
+      }
+      const answer = taker === null ? null : await askOwner(taker, ask)
+      if (answer !== null) return answered(id, answer)
+      if (isGone && taker === null) return withoutBody(author, found, ask, places)
     }
-    // Its rows are on their way; what it answered is shown already.
+    const wanted = open.map(({ place }) => place)
+    return leaveFor(owner, author, id, kind, wanted)
+  }
+
+  /** Nobody has its content any more: it can be deleted. */
+  function withoutBody(
+    author: Author,
+    { row: { id, owner } }: HeldEntry,
+    { kind, by }: HeldAsk,
+    places: readonly number[] | null,
+  ): HeldDetail {
+    if (kind === 'release') throw bodyLost(owner, nodes.absence(owner.id).standing)
+    const claim: Claim = { kind, by, atMs: clock.wallMs() }
+    const claimed = quarantine.together(() => {
+      quarantine.takeOver(id, { hasBody: false, doubtMs: null })
+      return quarantine.claim(id, places, claim)
+    })
+    decisions.tell(id, claimed)
+    operators.audit(author.name, 'held.delete', id, `of ${owner.name}`)
+    return shown(id)
+  }
+
+  /** The rows of who answered are on their way; what it answered is shown already. */
+  function answered(
+    id: MessageId,
+    answer: readonly { readonly place: number; readonly claim: Claim }[],
+  ): HeldDetail {
     const claims = new Map(answer.map(({ place, claim }) => [place, claim]))
     const after = entry(id)
-    return detailOf({
-      ...after,
-      row: {
-        ...after.row,
-        recipients: after.copies.flatMap(({ place, address, claim }) =>
-          claim === null && !claims.has(place) ? [address] : [],
-        ),
+    return detailOf(
+      {
+        ...after,
+        row: {
+          ...after.row,
+          recipients: after.copies.flatMap(({ place, address, claim }) =>
+            claim === null && !claims.has(place) ? [address] : [],
+          ),
+        },
+        copies: after.copies.map((copy) => ({
+          ...copy,
+          claim: copy.claim ?? claims.get(copy.place) ?? null,
+        })),
       },
-      copies: after.copies.map((copy) => ({
-        ...copy,
-        claim: copy.claim ?? claims.get(copy.place) ?? null,
-      })),
-    })
+      null,
+    )
+  }
+
+  function shown(id: MessageId): HeldDetail {
+    const found = entry(id)
+    return detailOf(found, waitsOf(found))
+  }
+
+  function waitsOf(found: HeldEntry): HeldWaits | null {
+    const { owner, recipients, heldMs } = found.row
+    if (owner.id === here || recipients.length === 0) return null
+    const { standing, lastContactMs } = nodes.absence(owner.id)
+    if (standing === 'here') return null
+    const hasTaker = takeover.taker(found) !== null
+    const words = `waits for ${owner.name}`
+    if (standing === 'silent') {
+      return { words, doubtSinceMs: hasTaker ? (lastContactMs ?? heldMs) : null }
+    }
+    if (standing === 'confirmed') {
+      const doubtSinceMs = hasTaker ? takeover.doubtSince(found) : null
+      return hasTaker && doubtSinceMs === null ? null : { words, doubtSinceMs }
+    }
+    if (hasTaker) return null
+    return { words: `${owner.name} is gone, and nobody has its content`, doubtSinceMs: null }
   }
 
   function leaveFor(
@@ -132,35 +173,51 @@ export function heldPart(deps: HeldDeps): HeldPart {
     const fresh = quarantine.ask(id, places, kind, author.name)
     const after = entry(id)
     const addresses = after.copies.filter(({ place }) => fresh.includes(place))
-    if (addresses.length === 0) throw waitsAlready(owner, after, peers.describe(owner.id))
+    if (addresses.length === 0) throw waitsAlready(owner, after, nodes.describe(owner.id))
     const detail = `${kind} asked by ${author.name}, waits for ${owner.name}`
     operators.audit(author.name, 'held.ask', id, detail)
     for (const { address: recipient } of addresses) {
       trace.note(id, { atMs: clock.wallMs(), recipient, what: 'asked', detail })
     }
-    return detailOf(after)
+    return detailOf(after, waitsOf(after))
   }
 
-  /** From its owner, wherever that is. @throws RefusalError; StoreError */
+  /** From its owner, or from any other node that has it. @throws RefusalError; StoreError */
   async function openBody(found: HeldEntry): Promise<{
     readonly sizeBytes: number
     readonly pieces: AsyncIterable<Uint8Array>
   }> {
-    const { id, owner } = found.row
-    if (owner.id === here || found.bodyGone) return decisions.openBody(found)
-    const standing = peers.standing(owner.id)
-    if (standing !== 'member') throw bodyLost(owner, standing)
+    const { id, owner, holders } = found.row
+    const isOwn = owner.id === here
+    if (isOwn && (!found.bodyGone || holders.length === 0)) return decisions.openBody(found)
+    if (decisions.hasBody(id)) return decisions.openBody({ ...found, bodyGone: false })
+    if (found.bodyGone && found.row.recipients.length === 0) return decisions.openBody(found)
+    const others = holders.map((node) => node.id).filter((node) => node !== here)
+    const living = others.filter((node) => nodes.absence(node).standing === 'here')
+    const { standing } = nodes.absence(owner.id)
+    const isGone = standing === 'removed' || standing === 'left'
+    const from = [...(isOwn || isGone ? [] : [owner.id]), ...nodes.ranked(id, living)]
+    for (const node of from) {
+      const body = await bodyFrom(node, id)
+      if (body !== null) return body
+    }
+    if (isGone) throw bodyLost(owner, standing)
+    throw new RefusalError(
+      'unavailable',
+      'id',
+      `The content of this mail is on ${owner.name}, which ${nodes.describe(owner.id)}.`,
+      'Look again when it answers. A release or deletion can be left for it now.',
+    )
+  }
+
+  /** Null: it does not answer. */
+  async function bodyFrom(node: NodeId, id: MessageId) {
     try {
-      const { value, bytes } = await peers.fetch(owner.id, 'held.body', { id })
+      const { value, bytes } = await nodes.fetch(node, 'held.body', { id })
       return { sizeBytes: readSize(value), pieces: bytes }
     } catch (error) {
-      if (!(error instanceof RefusalError) || error.code !== 'unavailable') throw error
-      throw new RefusalError(
-        'unavailable',
-        'id',
-        `The content of this mail is on ${owner.name}, which ${peers.describe(owner.id)}.`,
-        'Look again when it answers. A release or deletion can be left for it now.',
-      )
+      if (error instanceof RefusalError && error.code === 'unavailable') return null
+      throw error
     }
   }
 
@@ -171,7 +228,7 @@ export function heldPart(deps: HeldDeps): HeldPart {
       return { ...found, words: query.words, mistakes: query.mistakes }
     },
 
-    heldOne: (rawId) => detailOf(entry(readMessageId(rawId))),
+    heldOne: (rawId) => shown(readMessageId(rawId)),
 
     async heldPreview(rawId) {
       const id = readMessageId(rawId)
@@ -215,22 +272,23 @@ export function heldPart(deps: HeldDeps): HeldPart {
       return { stream, sizeBytes }
     },
 
-    release: (author, rawId, recipient) => decide(author, rawId, 'release', recipient),
-    deleteHeld: (author, rawId, recipient) => decide(author, rawId, 'delete', recipient),
+    release: (author, rawId, recipient, anyway = false) =>
+      decide(author, rawId, 'release', recipient, anyway),
+    deleteHeld: (author, rawId, recipient) => decide(author, rawId, 'delete', recipient, false),
   }
 }
 
-export function detailOf({ row, copies }: HeldEntry): HeldDetail {
+export function detailOf({ row, copies }: HeldEntry, waits: HeldWaits | null): HeldDetail {
   return {
     row,
     claims: copies.flatMap(({ address, claim }) =>
       claim === null ? [] : [{ ...claim, recipient: address }],
     ),
-    waits: null,
+    waits,
   }
 }
 
-function bodyLost(owner: NodeName, standing: Standing): RefusalError {
+function bodyLost(owner: NodeName, standing: string): RefusalError {
   return new RefusalError(
     'unavailable',
     'id',

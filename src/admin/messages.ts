@@ -6,7 +6,6 @@ import { parseQuery } from '../store/query.ts'
 import type { Trace } from '../store/trace.ts'
 import { readMessageId, unknownMessage } from './authorise.ts'
 import type { Admin } from './contract.ts'
-import { detailOf } from './held.ts'
 import type { MailActions } from './mail-actions.ts'
 import { elsewhere, isWaiting, queuedRow } from './queue.ts'
 import type { QueuePeers } from './queue-peers.ts'
@@ -19,8 +18,9 @@ export function messagesPart(deps: {
   readonly quarantine: Quarantine
   readonly mail: MailActions
   readonly queuePeers: QueuePeers
+  readonly held: Pick<Admin, 'heldOne'>
 }): MessagesPart {
-  const { clock, trace, quarantine, mail } = deps
+  const { clock, trace, quarantine, mail, held } = deps
   return {
     overview: (sinceMs, buckets) => trace.overview(sinceMs, buckets),
 
@@ -43,7 +43,7 @@ export function messagesPart(deps: {
       return {
         ...known,
         events,
-        held: entry === null ? null : detailOf(entry),
+        held: entry === null ? null : held.heldOne(id),
         queue,
         queuedOn: queue === null ? elsewhere(known.rows, quarantine.node.id) : null,
       }

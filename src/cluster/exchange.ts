@@ -77,6 +77,9 @@ type Peer = {
   barredUntilMono: number
 }
 
+/** A write of one process. */
+export type Point = { readonly writer: WriterId; readonly seq: number }
+
 /** One link, and what was said on it. */
 type Line = {
   readonly link: Link
@@ -279,6 +282,25 @@ export class Exchange {
       least = meetVectors(least, peer.vector)
     }
     return least
+  }
+
+  /** The last write of this process. */
+  point(): Point {
+    const { writer } = this.#feed
+    return { writer, seq: this.#feed.vector().get(writer) ?? 0 }
+  }
+
+  /** The peer has durably taken a write, and we have all that it had when it said so. */
+  hasTaken(node: NodeId, { writer, seq }: Point): boolean {
+    const peer = this.#peers.get(node)
+    if (peer === undefined || !peer.isKnown || !covers(peer.vector, writer, seq)) return false
+    return isCovered(peer.vector, this.#feed.vector())
+  }
+
+  /** We have all that the peer has said to have. */
+  hasReadAll(node: NodeId): boolean {
+    const peer = this.#peers.get(node)
+    return peer?.isKnown === true && isCovered(peer.vector, this.#feed.vector())
   }
 
   /** Writes that we cover and the peer has not acknowledged, and since when, within a beat. */

@@ -20,7 +20,7 @@ import {
   type Roster,
   type Self,
 } from './contract.ts'
-import { Exchange } from './exchange.ts'
+import { Exchange, type Point } from './exchange.ts'
 import { Skew } from './skew.ts'
 import {
   type Beat,
@@ -168,6 +168,26 @@ export class Sync {
       rows: lags.reduce((sum, { rows }) => sum + rows, 0),
       ms: Math.max(...lags.map(({ ms }) => ms)),
     }
+  }
+
+  /** The last write of this process to the state. */
+  point(): Point {
+    return this.#exchange('state')?.point() ?? { writer: '', seq: 0 }
+  }
+
+  /** What of the state is durable here. */
+  vector(): Vector {
+    return this.#options.feeds.state.vector()
+  }
+
+  /** The node has durably taken that write, and all that it had then is here. */
+  hasTaken(node: NodeId, point: Point): boolean {
+    return this.#exchange('state')?.hasTaken(node, point) ?? false
+  }
+
+  /** All of the state that the node was heard to have is here. */
+  hasReadAll(node: NodeId): boolean {
+    return this.#exchange('state')?.hasReadAll(node) ?? false
   }
 
   /** What every member has durably taken of the state; null while one was not heard. */

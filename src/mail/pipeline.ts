@@ -26,6 +26,7 @@ import type {
 } from '../message/rows.ts'
 import { type Inspection, NO_FACTS, type Verdict } from '../message/verdict.ts'
 import type { Bodies } from '../store/bodies.ts'
+import type { Tenure } from '../store/copies.ts'
 import type { Draft } from '../store/draft.ts'
 import type { Quarantine } from '../store/quarantine.ts'
 import { AloneError, type Queue } from '../store/queue.ts'
@@ -40,9 +41,10 @@ import { type Fate, respond } from './decide/respond.ts'
 import { buildBounce, mayBounce } from './deliver/bounce.ts'
 import type { Deliverer, Route } from './deliver/contract.ts'
 import type { Inspectors } from './inspect/contract.ts'
-import { Holder } from './quarantine/hold.ts'
+import { Holder, type HolderDeps } from './quarantine/hold.ts'
 import { Keeper } from './quarantine/keep.ts'
-import { type ReleaseDeps, release, resumeReleases } from './quarantine/release.ts'
+import { type ReleaseDeps, release } from './quarantine/release.ts'
+import type { HeldShare } from './quarantine/share.ts'
 import { type BuiltNotice, type Notice, notify } from './queue/notify.ts'
 import { isWaiting, type Progress, pageOfQueue, QueueWorker } from './queue/worker.ts'
 
@@ -65,7 +67,13 @@ export type PipelineDeps = {
   readonly tenure?: Tenure | null
   /** What the other nodes know of next hops; without it this one is alone. */
   readonly tally?: Tally
+  /** Told of held mail of other nodes; none without others. */
+  readonly share?: Pick<HeldShare, 'sealed'>
+  /** How long a deleted body is kept, ms; 10 minutes unless times are shrunk. */
+  readonly deletedMs?: number
 }
+
+const DELETED_MS = 10 * 60_000
 
 const NO_INSPECTION: Inspection = { findings: [], unknowns: [], facts: NO_FACTS }
 const NO_ROOM = reply(452, '4.3.1', 'Insufficient system storage')
@@ -90,16 +98,19 @@ export class Pipeline {
       random,
       observer,
       routeKey: (address) => routeKey(routeOf(address, live.current)),
-      attempt: (message, indexes, beforeDot) => this.#attempt(message, indexes, beforeDot),
+      attempt: (message, indexes, beforeDot, mayDot) =>
+        this.#attempt(message, indexes, beforeDot, mayDot),
       bounce: (message, kind, about) => this.#bounce({ message, kind, about }),
       progress: (message, index, what, detail) => this.#progress(message, index, what, detail),
       nodeName: deps.nodeName,
       ...(deps.tally === undefined ? {} : { tally: deps.tally }),
       tenure: deps.tenure ?? null,
     })
-    this.#holder = new Holder({ bodies, quarantine, queue, live, clock, observer })
+    const sealed: HolderDeps['sealed'] = (mail) => deps.share?.sealed(mail)
+    this.#holder = new Holder({ bodies, quarantine, queue, live, clock, observer, sealed })
     this.#keeper = new Keeper({
       bodies,
+      deletedMs: deps.deletedMs ?? DELETED_MS,
       quarantine,
       trace,
       live,
@@ -124,13 +135,10 @@ export class Pipeline {
     live.onChange((next, before) => this.#retryDomains(changedDomains(next, before)))
   }
 
-  /** What a crash or a stop cut off goes on: held copies, deliveries, releases. Once, at start. */
+  /** What a crash or a stop cut off goes on: held copies, deliveries. Once, at start. */
   async resume(): Promise<void> {
-    const { quarantine, observer, queue } = this.#deps
     this.#holder.resume()
     this.#worker.resume()
-    await resumeReleases(quarantine, observer, this.#releases)
-    queue.forgetReplayed()
     this.#keeper.start()
   }
 
@@ -360,6 +368,7 @@ export class Pipeline {
     message: Message,
     indexes: readonly number[],
     beforeDot: () => Promise<void>,
+    mayDot: () => boolean,
   ): ReturnType<Deliverer['deliver']> {
     const { envelope, commit } = message
     const recipients = indexes.flatMap((index) => envelope.recipients[index] ?? [])
@@ -376,6 +385,7 @@ export class Pipeline {
         prepend: commit.prepend,
         body: message.body(),
         beforeDot,
+        mayDot,
       },
       routeOf(recipients[0]?.address ?? '', snapshot),
       {
@@ -465,6 +475,11 @@ export class Pipeline {
   async release(id: MessageId, places: readonly number[], claim: Claim): Promise<void> {
     await release(id, places, claim, this.#releases)
     for (const _ of places) this.#deps.observer.emit('mail.released', { message: id, by: claim.by })
+  }
+
+  /** All releases that a stop had cut off were asked for again: what the spool knew is not needed. */
+  releasesResumed(): void {
+    this.#deps.queue.forgetReplayed()
   }
 
   queueRows({

@@ -25,21 +25,18 @@ import {
 import { type MessageId, parseMessageId } from '../base/ids.ts'
 import { PIECE_BYTES } from '../base/limits.ts'
 import type { Random } from '../base/random.ts'
-import { type Body, bodySize } from '../message/body.ts'
-import type { Envelope } from '../message/envelope.ts'
-import type { NewHeldRow } from '../message/rows.ts'
+import type { HeldMail } from './held-mail.ts'
 
-/** All that is known of a held message beside its bytes. */
-export type HeldMail = {
-  /** `recipients` are the addresses of `places`, in their order. */
-  readonly row: NewHeldRow
-  /** With every recipient of the message, the ones that are not held too. */
-  readonly envelope: Envelope
-  /** Indexes in `envelope.recipients` whose copy is held, ascending; at least one. */
-  readonly places: readonly number[]
-  /** Our own header lines, each with CRLF; they go out before the body. */
-  readonly prepend: string
-}
+export type { HeldMail } from './held-mail.ts'
+
+/** The bytes of a message: all of them, or as they come. */
+export type HeldBytes =
+  | { readonly kind: 'memory'; readonly bytes: Uint8Array }
+  | {
+      readonly kind: 'pieces'
+      readonly sizeBytes: number
+      readonly pieces: AsyncIterable<Uint8Array>
+    }
 
 const MAGIC = Buffer.from('PSTHELD\x01', 'latin1')
 const SALT_BYTES = 32
@@ -67,7 +64,7 @@ export class Bodies {
    * Writes the message, durably: file and directory are synced when this resolves. A file of the
    * same id is replaced. @throws StoreError when the disk refuses; nothing is left then
    */
-  async write(mail: HeldMail, body: Body): Promise<void> {
+  async write(mail: HeldMail, body: HeldBytes): Promise<void> {
     const { id } = mail.envelope
     const folder = this.#folder(id)
     const unfinished = join(folder, id + UNFINISHED)
@@ -150,9 +147,9 @@ export class Bodies {
     this.#folders.add(folder)
   }
 
-  async #writeFrames(file: FileHandle, mail: HeldMail, body: Body): Promise<void> {
+  async #writeFrames(file: FileHandle, mail: HeldMail, body: HeldBytes): Promise<void> {
     const salt = Buffer.from(this.#random.bytes(SALT_BYTES))
-    const meta = Buffer.from(JSON.stringify({ ...mail, bodyBytes: bodySize(body) }))
+    const meta = Buffer.from(JSON.stringify({ ...mail, bodyBytes: sizeOf(body) }))
     assert(meta.length <= META_BYTES_MAX, 'an envelope is bounded')
     const header = Buffer.alloc(HEADER_BYTES)
     MAGIC.copy(header)
@@ -163,7 +160,7 @@ export class Bodies {
     let parts = [header, ...seal(key, mail.envelope.id, { number: 0, last: false }, meta)]
     let number = 1
     let written = 0
-    const sizeBytes = bodySize(body)
+    const sizeBytes = sizeOf(body)
     for await (const piece of framesOf(body)) {
       written += piece.length
       parts.push(...seal(key, mail.envelope.id, { number, last: written === sizeBytes }, piece))
@@ -172,7 +169,7 @@ export class Bodies {
       number += 1
     }
     await writeAll(file, parts)
-    assert(written === sizeBytes, 'a body has the size that it says')
+    if (written !== sizeBytes) throw notWhole(mail.envelope.id, written, sizeBytes)
   }
 
   async #open(id: MessageId): Promise<Opened | null> {
@@ -295,37 +292,38 @@ function broken(id: MessageId, cause?: unknown): StoreError {
   })
 }
 
+function sizeOf(body: HeldBytes): number {
+  return body.kind === 'memory' ? body.bytes.length : body.sizeBytes
+}
+
+function notWhole(id: MessageId, written: number, sizeBytes: number): StoreError {
+  return new StoreError(`${id} came with ${written} of ${sizeBytes} bytes`, { remedy: 'retry' })
+}
+
 /**
  * The bytes of a body in frames of exactly FRAME_BYTES, but for the last. A frame holds its bytes
  * until the next one is asked for.
  */
-async function* framesOf(body: Body): AsyncGenerator<Uint8Array> {
+async function* framesOf(body: HeldBytes): AsyncGenerator<Uint8Array> {
   if (body.kind === 'memory') {
     for (let offset = 0; offset < body.bytes.length; offset += FRAME_BYTES) {
       yield body.bytes.subarray(offset, offset + FRAME_BYTES)
     }
     return
   }
-  const frame = Buffer.allocUnsafe(FRAME_BYTES)
+  const frame = Buffer.allocUnsafe(Math.min(FRAME_BYTES, body.sizeBytes))
   let filled = 0
-  for (const { path, offset, length } of body.extents) {
-    const file = await open(path, 'r')
-    try {
-      let done = 0
-      while (done < length) {
-        const wanted = Math.min(FRAME_BYTES - filled, length - done)
-        const { bytesRead } = await file.read(frame, filled, wanted, offset + done)
-        if (bytesRead === 0)
-          throw new StoreError(`${path} ends too soon`, { remedy: 'ask-operator' })
-        filled += bytesRead
-        done += bytesRead
-        if (filled === FRAME_BYTES) {
-          yield frame
-          filled = 0
-        }
-      }
-    } finally {
-      await file.close()
+  for await (const piece of body.pieces) {
+    let taken = 0
+    while (taken < piece.length) {
+      const part = piece.subarray(taken, taken + frame.length - filled)
+      if (part.length === 0) return
+      frame.set(part, filled)
+      filled += part.length
+      taken += part.length
+      if (filled < frame.length) continue
+      yield frame
+      filled = 0
     }
   }
   if (filled > 0) yield frame.subarray(0, filled)

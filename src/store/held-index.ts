@@ -2,6 +2,7 @@
  * The tables that the list of held mail is read from: index, copies and waiting clicks of all
  * nodes, kept in step with the shared rows of the kinds `held` and `pending`.
  */
+import type { NodeId } from '../base/ids.ts'
 import type { SharedState } from '../config/merge.ts'
 import { foldedOrNull } from './conditions.ts'
 import type { StoreDatabase } from './db.ts'
@@ -15,11 +16,12 @@ import {
 } from './held-row.ts'
 import type { Projection } from './shared.ts'
 
-const VERSION = 1
+const VERSION = 2
 
-export function heldProjection({ sqlite }: StoreDatabase): Projection {
+/** `node`: this one, which remembers what it had decided when it is the owner no more. */
+export function heldProjection({ sqlite }: StoreDatabase, node: NodeId): Projection {
   const put = sqlite.query<null, (string | number | null)[]>(
-    'INSERT OR REPLACE INTO held VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)',
+    'INSERT OR REPLACE INTO held VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)',
   )
   const putCopy = sqlite.query<null, (string | number | null)[]>(
     'INSERT OR REPLACE INTO held_copy VALUES (?,?,?,?,?,?,?)',
@@ -34,7 +36,11 @@ export function heldProjection({ sqlite }: StoreDatabase): Projection {
   const remove = sqlite.query<null, [string]>('DELETE FROM held WHERE id = ?')
   const removeCopies = sqlite.query<null, [string]>('DELETE FROM held_copy WHERE id = ?')
 
-  function apply(key: string, state: SharedState): void {
+  const remember = sqlite.query<null, (string | number)[]>(
+    'INSERT OR REPLACE INTO held_former VALUES (?,?,?,?,?,?)',
+  )
+
+  function apply(key: string, state: SharedState, before: SharedState | null): void {
     const value = textOf(state)
     const named = readHeldKey(key)
     const held = value === null ? null : readHeldValue(value)
@@ -44,8 +50,14 @@ export function heldProjection({ sqlite }: StoreDatabase): Projection {
       const decided = [claim?.kind ?? null, claim?.by ?? null, claim?.atMs ?? null]
       putCopy.run(id, place, address, ...decided, enqueuedMs ?? null)
     }
-    if (part === 0 && held.row !== undefined) put.run(...columnsOf(id, held, held.row))
+    if (part === 0 && held.row !== undefined)
+      put.run(...columnsOf(id, termOf(state), held, held.row))
     count.run(id)
+    const mine = before === null ? null : readHeldValue(textOf(before) ?? '')
+    if (mine === null || mine.owner !== node || held.owner === node) return
+    for (const { place, claim, sent } of unknownTo(held, mine)) {
+      remember.run(id, place, claim.kind, claim.by, claim.atMs, sent ? 1 : 0)
+    }
   }
 
   return {
@@ -65,7 +77,20 @@ export function heldProjection({ sqlite }: StoreDatabase): Projection {
   }
 }
 
-function columnsOf(id: string, { owner, bodyGoneMs }: HeldValue, row: HeldFacts) {
+/** What this node had decided, and the next owner does not know: a release counts before all. */
+function unknownTo({ copies }: HeldValue, mine: HeldValue) {
+  return mine.copies.flatMap(({ place, claim, enqueuedMs }) => {
+    if (claim === undefined || claim.kind === 'expire') return []
+    const theirs = copies.find((copy) => copy.place === place)
+    const sent = enqueuedMs !== undefined && enqueuedMs !== theirs?.enqueuedMs
+    const isOpen = theirs?.claim === undefined
+    const isOver = claim.kind === 'release' && theirs?.claim?.kind !== 'release'
+    return sent || isOpen || isOver ? [{ place, claim, sent }] : []
+  })
+}
+
+function columnsOf(id: string, term: number, value: HeldValue, row: HeldFacts) {
+  const { owner, bodyGoneMs, holders, perhaps, doubtMs } = value
   return [
     id,
     owner,
@@ -85,12 +110,25 @@ function columnsOf(id: string, { owner, bodyGoneMs }: HeldValue, row: HeldFacts)
     0,
     null,
     bodyGoneMs ?? null,
+    term,
+    nodesText(holders),
+    nodesText(perhaps),
+    doubtMs ?? null,
   ]
 }
 
+/** A space on both sides of each, so that one is found by its text. */
+function nodesText(nodes: readonly NodeId[] | undefined): string {
+  return nodes === undefined || nodes.length === 0 ? '' : ` ${nodes.join(' ')} `
+}
+
+export function nodesOf(text: string): readonly NodeId[] {
+  return text === '' ? [] : (text.trim().split(' ') as NodeId[])
+}
+
 export function pendingProjection({ sqlite }: StoreDatabase): Projection {
-  const put = sqlite.query<null, (string | number)[]>(
-    'INSERT OR REPLACE INTO held_pending VALUES (?,?,?,?,?,?,?,?)',
+  const put = sqlite.query<null, (string | number | null)[]>(
+    'INSERT OR REPLACE INTO held_pending VALUES (?,?,?,?,?,?,?,?,?)',
   )
   const remove = sqlite.query<null, [string]>('DELETE FROM held_pending WHERE key = ?')
   return {
@@ -106,13 +144,17 @@ export function pendingProjection({ sqlite }: StoreDatabase): Projection {
         remove.run(key)
         return
       }
-      const { kind, by, atMs, to } = pending
-      put.run(named.id, named.place, key, kind, by, atMs, to, state.stamp)
+      const { kind, by, atMs, to, former } = pending
+      put.run(named.id, named.place, key, kind, by, atMs, to, state.stamp, former ?? null)
     },
     forget(key) {
       remove.run(key)
     },
   }
+}
+
+function termOf(state: SharedState): number {
+  return state.shape === 'owned' ? state.version[0] : 1
 }
 
 function textOf(state: SharedState): string | null {

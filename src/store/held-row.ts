@@ -28,8 +28,14 @@ export type HeldValue = {
   /** In the first row of a message, and only there. */
   readonly row?: HeldFacts
   readonly copies: readonly CopyValue[]
-  /** The sealed file is not there any more; in the first row. */
+  /** The owner has no sealed file any more; in the first row, as what follows. */
   readonly bodyGoneMs?: number
+  /** The other nodes that are known to have the body. */
+  readonly holders?: readonly NodeId[]
+  /** Others that may have it: bytes went there, and no answer came. */
+  readonly perhaps?: readonly NodeId[]
+  /** Taken over although the owner before may have released it since then. */
+  readonly doubtMs?: number
 }
 
 export type PendingValue = {
@@ -38,6 +44,8 @@ export type PendingValue = {
   readonly atMs: number
   /** The owner that it was addressed to: nobody else runs it. */
   readonly to: NodeId
+  /** Not a click, but what a former owner had decided, or put into its queue. */
+  readonly former?: 'claimed' | 'sent'
 }
 
 export function heldKey(id: MessageId, part: number): string {
@@ -67,6 +75,9 @@ export function readHeldValue(text: string): HeldValue | null {
   if (copies.length > COPIES_MAX || !copies.every(isCopy)) return null
   if (value['row'] !== undefined && !isFacts(value['row'])) return null
   if (value['bodyGoneMs'] !== undefined && !isCount(value['bodyGoneMs'])) return null
+  if (value['doubtMs'] !== undefined && !isCount(value['doubtMs'])) return null
+  if (value['holders'] !== undefined && !isListOf(value['holders'], isNode)) return null
+  if (value['perhaps'] !== undefined && !isListOf(value['perhaps'], isNode)) return null
   return value as unknown as HeldValue
 }
 
@@ -75,6 +86,8 @@ export function readPendingValue(text: string): PendingValue | null {
   if (value === null || !isNode(value['to'])) return null
   const { kind, by, atMs } = value
   if ((kind !== 'release' && kind !== 'delete') || !isText(by) || !isCount(atMs)) return null
+  const { former } = value
+  if (former !== undefined && former !== 'claimed' && former !== 'sent') return null
   return value as unknown as PendingValue
 }
 
@@ -93,7 +106,7 @@ function isCopy(raw: unknown): raw is CopyValue {
   return copy['claim'] === undefined || isClaim(copy['claim'])
 }
 
-function isFacts(raw: unknown): raw is HeldFacts {
+export function isFacts(raw: unknown): raw is HeldFacts {
   const row = record(raw)
   if (row === null) return false
   const { sender, subject, from, clientIp, sizeBytes, score, rules, heldMs, expiresMs } = row

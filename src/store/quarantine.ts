@@ -1,53 +1,38 @@
 /**
- * Held mail of all nodes, and the claims about it. Each message has one owner: it alone decides,
- * writes its rows and has its sealed file, which is the truth for what is held there. Claims stand
- * only in the rows, so every commit is synced.
+ * Held mail of all nodes, and the claims about it. Each message has one owner: it alone decides and
+ * writes its rows. It has a sealed file, which is the truth for what is held there, and so have the
+ * holders that its row names. Claims stand only in the rows, so every commit is synced.
  */
-import {
-  and,
-  asc,
-  desc,
-  eq,
-  gt,
-  inArray,
-  isNull,
-  lt,
-  lte,
-  notExists,
-  notInArray,
-  type SQL,
-  sql,
-} from 'drizzle-orm'
+import { and, asc, desc, eq, isNull } from 'drizzle-orm'
 import type { Clock, Timer } from '../base/clock.ts'
 import { assert, StoreError } from '../base/errors.ts'
-import { type MessageId, type NodeId, parseMessageId } from '../base/ids.ts'
-import { LIST_MAX } from '../base/limits.ts'
+import type { MessageId, NodeId } from '../base/ids.ts'
 import type { Observer } from '../base/observe.ts'
-import type { Claim, HeldRow, NodeName, PendingClaim } from '../message/rows.ts'
-import type { Finding, Unknown } from '../message/verdict.ts'
+import type { OwnedRow } from '../config/merge.ts'
+import type { Claim, HeldRow, NodeName } from '../message/rows.ts'
 import type { Bodies, HeldMail } from './bodies.ts'
-import { conditionOf, contains, type Searchable } from './conditions.ts'
 import type { StoreDatabase } from './db.ts'
 import { heldProjection, pendingProjection } from './held-index.ts'
+import { type HeldEntry, HeldList } from './held-list.ts'
 import {
   COPIES_MAX,
   type CopyValue,
   type HeldValue,
   heldKey,
   type PendingValue,
+  readHeldKey,
   readHeldValue,
 } from './held-row.ts'
-import { type NodeNames, nodeName, nodesNamed } from './names.ts'
+import type { NodeNames } from './names.ts'
 import type { Query, State } from './query.ts'
 import type { SharedRows } from './shared.ts'
-import { held, heldCopies, heldPending } from './tables.ts'
-import { badCursor, COUNT_MAX, type Found, splitRules } from './trace.ts'
+import { held, heldCopies, heldFormer, heldPending } from './tables.ts'
+import type { Found } from './trace.ts'
+
+export type { HeldCopy, HeldEntry } from './held-list.ts'
 
 /** What `is:` may ask of held mail. */
 export const HELD_STATES: readonly State[] = ['held', 'unknown']
-
-/** As the partial index says it: with a parameter SQLite could not use that. */
-const UNDECIDED = sql`${held.undecided} > 0`
 
 const FLUSH_MS = 200
 const FLUSH_ROWS = 200
@@ -79,32 +64,24 @@ export type Asked = {
   readonly id: MessageId
   readonly places: readonly number[]
   readonly claim: Claim
+  /** A former owner had decided so, or put it into its queue; null: somebody clicked. */
+  readonly former: 'claimed' | 'sent' | null
 }
 
-export type HeldEntry = {
-  readonly row: HeldRow
-  /** Every recipient that was held, ascending by place; `claim` null: not decided. */
-  readonly copies: readonly HeldCopy[]
-  /** The sealed file was removed, or is missing. */
-  readonly bodyGone: boolean
-}
+/** Who else has the body of a message, or may have it. */
+export type Holding = { readonly holders: readonly NodeId[]; readonly perhaps: readonly NodeId[] }
 
-export type HeldCopy = {
-  readonly place: number
-  readonly address: string
-  readonly claim: Claim | null
-  readonly enqueuedMs: number | null
-}
+const NOBODY: Holding = { holders: [], perhaps: [] }
 
 export class Quarantine {
   readonly #store: StoreDatabase
   readonly #rows: SharedRows
   readonly #clock: Clock
   readonly #observer: Observer
+  readonly #list: HeldList
   /** This one, the owner of what it holds. */
   readonly node: NodeName
-  readonly #nodes: NodeNames
-  #waiting: HeldMail[] = []
+  #waiting: { readonly mail: HeldMail; readonly holding: Holding }[] = []
   #timer: Timer | null = null
 
   /** Before `rows.start`. `node` is this one; `nodes` names all of them. */
@@ -123,9 +100,9 @@ export class Quarantine {
     this.#rows = rows
     this.#clock = deps.clock
     this.#observer = deps.observer
+    this.#list = new HeldList(store, deps.nodes ?? (() => [node]))
     this.node = node
-    this.#nodes = deps.nodes ?? (() => [node])
-    rows.project('held', heldProjection(store))
+    rows.project('held', heldProjection(store, node.id))
     rows.project('pending', pendingProjection(store))
   }
 
@@ -133,15 +110,31 @@ export class Quarantine {
    * Adds a message whose sealed file is already durable. Never waits, never throws: rows are
    * written together within 200 ms, and every question sees them.
    */
-  add(mail: HeldMail): void {
+  add(mail: HeldMail, holding: Holding = NOBODY): void {
     this.#observer.emit('mail.held', { message: mail.row.id })
     if (this.#waiting.length >= WAITING_MAX) return
-    this.#waiting.push(mail)
+    this.#waiting.push({ mail, holding })
     const delayMs = this.#waiting.length === FLUSH_ROWS ? 0 : FLUSH_MS
     if (delayMs === 0) this.#timer?.cancel()
     if (this.#timer === null || delayMs === 0) {
       this.#timer = this.#clock.after(delayMs, () => this.flush())
     }
+  }
+
+  /**
+   * Shows a message of another owner that died before it told of it: this node has the sealed
+   * file. Whatever its owner says of it counts before this. @throws StoreError
+   */
+  show(mail: HeldMail): void {
+    const { row, owner } = mail
+    if (owner === undefined || owner === this.node.id || this.isKnown(row.id)) return
+    const holding = { holders: [this.node.id], perhaps: [] }
+    this.#rows.transact(() => this.#write(mail, owner, holding))
+  }
+
+  /** A row of it is here, of whichever node. */
+  isKnown(id: MessageId): boolean {
+    return this.#rows.owned('held', id) !== null
   }
 
   /** One commit for all that `act` writes; it never awaits. @throws StoreError; as `act` */
@@ -170,21 +163,126 @@ export class Quarantine {
   claim(id: MessageId, places: readonly number[] | null, claim: Claim): readonly Claimed[] {
     this.#writeWaiting()
     return this.#rows.transact(() => {
-      const owner = this.#ownerOf(id)
+      const owner = this.#list.ownerOf(id)
       assert(owner === null || owner === this.node.id, 'only its owner decides about a mail')
-      return this.#decide(id, places, claim, null)
+      return this.#decide(id, places, claim)
     })
   }
 
   /**
-   * Takes a message over from a node that is gone for good, by deciding about it: only a deletion
-   * makes sense, its body was there. @throws StoreError
+   * Becomes the owner of a message of a node that is gone, or that gives it up. `doubtMs`: it may
+   * have been released there since then. Without its body it can only be deleted. @throws StoreError
    */
-  takeOver(id: MessageId, places: readonly number[] | null, claim: Claim): readonly Claimed[] {
+  takeOver(
+    id: MessageId,
+    how: { readonly hasBody: boolean; readonly doubtMs: number | null },
+  ): void {
+    const me = this.node.id
+    this.#change(
+      id,
+      (copy) => copy,
+      ({ doubtMs: _, bodyGoneMs: __, ...first }) => ({
+        ...first,
+        holders: without(first.holders, [me]),
+        // It may come back, and it may have the body then.
+        perhaps: [...without(first.perhaps, [me, first.owner]), first.owner].filter(
+          (node) => node !== me && !(first.holders ?? []).includes(node),
+        ),
+        ...(how.hasBody ? {} : { bodyGoneMs: this.#clock.wallMs() }),
+        ...(how.doubtMs === null ? {} : { doubtMs: how.doubtMs }),
+      }),
+      me,
+    )
+  }
+
+  /** Who has the body of an own message has changed. Others' are passed over. @throws StoreError */
+  setHolding(
+    id: MessageId,
+    change: {
+      readonly has?: readonly NodeId[]
+      readonly lost?: readonly NodeId[]
+      readonly perhaps?: readonly NodeId[]
+    },
+  ): void {
+    const { has = [], lost = [], perhaps = [] } = change
+    this.#own(
+      id,
+      (copy) => copy,
+      (first) => {
+        const holders = [...without(first.holders, [...has, ...lost]), ...has]
+        const others = [...without(first.perhaps, perhaps), ...perhaps]
+        return { ...first, holders, perhaps: without(others, [...holders, ...lost]) }
+      },
+    )
+  }
+
+  /** The doubt about it was told and counted. */
+  clearDoubt(id: MessageId): void {
+    this.#own(
+      id,
+      (copy) => copy,
+      ({ doubtMs: _, ...first }) => first,
+    )
+  }
+
+  /**
+   * What a former owner had decided becomes part of what stands here: a release counts before a
+   * deletion. `sent`: it is in the queue there, or was; nothing goes out here then. Gives the copies
+   * as they stand, and how many of them both have sent. @throws StoreError
+   */
+  merge(
+    id: MessageId,
+    places: readonly number[],
+    claim: Claim,
+    sent: boolean,
+  ): { readonly claimed: readonly Claimed[]; readonly doubled: number } {
     return this.#rows.transact(() => {
-      const claimed = this.#decide(id, places, claim, this.node.id)
-      this.#markBody(id, this.#clock.wallMs())
-      return claimed
+      const before = this.#list.copies([id]).filter(({ place }) => places.includes(place))
+      const isOver = (stands: Claim | null): boolean =>
+        stands === null || (claim.kind === 'release' && stands.kind !== 'release')
+      const over = new Set(before.flatMap((copy) => (isOver(copy.claim) ? [copy.place] : [])))
+      const enqueuedMs = this.#clock.wallMs()
+      this.#own(id, (copy) => {
+        if (!places.includes(copy.place)) return copy
+        const decided = over.has(copy.place) ? { ...copy, claim } : copy
+        return sent && decided.enqueuedMs === undefined ? { ...decided, enqueuedMs } : decided
+      })
+      const answered = this.#list.clicks([id]).filter(({ place }) => places.includes(place))
+      this.#answer(answered.map(({ key }) => key))
+      return {
+        doubled: sent ? before.filter((copy) => copy.enqueuedMs !== null).length : 0,
+        claimed: before.map(({ place, address, claim: stands, enqueuedMs: before }) => ({
+          place,
+          address,
+          won: over.has(place),
+          claim: over.has(place) || stands === null ? claim : stands,
+          enqueued: sent || before !== null,
+        })),
+      }
+    })
+  }
+
+  /**
+   * Tells the next owners what this node had decided about their mail while they did not know of
+   * it. Gives how many copies that were. @throws StoreError
+   */
+  tellFormer(): number {
+    return this.#rows.transact(() => {
+      const { query } = this.#store
+      const former = query.select().from(heldFormer).orderBy(asc(heldFormer.id)).all()
+      for (const { id, place, kind, decidedBy: by, decidedMs: atMs, sent } of former) {
+        const to = this.#list.ownerOf(id as MessageId)
+        if (to === null) continue
+        this.#leave(id as MessageId, place, {
+          kind,
+          by,
+          atMs,
+          to,
+          former: sent === 1 ? 'sent' : 'claimed',
+        })
+      }
+      if (former.length > 0) query.delete(heldFormer).run()
+      return former.length
     })
   }
 
@@ -199,19 +297,15 @@ export class Quarantine {
     by: string,
   ): readonly number[] {
     return this.#rows.transact(() => {
-      const to = this.#ownerOf(id)
+      const to = this.#list.ownerOf(id)
       if (to === null) return []
       const decided = new Set(
-        this.#copies([id]).flatMap(({ place, claim }) => (claim === null ? [] : [place])),
+        this.#list.copies([id]).flatMap(({ place, claim }) => (claim === null ? [] : [place])),
       )
-      const asked = new Set(this.#pendingOf([id]).map(({ place }) => place))
+      const asked = new Set(this.#list.clicks([id]).map(({ place }) => place))
       const fresh = places.filter((place) => !decided.has(place) && !asked.has(place))
       const value: PendingValue = { kind, by, atMs: this.#clock.wallMs(), to }
-      for (const place of fresh) {
-        const key = `${id}/${place}/${this.#rows.writer}`
-        const before = this.#rows.owned('pending', key)?.version ?? [1, 0]
-        this.#putNext('pending', key, before, JSON.stringify(value), by, null)
-      }
+      for (const place of fresh) this.#leave(id, place, value)
       return fresh
     })
   }
@@ -219,7 +313,7 @@ export class Quarantine {
   /**
    * Clicks for messages of this node that wait to be run, oldest first. Of several that were made
    * apart a release counts before a deletion, then the first. Those about what is decided are
-   * answered by that and go. @throws StoreError
+   * answered by that and go. What former owners had decided comes first. @throws StoreError
    */
   asked(): readonly Asked[] {
     this.flush()
@@ -234,29 +328,47 @@ export class Quarantine {
           and(eq(heldCopies.id, heldPending.id), eq(heldCopies.place, heldPending.place)),
         )
         .where(eq(held.owner, this.node.id))
-        .orderBy(desc(heldPending.kind), asc(heldPending.stamp), asc(heldPending.key))
+        .orderBy(
+          desc(heldPending.former),
+          desc(heldPending.kind),
+          asc(heldPending.stamp),
+          asc(heldPending.key),
+        )
         .all()
-      const clicks = new Map<string, { id: MessageId; places: number[]; claim: Claim }>()
+      const clicks = new Map<
+        string,
+        { id: MessageId; places: number[]; claim: Claim; former: Asked['former'] }
+      >()
       const seen = new Set<string>()
       for (const { held_pending: pending, held_copy: copy } of waiting) {
-        const { id, place, kind, askedBy: by, askedMs: atMs, addressee } = pending
-        if (copy === null || copy.kind !== null) {
+        const { id, place, kind, askedBy: by, askedMs, addressee, former } = pending
+        const isOver = former === 'sent' || (former !== null && kind === 'release')
+        if (copy === null || (copy.kind !== null && !isOver)) {
           this.#answer([pending.key])
           continue
         }
         const name = `${id} ${place}`
         if (addressee !== this.node.id || seen.has(name)) continue
         seen.add(name)
-        const key = `${id} ${kind} ${by} ${atMs}`
+        const key = `${id} ${kind} ${by} ${askedMs} ${former}`
+        const atMs = former === null ? this.#clock.wallMs() : askedMs
         const click = clicks.get(key) ?? {
           id: id as MessageId,
           places: [],
-          claim: { kind, by, atMs: this.#clock.wallMs() },
+          claim: { kind, by, atMs },
+          former,
         }
         click.places.push(place)
         clicks.set(key, click)
       }
       return [...clicks.values()]
+    })
+  }
+
+  /** Called with the messages whose rows changed here, and whether a peer did it. */
+  onChanged(listener: (ids: readonly MessageId[], origin: 'own' | 'peer') => void): void {
+    this.#rows.onChange('held', ({ keys, origin }) => {
+      listener([...new Set(keys.flatMap((key) => readHeldKey(key)?.id ?? []))], origin)
     })
   }
 
@@ -267,12 +379,27 @@ export class Quarantine {
     })
   }
 
-  /** Notes that the copies are in the queue, durably. Again is harmless. @throws StoreError */
-  markEnqueued(id: MessageId, places: readonly number[]): void {
+  /**
+   * Notes that the copies are in the queue of this node, durably. Again is harmless. Somebody who
+   * took the message over meanwhile is told. @throws StoreError
+   */
+  markEnqueued(id: MessageId, places: readonly number[], claim: Claim): void {
     const enqueuedMs = this.#clock.wallMs()
-    this.#change(id, (copy) =>
-      places.includes(copy.place) && copy.enqueuedMs === undefined ? { ...copy, enqueuedMs } : copy,
-    )
+    const to = this.#list.ownerOf(id)
+    if (to === null || to === this.node.id) {
+      this.#own(id, (copy) =>
+        places.includes(copy.place) && copy.enqueuedMs === undefined
+          ? { ...copy, enqueuedMs }
+          : copy,
+      )
+      return
+    }
+    const { by, atMs } = claim
+    this.#rows.transact(() => {
+      for (const place of places) {
+        this.#leave(id, place, { kind: 'release', by, atMs, to, former: 'sent' })
+      }
+    })
   }
 
   /** Releases that a crash cut off between claim and queue: enqueue them again. @throws StoreError */
@@ -308,12 +435,7 @@ export class Quarantine {
 
   /** One message, decided or not; null when it is not known. @throws StoreError */
   one(id: MessageId): HeldEntry | null {
-    this.flush()
-    return this.#store.attempt(() => {
-      const stored = this.#store.query.select().from(held).where(eq(held.id, id)).get()
-      if (stored === undefined) return null
-      return this.#entryOf(stored, this.#copies([id]), this.#pendingOf([id]))
-    })
+    return this.read((list) => list.one(id))
   }
 
   /** What is held now, newest first. @throws RefusalError for a cursor that is none; StoreError */
@@ -321,55 +443,22 @@ export class Quarantine {
     query: Query,
     page: { readonly limit: number; readonly cursor: string | null },
   ): Found<HeldRow> {
-    this.flush()
-    const limit = Math.min(Math.max(1, Math.floor(page.limit) || 1), LIST_MAX)
-    const condition = and(gt(held.undecided, 0), conditionOf(query, this.#searchable()))
-    if (page.cursor !== null && parseMessageId(page.cursor) === null) throw badCursor()
-    const from = page.cursor === null ? undefined : lt(held.id, page.cursor)
-    return this.#store.attempt(() => {
-      const found = this.#store.query
-        .select()
-        .from(held)
-        .where(and(condition, from))
-        .orderBy(desc(held.id))
-        .limit(limit + 1)
-        .all()
-      const rows = found.slice(0, limit)
-      const more = found.length > limit
-      const ids = rows.map(({ id }) => id)
-      const copies = Map.groupBy(this.#copies(ids), ({ id }) => id)
-      const pending = Map.groupBy(this.#pendingOf(ids), ({ id }) => id)
-      return {
-        rows: rows.map(
-          (row) => this.#entryOf(row, copies.get(row.id) ?? [], pending.get(row.id) ?? []).row,
-        ),
-        total:
-          page.cursor === null && !more
-            ? rows.length
-            : this.#store.count(held, COUNT_MAX, condition),
-        cursor: more ? (rows.at(-1)?.id ?? null) : null,
-      }
-    })
+    return this.read((list) => list.search(query, page))
   }
 
   /** Messages of all nodes with at least one undecided recipient. @throws StoreError */
   count(): number {
-    return this.#countWhere(UNDECIDED)
+    return this.read((list) => list.count())
   }
 
   /** Those that a node owns. @throws StoreError */
   countOf(owner: string): number {
-    return this.#countWhere(and(eq(held.owner, owner), UNDECIDED))
+    return this.read((list) => list.count(owner))
   }
 
   /** Messages of this node whose time is over and that nobody asked for. @throws StoreError */
   expired(nowMs: number, limit: number): readonly MessageId[] {
-    this.flush()
-    const asked = this.#store.query
-      .select({ one: sql`1` })
-      .from(heldPending)
-      .where(eq(heldPending.id, held.id))
-    return this.#ownIds(and(UNDECIDED, lte(held.expiresMs, nowMs), notExists(asked)), limit)
+    return this.read((list) => list.expired(this.node.id, nowMs, limit))
   }
 
   /**
@@ -377,19 +466,13 @@ export class Quarantine {
    * release waiting for the queue: their sealed file may go. @throws StoreError
    */
   removable(beforeMs: number, limit: number): readonly MessageId[] {
-    const waiting = this.#store.query
-      .select({ id: heldCopies.id })
-      .from(heldCopies)
-      .where(and(eq(heldCopies.kind, 'release'), isNull(heldCopies.enqueuedMs)))
-    return this.#ownIds(
-      and(
-        sql`${held.undecided} = 0`,
-        lte(held.decidedMs, beforeMs),
-        isNull(held.bodyGoneMs),
-        notInArray(held.id, waiting),
-      ),
-      limit,
-    )
+    return this.read((list) => list.removable(this.node.id, beforeMs, limit))
+  }
+
+  /** Any other question to the index, with everything in it that was added. @throws StoreError */
+  read<Result>(ask: (list: HeldList) => Result): Result {
+    this.flush()
+    return ask(this.#list)
   }
 
   /**
@@ -401,6 +484,29 @@ export class Quarantine {
     this.#markBody(id, this.#clock.wallMs())
   }
 
+  /** It is there again. @throws StoreError */
+  markBodyThere(id: MessageId): void {
+    this.#markBody(id, null)
+  }
+
+  /** Its owner has told of it; else another node did, that has its file. */
+  isOwnersWord(id: MessageId): boolean {
+    const row = this.#rows.owned('held', id)
+    return row !== null && !isForeword(row)
+  }
+
+  /** Which row of the owner this is: the next one has another text. @throws StoreError */
+  versionOf(id: MessageId): string {
+    return this.#parts(id)
+      .map(({ version }) => version.join('.'))
+      .join(' ')
+  }
+
+  /** Held mails with a click that waits for an owner. @throws StoreError */
+  waiting(): number {
+    return this.read((list) => list.countClicked())
+  }
+
   /**
    * Makes rows and sealed files of this node agree: adds rows for files that have none (a crash, a
    * lost database), and marks rows whose file is missing, or is there again. For the start. Gives
@@ -408,7 +514,7 @@ export class Quarantine {
    * @throws StoreError when the database refuses
    */
   async rebuild(
-    bodies: Bodies,
+    bodies: Pick<Bodies, 'list' | 'meta'>,
   ): Promise<{ readonly added: number; readonly damaged: readonly MessageId[] }> {
     this.flush()
     const { id, owner, bodyGoneMs } = held
@@ -432,8 +538,9 @@ export class Quarantine {
       if (known.has(id)) continue
       try {
         const mail = await bodies.meta(id)
-        if (mail === null) continue
-        this.#waiting.push(mail)
+        // A file of another owner is a copy: that one says what is held.
+        if (mail === null || (mail.owner ?? this.node.id) !== this.node.id) continue
+        this.#waiting.push({ mail, holding: NOBODY })
         added += 1
         if (this.#waiting.length >= FLUSH_ROWS) this.#writeWaiting()
       } catch (error) {
@@ -454,15 +561,17 @@ export class Quarantine {
 
   #writeWaiting(): void {
     if (this.#waiting.length === 0) return
-    const mails = this.#waiting
+    const added = this.#waiting
     this.#rows.transact(() => {
-      for (const mail of mails) this.#insert(mail)
+      for (const { mail, holding } of added) this.#write(mail, this.node.id, holding)
     })
     this.#waiting = []
   }
 
-  #insert({ row, envelope, places }: HeldMail): void {
-    if (this.#rows.owned('held', row.id) !== null) return
+  /** Inside a transaction. What was said before stays, but what another node said for this one. */
+  #write({ row, envelope, places, term }: HeldMail, owner: NodeId, holding: Holding): void {
+    const before = this.#rows.owned('held', row.id)
+    if (before !== null && (owner !== this.node.id || !isForeword(before))) return
     const { id, recipients, ...facts } = row
     const copies = places.map((place) => ({
       place,
@@ -470,33 +579,33 @@ export class Quarantine {
     }))
     for (let part = 0; part === 0 || part * COPIES_MAX < copies.length; part++) {
       const value: HeldValue = {
-        owner: this.node.id,
-        ...(part === 0 ? { row: facts } : {}),
+        owner,
+        ...(part === 0 ? { row: facts, ...withoutEmpty(holding) } : {}),
         copies: copies.slice(part * COPIES_MAX, (part + 1) * COPIES_MAX),
       }
-      this.#putNext('held', heldKey(id, part), [1, 0], JSON.stringify(value), 'postern', null)
+      const version = [term ?? 1, owner === this.node.id ? 1 : 0] as const
+      this.#rows.put('held', heldKey(id, part), version, JSON.stringify(value), 'postern', null)
     }
   }
 
   #markBody(id: MessageId, bodyGoneMs: number | null): void {
-    this.#change(id, (copy) => copy, { bodyGoneMs })
+    this.#own(
+      id,
+      (copy) => copy,
+      ({ bodyGoneMs: _, ...first }) => (bodyGoneMs === null ? first : { ...first, bodyGoneMs }),
+    )
   }
 
-  /** Inside a transaction. `taker`: who becomes the owner; null: nobody. */
-  #decide(
-    id: MessageId,
-    places: readonly number[] | null,
-    claim: Claim,
-    taker: NodeId | null,
-  ): readonly Claimed[] {
-    const wanted = this.#copies([id]).filter(
-      ({ place }) => places === null || places.includes(place),
-    )
+  /** Inside a transaction. */
+  #decide(id: MessageId, places: readonly number[] | null, claim: Claim): readonly Claimed[] {
+    const wanted = this.#list
+      .copies([id])
+      .filter(({ place }) => places === null || places.includes(place))
     const open = new Set(wanted.filter((copy) => copy.claim === null).map(({ place }) => place))
     if (open.size > 0) {
-      this.#change(id, (copy) => (open.has(copy.place) ? { ...copy, claim } : copy), {}, taker)
+      this.#own(id, (copy) => (open.has(copy.place) ? { ...copy, claim } : copy))
     }
-    const answered = this.#pendingOf([id]).filter(({ place }) => open.has(place))
+    const answered = this.#list.clicks([id]).filter(({ place }) => open.has(place))
     this.#answer(answered.map(({ key }) => key))
     return wanted.map(({ place, address, claim: before, enqueuedMs }) => ({
       place,
@@ -507,26 +616,34 @@ export class Quarantine {
     }))
   }
 
+  /** As `change`, and nothing when this node is the owner no more. */
+  #own(
+    id: MessageId,
+    change: (copy: CopyValue) => CopyValue,
+    facts: (first: HeldValue) => HeldValue = (first) => first,
+  ): void {
+    if (this.#list.ownerOf(id) === this.node.id) this.#change(id, change, facts, null)
+  }
+
   /** Writes the rows of a message that differ after the change; all of them to a new owner. */
   #change(
     id: MessageId,
     change: (copy: CopyValue) => CopyValue,
-    facts: { readonly bodyGoneMs?: number | null } = {},
-    taker: NodeId | null = null,
+    facts: (first: HeldValue) => HeldValue,
+    taker: NodeId | null,
   ): void {
     this.#rows.transact(() => {
       const parts = this.#parts(id)
+      const [first] = parts
+      if (first === undefined) return
       const changed = parts.map(({ value }) => value.copies.map(change))
-      const bodyGoneMs =
-        facts.bodyGoneMs === undefined ? (parts[0]?.value.bodyGoneMs ?? null) : facts.bodyGoneMs
-      const untilMs = forgottenAt(changed.flat(), bodyGoneMs)
+      const head = facts(first.value)
+      const untilMs = forgottenAt(changed.flat(), head.bodyGoneMs ?? null)
       for (const [part, { version, value, untilMs: before }] of parts.entries()) {
-        const { bodyGoneMs: _, ...rest } = value
         const next: HeldValue = {
-          ...rest,
+          ...(part === 0 ? tidied(head) : value),
           owner: taker ?? value.owner,
           copies: changed[part] ?? [],
-          ...(part === 0 && bodyGoneMs !== null ? { bodyGoneMs } : {}),
         }
         const text = JSON.stringify(next)
         if (text === JSON.stringify(value) && untilMs === before) continue
@@ -534,6 +651,13 @@ export class Quarantine {
         this.#putNext('held', heldKey(id, part), from, text, 'postern', untilMs)
       }
     })
+  }
+
+  /** What waits for the owner `value.to`, written by this node. */
+  #leave(id: MessageId, place: number, value: PendingValue): void {
+    const key = `${id}/${place}/${this.#rows.writer}`
+    const before = this.#rows.owned('pending', key)?.version ?? [1, 0]
+    this.#putNext('pending', key, before, JSON.stringify(value), value.by, null)
   }
 
   #putNext(
@@ -566,137 +690,31 @@ export class Quarantine {
       parts.push({ version: row.version, untilMs: row.untilMs, value })
     }
   }
-
-  #ownerOf(id: MessageId): NodeId | null {
-    const stored = this.#store.attempt(() =>
-      this.#store.query.select({ owner: held.owner }).from(held).where(eq(held.id, id)).get(),
-    )
-    return (stored?.owner as NodeId | undefined) ?? null
-  }
-
-  #copies(ids: readonly string[]): readonly (HeldCopy & { readonly id: string })[] {
-    return this.#store.query
-      .select()
-      .from(heldCopies)
-      .where(inArray(heldCopies.id, [...ids]))
-      .orderBy(asc(heldCopies.id), asc(heldCopies.place))
-      .all()
-      .map(({ id, place, address, kind, decidedBy, decidedMs, enqueuedMs }) => ({
-        id,
-        place,
-        address,
-        claim: kind === null ? null : { kind, by: decidedBy ?? '', atMs: decidedMs ?? 0 },
-        enqueuedMs,
-      }))
-  }
-
-  #pendingOf(ids: readonly string[]) {
-    return this.#store.query
-      .select()
-      .from(heldPending)
-      .where(inArray(heldPending.id, [...ids]))
-      .orderBy(asc(heldPending.stamp), asc(heldPending.key))
-      .all()
-  }
-
-  #ownIds(condition: SQL | undefined, limit: number): readonly MessageId[] {
-    return this.#store.attempt(() =>
-      this.#store.query
-        .select({ id: held.id })
-        .from(held)
-        .where(and(eq(held.owner, this.node.id), condition))
-        .orderBy(asc(held.id))
-        .limit(limit)
-        .all()
-        .map(({ id }) => id as MessageId),
-    )
-  }
-
-  #countWhere(condition: SQL | undefined): number {
-    this.flush()
-    return this.#store.attempt(
-      () =>
-        this.#store.query.select({ count: sql<number>`count(*)` }).from(held).where(condition).get()
-          ?.count ?? 0,
-    )
-  }
-
-  #entryOf(
-    stored: typeof held.$inferSelect,
-    copies: readonly HeldCopy[],
-    pending: readonly (typeof heldPending.$inferSelect)[],
-  ): HeldEntry {
-    const { findings, unknowns } = JSON.parse(stored.reasons) as {
-      readonly findings: readonly Finding[]
-      readonly unknowns: readonly Unknown[]
-    }
-    return {
-      row: {
-        // Only ids of ours are ever written, here and by peers.
-        id: stored.id as MessageId,
-        owner: nodeName(this.#nodes, stored.owner as NodeId),
-        holders: [],
-        sender: stored.sender,
-        recipients: copies.filter(({ claim }) => claim === null).map(({ address }) => address),
-        subject: stored.subject,
-        from: stored.from,
-        clientIp: stored.clientIp,
-        sizeBytes: stored.sizeBytes,
-        score: stored.score,
-        rules: splitRules(stored.rules),
-        findings,
-        unknowns,
-        heldMs: stored.heldMs,
-        expiresMs: stored.expiresMs,
-        pending: this.#clicks(copies, pending),
-      },
-      copies: copies.map(({ place, address, claim, enqueuedMs }) => ({
-        place,
-        address,
-        claim,
-        enqueuedMs,
-      })),
-      bodyGone: stored.bodyGoneMs !== null,
-    }
-  }
-
-  /** One for each recipient that waits: the first, but a release before a deletion. */
-  #clicks(
-    copies: readonly HeldCopy[],
-    pending: readonly (typeof heldPending.$inferSelect)[],
-  ): readonly PendingClaim[] {
-    return copies.flatMap(({ place, address, claim }) => {
-      if (claim !== null) return []
-      const clicks = pending.filter((click) => click.place === place)
-      const first = clicks.find(({ kind }) => kind === 'release') ?? clicks[0]
-      if (first === undefined) return []
-      const { kind, askedBy: by, askedMs: atMs, addressee } = first
-      const to = nodeName(this.#nodes, addressee as NodeId)
-      return [{ recipient: address, kind, by, atMs, to }]
-    })
-  }
-
-  #searchable(): Searchable {
-    return {
-      id: held.id,
-      atMs: held.heldMs,
-      from: [held.sender, sql`coalesce(${held.foldedFrom}, ${held.from}, '')`],
-      to: (pattern) =>
-        sql`exists (select 1 from ${heldCopies} where ${heldCopies.id} = ${held.id}
-          and ${heldCopies.kind} is null and ${contains(heldCopies.address, pattern)})`,
-      subject: sql`coalesce(${held.foldedSubject}, ${held.subject}, '')`,
-      ip: held.clientIp,
-      rules: held.rules,
-      score: held.score,
-      sizeBytes: held.sizeBytes,
-      state: (state) => (state === 'unknown' ? gt(held.unknownCount, 0) : gt(held.undecided, 0)),
-      node: (text) => inArray(held.owner, nodesNamed(this.#nodes, text)),
-    }
-  }
 }
 
 /** Null while something is undecided, or the body may still be wanted. */
 function forgottenAt(copies: readonly CopyValue[], bodyGoneMs: number | null): number | null {
   if (bodyGoneMs === null || copies.some(({ claim }) => claim === undefined)) return null
   return Math.max(...copies.map(({ claim }) => claim?.atMs ?? 0)) + DECIDED_MS
+}
+
+/** A holder wrote it for an owner that had not spoken yet. */
+function isForeword({ version }: OwnedRow): boolean {
+  return version[1] === 0
+}
+
+function without(nodes: readonly NodeId[] | undefined, gone: readonly NodeId[]): readonly NodeId[] {
+  return (nodes ?? []).filter((node) => !gone.includes(node))
+}
+
+/** A row says nothing of what there is none. */
+function tidied({ holders, perhaps, ...rest }: HeldValue): HeldValue {
+  return { ...rest, ...withoutEmpty({ holders: holders ?? [], perhaps: perhaps ?? [] }) }
+}
+
+function withoutEmpty({ holders, perhaps }: Holding): Partial<Holding> {
+  return {
+    ...(holders.length === 0 ? {} : { holders }),
+    ...(perhaps.length === 0 ? {} : { perhaps }),
+  }
 }

@@ -35,6 +35,10 @@ export const held = sqliteTable('held', {
   undecided: integer('undecided').notNull(),
   decidedMs: integer('decided_ms'),
   bodyGoneMs: integer('body_gone_ms'),
+  term: integer('term').notNull(),
+  holders: text('holders').notNull(),
+  perhaps: text('perhaps').notNull(),
+  doubtMs: integer('doubt_ms'),
 })
 
 export const heldCopies = sqliteTable(
@@ -60,7 +64,21 @@ export const heldPending = sqliteTable('held_pending', {
   askedMs: integer('asked_ms').notNull(),
   addressee: text('addressee').notNull(),
   stamp: integer('stamp').notNull(),
+  former: text('former', { enum: ['claimed', 'sent'] }),
 })
+
+export const heldFormer = sqliteTable(
+  'held_former',
+  {
+    id: text('id').notNull(),
+    place: integer('place').notNull(),
+    kind: text('kind', { enum: ['release', 'delete'] }).notNull(),
+    decidedBy: text('decided_by').notNull(),
+    decidedMs: integer('decided_ms').notNull(),
+    sent: integer('sent').notNull(),
+  },
+  (table) => [primaryKey({ columns: [table.id, table.place] })],
+)
 
 export const trace = sqliteTable(
   'trace',

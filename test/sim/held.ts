@@ -4,12 +4,15 @@
  */
 
 import type { Author } from '../../src/admin/contract.ts'
-import { heldPart, peersOf } from '../../src/admin/held.ts'
-import { HeldDecisions, type HeldDecisionsDeps } from '../../src/admin/held-decisions.ts'
+import { heldPart } from '../../src/admin/held.ts'
+import { HeldHolders } from '../../src/admin/held-holders.ts'
+import { heldNodes } from '../../src/admin/held-nodes.ts'
 import type { Clock } from '../../src/base/clock.ts'
 import { type MessageId, MessageIds, type NodeId } from '../../src/base/ids.ts'
 import type { Observer } from '../../src/base/observe.ts'
 import type { Cluster } from '../../src/cluster/cluster.ts'
+import { patienceOf } from '../../src/cluster/patience.ts'
+import { Taken } from '../../src/cluster/taken.ts'
 import type { Claim } from '../../src/message/rows.ts'
 import type { HeldMail } from '../../src/store/bodies.ts'
 import type { StoreDatabase } from '../../src/store/db.ts'
@@ -68,19 +71,21 @@ export class SimHeld {
     const { quarantine } = this
     const clock = this.#clock
     const quiet = { outcome: () => {}, note: () => {}, audit: () => {} }
-    const decisions = new HeldDecisions({
+    const nodes = nodesOf(clock, cluster)
+    const holders = new HeldHolders({
       clock,
       observer: this.#observer,
       quarantine,
-      trace: quiet,
-      operators: quiet,
-      bodies: {},
-      mail: {
-        release: (id: MessageId, places: readonly number[], claim: Claim) =>
-          this.#release(id, places, claim),
-      },
-    } as unknown as HeldDecisionsDeps)
-    cluster.calls.answer('held.decide', decisions.answerDecide)
+      bodies: NO_BODIES,
+      nodes,
+      patience: patienceOf(1),
+    })
+    const mail = {
+      release: (id: MessageId, places: readonly number[], claim: Claim) =>
+        this.#release(id, places, claim),
+      releasesResumed: () => {},
+    }
+    const decisions = holders.decide({ trace: quiet, operators: quiet, mail } as unknown as Parts)
     this.#part = heldPart({
       clock,
       quarantine,
@@ -88,10 +93,11 @@ export class SimHeld {
       trace: quiet,
       operators: quiet,
       inspectors: {},
-      peers: peersOf(cluster),
+      takeover: holders.takeover,
+      nodes,
     } as unknown as Parameters<typeof heldPart>[0])
+    holders.start(cluster.calls)
     // As the product does at its start: a claim is an outbox.
-    void this.#resume()
     decisions.start()
   }
 
@@ -117,17 +123,32 @@ export class SimHeld {
     )
     for (const place of places) this.#options.enqueue({ copy: `${id} ${place}`, claim })
   }
+}
 
-  async #resume(): Promise<void> {
-    for (const { id, places, claim } of this.quarantine.pendingReleases()) {
-      await this.#release(id, places, claim)
-      try {
-        this.quarantine.markEnqueued(id, places)
-      } catch {
-        // A full disk: the next start does it.
-      }
-    }
-  }
+type Parts = Parameters<HeldHolders['decide']>[0]
+
+/** Sealed files are not simulated: nobody has a second one. */
+const NO_BODIES = {
+  write: async () => {},
+  read: async () => null,
+  meta: async () => null,
+  remove: async () => {},
+  list: () => [],
+}
+
+/** Nobody is known to be dead for sure: who was removed is gone, who is not heard is silent. */
+function nodesOf(clock: Clock, cluster: Cluster): ReturnType<typeof heldNodes> {
+  const { calls, members, roster, sync } = cluster
+  const taken = new Taken({
+    clock,
+    calls,
+    members,
+    roster,
+    sync,
+    patienceMs: patienceOf(1).claimMs,
+  })
+  const absences = { of: () => ({ kind: 'here' }) as const }
+  return heldNodes({ clock, cluster, absences, candidates: { all: () => [] }, taken })
 }
 
 export const RECIPIENTS = ['b@example.com', 'c@example.com']

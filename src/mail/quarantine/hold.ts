@@ -1,10 +1,14 @@
-/** Puts the held copies of a message into the quarantine: sealed file, index row, HOLD mark. */
+/**
+ * Puts the held recipients of a message into the quarantine: sealed file, index row, HOLD mark. Of a
+ * copy for another node the file alone: its owner has the row.
+ */
 import type { Clock } from '../../base/clock.ts'
 import { messageOf } from '../../base/errors.ts'
 import type { Observer } from '../../base/observe.ts'
 import type { LiveConfig } from '../../config/live.ts'
-import type { Bodies, HeldMail } from '../../store/bodies.ts'
-import type { Quarantine } from '../../store/quarantine.ts'
+import type { Bodies } from '../../store/bodies.ts'
+import type { HeldMail } from '../../store/held-mail.ts'
+import type { Holding, Quarantine } from '../../store/quarantine.ts'
 import type { Queue } from '../../store/queue.ts'
 import type { Message } from '../../store/queued.ts'
 
@@ -14,9 +18,11 @@ const WRITES_MAX = 4
 const RETRY_MS = 5_000
 
 export type HolderDeps = {
-  readonly bodies: Bodies
+  readonly bodies: Pick<Bodies, 'write'>
   readonly quarantine: Quarantine
   readonly queue: Queue
+  /** The sealed file of a copy for another node is durable. */
+  readonly sealed: (mail: HeldMail) => void
   readonly live: LiveConfig
   readonly clock: Clock
   readonly observer: Observer
@@ -33,9 +39,11 @@ export class Holder {
     this.#deps = deps
   }
 
-  /** Takes up what a crash left between COMMIT and HOLD: once, at start. */
+  /** Takes up what a crash left between COMMIT and HOLD, and follows copies: once, at start. */
   resume(): void {
-    for (const message of this.#deps.queue.messages()) this.hold(message)
+    const { queue } = this.#deps
+    for (const message of queue.messages()) this.hold(message)
+    queue.onKept((copy) => this.hold(copy))
   }
 
   /**
@@ -76,9 +84,12 @@ export class Holder {
     message.pins += 1
     try {
       const mail = this.#describe(message)
+      const { sizeBytes } = message.commit
       // The file is durable before the mark that lets the spool forget (design: mail.md, Queue).
-      await bodies.write(mail, message.body())
-      quarantine.add(mail)
+      await bodies.write(mail, { kind: 'pieces', sizeBytes, pieces: queue.read(message.body()) })
+      // It may have changed its owner meanwhile.
+      if (message.owner !== queue.node) this.#deps.sealed(mail)
+      else quarantine.add({ ...mail, owner: queue.node, term: message.term }, holdingOf(message))
       queue.mark('hold', message, mail.places)
       message.heldMoved = true
       queue.settle(message)
@@ -114,8 +125,17 @@ export class Holder {
       envelope,
       places,
       prepend: commit.prepend,
+      owner: message.owner,
+      term: message.term,
     }
   }
+}
+
+/** Who has a copy in its spool has the body: it seals it, as this node does. */
+function holdingOf({ holders }: Message): Holding {
+  const of = (wanted: 'kept' | 'sent') =>
+    [...holders].flatMap(([node, state]) => (state === wanted ? [node] : []))
+  return { holders: of('kept'), perhaps: of('sent') }
 }
 
 function heldPlaces(message: Message): readonly number[] {

@@ -14,11 +14,11 @@ const STEP_MS = 5_000
 const STEP_ROWS = 200
 /** While a step was full, the next one comes sooner. */
 const NEXT_STEP_MS = 100
-/** A deleted or released body can be had back this long (design: mail.md, Release once). */
-const BODY_MS = 10 * 60_000
 
 export type KeeperDeps = {
-  readonly bodies: Bodies
+  readonly bodies: Pick<Bodies, 'remove'>
+  /** A deleted or released body can be had back this long (design: mail.md, Release once). */
+  readonly deletedMs: number
   readonly quarantine: Quarantine
   readonly trace: Trace
   readonly live: LiveConfig
@@ -88,7 +88,7 @@ export class Keeper {
 
   async #removeBodies(nowMs: number): Promise<number> {
     const { quarantine, bodies } = this.#deps
-    const ids = quarantine.removable(nowMs - BODY_MS, STEP_ROWS)
+    const ids = quarantine.removable(nowMs - this.#deps.deletedMs, STEP_ROWS)
     for (const id of ids) {
       await bodies.remove(id)
       quarantine.markBodyGone(id)

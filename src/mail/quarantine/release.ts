@@ -1,17 +1,15 @@
 /** Brings released copies back into the queue, by the same door as fresh mail, exactly once. */
 import type { Clock } from '../../base/clock.ts'
-import { messageOf, StoreError } from '../../base/errors.ts'
+import { StoreError } from '../../base/errors.ts'
 import type { MessageId } from '../../base/ids.ts'
-import type { Observer } from '../../base/observe.ts'
 import type { Claim } from '../../message/rows.ts'
 import { NO_FACTS } from '../../message/verdict.ts'
 import type { Bodies } from '../../store/bodies.ts'
-import type { Quarantine } from '../../store/quarantine.ts'
 import type { Queue } from '../../store/queue.ts'
-import { freshRecipient, type Message, type NewCommit } from '../../store/queued.ts'
+import { freshRecipient, isFinal, type Message, type NewCommit } from '../../store/queued.ts'
 
 export type ReleaseDeps = {
-  readonly bodies: Bodies
+  readonly bodies: Pick<Bodies, 'read'>
   readonly queue: Queue
   readonly clock: Clock
   /** How long a released message may wait for its next hop, ms. */
@@ -32,14 +30,25 @@ export async function release(
   claim: Claim,
   deps: ReleaseDeps,
 ): Promise<void> {
-  const queued = deps.queue.get(id)
+  const { queue } = deps
+  const queued = queue.get(id)
+  const copy = queue.copy(id)
+  const known = queued ?? copy
   const places = claimed.filter((place) => {
-    const state = queued?.recipients[place]?.state ?? deps.queue.replayedState(id, place)
+    const fate = queue.fate(id)
+    const ended = fate?.owner === queue.node ? (fate.states[place] ?? null) : null
+    // In a copy: the owner before had it in its queue, and whoever adopts that delivers it.
+    const state = known?.recipients[place]?.state ?? queue.replayedState(id, place) ?? ended
     return state === null || state === 'held'
   })
   if (places.length === 0) return
   if (queued !== null && queued.pieces.length > 0) {
     return await requeue(queued, places, claim, deps)
+  }
+  if (copy?.recipients.some(({ state }) => state !== 'held' && !isFinal(state))) {
+    throw new StoreError(`The other recipients of ${id} wait with another node still`, {
+      remedy: 'retry',
+    })
   }
   const held = await deps.bodies.read(id)
   if (held === null) {
@@ -96,24 +105,4 @@ async function requeue(
     recipient.nextTryMs = nowMs
   }
   deps.enqueued(message)
-}
-
-/**
- * Every release that was decided and is not known to be in the queue goes there now: for the
- * start. One whose bytes are damaged or gone is told to the observer and does not stop the rest.
- */
-export async function resumeReleases(
-  quarantine: Quarantine,
-  observer: Observer,
-  deps: ReleaseDeps,
-): Promise<void> {
-  for (const { id, places, claim } of quarantine.pendingReleases()) {
-    try {
-      await release(id, places, claim, deps)
-      quarantine.markEnqueued(id, places)
-    } catch (error) {
-      if (!(error instanceof StoreError)) throw error
-      observer.emit('store.failed', { message: id, cause: messageOf(error) })
-    }
-  }
 }

@@ -1,0 +1,70 @@
+/** The cluster, as held mail sees it: who is gone and how, who takes a body, who has a claim. */
+import { type Clock, isoTime } from '../base/clock.ts'
+import type { NodeId } from '../base/ids.ts'
+import type { Absences } from '../cluster/absence.ts'
+import type { Candidates } from '../cluster/candidates.ts'
+import type { Cluster } from '../cluster/cluster.ts'
+import { ranked } from '../cluster/rank.ts'
+import type { Taken } from '../cluster/taken.ts'
+import type { HeldAbsence, HeldNodes } from '../mail/quarantine/nodes.ts'
+import type { HeldPeers } from './held.ts'
+
+export type HeldNodesDeps = {
+  readonly clock: Clock
+  readonly cluster: Pick<Cluster, 'calls' | 'roster' | 'members' | 'sync' | 'heardMs'>
+  readonly absences: Pick<Absences, 'of'>
+  readonly candidates: Pick<Candidates, 'all'>
+  readonly taken: Pick<Taken, 'by'>
+}
+
+export function heldNodes(deps: HeldNodesDeps): HeldNodes & HeldPeers {
+  const { clock, cluster, absences, candidates, taken } = deps
+  const { calls, roster, members, sync } = cluster
+  const wallOf = (boot: number): number => clock.wallMs() - (clock.bootMs() - boot)
+
+  function absence(node: NodeId): HeldAbsence {
+    const member = roster.get(node)
+    const lastContactMs = cluster.heardMs(node)
+    const known = { refusedSinceMs: null, lastContactMs }
+    if (member !== null && member.standing !== 'member') {
+      return { standing: member.standing === 'left' ? 'left' : 'removed', ...known }
+    }
+    const found = absences.of(node)
+    switch (found.kind) {
+      case 'here':
+        return { standing: members.get(node)?.life === 'dead' ? 'silent' : 'here', ...known }
+      case 'silent':
+        return { standing: 'silent', ...known }
+      default:
+        if (!('refusedBoot' in found))
+          return { standing: member === null ? 'silent' : 'removed', ...known }
+        return {
+          standing: found.kind === 'confirmed' ? 'confirmed' : 'silent',
+          refusedSinceMs: wallOf(found.refusedBoot),
+          // Never heard since this node started: then nothing is known of what it did before.
+          lastContactMs: lastContactMs === null ? null : wallOf(found.contactBoot),
+        }
+    }
+  }
+
+  return {
+    ask: (...question) => calls.ask(...question),
+    fetch: (...question) => calls.fetch(...question),
+    absence,
+    staying: () =>
+      roster
+        .peers()
+        .filter(({ node, drain }) => drain === 'accepting' && members.get(node)?.life !== 'dead')
+        .map(({ node }) => node),
+    candidates: (id) => ranked(id, candidates.all()),
+    ranked,
+    hasReadAll: (node) => sync.hasReadAll(node),
+    taken: (nodes) => taken.by(nodes),
+    describe: (node) => {
+      const heardMs = cluster.heardMs(node)
+      return heardMs === null
+        ? 'has not answered since this node started'
+        : `has not answered since ${isoTime(heardMs)}`
+    },
+  }
+}

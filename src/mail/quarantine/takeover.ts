@@ -1,0 +1,329 @@
+/**
+ * Who decides about a held mail when its owner is gone (design: mail.md, Release once). The living
+ * holder of highest rank takes it over: unasked when the owner is known to be dead, and to have
+ * done nothing that is not known here; else only on the word of an operator, and counted. Silence
+ * alone is never enough.
+ */
+import { type Clock, isoTime, type Timer } from '../../base/clock.ts'
+import { messageOf, RefusalError, StoreError } from '../../base/errors.ts'
+import { type MessageId, type NodeId, parseMessageId } from '../../base/ids.ts'
+import type { Observer } from '../../base/observe.ts'
+import type { HeldEntry, Quarantine } from '../../store/quarantine.ts'
+import type { HeldNodes } from './nodes.ts'
+import type { HeldShare } from './share.ts'
+
+/** To a holder: the mail is yours from now on. */
+export const TAKE = 'held.take'
+
+const STEP_MS = 5_000
+const NEXT_STEP_MS = 200
+/** Messages of one step. */
+const STEP_ROWS = 200
+const MOVED_AT_ONCE = 100
+
+export type HeldTakeoverDeps = {
+  readonly clock: Clock
+  readonly observer: Observer
+  readonly quarantine: Quarantine
+  readonly share: HeldShare
+  readonly nodes: HeldNodes
+  readonly patience: {
+    /** A dead owner's mail is taken over unasked so long after the refusals began. */
+    readonly adoptConfirmedMs: number
+    /** No doubt when the refusals began so soon after the last contact. */
+    readonly takeoverMs: number
+  }
+  /** Mails that became this node's own have work left: clicks, releases that are not in a queue. */
+  readonly taken: () => void
+}
+
+export class HeldTakeover {
+  readonly #deps: HeldTakeoverDeps
+  /** Mails on their way to another owner: nothing is decided about them here. */
+  readonly #moving = new Set<MessageId>()
+  /** Where the look through an owner's mail goes on. */
+  readonly #lookedTo = new Map<NodeId, string>()
+  #isMoving = false
+  #timer: Timer | null = null
+  #stopped = false
+
+  constructor(deps: HeldTakeoverDeps) {
+    this.#deps = deps
+  }
+
+  start(): void {
+    const { quarantine } = this.#deps
+    quarantine.onChanged((_, origin) => {
+      if (origin === 'peer') this.#yield()
+    })
+    this.#yield()
+    this.#plan(STEP_MS)
+  }
+
+  stop(): void {
+    this.#stopped = true
+    this.#timer?.cancel()
+  }
+
+  /** A mail that is handed on is not decided about until that has ended. @throws RefusalError */
+  mustStay(id: MessageId): void {
+    if (!this.#moving.has(id)) return
+    throw new RefusalError(
+      'unavailable',
+      'id',
+      'This mail is being handed to another node at this moment.',
+      'Try again in a few seconds.',
+    )
+  }
+
+  /**
+   * Who decides about the mail of an owner that is gone: the living holder of highest rank, this
+   * node perhaps; null when nobody in reach has its content.
+   */
+  taker({ row }: HeldEntry): NodeId | null {
+    const { quarantine, share, nodes } = this.#deps
+    const { id: here } = quarantine.node
+    const living = row.holders
+      .map((node) => node.id)
+      .filter((node) => node !== here && nodes.absence(node).standing === 'here')
+    if (share.has(row.id)) living.push(here)
+    return nodes.ranked(row.id, living)[0] ?? null
+  }
+
+  /** Since when its owner may have released it without that being known here; null: it has not. */
+  doubtSince({ row, perhaps }: HeldEntry): number | null {
+    const { quarantine, nodes, patience } = this.#deps
+    const { id: here } = quarantine.node
+    const { standing, refusedSinceMs, lastContactMs } = nodes.absence(row.owner.id)
+    if (standing === 'left') return null
+    const isNamed = row.holders.some((node) => node.id === here) || perhaps.includes(here)
+    // Before it told of the mail it told of no claim, and without that it enqueued nothing.
+    const wasAsked = isNamed || !quarantine.isOwnersWord(row.id)
+    const isSure =
+      standing === 'confirmed' &&
+      refusedSinceMs !== null &&
+      lastContactMs !== null &&
+      refusedSinceMs - lastContactMs <= patience.takeoverMs &&
+      nodes.hasReadAll(row.owner.id) &&
+      wasAsked
+    return isSure ? null : (lastContactMs ?? row.heldMs)
+  }
+
+  /**
+   * Makes this node the owner of a mail of which it has the content, when its owner is gone, for a
+   * release (`anyway`: also when it could arrive twice) or a deletion.
+   * @throws RefusalError doubtful; unavailable while the owner may live; StoreError
+   */
+  takeFor(
+    entry: HeldEntry,
+    ask: { readonly kind: 'release' | 'delete'; readonly anyway: boolean },
+  ) {
+    const { owner } = entry.row
+    const { standing } = this.#deps.nodes.absence(owner.id)
+    const isGone = standing === 'confirmed' || standing === 'removed' || standing === 'left'
+    if (!isGone && !ask.anyway) {
+      throw new RefusalError(
+        'unavailable',
+        'id',
+        `This mail waits for ${owner.name}.`,
+        `${owner.name} decides about it when it answers.`,
+      )
+    }
+    const doubtMs = this.doubtSince(entry)
+    const isAsked = ask.anyway || ask.kind === 'delete' || standing === 'removed'
+    if (doubtMs !== null && !isAsked) throw doubtful(owner.name, doubtMs)
+    this.#take(entry, doubtMs, ask.anyway ? 'anyway' : standing)
+  }
+
+  // ---- leaving ----
+
+  /** Own mails that are still to be moved, and those of others that nobody else could take over. */
+  heldToMove(): number {
+    const { quarantine } = this.#deps
+    return quarantine.read((list) => list.countWanted(quarantine.node.id))
+  }
+
+  /** Hands own mail to holders; again until `heldToMove` is 0. Never rejects. */
+  async moveHeld(): Promise<void> {
+    if (this.#isMoving) return
+    this.#isMoving = true
+    try {
+      await this.#moveSome()
+    } catch (error) {
+      if (!(error instanceof StoreError)) throw error
+      this.#deps.observer.emit('store.failed', { cause: messageOf(error) })
+    } finally {
+      this.#isMoving = false
+    }
+  }
+
+  async #moveSome(): Promise<void> {
+    const { quarantine, nodes } = this.#deps
+    const { id: here } = quarantine.node
+    const staying = nodes.staying()
+    const asked = new Map<NodeId, { readonly id: MessageId; readonly version: string }[]>()
+    let after = ''
+    for (;;) {
+      const ids = quarantine.read((list) => list.withBody(here, after, STEP_ROWS))
+      for (const id of ids) {
+        const entry = quarantine.one(id)
+        // What is released here goes out from here.
+        if (entry === null || isUnsent(entry)) continue
+        const has = entry.row.holders
+          .map((node) => node.id)
+          .filter((node) => staying.includes(node))
+        const [to] = nodes.ranked(id, has)
+        if (to === undefined) continue
+        const some = asked.get(to) ?? []
+        some.push({ id, version: quarantine.versionOf(id) })
+        asked.set(to, some)
+      }
+      after = ids.at(-1) ?? ''
+      if (ids.length < STEP_ROWS) break
+    }
+    for (const [to, some] of asked) {
+      for (let from = 0; from < some.length; from += MOVED_AT_ONCE) {
+        await this.#hand(to, some.slice(from, from + MOVED_AT_ONCE))
+      }
+    }
+  }
+
+  async #hand(
+    to: NodeId,
+    mails: readonly { readonly id: MessageId; readonly version: string }[],
+  ): Promise<void> {
+    const { nodes, quarantine } = this.#deps
+    const still = mails.filter(({ id, version }) => quarantine.versionOf(id) === version)
+    for (const { id } of still) this.#moving.add(id)
+    try {
+      // Its row says so here as soon as it has come; who decides before that is told.
+      await nodes.ask(to, TAKE, { mails: still })
+    } catch (error) {
+      if (!(error instanceof RefusalError)) throw error
+    } finally {
+      for (const { id } of still) this.#moving.delete(id)
+    }
+  }
+
+  /** `held.take`: the owner gives mails up; what is here as it says is this node's from now on. */
+  async answerTake(value: unknown, from: NodeId): Promise<unknown> {
+    const { quarantine, share } = this.#deps
+    const mails = readMails(value)
+    const taken = quarantine.together(() =>
+      mails.filter(({ id, version }) => {
+        const entry = quarantine.one(id)
+        if (entry === null || !share.has(id) || entry.row.owner.id !== from) return false
+        if (quarantine.versionOf(id) !== version) return false
+        quarantine.takeOver(id, { hasBody: true, doubtMs: entry.doubtMs })
+        return true
+      }),
+    )
+    for (const { id } of taken) this.#own(id, 'moved')
+    if (taken.length > 0) this.#deps.taken()
+    return { taken: taken.map(({ id }) => id) }
+  }
+
+  // ---- steps ----
+
+  #plan(delayMs: number): void {
+    if (this.#stopped) return
+    this.#timer = this.#deps.clock.after(delayMs, () =>
+      this.#plan(this.#step() ? NEXT_STEP_MS : STEP_MS),
+    )
+  }
+
+  /** True when there is more of it. */
+  #step(): boolean {
+    const { quarantine, nodes, clock, observer, patience } = this.#deps
+    try {
+      let isMore = false
+      let isTaken = false
+      for (const owner of quarantine.read((list) => list.owners())) {
+        if (owner === quarantine.node.id) continue
+        const { standing, refusedSinceMs } = nodes.absence(owner)
+        const isDue =
+          standing === 'confirmed' &&
+          clock.wallMs() - (refusedSinceMs ?? clock.wallMs()) >= patience.adoptConfirmedMs
+        if (!isDue && standing !== 'removed' && standing !== 'left') continue
+        const after = this.#lookedTo.get(owner) ?? ''
+        const ids = quarantine.read((list) => list.withBody(owner, after, STEP_ROWS))
+        this.#lookedTo.set(owner, ids.length < STEP_ROWS ? '' : (ids.at(-1) ?? ''))
+        isMore ||= ids.length === STEP_ROWS
+        for (const id of ids) isTaken = this.#takeUnasked(id, standing) || isTaken
+      }
+      if (isTaken) this.#deps.taken()
+      return isMore
+    } catch (error) {
+      if (!(error instanceof StoreError)) throw error
+      observer.emit('store.failed', { cause: messageOf(error) })
+      return false
+    }
+  }
+
+  #takeUnasked(id: MessageId, standing: 'confirmed' | 'removed' | 'left'): boolean {
+    const { quarantine } = this.#deps
+    const entry = quarantine.one(id)
+    if (entry === null || this.taker(entry) !== quarantine.node.id) return false
+    const doubtMs = this.doubtSince(entry)
+    // An operator said of a removed one that it is gone, and was told what that may cost.
+    if (doubtMs !== null && standing === 'confirmed') return false
+    this.#take(entry, doubtMs, standing)
+    return true
+  }
+
+  #take({ row: { id } }: HeldEntry, doubtMs: number | null, why: string): void {
+    this.#deps.quarantine.takeOver(id, { hasBody: true, doubtMs })
+    this.#own(id, why)
+  }
+
+  #own(id: MessageId, why: string): void {
+    this.#deps.share.owned(id)
+    this.#deps.observer.emit('held.taken', { message: id, why })
+  }
+
+  /** Rows of another owner came over own ones: what was decided here is told to it. */
+  #yield(): void {
+    const { quarantine, observer } = this.#deps
+    const recipients = quarantine.tellFormer()
+    if (recipients > 0) observer.emit('held.yielded', { recipients })
+  }
+}
+
+function isUnsent({ copies }: HeldEntry): boolean {
+  return copies.some(({ claim, enqueuedMs }) => claim?.kind === 'release' && enqueuedMs === null)
+}
+
+function doubtful(owner: string, sinceMs: number): RefusalError {
+  return new RefusalError(
+    'doubtful',
+    'id',
+    `This mail may have been released on ${owner} since ${isoTime(sinceMs)}, and ${owner} cannot be asked.`,
+    'Release it anyway when it may arrive twice; or wait until that node is back.',
+  )
+}
+
+/** @throws RefusalError invalid */
+function readMails(
+  value: unknown,
+): readonly { readonly id: MessageId; readonly version: string }[] {
+  const { mails } = (typeof value === 'object' && value !== null ? value : {}) as {
+    readonly mails?: unknown
+  }
+  if (Array.isArray(mails) && mails.length <= MOVED_AT_ONCE) {
+    return mails.map((raw: { readonly id?: unknown; readonly version?: unknown } | null) => {
+      const id = typeof raw?.id === 'string' ? parseMessageId(raw.id) : null
+      if (id === null || typeof raw?.version !== 'string') throw invalid()
+      return { id, version: raw.version }
+    })
+  }
+  throw invalid()
+}
+
+function invalid(): RefusalError {
+  return new RefusalError(
+    'invalid',
+    'mails',
+    'A question of a peer is not valid: mails.',
+    'Both nodes should run the same version, or one version apart.',
+  )
+}

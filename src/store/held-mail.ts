@@ -1,0 +1,87 @@
+/** What is known of a held message beside its bytes, and what of it a peer may say. */
+import { type MessageId, type NodeId, parseNodeId } from '../base/ids.ts'
+import type { Envelope } from '../message/envelope.ts'
+import type { NewHeldRow } from '../message/rows.ts'
+import { isFacts } from './held-row.ts'
+
+export type HeldMail = {
+  /** `recipients` are the addresses of `places`, in their order. */
+  readonly row: NewHeldRow
+  /** With every recipient of the message, the ones that are not held too. */
+  readonly envelope: Envelope
+  /** Indexes in `envelope.recipients` whose copy is held, ascending; at least one. */
+  readonly places: readonly number[]
+  /** Our own header lines, each with CRLF; they go out before the body. */
+  readonly prepend: string
+  /** Whose it was when this was written. Of before they say neither: this node's, 1. */
+  readonly owner?: NodeId
+  readonly term?: number
+}
+
+const TEXT_MAX = 20_000
+const RECIPIENTS_MAX = 10_000
+const RETS: readonly unknown[] = [null, 'FULL', 'HDRS']
+
+/** Null: it is not the held message `id`. */
+export function readHeldMail(text: string, id: MessageId): HeldMail | null {
+  let raw: unknown
+  try {
+    raw = JSON.parse(text)
+  } catch {
+    return null
+  }
+  const { row, envelope, places, prepend, owner, term } = fields(raw)
+  const { recipients } = fields(envelope)
+  const isMail =
+    isFacts(row) &&
+    fields(row)['id'] === id &&
+    isList(fields(row)['recipients'], isText) &&
+    isEnvelope(envelope, id) &&
+    isList(places, isPlace) &&
+    isAscending(places as readonly number[], (recipients as readonly unknown[]).length) &&
+    isText(prepend) &&
+    (owner === undefined || (typeof owner === 'string' && parseNodeId(owner) !== null)) &&
+    (term === undefined || (isPlace(term) && term > 0))
+  return isMail ? (raw as HeldMail) : null
+}
+
+function isEnvelope(raw: unknown, id: MessageId): boolean {
+  const envelope = fields(raw)
+  const { outbound, eightBit, smtpUtf8, ret, recipients } = envelope
+  return (
+    envelope['id'] === id &&
+    ['clientIp', 'greeting', 'protocol', 'sender'].every((name) => isText(envelope[name])) &&
+    ['tls', 'envid'].every((name) => envelope[name] === null || isText(envelope[name])) &&
+    [outbound, eightBit, smtpUtf8].every((flag) => typeof flag === 'boolean') &&
+    Number.isFinite(envelope['receivedMs']) &&
+    RETS.includes(ret) &&
+    isList(recipients, isRecipient)
+  )
+}
+
+function isRecipient(raw: unknown): boolean {
+  const { address, notify, orcpt } = fields(raw)
+  return isText(address) && [notify, orcpt].every((part) => part === null || isText(part))
+}
+
+function isAscending(places: readonly number[], below: number): boolean {
+  return (
+    places.length > 0 && places.every((place, n) => place < below && place > (places[n - 1] ?? -1))
+  )
+}
+
+function isList(raw: unknown, is: (one: unknown) => boolean): boolean {
+  return Array.isArray(raw) && raw.length <= RECIPIENTS_MAX && raw.every(is)
+}
+
+function isText(raw: unknown): boolean {
+  return typeof raw === 'string' && raw.length <= TEXT_MAX
+}
+
+function isPlace(raw: unknown): raw is number {
+  return Number.isSafeInteger(raw) && (raw as number) >= 0
+}
+
+function fields(raw: unknown): Readonly<Record<string, unknown>> {
+  return typeof raw === 'object' && raw !== null ? (raw as Readonly<Record<string, unknown>>) : {}
+}
