@@ -161,12 +161,16 @@ class History {
     } else if (roll < 81 && copy !== undefined) {
       const term = copy.term + this.#dice.below(2)
       const [title] = [{ id: copy.id, term }]
-      void queue.adopt([title]).then((taken) => this.#told(taken))
+      void queue.adopt([title]).then((taken) => {
+        if (taken.length > 0) this.#told(copy.id, { role: 'own', term, owner: A })
+      })
       if (term > copy.term - 1) this.world.sometimes('adopted')
     } else if (roll < 85 && message !== undefined) {
+      const title = { term: message.term + 1, owner: this.#pick(OTHERS) }
+      const role = message.isFinal ? 'none' : 'copy'
       void queue
-        .handOver(message, this.#pick(OTHERS), message.term + 1)
-        .then(() => this.#told([message]))
+        .handOver(message, title.owner, title.term)
+        .then(() => this.#told(message.id, { role, ...title }))
       this.world.sometimes('handed over')
     } else if (roll < 87 && copy !== undefined) {
       queue.setOwner(copy.id, this.#pick(OTHERS), copy.term + this.#dice.below(2))
@@ -186,7 +190,7 @@ class History {
     this.#fill(body, (bytes) => draft.add(bytes))
     const given = commitOf(known)
     queue.commit(draft, given, null).then(
-      () => this.#told([queue.get(id)]),
+      () => this.#told(id, { role: 'own', term: 1, owner: A }),
       () => {
         known.isVoid = true
         this.world.sometimes('taken back')
@@ -206,8 +210,8 @@ class History {
     const owner = this.#pick(OTHERS)
     const term = (again?.term ?? 1) + this.#dice.below(2)
     queue.keep(draft, { ...commitOf(known), owner, term, holders: [A], pieces: 1 }).then(
-      (copy) => {
-        if (queue.copy(id) === copy) this.#told([copy])
+      () => {
+        this.#told(id, { role: 'copy', term, owner })
         this.world.sometimes('kept')
       },
       () => this.world.sometimes('refused'),
@@ -244,27 +248,23 @@ class History {
   /** When it ends, all that was known when it began is on the disk. */
   #sync(): void {
     this.#look()
-    const before = new Map([...this.#all].map(([id]) => [id, this.#see(id)]))
-    for (const known of this.#all.values()) known.roles = new Set(known.roles)
-    const marked = new Map([...this.#all.values()].map((known) => [known, known.roles]))
+    const known = [...this.#all.values()].filter(({ durable }) => durable !== null)
+    const before = known.map((one) => {
+      one.roles = new Set(one.roles)
+      return { one, seen: this.#see(one.id), roles: one.roles }
+    })
     void this.#queue.synced().then(() => {
-      for (const [known, roles] of marked) {
-        if (known.durable === null || known.roles !== roles) continue
-        known.durable = before.get(known.id) ?? known.durable
-      }
+      for (const { one, seen, roles } of before) if (one.roles === roles) one.durable = seen
     })
   }
 
-  /** They are durable in the role that they have got. */
-  #told(messages: readonly (Message | null)[]): void {
-    for (const message of messages) {
-      const known = message === null ? undefined : this.#all.get(message.id)
-      if (known === undefined || message === null) continue
-      const seen = this.#see(message.id)
-      // Marks that came meanwhile are not: only that it is there, and whose it is.
-      const states = known.durable?.states ?? seen.states.map(() => 'queued' as const)
-      known.durable = { ...seen, states, holders: [] }
-    }
+  /** It is durable with this title, in this role; marks that came meanwhile perhaps not. */
+  #told(id: MessageId, title: Pick<Seen, 'role' | 'term' | 'owner'>): void {
+    const known = this.#all.get(id)
+    if (known === undefined || (known.durable !== null && isAbove(known.durable, title))) return
+    const states = known.durable?.states ?? Array(known.recipients).fill('queued')
+    known.durable = { ...title, states, holders: [] }
+    known.roles.add(title.role)
   }
 
   /** Notes the role of every message. */

@@ -27,7 +27,8 @@ import {
 } from './queued.ts'
 import { type HolderPayload, Rebuild, type TitlePayload } from './rebuild.ts'
 import { BODIES_MAX, RECORD, type RecordType } from './records.ts'
-import { type Segment, Spool, type SpoolRecord } from './spool.ts'
+import type { Segment } from './segments.ts'
+import { Spool, type SpoolRecord } from './spool.ts'
 
 /** While a message that moves is being read. */
 const READ_PAUSE_MS = 50

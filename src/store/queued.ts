@@ -4,7 +4,7 @@ import type { Body, Extent } from '../message/body.ts'
 import type { Envelope } from '../message/envelope.ts'
 import type { Judgement, RecipientState } from '../message/rows.ts'
 import type { MessageFacts, Verdict } from '../message/verdict.ts'
-import type { Segment } from './spool.ts'
+import type { Segment } from './segments.ts'
 
 /** One recipient of a queued message; its index is that of the envelope. */
 export type QueuedRecipient = {

@@ -14,7 +14,7 @@ import {
   type Piece,
 } from './queued.ts'
 import { RECORD, readIndex } from './records.ts'
-import type { ReplayedRecord, Segment } from './spool.ts'
+import type { ReplayedRecord, Segment } from './segments.ts'
 
 /** One message as the spool knows it. */
 export type Rebuilt = {

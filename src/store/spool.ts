@@ -2,18 +2,10 @@
  * The append-only spool: segment files whose blocks are written ahead, many records for one
  * fdatasync off the event loop. The truth for accepted mail; records.ts has the file format.
  */
-import { join } from 'node:path'
-import { type Clock, pause } from '../base/clock.ts'
 import { assert, messageOf, StoreError } from '../base/errors.ts'
-import type { Disk } from '../base/files.ts'
-import type { MessageId, SpoolId } from '../base/ids.ts'
-import {
-  MARK_SEGMENTS,
-  PIECE_BYTES,
-  SEGMENT_BYTES,
-  SPOOL_BACKLOG_BYTES_MAX,
-} from '../base/limits.ts'
-import type { Observer } from '../base/observe.ts'
+import type { Disk, DiskSpace } from '../base/files.ts'
+import type { MessageId } from '../base/ids.ts'
+import { MARK_SEGMENTS, PIECE_BYTES, SPOOL_BACKLOG_BYTES_MAX } from '../base/limits.ts'
 import {
   bindRecord,
   encodeRecord,
@@ -22,53 +14,18 @@ import {
   RECORD,
   RECORD_HEADER_BYTES,
   type RecordType,
-  readRecords,
-  readSegmentHeader,
   SEGMENT_HEADER_BYTES,
-  type StoredRecord,
-  youngestGeneration,
 } from './records.ts'
+import { type ReplayedRecord, type Segment, Segments, type SpoolOptions } from './segments.ts'
 
 /** A block holds a whole record around a piece. */
 const BLOCK_BYTES = paddedLength(PIECE_BYTES)
 /** Blocks kept for the next bodies: 4 MB. */
 const BLOCKS_MAX = 64
-/** Part of the disk that bodies leave free (design: mail.md, Accept). */
-const DISK_RESERVE = 0.05
-/** Segments kept written ahead beyond those for marks. */
-const AHEAD_SEGMENTS = 2
-/** Free segments kept for the next burst; more go back to the disk, and need no reading at start. */
-const FREE_SEGMENTS_MAX = 10
 /** Linux takes at most 1024 buffers in one writev. */
 const WRITE_BUFFERS_MAX = 512
-/** Blocks are written ahead in pieces this long, with a pause: bursts stall every sync after them. */
-const AHEAD_PIECE_BYTES = 1024 * 1024
-const AHEAD_PAUSE_MS = 15
 /** Longest time that a mark which nobody waits for stays unsynced (design: mail.md, Queue). */
 const LAZY_SYNC_MS = 200
-
-/** One segment file. `refs` counts live messages with bytes in it. */
-export class Segment {
-  readonly path: string
-  readonly fd: number
-  generation: number
-  /** Bytes used, header included. */
-  end = SEGMENT_HEADER_BYTES
-  refs = 0
-  liveBytes = 0
-  /** Segments with commits that marks in this one speak of; it may not be reused before them. */
-  readonly guards = new Set<Segment>()
-  /** Segments whose marks speak of commits in this one. */
-  readonly guardedBy = new Set<Segment>()
-  dirty = false
-  sealed = false
-
-  constructor(path: string, fd: number, generation: number) {
-    this.path = path
-    this.fd = fd
-    this.generation = generation
-  }
-}
 
 /** Where a record lies; `segment` is set as soon as it has its place, at the latest when written. */
 export class SpoolRecord {
@@ -97,8 +54,6 @@ export class SpoolRecord {
   }
 }
 
-export type ReplayedRecord = StoredRecord & { readonly segment: Segment }
-
 type Pending = {
   readonly bytes: Buffer
   readonly record: SpoolRecord
@@ -115,29 +70,12 @@ type Waiter = {
   readonly reject: (error: StoreError) => void
 }
 
-export type SpoolOptions = {
-  readonly dir: string
-  readonly spoolId: SpoolId
-  readonly clock: Clock
-  readonly observer: Observer
-  /** Free and total bytes of the disk that holds `dir`. */
-  readonly freeSpace: () => { readonly freeBytes: number; readonly totalBytes: number }
-  /** Size of a segment; SEGMENT_BYTES, but in tests of reuse. */
-  readonly segmentBytes?: number
-  readonly disk: Disk
-  /** Told once when a write or a sync failed: no byte of this process can be trusted after it. */
-  readonly onFailure: (error: StoreError) => void
-}
-
 export class Spool {
   readonly #options: SpoolOptions
   readonly #segmentBytes: number
-  #segments: Segment[] = []
-  /** Free and written ahead, oldest first. */
-  #free: Segment[] = []
+  readonly #segments: Segments
   #tail: Segment | null = null
   #generation = 0
-  #fileNumber = 0
   /** Records that wait for a segment. */
   #unplaced: Pending[] = []
   /** Placed, not yet handed to the kernel. */
@@ -158,11 +96,6 @@ export class Spool {
   #syncWaiters: Waiter[] = []
   #afterSync: { readonly seq: number; readonly run: () => void }[] = []
   #drainWaiters: (() => void)[] = []
-  #aheadRunning = false
-  #aheadFailed = false
-  #triesLater = false
-  #space = { freeBytes: Number.MAX_SAFE_INTEGER, totalBytes: Number.MAX_SAFE_INTEGER }
-  #spaceReadMs = Number.NEGATIVE_INFINITY
   #failure: StoreError | null = null
   #closed = false
   /** Set by the queue: tries to empty sparse segments when many are in use. */
@@ -170,7 +103,17 @@ export class Spool {
 
   private constructor(options: SpoolOptions) {
     this.#options = options
-    this.#segmentBytes = options.segmentBytes ?? SEGMENT_BYTES
+    this.#segments = new Segments(options, {
+      isWaiting: () => this.#unplaced.length > 0,
+      roomChanged: () => {
+        if (this.#failure !== null) return
+        this.#roll()
+        this.#pump()
+      },
+      failed: (what, error) => this.#fail(what, error),
+      pressed: () => this.onPressure(),
+    })
+    this.#segmentBytes = this.#segments.bytes
   }
 
   /**
@@ -184,36 +127,25 @@ export class Spool {
     replay: (record: ReplayedRecord) => void,
   ): Promise<Spool> {
     const spool = new Spool(options)
-    spool.#read(replay)
+    spool.#generation = spool.#segments.read(replay)
     return spool
   }
 
   /** Call once after replay, when the queue has counted its references: frees and writes ahead. */
   async start(): Promise<void> {
-    const last = this.#lastUsed()
+    const last = this.#segments.lastUsed()
     const goesOn = last !== null && last.refs > 0 && last.end < this.#segmentBytes * 0.9
-    for (const segment of this.#segments) {
+    for (const segment of this.#segments.all) {
       segment.sealed = segment !== last || !goesOn
       // A process that was killed left what it had not synced in the page cache: the first sync
       // of this one makes it durable.
       segment.dirty = segment.generation > 0
     }
-    this.#collect()
+    this.#segments.collect()
     // All behind the last whole record of the youngest segment is void: it is written over.
     if (goesOn) this.#tail = last
-    else {
-      if (this.#free.length === 0) await this.#createSegment(0)
-      this.#activate(this.#free.shift() ?? null)
-    }
-    this.#writeAhead()
-  }
-
-  #lastUsed(): Segment | null {
-    let last: Segment | null = null
-    for (const segment of this.#segments) {
-      if (segment.generation > (last?.generation ?? 0)) last = segment
-    }
-    return last
+    else this.#activate(await this.#segments.first())
+    this.#segments.writeAhead()
   }
 
   /** The failure that ended this spool, or null. */
@@ -231,12 +163,12 @@ export class Spool {
   }
 
   get segmentCount(): number {
-    return this.#segments.length
+    return this.#segments.all.length
   }
 
   /** Segments that hold something live, least live bytes first; never the one being written. */
   sparse(): readonly Segment[] {
-    return this.#segments
+    return this.#segments.all
       .filter((segment) => segment.sealed && segment.refs > 0)
       .sort((a, b) => a.liveBytes - b.liveBytes)
   }
@@ -249,35 +181,14 @@ export class Spool {
   hasRoom(sizeBytes: number, reserve?: number): boolean {
     if (this.#failure !== null || this.#closed) return false
     const needed = Math.ceil((sizeBytes + 65_536) / this.#segmentBytes)
-    if (reserve !== undefined) return this.#diskTakes(needed, reserve)
-    if (this.#free.length - MARK_SEGMENTS >= needed) return true
-    return this.#diskTakes(needed)
-  }
-
-  /** The disk has room for so many more segments above its reserve. */
-  #diskTakes(segments: number, reserve = DISK_RESERVE): boolean {
-    const { freeBytes, totalBytes } = this.diskSpace()
-    return freeBytes - segments * this.#segmentBytes > totalBytes * reserve
+    if (reserve !== undefined) return this.#segments.takes(needed, reserve)
+    if (this.#segments.freeCount - MARK_SEGMENTS >= needed) return true
+    return this.#segments.takes(needed)
   }
 
   /** Of the disk, at most 1 s old. */
-  diskSpace(): { readonly freeBytes: number; readonly totalBytes: number } {
-    const nowMs = this.#options.clock.monoMs()
-    if (nowMs - this.#spaceReadMs > 1_000) {
-      this.#space = this.#readSpace()
-      this.#spaceReadMs = nowMs
-    }
-    return this.#space
-  }
-
-  /** A directory that cannot be asked has no room: the node is not ready, and says so. */
-  #readSpace(): { readonly freeBytes: number; readonly totalBytes: number } {
-    try {
-      return this.#options.freeSpace()
-    } catch (error) {
-      this.#options.observer.emit('spool.refused', { cause: messageOf(error) })
-      return { freeBytes: 0, totalBytes: this.#space.totalBytes }
-    }
+  diskSpace(): DiskSpace {
+    return this.#segments.diskSpace()
   }
 
   /** True while sockets should pause. */
@@ -395,7 +306,7 @@ export class Spool {
     segment.refs -= 1
     segment.liveBytes -= bytes
     assert(segment.refs >= 0, 'released no more than retained')
-    if (segment.refs === 0) this.#collectSoon()
+    if (segment.refs === 0) this.#segments.collectSoon()
   }
 
   /** A mark in `mark` speaks of a commit in `commit`: it must outlive it. */
@@ -408,8 +319,7 @@ export class Spool {
   async close(): Promise<void> {
     if (this.#failure === null && this.#tail !== null) await this.synced().catch(() => {})
     this.#closed = true
-    for (const segment of this.#segments) this.#options.disk.close(segment.fd)
-    this.#segments = []
+    this.#segments.close()
   }
 
   // Writing: records get their place at once, go out in order, one writev at a time.
@@ -418,7 +328,8 @@ export class Spool {
     const tail = this.#tail
     // Until the segments for marks are written, each segment keeps some room for them: the disk
     // may be full before they are.
-    const kept = !pending.mark && this.#free.length < MARK_SEGMENTS ? this.#segmentBytes / 32 : 0
+    const kept =
+      !pending.mark && this.#segments.freeCount < MARK_SEGMENTS ? this.#segmentBytes / 32 : 0
     if (tail === null || tail.end + pending.bytes.length > this.#segmentBytes - kept) return false
     const { bytes, record } = pending
     bindRecord(bytes, tail.generation, record.length)
@@ -439,13 +350,11 @@ export class Spool {
         this.#unplaced.shift()
         continue
       }
-      if (this.#free.length === 0) this.#collect()
-      const mayRoll = this.#free.length > (first.mark ? 0 : MARK_SEGMENTS) || this.#isGrowing()
-      const next = mayRoll ? this.#free.shift() : undefined
-      if (next !== undefined) {
+      const next = this.#segments.take(first.mark)
+      if (next !== null) {
         if (this.#tail !== null) this.#tail.sealed = true
         this.#activate(next)
-      } else if (first.mark || this.#mayGrow()) {
+      } else if (first.mark || this.#segments.mayGrow()) {
         break
       } else {
         // No room and none to come: bodies give way, so that marks never wait behind them.
@@ -454,21 +363,10 @@ export class Spool {
         this.#unplaced = this.#unplaced.filter((pending) => pending.mark)
       }
     }
-    this.#writeAhead()
+    this.#segments.writeAhead()
   }
 
-  /** Right after the first start the reserve is still being written; the disk has the room. */
-  #isGrowing(): boolean {
-    return this.#mayGrow() && this.#segments.length < MARK_SEGMENTS + AHEAD_SEGMENTS
-  }
-
-  /** The disk allows one more segment above its reserve. */
-  #mayGrow(): boolean {
-    return !this.#aheadFailed && this.#diskTakes(1)
-  }
-
-  #activate(segment: Segment | null): void {
-    assert(segment !== null, 'a free segment exists')
+  #activate(segment: Segment): void {
     for (const commit of segment.guards) commit.guardedBy.delete(segment)
     segment.guards.clear()
     this.#generation += 1
@@ -564,7 +462,7 @@ export class Spool {
     const safeSeq = this.#writtenSeq
     // The oldest first (they are taken from the end): a commit that is written over is gone from
     // the disk before the marks that spoke of it are.
-    const dirty = this.#segments
+    const dirty = this.#segments.all
       .filter((segment) => segment.dirty)
       .sort((a, b) => b.generation - a.generation)
     for (const segment of dirty) segment.dirty = false
@@ -645,205 +543,6 @@ export class Spool {
       }
     } catch (error) {
       this.#options.observer.emit('spool.failed', { what: 'void', cause: messageOf(error) })
-    }
-  }
-
-  // Segments: reuse, and writing ahead.
-
-  #collecting = false
-
-  #collectSoon(): void {
-    if (this.#collecting) return
-    this.#collecting = true
-    this.#options.clock.after(0, () => {
-      this.#collecting = false
-      if (!this.#closed) this.#collect()
-    })
-  }
-
-  /** A sealed segment is free when nothing in it lives and no older commit needs its marks. */
-  #collect(): void {
-    const inFree = new Set(this.#free)
-    const sealed = this.#segments
-      .filter((s) => s.sealed && s.refs === 0 && !inFree.has(s))
-      .sort((a, b) => a.generation - b.generation)
-    let found = false
-    for (const segment of sealed) {
-      // The commits that its marks speak of must be gone, or stand before it in the line of reuse.
-      if (![...segment.guards].every((commit) => inFree.has(commit))) continue
-      this.#free.push(segment)
-      inFree.add(segment)
-      found = true
-    }
-    if (this.#free.length > FREE_SEGMENTS_MAX) this.#shrink()
-    if (found && this.#unplaced.length > 0) {
-      this.#roll()
-      this.#pump()
-    }
-    const inUse = this.#segments.length - this.#free.length
-    if (inUse > 8 && this.#free.length < MARK_SEGMENTS) this.onPressure()
-  }
-
-  /** Gives back what a backlog left, the oldest first: no mark goes before its commit. */
-  #shrink(): void {
-    const spare = this.#free.splice(0, this.#free.length - FREE_SEGMENTS_MAX)
-    const { disk, dir } = this.#options
-    for (const segment of spare) {
-      disk.close(segment.fd)
-      disk.remove(segment.path)
-      for (const commit of segment.guards) commit.guardedBy.delete(segment)
-    }
-    this.#segments = this.#segments.filter((segment) => !spare.includes(segment))
-    // Until their names are gone for good the commits in them may come back: their marks stay.
-    disk.syncNames(dir, (error) => {
-      if (error !== null) return this.#fail('sync', error)
-      for (const segment of spare) {
-        for (const mark of segment.guardedBy) mark.guards.delete(segment)
-      }
-      this.#collectSoon()
-    })
-  }
-
-  #writeAhead(): void {
-    if (this.#aheadRunning || this.#aheadFailed) return
-    if (this.#closed || this.#failure !== null) return
-    if (this.#free.length >= MARK_SEGMENTS + AHEAD_SEGMENTS) return
-    // Below the reserve of the disk only the segments for marks are still made.
-    const isTight = this.diskSpace().freeBytes < this.#segmentBytes * 2
-    if (!this.#diskTakes(1) && (this.#free.length >= MARK_SEGMENTS || isTight)) {
-      this.#tryLater()
-      return
-    }
-    this.#aheadRunning = true
-    this.#createSegment(AHEAD_PAUSE_MS).then(
-      () => this.#afterAhead(null),
-      (error) => this.#afterAhead(messageOf(error)),
-    )
-  }
-
-  #afterAhead(cause: string | null): void {
-    this.#aheadRunning = false
-    this.#aheadFailed = cause !== null
-    if (this.#closed) return
-    if (cause !== null) {
-      this.#options.observer.emit('spool.refused', { cause })
-      this.#tryLater()
-    }
-    this.#roll()
-    this.#pump()
-  }
-
-  /** The disk is full now; somebody may make room. */
-  #tryLater(): void {
-    if (this.#triesLater) return
-    this.#triesLater = true
-    this.#options.clock.after(1_000, () => {
-      this.#triesLater = false
-      this.#aheadFailed = false
-      if (this.#closed || this.#failure !== null) return
-      // Bodies for which there is no room any more give way to the marks behind them.
-      this.#roll()
-      this.#pump()
-      this.#writeAhead()
-    })
-  }
-
-  /** Writes a new segment full of zeros, in pieces `pauseMs` apart, syncs it, puts it to the free. */
-  async #createSegment(pauseMs: number): Promise<void> {
-    this.#fileNumber += 1
-    const path = join(this.#options.dir, `${String(this.#fileNumber).padStart(8, '0')}.seg`)
-    const { disk, dir } = this.#options
-    const fd = disk.open(path, 'new')
-    try {
-      const zeros = Buffer.alloc(Math.min(AHEAD_PIECE_BYTES, this.#segmentBytes))
-      for (let offset = 0; offset < this.#segmentBytes; offset += zeros.length) {
-        await new Promise<void>((resolve, reject) => {
-          disk.write(fd, [zeros], offset, (error, count) => {
-            if (error !== null) reject(error)
-            else if (count < zeros.length) reject(new Error('no space left for a segment'))
-            else resolve()
-          })
-        })
-        // Urgency may come while we write slowly: then there is no pause any more.
-        if (pauseMs > 0 && this.#unplaced.length === 0) {
-          await pause(this.#options.clock, pauseMs)
-        }
-        if (this.#closed) throw new Error('closed while writing ahead')
-      }
-      await new Promise<void>((resolve, reject) =>
-        disk.sync(fd, (error) => (error === null ? resolve() : reject(error))),
-      )
-      // The name too: a synced file that no directory names is lost with the power.
-      await new Promise<void>((resolve, reject) =>
-        disk.syncNames(dir, (error) => (error === null ? resolve() : reject(error))),
-      )
-    } catch (error) {
-      disk.close(fd)
-      disk.remove(path)
-      throw error
-    }
-    const segment = new Segment(path, fd, 0)
-    segment.sealed = true
-    this.#segments.push(segment)
-    this.#free.push(segment)
-  }
-
-  // Reading at start.
-
-  #read(replay: (record: ReplayedRecord) => void): void {
-    const { disk, dir } = this.#options
-    const names = disk.list(dir).filter((name) => /^\d{8}\.seg$/.test(name))
-    const used: Segment[] = []
-    for (const name of names.sort()) {
-      this.#fileNumber = Math.max(this.#fileNumber, Number(name.slice(0, 8)))
-      const path = join(dir, name)
-      const header = disk.load(path, SEGMENT_HEADER_BYTES)
-      const segment = new Segment(path, disk.open(path, 'old'), this.#generationOf(path, header))
-      this.#segments.push(segment)
-      if (segment.generation > 0) used.push(segment)
-      else this.#fillUp(segment)
-    }
-    used.sort((a, b) => a.generation - b.generation)
-    for (const segment of used) {
-      this.#generation = Math.max(this.#generation, segment.generation)
-      this.#readSegment(segment, replay)
-    }
-  }
-
-  /** A segment whose writing ahead was cut off gets its blocks now, else its first syncs are slow. */
-  #fillUp(segment: Segment): void {
-    const { disk } = this.#options
-    const size = disk.size(segment.path)
-    if (size >= this.#segmentBytes) return
-    disk.writeNow(segment.fd, Buffer.alloc(this.#segmentBytes - size), size)
-    segment.dirty = false
-  }
-
-  /** Of a segment that was used, or 0. A damaged header does not take its records with it. */
-  #generationOf(path: string, header: Buffer): number {
-    const said = readSegmentHeader(header)
-    if (said === 'blank') return 0
-    if (said === 'newer') {
-      throw new StoreError(`${path} was written by a newer version`, { remedy: 'ask-operator' })
-    }
-    if (said !== 'damaged') return said.generation
-    this.#options.observer.emit('spool.corrupted', {
-      segment: path,
-      offset: 0,
-      bytes: header.length,
-    })
-    return youngestGeneration(this.#options.disk.load(path))
-  }
-
-  #readSegment(segment: Segment, replay: (record: ReplayedRecord) => void): void {
-    for (const found of readRecords(this.#options.disk.load(segment.path), segment.generation)) {
-      if ('gapAt' in found) {
-        const { gapAt: offset, bytes } = found
-        this.#options.observer.emit('spool.corrupted', { segment: segment.path, offset, bytes })
-        continue
-      }
-      replay({ ...found, segment })
-      segment.end = found.offset - RECORD_HEADER_BYTES + paddedLength(found.payload.length)
     }
   }
 }
