@@ -7,7 +7,8 @@ import { hostname as systemHostname } from 'node:os'
 import { join as joinPath } from 'node:path'
 import { createWeb } from '../web/server.ts'
 import { createAdmin } from './admin/admin.ts'
-import { HeldDecisions } from './admin/held-decisions.ts'
+import { HeldHolders } from './admin/held-holders.ts'
+import { heldNodes } from './admin/held-nodes.ts'
 import { answerQueue } from './admin/queue-peers.ts'
 import { type Clock, pause, SystemClock } from './base/clock.ts'
 import { type Resolver, SystemResolver } from './base/dns.ts'
@@ -18,8 +19,10 @@ import { Observer } from './base/observe.ts'
 import { type Random, SystemRandom } from './base/random.ts'
 import { VERSION } from './base/version.ts'
 import type { Address, NodeOptions, RunningNode } from './cli/world.ts'
+import type { AdoptedWhy } from './cluster/adopt.ts'
 import { Cluster, type ClusterOptions } from './cluster/cluster.ts'
 import type { ClusterDeps, Network, Self, StreamHandlers } from './cluster/contract.ts'
+import { Custody } from './cluster/custody.ts'
 import {
   clearAwaits,
   clusterIdOf,
@@ -36,6 +39,7 @@ import { SystemNetwork } from './cluster/network.ts'
 import { patienceOf } from './cluster/patience.ts'
 import { beginRebuild, keepPeers, refuseLostState } from './cluster/rebuild.ts'
 import { countMembers } from './cluster/roster.ts'
+import { Taken } from './cluster/taken.ts'
 import { ClusterTally } from './cluster/tally.ts'
 import { readToken } from './cluster/token.ts'
 import { type Certificate, openCertificate } from './config/certificate.ts'
@@ -62,6 +66,7 @@ import { type Databases, openDatabases, refuseNewerData } from './store/open.ts'
 import { Operators } from './store/operators.ts'
 import { Quarantine } from './store/quarantine.ts'
 import { Queue } from './store/queue.ts'
+import type { Message } from './store/queued.ts'
 import { Replica } from './store/replica.ts'
 import type { Spool } from './store/spool.ts'
 import { ApiTokens } from './store/tokens.ts'
@@ -85,8 +90,6 @@ const KEPT_KINDS: readonly string[] = ['held']
 const RESTART_MS = 200
 /** While a new node waits for the settings of its peers it says so this often. */
 const WAITING_SAID_MS = 30_000
-/** How often a node that drains looks whether its last session has ended. */
-const DRAIN_LOOK_MS = 500
 
 /** Inspector processes. What costs is inspection, and this is what has the cores. */
 const INSPECTORS = Math.max(1, Math.min(8, navigator.hardwareConcurrency))
@@ -134,7 +137,7 @@ export async function startNode(
   const rows = openRows(options, file, seam)
   const seat = await takeSeat(options, { file, rows, endpoints }, seam)
   const live = new LiveConfig()
-  const told: Told = { cluster: null, admin: null }
+  const told: Told = { cluster: null, custody: null, admin: null }
   const { timeScale } = options
   const store = await openStores(dataDir, { file, seat, rows, live, told, timeScale }, seam)
   const { spool, queue, quarantine, operators } = store
@@ -168,9 +171,9 @@ export async function startNode(
         held: quarantine.countOf(file.nodeId),
         diskFreeBytes: spool.diskSpace().freeBytes,
         diskTotalBytes: spool.diskSpace().totalBytes,
-        takesCopies: false,
+        takesCopies: told.custody?.copies.takesCopies ?? false,
         copies: queue.copyCount,
-        alone: 0,
+        alone: told.custody?.copies.alone ?? 0,
         ...(told.admin?.told() ?? { inDoubt: 0, troubles: [] }),
       }),
       parallelCrypto: true,
@@ -189,6 +192,44 @@ export async function startNode(
   const { links, members, roster } = cluster
   const tally = new ClusterTally({ clock, observer, links, members, roster })
   const deliverer = createDeliverer({ clock, random, resolver, observer })
+  const patience = patienceOf(timeScale)
+  const { sync, calls } = cluster
+  const custody = new Custody(
+    {
+      self: seat.self,
+      cluster,
+      queue,
+      patience,
+      isolation: () => (live.current.settings['cluster.isolation'] === 'hold' ? 'hold' : 'deliver'),
+      inDoubtMs: () => live.current.settings['queue.inDoubt'] * 1_000,
+      isJoined: () => !isWaiting(),
+      isDelivering: () => listener.isListening && spool.failure === null,
+      mail: {
+        rest: (on) => pipeline.rest(on),
+        busy: () => pipeline.attempts + listener.sessions,
+        heldLeft: () => heldLeft(holders.takeover),
+      },
+      adopted: (messages, why, from) =>
+        noteAdopted(messages, `${ADOPTED[why]} ${cluster.nameOf(from)}`, {
+          clock,
+          trace: store.trace,
+        }),
+    },
+    seam,
+  )
+  told.custody = custody
+  const { absences } = custody
+  const { candidates } = custody.copies
+  const taken = new Taken({
+    clock,
+    calls,
+    members,
+    roster,
+    sync,
+    patienceMs: patience.claimMs,
+  })
+  const nodes = heldNodes({ clock, cluster, absences, candidates, taken })
+  const holders = new HeldHolders({ clock, observer, ...store, nodes, patience })
   const pipeline = new Pipeline({
     hostname: seat.name,
     clock,
@@ -200,6 +241,9 @@ export async function startNode(
     deliverer,
     nodeName: (node) => nodeName(store.nodes, node),
     tally,
+    tenure: custody.tenure,
+    share: holders.share,
+    deletedMs: patience.deletedMs,
   })
   const listener = new SmtpListener(
     { ...options.smtp, hostname: seat.name, tls: certificate },
@@ -210,13 +254,12 @@ export async function startNode(
       live,
       receiver: pipeline.receiver,
       tally,
+      witness: (question) => custody.succession.witness.answer(question),
     },
   )
   const again = Promise.withResolvers<NodeOptions>()
-  const decisions = new HeldDecisions({ clock, observer, ...store, mail: pipeline })
+  const decisions = holders.decide({ ...store, mail: pipeline })
   answerQueue(cluster.calls, pipeline)
-  cluster.calls.answer('held.decide', decisions.answerDecide)
-  cluster.calls.answer('held.body', decisions.answerBody)
   const admin = createAdmin({
     clock,
     observer,
@@ -225,14 +268,16 @@ export async function startNode(
     inspectors,
     mail: pipeline,
     decisions,
+    takeover: holders.takeover,
+    heldNodes: nodes,
     cluster,
-    patience: patienceOf(options.timeScale),
+    patience,
     probe: (hop) => probeNextHop(hop, { clock, resolver, hostname: seat.name }),
     door: () => ({
       url: doorOf(options, servers.url, seat.advertise),
       pin: options.web.tls ? certificate.pin : null,
     }),
-    mailHere: () => ({ queue: queue.size, held: quarantine.countOf(file.nodeId) }),
+    remains: () => custody.transfer.remains(),
     join: async (token, discard) => {
       seat.mayJoin(token, discard)
       const { port } = cluster
@@ -278,12 +323,14 @@ export async function startNode(
     store.changes.adopt()
     clearAwaits(dataDir)
   }
-  const drain = followDrain(cluster, listener, clock)
+  followDrain(cluster, listener)
   listener.start()
   endpoints.smtp = formatEndpoint(options.smtp.host, listener.port)
   cluster.announce(endpoints)
+  holders.start(calls)
   await pipeline.resume()
   decisions.start()
+  custody.start()
   await untilReady(() => problemsOf(spool, listener, inspectors, live), clock)
   observer.emit('node.started', {
     node: file.nodeId,
@@ -292,6 +339,7 @@ export async function startNode(
     ...endpoints,
     peer: formatEndpoint(seat.listen.host, cluster.port),
     version: VERSION,
+    ...(options.timeScale === 1 ? {} : { timeScale: options.timeScale }),
   })
   const code = operators.setupCode
   return {
@@ -301,13 +349,14 @@ export async function startNode(
     setupUrl: code === null ? null : `${servers.url}/setup?code=${code}`,
     restart: again.promise,
     stop: async () => {
-      drain.stop()
       await listener.stop()
+      await holders.stop()
       await pipeline.stop(STOP_MS_MAX)
       await deliverer.close()
       web.close()
       await servers.stop()
       tally.close()
+      custody.stop()
       cluster.stop()
       await inspectors.close()
       await store.close()
@@ -322,6 +371,7 @@ export async function startNode(
 /** What is told of this node before all of it is built; null until it is. */
 type Told = {
   cluster: Cluster | null
+  custody: Custody | null
   admin: Pick<ReturnType<typeof createAdmin>, 'told'> | null
 }
 
@@ -545,29 +595,43 @@ function seatProblems(cluster: Cluster, isWaiting: boolean): readonly string[] {
   return []
 }
 
-/** Closes port 25 to new mail while this node is drained, and says when the last session ended. */
-function followDrain(
-  cluster: Cluster,
-  listener: SmtpListener,
-  clock: Clock,
-): { readonly stop: () => void } {
+/** Closes port 25 to new mail while this node is drained. */
+function followDrain(cluster: Cluster, listener: SmtpListener): void {
   const { roster } = cluster
   const { node } = roster.self
-  let timer: { cancel(): void } | null = null
   const look = (): void => {
     const me = roster.get(node)
     const isMember = me !== null && me.standing === 'member' && cluster.removedBy === null
     listener.drain(!isMember || me.drain !== 'accepting')
-    timer?.cancel()
-    timer = null
-    if (me?.standing !== 'member' || me.drain !== 'draining') return
-    if (listener.sessions > 0) timer = clock.after(DRAIN_LOOK_MS, look)
-    else roster.setDrain(node, 'drained', 'postern')
   }
   roster.onChange(look)
   cluster.links.onRefused(look)
   look()
-  return { stop: () => timer?.cancel() }
+}
+
+/** How a message came to another owner, for its history; the name of the former one follows. */
+const ADOPTED: Readonly<Record<AdoptedWhy | 'transfer', string>> = {
+  refused: 'confirmed dead:',
+  removed: 'removed from the cluster:',
+  respooled: 'came back without its spool:',
+  silent: 'silent:',
+  transfer: 'handed over by',
+}
+
+function noteAdopted(
+  messages: readonly Message[],
+  detail: string,
+  { clock, trace }: { readonly clock: Clock; readonly trace: Trace },
+): void {
+  const atMs = clock.wallMs()
+  for (const { id } of messages) trace.note(id, { atMs, recipient: null, what: 'adopted', detail })
+}
+
+/** Held mail that this node still decides about while it leaves; asks the others to take it. */
+function heldLeft(takeover: HeldHolders['takeover']): number {
+  const left = takeover.heldToMove()
+  if (left > 0) void takeover.moveHeld()
+  return left
 }
 
 /** As a new machine reaches the web of this node. */
@@ -695,7 +759,8 @@ async function openStores(
       copies: () => {
         const roster = told.cluster?.roster
         const hasOthers = roster !== undefined && roster.peers().length + roster.former().length > 0
-        return hasOthers ? live.current.settings['cluster.copies'] : 'none'
+        if (!hasOthers) return 'none'
+        return live.current.settings['cluster.copies'] === 'require' ? 'require' : 'prefer'
       },
     },
   )
@@ -776,7 +841,7 @@ function registerGauges(
     () => spool.backlogBytes,
   )
   observer.gauge(
-    'disk_free_bytes',
+    'spool_free_bytes',
     'Free bytes of the disk of the spool',
     () => spool.diskSpace().freeBytes,
   )
