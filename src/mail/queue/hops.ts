@@ -14,12 +14,11 @@ const LIMIT_MAX = 10_000
 const LEVEL_MS = 60_000
 /** Who has the turn says so again before this is half over. */
 const TURN_MS = 30_000
-/** Between two mails of one node. */
-const TURN_KEPT_MS = 3_000
 /** Then it is another's turn, when somebody waits. */
 const TURN_MS_MAX = 60_000
 /** Nodes that find the turn free take it one after the other, so that each hears the one before. */
 const STAGGER_MS = 1_500
+const WAIT_MS_MAX = 15_000
 
 /** What is known of one hop while something waits for it or runs. */
 export type Hop = {
@@ -30,6 +29,8 @@ export type Hop = {
   turnMono: number | null
   /** Since when nobody else is known to have it. */
   freeMono: number | null
+  /** Turns of others that are to come before the next one of this node. */
+  owes: number
   timer: Timer | null
   renewal: Timer | null
 }
@@ -88,7 +89,6 @@ export class Hops {
     hop.limit = Math.max(1, Math.floor(hop.limit / 2))
     hop.isDown = hop.limit === 1
     this.#levels.tell(key, hop.limit, LEVEL_MS)
-    if (hop.turnMono !== null) this.#turns.tell(key, 1, TURN_KEPT_MS)
   }
 
   /** Nothing more waits for it here. */
@@ -111,6 +111,7 @@ export class Hops {
       isDown: level === 1,
       turnMono: null,
       freeMono: null,
+      owes: 0,
       timer: null,
       renewal: null,
     }
@@ -150,16 +151,17 @@ export class Hops {
       // Two that took it at the same moment: the first in rank keeps it.
       if (!isOver && (othersMs === 0 || tally.place(hop.key) === 0)) return true
       this.#leaveTurn(hop)
-      // Everybody else comes before this node once.
-      hop.freeMono = nowMono + (isOver ? tally.living() * STAGGER_MS : 0)
+      hop.owes = tally.living() - 1
     }
     if (othersMs > 0) {
+      if (hop.freeMono !== null) hop.owes = Math.max(0, hop.owes - 1)
       hop.freeMono = null
       this.#lookIn(hop, othersMs)
       return false
     }
     hop.freeMono ??= nowMono
-    const waitMs = hop.freeMono + tally.place(hop.key) * STAGGER_MS - nowMono
+    const before = tally.place(hop.key) + hop.owes * tally.living()
+    const waitMs = hop.freeMono + Math.min(before * STAGGER_MS, WAIT_MS_MAX) - nowMono
     if (waitMs > 0) {
       this.#lookIn(hop, waitMs)
       return false
