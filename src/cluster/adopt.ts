@@ -406,8 +406,10 @@ function put(lists: Map<NodeId, MessageId[]>, key: NodeId, id: MessageId): void 
   if (list.length < STANDINGS_MAX) list.push(id)
 }
 
-/** Held mail is never adopted on silence alone. */
+/**
+ * Held mail is never adopted on silence alone. What is final already is taken over from the dead,
+ * so that somebody tells its holders to forget it.
+ */
 function isWanted({ recipients }: Message, why: AdoptedWhy): boolean {
-  const isQueued = recipients.some(({ state }) => !isFinal(state) && state !== 'held')
-  return isQueued || (why !== 'silent' && recipients.some(({ state }) => state === 'held'))
+  return why !== 'silent' || recipients.some(({ state }) => !isFinal(state) && state !== 'held')
 }

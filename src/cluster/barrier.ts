@@ -28,6 +28,8 @@ export type BarrierOptions = {
 type Witness = {
   /** Messages about which it is still to be asked, in the order of the queue. */
   open: Set<MessageId>
+  /** It has said something, if only facts. */
+  hasSpoken: boolean
   /** It has answered at least once, and knew itself. */
   hasAnswered: boolean
   /** So long it did not answer, while this node was awake. */
@@ -51,8 +53,9 @@ export class Barrier {
     this.#options = options
     const { store } = options
     const peers = options.roster.peers()
-    this.#isPassed = peers.length === 0
-    this.#old = this.#isPassed ? [] : [...store.messages()].map(({ id }) => id)
+    this.#old = [...store.messages()].map(({ id }) => id)
+    this.#isPassed = peers.length === 0 || (this.#old.length === 0 && store.copyCount === 0)
+    if (this.#isPassed) return
     for (const { node } of peers) this.#witnesses.set(node, newWitness())
     for (const id of this.#old) {
       const holders = [...(store.get(id)?.holders.keys() ?? [])].filter((node) =>
@@ -65,6 +68,15 @@ export class Barrier {
   /** All that is known elsewhere of the time before this start is known here. */
   get isPassed(): boolean {
     return this.#isPassed
+  }
+
+  /**
+   * Every member has spoken, and none knows of a later start of this node: what its disk says of
+   * its own acts is whole. So nodes that all start at once need not wait for each other.
+   */
+  get isSure(): boolean {
+    if (this.#isPassed) return true
+    return !this.#isRolledBack && [...this.#witnesses.values()].every(({ hasSpoken }) => hasSpoken)
   }
 
   /** The disk of this node went back in time: nothing old moves without its marks. */
@@ -100,11 +112,13 @@ export class Barrier {
         return message === null ? [] : [{ id, ...titleOf(message) }]
       })
       const said = await hearing.ask(node, titles)
-      for (const { id } of said?.standings ?? []) this.#known.add(id)
-      if (said === null || said.isBehind) break
-      witness.awayMs = 0
+      if (said === null) break
+      witness.hasSpoken = true
+      for (const { id } of said.standings) this.#known.add(id)
       if (said.epoch > roster.self.epoch && !this.#isRolledBack) this.#rollBack()
-      else for (const id of ids) this.#answered(id, node, witness, said.standings)
+      if (said.isBehind) break
+      witness.awayMs = 0
+      for (const id of ids) this.#answered(id, node, witness, said.standings)
       witness.hasAnswered = true
     } while (witness.open.size > 0)
     witness.isBusy = false
@@ -190,5 +204,5 @@ export class Barrier {
 }
 
 function newWitness(): Witness {
-  return { open: new Set(), hasAnswered: false, awayMs: 0, isBusy: false }
+  return { open: new Set(), hasSpoken: false, hasAnswered: false, awayMs: 0, isBusy: false }
 }

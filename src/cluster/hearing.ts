@@ -31,8 +31,8 @@ export type HearingOptions = {
   readonly store: MailStore
   readonly yields: Yields
   readonly observer: Observer
-  /** This node is joining, or behind its own barrier. */
-  readonly isBehind: () => boolean
+  /** What this node does not name it never had. False while it is joining, or is not sure itself. */
+  readonly mayDeny: () => boolean
   /** Resolves when no adoption is half done here. */
   readonly settled: () => Promise<void>
 }
@@ -91,7 +91,7 @@ export class Hearing {
   async #answer(value: unknown, from: NodeId): Promise<Standings> {
     const titles = readTitles(value)
     if (titles === null) throw new RefusalError('invalid', null, 'It cannot be read.', 'Update it.')
-    const { absences, store, yields, isBehind, settled } = this.#options
+    const { absences, store, yields, mayDeny, settled } = this.#options
     absences.heard(from)
     await settled()
     const standings: Standing[] = []
@@ -101,7 +101,7 @@ export class Hearing {
       await yields.take({ id, owner, term, kind: 'own', states: [] })
       standings.push(standingOf(store, id) ?? before)
     }
-    return { isBehind: isBehind(), epoch: this.#epochs.get(from) ?? 0, standings }
+    return { isBehind: !mayDeny(), epoch: this.#epochs.get(from) ?? 0, standings }
   }
 
   #followEpochs(): void {

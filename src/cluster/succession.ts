@@ -57,11 +57,13 @@ export class Succession implements Tenure {
     const free = (messages: readonly Message[]): void => this.#free(messages)
     const yields = new Yields({ store, clock, observer, inDoubtMs, replan: free })
     const isBehind = (): boolean => !this.#isMember || !this.#barrier.isPassed
+    // It may know what it did itself before it knows what others did.
+    const mayDeny = (): boolean => this.#isMember && this.#barrier.isSure
     const hearing = new Hearing({
       ...options,
       yields,
       observer,
-      isBehind,
+      mayDeny,
       settled: () => this.#adoptions.settled(),
     })
     this.#yields = yields

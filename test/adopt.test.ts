@@ -1,0 +1,435 @@
+/** The mail of a node that is gone goes on elsewhere; one that comes back gives up what was taken. */
+import { describe, expect, test } from 'bun:test'
+import type { MessageId } from '../src/base/ids.ts'
+import { ranked } from '../src/cluster/rank.ts'
+import { type Heir, House, IN_DOUBT_MS, MINUTE, PATIENCE } from './heirs.ts'
+
+function ownerOf(house: House, id: MessageId): string {
+  const owners = house.heirs.filter(({ power, store }) => power === 'up' && store.get(id) !== null)
+  return owners.map(({ name }) => name).join(' ')
+}
+
+/** Messages of A of which B is the first to inherit, and of which C is. */
+function shared(a: Heir, b: Heir, c: Heir, count: number): { ofB: MessageId[]; ofC: MessageId[] } {
+  const ids = Array.from({ length: count }, () => a.accept([b, c]))
+  const isOfB = (id: MessageId): boolean => ranked(id, [b.id, c.id])[0] === b.id
+  return { ofB: ids.filter(isOfB), ofC: ids.filter((id) => !isOfB(id)) }
+}
+
+describe('confirmed dead', () => {
+  test('its queue is adopted after 120 s', async () => {
+    const house = new House(3)
+    const [a, b, c] = house.heirs as [Heir, Heir, Heir]
+    const id = a.accept([b])
+    house.run(MINUTE)
+    a.crash('down')
+    house.run(PATIENCE.adoptConfirmedMs - 3_000)
+    expect(b.store.get(id)).toBeNull()
+    house.run(15_000)
+    expect(ownerOf(house, id)).toBe(b.name)
+    expect(b.adopted).toEqual([{ ids: [id], why: 'refused', from: a.id }])
+    expect(b.count('queue.adopted', '"why":"refused"')).toBe(1)
+    expect(c.adopted).toEqual([])
+  })
+
+  test('removed: at once', async () => {
+    const house = new House(3)
+    const [a, b] = house.heirs as [Heir, Heir, Heir]
+    const id = a.accept([b])
+    house.run(MINUTE)
+    a.crash('off')
+    house.run(20_000)
+    house.remove(a)
+    house.run(5_000)
+    expect(b.adopted).toEqual([{ ids: [id], why: 'removed', from: a.id }])
+    expect(b.store.get(id)?.term).toBe(2)
+  })
+
+  test('returned with another spool: at once, what it has never heard of', async () => {
+    const house = new House(3)
+    const [a, b] = house.heirs as [Heir, Heir, Heir]
+    const lost = a.accept([b])
+    house.run(MINUTE)
+    a.crash('down')
+    a.store.restore({ own: [], kept: [] })
+    a.spoolId = '00000000000000a2'
+    a.restart()
+    const fresh = a.accept([b])
+    house.run(PATIENCE.confirmedMs + 10_000)
+    expect(b.adopted).toEqual([{ ids: [lost], why: 'respooled', from: a.id }])
+    expect(b.store.get(lost)?.term).toBe(2)
+    expect(b.store.copy(fresh)?.owner).toBe(a.id)
+    house.run(30 * MINUTE)
+    expect(b.store.get(fresh)).toBeNull()
+  })
+
+  test('another spool while the holder was away is found at its start', async () => {
+    const house = new House(3)
+    const [a, b] = house.heirs as [Heir, Heir, Heir]
+    const lost = a.accept([b])
+    house.run(MINUTE)
+    b.crash('down')
+    a.crash('down')
+    a.store.restore({ own: [], kept: [] })
+    a.spoolId = '00000000000000a2'
+    a.restart()
+    house.run(MINUTE)
+    b.restart()
+    house.run(2 * MINUTE)
+    expect(b.store.get(lost)?.term).toBe(2)
+  })
+})
+
+describe('silent', () => {
+  test('adopted after 600 s, if the witness is silent too', async () => {
+    const house = new House(3)
+    const [a, b] = house.heirs as [Heir, Heir, Heir]
+    const id = a.accept([b])
+    house.run(MINUTE)
+    a.crash('off')
+    house.run(PATIENCE.adoptSilentMs - 5_000)
+    expect(b.store.get(id)).toBeNull()
+    house.run(40_000)
+    expect(b.adopted).toEqual([{ ids: [id], why: 'silent', from: a.id }])
+  })
+
+  test('not while the witness says that it still delivers', async () => {
+    const house = new House(3)
+    const [a, b, c] = house.heirs as [Heir, Heir, Heir]
+    const id = a.accept([b])
+    house.run(MINUTE)
+    // Peers do not reach it; its port for mail is open to them.
+    for (const other of [b, c]) house.mesh.unlink(a.mesh, other.mesh)
+    house.run(30 * MINUTE)
+    expect(b.adopted).toEqual([])
+    a.isDelivering = false
+    house.run(MINUTE)
+    expect(b.adopted).toEqual([{ ids: [id], why: 'silent', from: a.id }])
+  })
+
+  test('a side that sees less than half of the members waits 1800 s', async () => {
+    const house = new House(3)
+    const [a, b, c] = house.heirs as [Heir, Heir, Heir]
+    const id = a.accept([b])
+    house.run(MINUTE)
+    house.cut(b, a, c)
+    house.run(PATIENCE.adoptMinorityMs - 5_000)
+    expect(b.adopted).toEqual([])
+    house.run(40_000)
+    expect(b.adopted).toEqual([{ ids: [id], why: 'silent', from: a.id }])
+  })
+
+  test('a node that was drained for a reboot is left alone for 10 min, also when it refuses', async () => {
+    const house = new House(3)
+    const [a, b] = house.heirs as [Heir, Heir, Heir]
+    const id = a.accept([b])
+    house.run(MINUTE)
+    a.drain = 'drained'
+    a.crash('down')
+    house.run(PATIENCE.drainedMs - 10_000)
+    expect(b.adopted).toEqual([])
+    house.run(MINUTE)
+    expect(b.adopted.map(({ ids }) => ids)).toEqual([[id]])
+  })
+
+  test('held mail is never adopted on silence alone', async () => {
+    const house = new House(3)
+    const [a, b] = house.heirs as [Heir, Heir, Heir]
+    const held = a.accept([b], ['held', 'done'])
+    house.run(MINUTE)
+    a.crash('off')
+    house.run(60 * MINUTE)
+    expect(b.store.get(held)).toBeNull()
+    house.remove(a)
+    house.run(10_000)
+    expect(b.store.get(held)).not.toBeNull()
+  })
+
+  test('a holder that slept counts its own sleep as nothing', async () => {
+    const house = new House(3)
+    const [a, b, c] = house.heirs as [Heir, Heir, Heir]
+    a.accept([b])
+    house.run(MINUTE)
+    b.stop(30 * MINUTE)
+    a.crash('off')
+    house.run(30 * MINUTE + 100)
+    house.join()
+    house.run(5 * MINUTE)
+    expect([b.adopted, c.adopted]).toEqual([[], []])
+    house.run(6 * MINUTE)
+    expect(b.adopted).toHaveLength(1)
+  })
+})
+
+describe('who adopts', () => {
+  test('the living holder of highest rank, each message once', async () => {
+    const house = new House(4)
+    const [a, b, c, d] = house.heirs as [Heir, Heir, Heir, Heir]
+    const { ofB, ofC } = shared(a, b, c, 40)
+    expect([ofB.length > 5, ofC.length > 5]).toEqual([true, true])
+    house.run(MINUTE)
+    a.crash('down')
+    house.run(3 * MINUTE)
+    expect([...b.store.own.keys()].sort()).toEqual([...ofB].sort())
+    expect([...c.store.own.keys()].sort()).toEqual([...ofC].sort())
+    expect(d.store.own.size).toBe(0)
+    // And each knows who has the other part.
+    for (const id of ofB) expect(c.store.copy(id)).toMatchObject({ owner: b.id, term: 2 })
+    for (const id of ofC) expect(b.store.copy(id)).toMatchObject({ owner: c.id, term: 2 })
+  })
+
+  test('holders that are dead here are passed over', async () => {
+    const house = new House(4)
+    const [a, b, c] = house.heirs as [Heir, Heir, Heir, Heir]
+    const { ofB, ofC } = shared(a, b, c, 20)
+    house.run(MINUTE)
+    a.crash('down')
+    b.crash('down')
+    house.run(4 * MINUTE)
+    expect([...c.store.own.keys()].sort()).toEqual([...ofB, ...ofC].sort())
+  })
+
+  test('a holder that has nothing of it is passed over', async () => {
+    const house = new House(3)
+    const [a, b, c] = house.heirs as [Heir, Heir, Heir]
+    const { ofB } = shared(a, b, c, 20)
+    for (const id of ofB) b.store.kept.delete(id)
+    house.run(MINUTE)
+    a.crash('down')
+    house.run(4 * MINUTE)
+    for (const id of ofB) expect(ownerOf(house, id)).toBe(c.name)
+  })
+
+  test('more messages than one question holds', async () => {
+    const house = new House(3)
+    const [a, b, c] = house.heirs as [Heir, Heir, Heir]
+    const ids = Array.from({ length: 2_300 }, () => a.accept([b, c]))
+    house.run(10_000)
+    house.remove(a)
+    a.crash('off')
+    house.run(20_000)
+    expect(b.store.own.size + c.store.own.size).toBe(ids.length)
+    expect(b.store.kept.size + c.store.kept.size).toBe(ids.length)
+  })
+
+  test('a node behind its own barrier, or that is joining, adopts nothing', async () => {
+    const house = new House(3)
+    const [a, b] = house.heirs as [Heir, Heir, Heir]
+    const id = a.accept([b])
+    house.run(10_000)
+    b.isJoined = false
+    house.remove(a)
+    house.run(MINUTE)
+    expect(b.store.get(id)).toBeNull()
+    b.isJoined = true
+    house.run(5_000)
+    expect(b.store.get(id)).not.toBeNull()
+  })
+})
+
+describe('what is kept', () => {
+  test('ADOPT is durable before anybody hears of it', async () => {
+    const house = new House(4)
+    const [a, b, c] = house.heirs as [Heir, Heir, Heir, Heir]
+    const { ofB } = shared(a, b, c, 10)
+    const [id] = ofB as [MessageId]
+    house.run(10_000)
+    const disk = Promise.withResolvers<void>()
+    b.store.hold = disk.promise
+    house.remove(a)
+    house.run(MINUTE)
+    expect(b.adopted).toEqual([])
+    expect(c.store.copy(id)?.owner).toBe(a.id)
+    b.store.hold = null
+    disk.resolve()
+    house.run(MINUTE)
+    expect(b.adopted).toHaveLength(1)
+    expect(c.store.copy(id)).toMatchObject({ owner: b.id, term: 2 })
+  })
+
+  test('attempts, next try and expiry stay as they were', async () => {
+    const house = new House(3)
+    const [a, b] = house.heirs as [Heir, Heir, Heir]
+    const id = a.accept([b], ['deferred'])
+    const copy = b.store.copy(id)
+    const [recipient] = copy?.recipients ?? []
+    if (copy === null || recipient === undefined) throw new Error('no copy')
+    Object.assign(recipient, { attempts: 3, nextTryMs: 12_345, lastReply: '451 later' })
+    const { expiresMs } = copy.commit
+    house.run(10_000)
+    house.remove(a)
+    house.run(10_000)
+    const [now] = b.store.get(id)?.recipients ?? []
+    expect(now).toMatchObject({ attempts: 3, nextTryMs: 12_345, lastReply: '451 later' })
+    expect(b.store.get(id)?.commit.expiresMs).toBe(expiresMs)
+  })
+
+  test('each delivery counts as a possible duplicate; what was tried waits as in doubt', async () => {
+    const house = new House(3)
+    const [a, b] = house.heirs as [Heir, Heir, Heir]
+    const id = a.accept([b], ['queued', 'queued', 'queued'])
+    a.mark(id, 'trying', [b], 0)
+    a.mark(id, 'done', [b], 1)
+    house.run(10_000)
+    house.remove(a)
+    house.run(10_000)
+    const [tried, done, queued] = b.store.get(id)?.recipients ?? []
+    expect(tried).toMatchObject({ state: 'inDoubt', doubtful: true })
+    expect((tried?.nextTryMs ?? 0) - b.wallMs()).toBeGreaterThan(IN_DOUBT_MS - 15_000)
+    expect(done).toMatchObject({ state: 'done', doubtful: false })
+    expect(queued).toMatchObject({ state: 'queued', doubtful: true })
+  })
+
+  test('marks that only another holder has are asked for before it is taken', async () => {
+    const house = new House(4)
+    const [a, b, c] = house.heirs as [Heir, Heir, Heir, Heir]
+    const { ofB } = shared(a, b, c, 10)
+    const [id] = ofB as [MessageId]
+    a.mark(id, 'done', [c])
+    house.run(10_000)
+    house.remove(a)
+    house.run(10_000)
+    expect(b.stateOf(id)).toBe('done')
+    expect(b.adopted.flatMap(({ ids }) => ids)).not.toContain(id)
+  })
+
+  test('a failing disk adopts later, not never', async () => {
+    const house = new House(3)
+    const [a, b] = house.heirs as [Heir, Heir, Heir]
+    const id = a.accept([b])
+    house.run(10_000)
+    b.store.isBroken = true
+    house.remove(a)
+    house.run(10_000)
+    expect(b.adopted).toEqual([])
+    b.store.isBroken = false
+    house.run(10_000)
+    expect(b.adopted.map(({ ids }) => ids)).toEqual([[id]])
+  })
+})
+
+describe('an owner that comes back', () => {
+  test('hands over its marks, then drops exactly what was taken', async () => {
+    const house = new House(4)
+    const [a, b, c, d] = house.heirs as [Heir, Heir, Heir, Heir]
+    // Three messages on three different mirrors, and one that nobody took.
+    const ids = [a.accept([b], ['queued', 'queued']), a.accept([c]), a.accept([d])] as const
+    const alone = a.accept([])
+    house.run(MINUTE)
+    // The batch with these marks never left.
+    a.mark(ids[0], 'done', [], 0)
+    a.mark(ids[0], 'trying', [], 1)
+    a.stop(15 * MINUTE)
+    house.run(15 * MINUTE + 10)
+    expect([b, c, d].map(({ adopted }) => adopted.length)).toEqual([1, 1, 1])
+    // Before it hears anything it knows by its clock that it must not act.
+    for (const id of ids) expect(a.mayAct(id)).toBe(false)
+    expect(a.mayAct(alone)).toBe(true)
+    house.join()
+    house.run(10_000)
+    for (const [index, heir] of [b, c, d].entries()) {
+      const id = ids[index] as MessageId
+      expect(a.store.get(id)).toBeNull()
+      expect(a.store.copy(id)).toMatchObject({ owner: heir.id, term: 2 })
+      expect(heir.store.get(id)).not.toBeNull()
+    }
+    expect(a.store.get(alone)).not.toBeNull()
+    expect(a.count('queue.yielded')).toBe(3)
+    expect(b.stateOf(ids[0], 0)).toBe('done')
+    expect(b.stateOf(ids[0], 1)).toBe('inDoubt')
+    // The new owner knows that the old one has a copy: it is to forget it when all is done.
+    expect(b.store.get(ids[0])?.holders.get(a.id)).toBe('kept')
+    expect(a.freed).toContain(ids[0])
+  })
+
+  test('an attempt that ends after that is told to the new owner', async () => {
+    const house = new House(3)
+    const [a, b] = house.heirs as [Heir, Heir, Heir]
+    const id = a.accept([b])
+    house.run(MINUTE)
+    const message = a.store.get(id)
+    const [recipient] = message?.recipients ?? []
+    if (recipient === undefined) throw new Error('no message')
+    // The dot left before it was stopped.
+    recipient.state = 'trying'
+    a.stop(15 * MINUTE)
+    house.run(15 * MINUTE + 10)
+    house.join()
+    house.run(10_000)
+    expect(b.stateOf(id)).toBe('inDoubt')
+    recipient.state = 'done'
+    house.run(10_000)
+    expect(b.stateOf(id)).toBe('done')
+  })
+
+  test('a peer that knows of the adoption says so in place of the adopter (STALE)', async () => {
+    const house = new House(3)
+    const [a, b, c] = house.heirs as [Heir, Heir, Heir]
+    const id = a.accept([b])
+    house.run(10_000)
+    await a.succession.stale([{ id, owner: c.id, term: 2 }])
+    expect(a.store.copy(id)).toMatchObject({ owner: c.id, term: 2 })
+    // The same or a lower title changes nothing.
+    const other = a.accept([b])
+    await a.succession.stale([{ id: other, owner: '0000000000000001' as Heir['id'], term: 1 }])
+    expect(a.store.get(other)).not.toBeNull()
+  })
+
+  test('until that is written down it stays silent about it', async () => {
+    const house = new House(3)
+    const [a, b, c] = house.heirs as [Heir, Heir, Heir]
+    const id = a.accept([b])
+    house.run(10_000)
+    a.store.isBroken = true
+    await a.succession.stale([{ id, owner: c.id, term: 2 }])
+    expect(a.store.get(id)).not.toBeNull()
+    expect(a.mayAct(id)).toBe(false)
+    a.store.isBroken = false
+    await a.succession.stale([{ id, owner: c.id, term: 2 }])
+    expect(a.store.copy(id)?.owner).toBe(c.id)
+  })
+})
+
+describe('two that adopt at once', () => {
+  test('of equal terms the higher node id wins, and the marks of both count', async () => {
+    const house = new House(4)
+    const [a, b, c, d] = house.heirs as [Heir, Heir, Heir, Heir]
+    house.run(MINUTE)
+    const id = a.accept([b, c], ['queued', 'queued', 'queued'])
+    a.crash('off')
+    // Two sides of two (one of them the dead one): neither is less than half.
+    house.cut(b, c)
+    house.cut(d, c)
+    c.absences.isMinority
+    house.run(31 * MINUTE + 40_000)
+    expect([b.store.get(id)?.term, c.store.get(id)?.term]).toEqual([2, 2])
+    b.mark(id, 'done', [], 0)
+    c.mark(id, 'done', [], 1)
+    house.heal()
+    house.run(MINUTE)
+    const [low, high] = b.id < c.id ? [b, c] : [c, b]
+    expect(low.store.copy(id)).toMatchObject({ owner: high.id, term: 2 })
+    expect(high.store.get(id)).toMatchObject({ owner: high.id, term: 2 })
+    expect([0, 1, 2].map((index) => high.stateOf(id, index))).toEqual(['done', 'done', 'queued'])
+  })
+
+  test('while one is still writing it down, nobody is told that nothing happened', async () => {
+    const house = new House(3)
+    const [a, b] = house.heirs as [Heir, Heir, Heir]
+    const id = a.accept([b])
+    house.run(MINUTE)
+    a.crash('down')
+    const disk = Promise.withResolvers<void>()
+    b.store.hold = disk.promise
+    house.run(PATIENCE.adoptConfirmedMs + 10_000)
+    // It starts again in the moment in which it is adopted.
+    a.restart()
+    house.run(10_000)
+    expect(a.mayAct(id)).toBe(false)
+    b.store.hold = null
+    disk.resolve()
+    house.run(10_000)
+    expect(ownerOf(house, id)).toBe(b.name)
+    expect(a.store.copy(id)?.term).toBe(2)
+  })
+})
