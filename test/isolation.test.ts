@@ -1,0 +1,189 @@
+/** The owner that lost its holders goes on until they could take over, and not longer. */
+import { describe, expect, test } from 'bun:test'
+import { type Heir, House, MINUTE, PATIENCE } from './heirs.ts'
+
+describe('the owner goes on', () => {
+  test('until 570 s after the last frame that another holder acknowledged, then it holds', () => {
+    const house = new House(3)
+    const [a, b, c] = house.heirs as [Heir, Heir, Heir]
+    const id = a.accept([b])
+    house.run(MINUTE)
+    house.cut(a, b, c)
+    house.run(PATIENCE.isolatedMs - 2_000)
+    expect(a.mayAct(id)).toBe(true)
+    house.run(4_000)
+    expect(a.mayAct(id)).toBe(false)
+    expect(a.succession.why(a.store.get(id) as never)).toContain('may have taken it over')
+    // It is 30 s before anybody could.
+    expect(b.adopted).toEqual([])
+  })
+
+  test('one holder of two is enough', () => {
+    const house = new House(4)
+    const [a, b, c, d] = house.heirs as [Heir, Heir, Heir, Heir]
+    const [one, two] = [a.accept([b, c]), a.accept([b])]
+    house.run(MINUTE)
+    house.cut(b, a, c, d)
+    house.run(15 * MINUTE)
+    expect([a.mayAct(one), a.mayAct(two)]).toEqual([true, false])
+  })
+
+  test('mail that nobody else has is nobody else’s', () => {
+    const house = new House(3)
+    const [a, b, c] = house.heirs as [Heir, Heir, Heir]
+    house.run(MINUTE)
+    house.cut(a, b, c)
+    house.run(10 * MINUTE)
+    const id = a.accept([])
+    expect(a.mayAct(id)).toBe(true)
+  })
+
+  test('clusters of two go on, unless they are told to hold', () => {
+    const house = new House(2)
+    const [a, b] = house.heirs as [Heir, Heir]
+    a.isolation = 'deliver'
+    const id = a.accept([b])
+    house.run(MINUTE)
+    house.cut(a, b)
+    house.run(20 * MINUTE)
+    expect(a.mayAct(id)).toBe(true)
+    a.isolation = 'hold'
+    expect(a.mayAct(id)).toBe(false)
+  })
+
+  test('in a cluster of three the setting changes nothing', () => {
+    const house = new House(3)
+    const [a, b, c] = house.heirs as [Heir, Heir, Heir]
+    a.isolation = 'deliver'
+    const id = a.accept([b])
+    house.run(MINUTE)
+    house.cut(a, b, c)
+    house.run(10 * MINUTE)
+    expect(a.mayAct(id)).toBe(false)
+  })
+})
+
+describe('it holds', () => {
+  test('until contact: the holder says first how it stands', () => {
+    const house = new House(3)
+    const [a, b, c] = house.heirs as [Heir, Heir, Heir]
+    // B is behind a minority's patience: it has not taken it over.
+    const id = a.accept([b])
+    house.run(MINUTE)
+    house.cut(a, b)
+    house.cut(b, c)
+    house.run(12 * MINUTE)
+    expect(a.mayAct(id)).toBe(false)
+    house.heal()
+    expect(a.mayAct(id)).toBe(false)
+    house.run(5_000)
+    expect(a.mayAct(id)).toBe(true)
+    expect(a.freed).toContain(id)
+  })
+
+  test('contact with a holder that has taken it over frees nothing', () => {
+    const house = new House(3)
+    const [a, b, c] = house.heirs as [Heir, Heir, Heir]
+    const id = a.accept([b])
+    house.run(MINUTE)
+    house.cut(a, b, c)
+    house.run(11 * MINUTE)
+    expect(b.store.get(id)).not.toBeNull()
+    house.heal()
+    // From the first moment on, and before any answer.
+    for (let step = 0; step < 500; step += 1) {
+      house.run(10)
+      if (a.store.get(id) !== null) expect(a.mayAct(id)).toBe(false)
+    }
+    expect(a.store.copy(id)?.owner).toBe(b.id)
+  })
+
+  test('until the holders are confirmed dead', () => {
+    const house = new House(3)
+    const [a, b] = house.heirs as [Heir, Heir, Heir]
+    const id = a.accept([b])
+    house.run(MINUTE)
+    b.crash('off')
+    house.run(11 * MINUTE)
+    expect(a.mayAct(id)).toBe(false)
+    b.power = 'down'
+    house.run(40_000)
+    expect(a.mayAct(id)).toBe(true)
+    expect(a.freed).toContain(id)
+  })
+
+  test('or are removed', () => {
+    const house = new House(3)
+    const [a, b] = house.heirs as [Heir, Heir, Heir]
+    const id = a.accept([b])
+    house.run(MINUTE)
+    b.crash('off')
+    house.run(11 * MINUTE)
+    expect(a.mayAct(id)).toBe(false)
+    house.remove(b)
+    expect(a.mayAct(id)).toBe(true)
+  })
+
+  test('or 1800 s: then it is in doubt, and counted once', () => {
+    const house = new House(3)
+    const [a, b, c] = house.heirs as [Heir, Heir, Heir]
+    const id = a.accept([b])
+    house.run(MINUTE)
+    house.cut(a, b, c)
+    house.run(PATIENCE.isolatedEndMs - 5_000)
+    expect(a.mayAct(id)).toBe(false)
+    house.run(10_000)
+    expect([a.mayAct(id), a.mayAct(id)]).toEqual([true, true])
+    expect(a.freed).toContain(id)
+    expect(a.store.get(id)?.recipients[0]?.doubtful).toBe(true)
+    expect(a.count('queue.barred', '"why":"isolated"')).toBe(1)
+  })
+})
+
+describe('the clock', () => {
+  test('is the one that goes on while the machine sleeps', () => {
+    const house = new House(3)
+    const [a, b] = house.heirs as [Heir, Heir, Heir]
+    const id = a.accept([b])
+    house.run(MINUTE)
+    a.stop(15 * MINUTE)
+    // Its monotonic clock stands still meanwhile.
+    house.run(15 * MINUTE)
+    a.sleptMs += 15 * MINUTE
+    expect(a.mayAct(id)).toBe(false)
+    expect(b.store.get(id)).not.toBeNull()
+  })
+
+  test('asking why changes nothing', () => {
+    const house = new House(3)
+    const [a, b, c] = house.heirs as [Heir, Heir, Heir]
+    const id = a.accept([b])
+    house.run(MINUTE)
+    house.cut(a, b, c)
+    house.run(31 * MINUTE)
+    const message = a.store.get(id)
+    if (message === null) throw new Error('it is gone')
+    expect(a.succession.why(message)).toBeNull()
+    expect(message.recipients[0]?.doubtful).toBe(false)
+  })
+})
+
+describe('who took mail over', () => {
+  test('does not wait for the silence of its former owner', () => {
+    const house = new House(3)
+    const [a, b] = house.heirs as [Heir, Heir, Heir]
+    const id = a.accept([b])
+    house.run(MINUTE)
+    a.crash('off')
+    house.run(11 * MINUTE)
+    expect(b.store.get(id)?.holders.has(a.id)).toBe(true)
+    expect(b.mayAct(id)).toBe(true)
+    house.run(20 * MINUTE)
+    expect(b.mayAct(id)).toBe(true)
+    b.restart()
+    house.run(2 * MINUTE)
+    expect(b.mayAct(id)).toBe(true)
+    house.run(15 * MINUTE)
+    expect(b.mayAct(id)).toBe(true)
+  })
+})
