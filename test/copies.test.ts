@@ -689,6 +689,8 @@ test('a final message stays known to its last holder: across restarts, without i
   first.queue.setHolder(message, C, 'sent')
   finish(first.queue, message)
   expect([first.queue.size, [...first.queue.owed()].length]).toEqual([0, 1])
+  expect(message.pieces.length).toBe(1)
+  await first.queue.synced()
   expect(message.pieces).toEqual([])
   const second = await first.again()
   const owed = [...second.queue.owed()]

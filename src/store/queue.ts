@@ -180,10 +180,11 @@ export class Queue implements CopyStore {
       this.#replace(before)
     }
     this.#messages.set(id, message)
-    for (const node of copying?.holders ?? []) {
-      if (!message.holders.has(node)) this.setHolder(message, node, 'sent')
-    }
+    const late = (copying?.holders ?? []).filter((node) => !message.holders.has(node))
+    for (const node of late) this.setHolder(message, node, 'sent')
     if (outcome.kind === 'kept') this.setHolder(message, outcome.by, 'kept')
+    // Who is not in the COMMIT must not be forgotten: it might deliver one day.
+    if (late.length > 0) await this.#spool.synced()
     if (bytes !== null && this.#cachedBytes + bytes.length <= CACHE_BYTES_MAX) {
       message.cached = bytes
       this.#cachedBytes += bytes.length
@@ -232,11 +233,13 @@ export class Queue implements CopyStore {
       return this.#end(message)
     }
     this.uncache(message)
-    this.#letGo(message, 'body')
     this.#owed.set(message.id, message)
-    // Never before: who forgets its copy on our word must not be the last one who knew.
+    // Never before: who forgets its copy on our word must not be the last one who knew. The body
+    // stays as long: without its marks the COMMIT would need it.
     this.#spool.afterSync(() => {
-      if (this.#owed.get(message.id) === message) this.mirror?.settled(message)
+      if (this.#owed.get(message.id) !== message) return
+      this.#letGo(message, 'body')
+      this.mirror?.settled(message)
     })
   }
 
