@@ -69,7 +69,7 @@ export class Custody {
       members,
       sync,
       mayTake: refuses,
-      onStale: (id, term, owner) => void this.succession.stale([{ id, term, owner }]),
+      onStale: (id, term, owner) => this.succession.stale([{ id, term, owner }]),
     })
     this.succession = new Succession(
       {

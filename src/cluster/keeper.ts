@@ -40,6 +40,8 @@ export type KeeperDeps = {
   readonly lines: CopyLines
   /** Why this node takes no copies now, whatever its disk; null: it does. */
   readonly mayTake: () => string | null
+  /** A peer has it now, with `term`. Never rejects. */
+  readonly onStale: (id: MessageId, term: number, owner: NodeId) => Promise<void>
 }
 
 /** A body that is arriving. */
@@ -373,7 +375,12 @@ export class CopyKeeper {
   }
 
   #discard(desk: Desk, named: Named): void {
-    if (this.#mayTell(desk, named)) this.#deps.store.forgetCopy(named.id)
+    if (!this.#mayTell(desk, named)) return
+    const { store, onStale } = this.#deps
+    const { id, term } = named
+    if (store.get(id) === null) return store.forgetCopy(id)
+    // The peer took it over and is done with it before this node has heard of either.
+    void onStale(id, term, desk.line.peer).then(() => store.forgetCopy(id))
   }
 
   #setHolders(copy: Message, said: ReadonlyMap<NodeId, HolderState>): void {

@@ -24,8 +24,8 @@ export type MailCopiesDeps = {
   readonly sync: CandidatesDeps['sync']
   /** Why this node takes no copies now, whatever its disk; null: it does. */
   readonly mayTake: () => string | null
-  /** A peer says that `owner` has the message now, with `term`. */
-  readonly onStale: (id: MessageId, term: number, owner: NodeId) => void
+  /** A peer says that `owner` has the message now, with `term`. Never rejects. */
+  readonly onStale: (id: MessageId, term: number, owner: NodeId) => Promise<void>
 }
 
 export class MailCopies {
