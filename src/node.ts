@@ -59,6 +59,7 @@ import { Changes } from './store/changes.ts'
 import { Conflicts } from './store/conflicts.ts'
 import { DamagedError } from './store/db.ts'
 import { Fates } from './store/fates.ts'
+import { Greylist } from './store/greylist.ts'
 import { IssuedTokens } from './store/invitations.ts'
 import { Lists } from './store/lists.ts'
 import { type NodeNames, nodeName } from './store/names.ts'
@@ -254,6 +255,7 @@ export async function startNode(
       live,
       receiver: pipeline.receiver,
       tally,
+      greylist: store.greylist,
       witness: (question) => custody.succession.witness.answer(question),
     },
   )
@@ -669,6 +671,7 @@ type Stores = {
   readonly queue: Queue
   readonly bodies: Bodies
   readonly quarantine: Quarantine
+  readonly greylist: Greylist
   readonly trace: Trace
   readonly changes: Changes
   readonly conflicts: Conflicts
@@ -721,6 +724,7 @@ async function openStores(
   const tokens = new ApiTokens(replica, changes, audit, deps)
   const bodies = new Bodies(dataDir, deps)
   const quarantine = new Quarantine(state, replica, { clock, observer, node, nodes })
+  const greylist = new Greylist(replica, { clock, observer })
   const trace = new Trace(history, {
     ...deps,
     node,
@@ -770,6 +774,7 @@ async function openStores(
     queue,
     bodies,
     quarantine,
+    greylist,
     trace,
     changes,
     conflicts,
@@ -781,6 +786,7 @@ async function openStores(
     close: async () => {
       await spool.close()
       fates.close()
+      greylist.close()
       quarantine.close()
       trace.close()
     },

@@ -140,7 +140,7 @@ async function listenPostern(stage: Stage, port: number, sinkPort: number, direc
   }
   new SmtpListener(
     { host: '127.0.0.1', port, hostname: node.name, tls: null },
-    { clock, observer, ids: new MessageIds(node.id, 1, clock), live, receiver, tally: ALONE },
+    { clock, observer, ids: new MessageIds(node.id, 1, clock), live, receiver, tally: ALONE, greylist: null },
   ).start()
 }
 

@@ -10,6 +10,7 @@ import type { Observer } from '../../base/observe.ts'
 import type { Tally } from '../../base/tally.ts'
 import type { LiveConfig } from '../../config/live.ts'
 import { reply } from '../../message/reply.ts'
+import type { Greylist } from '../../store/greylist.ts'
 import type { Receiver } from './receive.ts'
 import { Session } from './session.ts'
 import { networkList, plainIp, Throttle } from './throttle.ts'
@@ -31,6 +32,8 @@ type ListenerDeps = {
   /** As the session has it. */
   readonly witness?: (question: string) => string | null
   readonly tally: Tally
+  /** Null: nobody is greylisted, whatever the setting. */
+  readonly greylist: Pick<Greylist, 'ask'> | null
 }
 
 type Peer = {
@@ -239,6 +242,7 @@ export class SmtpListener {
         begun: (ip) => this.#isExempt(ip) || this.#throttle.begun(ip, live.current.settings),
         addressed: (ip) =>
           this.#isExempt(ip) || this.#throttle.addressed(ip, live.current.settings),
+        greylisted: (ip, sender, recipient) => this.#greylisted(ip, sender, recipient),
         behaved: (ip) => {
           if (!this.#isExempt(ip)) this.#throttle.behaved(ip)
         },
@@ -247,6 +251,15 @@ export class SmtpListener {
         witness: (question) => this.#deps.witness?.(question) ?? null,
       },
     )
+  }
+
+  /** Not who may relay, who is exempt from limits, or had mail accepted here. In whole seconds. */
+  #greylisted(ip: string, sender: string, recipient: string): number {
+    const { live, greylist } = this.#deps
+    const { settings } = live.current
+    if (greylist === null || settings['greylist.mode'] === 'off') return 0
+    if (this.#isExempt(ip) || this.#mayRelay(ip) || this.#throttle.hasBehaved(ip)) return 0
+    return Math.ceil(greylist.ask(ip, sender, recipient, settings) / 1_000)
   }
 
   #write(peer: Peer, text: string): void {

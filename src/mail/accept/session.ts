@@ -42,6 +42,8 @@ export type SessionDeps = {
   readonly begun: (ip: string) => boolean
   /** False when one more recipient from this client is too many. */
   readonly addressed: (ip: string) => boolean
+  /** Seconds after which a recipient of this client may come again; 0: now. */
+  readonly greylisted: (ip: string, sender: string, recipient: string) => number
   /** A message of this client was accepted. */
   readonly behaved: (ip: string) => void
   readonly tlsOffered: boolean
@@ -409,13 +411,18 @@ export class Session {
     }
     const checked = checkRecipient(rcpt.recipient, snapshot, this.#deps.mayRelay(this.#ip))
     if ('code' in checked) return this.#refuseRecipient(checked, rcpt.recipient?.text ?? '')
+    const seconds = this.#deps.greylisted(this.#ip, mail.sender?.text ?? '', checked.address)
+    if (seconds > 0) {
+      const later = reply(451, '4.7.1', `Greylisted: try again in ${seconds} s, at any of our hosts`)
+      return this.#refuseRecipient(later, checked.address, 'greylist')
+    }
     recipients.push({ address: checked.address, notify: rcpt.notify, orcpt: rcpt.orcpt })
     this.#reply(reply(250, '2.1.5', 'Ok'))
   }
 
-  #refuseRecipient(answer: Reply, recipient: string): void {
+  #refuseRecipient(answer: Reply, recipient: string, temporarily = 'rate'): void {
     this.#deps.observer.emit('smtp.refused', {
-      why: answer.code < 500 ? 'rate' : answer.enhanced === '5.1.1' ? 'recipient' : 'relay',
+      why: answer.code < 500 ? temporarily : answer.enhanced === '5.1.1' ? 'recipient' : 'relay',
       client: this.#ip,
       reply: formatReply(answer),
     })
