@@ -44,6 +44,8 @@ export class FakeCluster implements ClusterAdmin {
   entries: ListEntry[] = []
   /** What `leave` and the like are refused with. */
   refuses: RefusalError | null = null
+  /** Nodes in whose place an invitation is. */
+  readonly replaced: string[] = []
   repairs = 0
   parked = 0
   /** Pages that listen. */
@@ -108,9 +110,10 @@ export class FakeCluster implements ClusterAdmin {
 
   invite(
     author: Author,
-    { minutes = 15, uses = 1 }: Parameters<ClusterAdmin['invite']>[1],
+    { minutes = 15, uses = 1, replaces = null }: Parameters<ClusterAdmin['invite']>[1],
   ): Invitation {
     this.act(author, `invite ${minutes} ${uses}`)
+    if (replaces !== null) this.replaced.push(replaces)
     between('minutes', minutes, 1_440)
     between('uses', uses, 100)
     const expiresMs = this.clock.wallMs() + minutes * 60_000

@@ -1187,7 +1187,7 @@ describe('the cluster page', () => {
     expect([wrong.status, (await wrong.text()).includes('id="name-e"')]).toEqual([422, true])
     expect(place.admin.calls).toEqual([])
     const done = await text(place, REMOVE, { session, form: { name: ' mx3 ' } })
-    expect(done).toContain('6 held mails were only there')
+    expect(done).toContain('It had 6 held mails')
     expect(done).toContain('Passwords of next hops.')
     for (const about of [{ session }, { session, form: { name: 'mx3' } }])
       expect((await ask(place, REMOVE, about)).status).toBe(404)

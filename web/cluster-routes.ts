@@ -64,7 +64,7 @@ export function clusterRoutes({ admin }: Parts): readonly Route[] {
       ...one,
       method: 'POST',
       path: '/nodes/:node/drain',
-      summary: 'No new mail for it; its queue goes on',
+      summary: 'No new mail for it; it hands its queue to the others',
       answer: shape.DONE,
       refuses: [404],
       run: async (call) => {

@@ -40,7 +40,7 @@ export const removeNode: Run = async (call, world) => {
 export const drain: Run = async (call, world) => {
   const [node] = call.args
   await new Api(dataDirOf(call)).call('POST', pathOf(['nodes', node ?? 'self', 'drain']))
-  const done = `${node ?? 'This node'} takes no new mail; its queue goes on.\n`
+  const done = `${node ?? 'This node'} takes no new mail, and hands its queue to the others.\n`
   await world.out(call.json ? jsonText({ node: node ?? 'self', drain: true }) : done)
   return 0
 }

@@ -259,12 +259,14 @@ export const COMMANDS: readonly Command[] = [
   ),
   command(
     'leave',
-    'Leave the cluster for good, when no mail is left here.',
+    'Leave the cluster for good; its mail goes to the others first.',
     [],
     [option('--abandon', null, 'Leave also with mail that is only here.')],
   ),
   command('remove', 'Remove a dead or stolen node; its keys are never taken again.', [one('NODE')]),
-  command('drain', 'Take no new mail, on this node or another.', [optional('NODE')]),
+  command('drain', 'Take no new mail, and hand the queue to the others: this node or another.', [
+    optional('NODE'),
+  ]),
   command('undrain', 'Take mail again, on this node or another.', [optional('NODE')]),
   command('conflict list', 'What was set twice while nodes were apart.'),
   command('conflict keep', 'Keep one side of a conflict.', [one('KEY'), one('SIDE')]),

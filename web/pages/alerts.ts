@@ -4,7 +4,7 @@ import type { Alert } from '../../src/admin/contract.ts'
 import type { Visit } from '../guard.ts'
 import { type Html, html } from '../html.ts'
 import { act, mayAct } from '../parts/forms.ts'
-import { badge, copyable, empty, glyph, type Mark } from '../parts/marks.ts'
+import { badge, copyable, empty, type Mark } from '../parts/marks.ts'
 import { members } from '../parts/nodes.ts'
 import { liveParts, shell } from '../parts/shell.ts'
 import { counted, longTime, span, time } from '../parts/words.ts'
@@ -67,7 +67,7 @@ function line(alert: Alert, visit: Visit, nowMs: number): Html {
   const since = `since ${longTime(sinceMs, nowMs)}, ${span(nowMs - sinceMs)}`
   const id = `do-${alert.id.replace(/\W+/g, '-')}`
   return html`<li><div class="head">${badge(mark, word)}<h2>${title}</h2><small>${time(sinceMs, since)}</small></div>
-<p>${meaning}</p><p>${glyph('info')} ${advice}</p>${command === null ? '' : copyable(id, command)}${buttons(alert, visit)}</li>`
+<p>${meaning}</p><p>${advice}</p>${command === null ? '' : copyable(id, command)}${buttons(alert, visit)}</li>`
 }
 
 /** What these pages can do about it themselves. */

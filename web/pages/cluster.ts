@@ -7,9 +7,9 @@ import { type Html, html, seeOther } from '../html.ts'
 import { eventsCard, linksCard, nodesCard, tokensCard } from '../parts/cluster-cards.ts'
 import { csrf, mayAct } from '../parts/forms.ts'
 import { copyable, note } from '../parts/marks.ts'
-import { isLiving, livingWords, members, type NodeView } from '../parts/nodes.ts'
+import { isLiving, livingWords, members, type NodeView, nameOf } from '../parts/nodes.ts'
 import { liveParts, shell } from '../parts/shell.ts'
-import { clockTime, counted } from '../parts/words.ts'
+import { clockTime, count, counted } from '../parts/words.ts'
 import type { Site } from '../site.ts'
 
 const NODE = t.Object({ node: t.String({ maxLength: 64 }) })
@@ -43,13 +43,14 @@ export function clusterPages(site: Site) {
     .post(
       '/cluster/invite',
       ({ request, body }) => {
-        const { minutes = '', uses = '', name = '' } = body
-        const typed = { minutes, uses, name }
+        const { minutes = '', uses = '', name = '', replaces = '' } = body
+        const typed = { minutes, uses, name, replaces }
         try {
           const invitation = admin.invite(guard.authorOf(request), {
             ...(minutes === '' ? {} : { minutes: wholeOf('minutes', minutes) }),
             ...(uses === '' ? {} : { uses: wholeOf('uses', uses) }),
             name: name.trim() === '' ? null : name.trim(),
+            ...(replaces === '' ? {} : { replaces }),
           })
           return clusterPage(site, request, { ...BLANK, typed, invitation })
         } catch (error) {
@@ -62,6 +63,7 @@ export function clusterPages(site: Site) {
           minutes: NUMBER,
           uses: NUMBER,
           name: t.Optional(t.String({ maxLength: 200 })),
+          replaces: t.Optional(t.String({ maxLength: 64 })),
         }),
       },
     )
@@ -171,7 +173,13 @@ function mustName({ name }: NodeView, typed: string): void {
   )
 }
 
-type Typed = { readonly minutes: string; readonly uses: string; readonly name: string }
+type Typed = {
+  readonly minutes: string
+  readonly uses: string
+  readonly name: string
+  /** Id of the node in whose place the new one comes; empty: of none. */
+  readonly replaces: string
+}
 
 type Sheet = {
   readonly typed: Typed
@@ -181,7 +189,7 @@ type Sheet = {
 }
 
 const BLANK: Sheet = {
-  typed: { minutes: '', uses: '', name: '' },
+  typed: { minutes: '', uses: '', name: '', replaces: '' },
   invitation: null,
   refusal: null,
 }
@@ -195,7 +203,7 @@ function clusterPage(site: Site, request: Request, sheet: Sheet): Response {
 ${nodesCard(view, visit, nowMs)}
 <div class="cols">${eventsCard(view, nowMs)}
 ${linksCard(view, admin.conflicts().length)}</div>
-<div class="cols">${mayAct(visit) ? addCard(visit, sheet) : ''}
+<div class="cols">${mayAct(visit) ? addCard(visit, view, sheet) : ''}
 ${tokensCard(view, admin.invitations(), visit, nowMs)}</div>`
   return shell(site, visit, {
     title: 'Cluster',
@@ -228,14 +236,20 @@ function livingSentence(view: ClusterView): string {
   return `${livingWords(view)} nodes alive. Any one of them is enough.`
 }
 
-function addCard(visit: Visit, { typed, invitation, refusal }: Sheet): Html {
-  return html`<section class="card" id="add" aria-labelledby="add-h">${invitation === null ? inviteForm(visit, typed, refusal) : invited(invitation, typed.uses)}</section>`
+function addCard(visit: Visit, view: ClusterView, { typed, invitation, refusal }: Sheet): Html {
+  return html`<section class="card" id="add" aria-labelledby="add-h">${invitation === null ? inviteForm(visit, view, typed, refusal) : invited(view, invitation, typed)}</section>`
 }
 
 const HX_INVITE = html`hx-post="/cluster/invite" hx-target="#add" hx-select="#add" hx-swap="outerHTML" hx-select-oob="#tokens" hx-status:5xx="swap:none"`
 
-function inviteForm(visit: Visit, typed: Typed, refusal: RefusalError | null): Html {
-  const named = ['minutes', 'uses', 'name']
+function inviteForm(
+  visit: Visit,
+  view: ClusterView,
+  typed: Typed,
+  refusal: RefusalError | null,
+): Html {
+  const named = ['minutes', 'uses', 'name', 'replaces']
+  const others = members(view).filter(({ here }) => !here)
   const wrong = (field: string): Html | '' =>
     refusal?.field === field ? html` aria-invalid="true" aria-describedby="${field}-e"` : ''
   const error = (field: string): Html | '' =>
@@ -251,15 +265,26 @@ function inviteForm(visit: Visit, typed: Typed, refusal: RefusalError | null): H
   return html`<header><h2 id="add-h">Add a node</h2><small>One line on the new machine</small></header>
 <form class="body stack form" method="post" action="/cluster/invite" ${HX_INVITE}>${csrf(visit)}
 <p class="muted">This makes a token and the line to run. The new machine gets the same version, joins, and takes mail seconds later.</p>${other}
-<div class="fields">${number('minutes', 'Valid for', '15', 'minutes')}${number('uses', 'Good for', '1', 'nodes')}<label>Its name<span class="in"><input class="wide" name="name" value="${typed.name}" placeholder="its host name" maxlength="200" autocomplete="off" autocapitalize="off" spellcheck="false"${wrong('name')}>${error('name')}</span></label></div>
+<div class="fields">${number('minutes', 'Valid for', '15', 'minutes')}${number('uses', 'Good for', '1', 'nodes')}<label>Its name<span class="in"><input class="wide" name="name" value="${typed.name}" placeholder="its host name" maxlength="200" autocomplete="off" autocapitalize="off" spellcheck="false"${wrong('name')}>${error('name')}</span></label>${others.length === 0 ? '' : html`<label>In place of<span class="in"><select name="replaces"${wrong('replaces')}><option value="">no other node</option>${others.map(({ id, name }) => html`<option value="${id}"${id === typed.replaces ? html` selected` : ''}>${name}</option>`)}</select>${error('replaces')}</span></label>`}</div>
 <div class="acts"><button class="btn primary">Make a token</button></div></form>`
 }
 
-function invited({ token, command, expiresMs }: Invitation, uses: string): Html {
+function invited(
+  view: ClusterView,
+  { token, command, expiresMs }: Invitation,
+  { uses, replaces }: Typed,
+): Html {
   const nodes = Number(uses.trim() === '' ? 1 : uses)
+  const gone =
+    replaces === ''
+      ? ''
+      : note(
+          'warn',
+          html`<b>When it is in, ${nameOf(view, replaces)} is removed.</b> Its queue goes on from the copies of it, at once, and its keys are refused for good.`,
+        )
   return html`<header><h2 id="add-h">Add a node</h2><small>Valid until ${clockTime(expiresMs)}, for ${nodes === 1 ? 'one node' : counted(nodes, 'node')}</small></header>
 <div class="body stack"><p class="muted">Run this as root on a fresh Linux machine. It checks the key of this node, installs the same version and joins; mail flows in seconds.</p>
-${copyable('oneliner', command)}
+${gone}${copyable('oneliner', command)}
 <p class="muted">If Postern is installed there already:</p>
 ${copyable('joinline', `postern join ${token}`)}
 <p><small>The token is shown only now. Whoever has it can join: send it as you would send a password.</small></p>
@@ -283,7 +308,7 @@ function removePage(
   const main = html`<div class="head"><div><small><a href="/cluster">Cluster</a></small><h1>Remove ${node.name}?</h1></div></div>
 ${refused(refusal)}${alive}
 <form class="card form" method="post" action="/cluster/nodes/${node.id}/remove">${csrf(visit)}<div class="body first stack">
-<ul class="says"><li>Its keys are refused by every other node from now on. It cannot come back; a fresh installation can join with a new token.</li><li>${costWords(node)}</li><li>The tokens that it made are void.</li><li>If it still runs somewhere, it goes on with the mail that it has until somebody stops it.</li></ul>
+<ul class="says"><li>Its keys are refused by every other node from now on. It cannot come back; a fresh installation can join with a new token.</li><li><b>Its queue</b> goes on at once, from the nodes that have copies. What it delivered in its last moments may be delivered again.</li><li><b>Its held mail</b> can be released here where another node has a copy. What was released there without that being known here could arrive twice: it says so, and asks.</li><li>${costWords(node)}</li><li>The tokens that it made are void.</li><li>If it still runs somewhere, it goes on with the mail that it has until somebody stops it.</li></ul>
 ${confirm(node, refusal)}
 <div class="acts"><button class="btn danger">Remove ${node.name}</button><a class="btn quiet" href="/cluster">Keep it</a></div></div></form>`
   return shell(site, visit, {
@@ -296,10 +321,13 @@ ${confirm(node, refusal)}
 
 /** What is on its disk and nowhere else. */
 function costWords({ report }: NodeView): Html {
-  const last = 'Mail that only it has is lost to the cluster.'
-  if (report === null) return html`${last} How much that is, is not known here.`
-  if (report.queue + report.held === 0) return html`By its last word it has no mail.`
-  return html`${last} By its last word: <b>${counted(report.queue, 'mail')} in its queue</b> and <b>${counted(report.held, 'held mail')}</b>.`
+  if (report === null)
+    return html`Mail that only it has is lost to the cluster. How much that is, is not known here.`
+  const { queue, held, alone } = report
+  if (queue + held === 0) return html`By its last word it has no mail.`
+  const said = html`By its last word it has <b>${counted(queue, 'mail')} in its queue</b> and <b>${counted(held, 'held mail')}</b>.`
+  if (alone === 0) return html`${said} Other nodes have copies of all of them.`
+  return html`${said} <b class="c rejected">${count(alone)} of them ${alone === 1 ? 'is' : 'are'} only there, and lost to the cluster.</b>`
 }
 
 function confirm({ name }: NodeView, refusal: RefusalError | null): Html {
@@ -326,7 +354,7 @@ function removedPage(site: Site, request: Request, { name, held, renew }: Remove
       ? ''
       : html`<section class="card" aria-labelledby="renew"><header><h2 id="renew">Renew what it could read</h2><small>If it is in the wrong hands</small></header><ul class="todo">${renew.map((words) => html`<li><i class="g warn"></i><div class="wrap">${words}</div></li>`)}</ul></section>`
   const main = html`<div class="head"><h1>${name} is removed</h1></div>
-${note('pass', html`<b>Its keys are refused from now on.</b> ${held === 0 ? 'No held mail was only there, as far as is known here.' : `${counted(held, 'held mail')} ${held === 1 ? 'was' : 'were'} only there, as far as is known here.`}`)}
+${note('pass', html`<b>Its keys are refused from now on.</b> Its queue goes on from the copies of it. ${held === 0 ? 'It had no held mail, as far as is known here.' : `It had ${counted(held, 'held mail')}, as far as is known here: what another node has a copy of can be released as before.`}`)}
 ${list}<div class="acts"><a class="btn" href="/cluster">Cluster</a></div>`
   return shell(site, visit, { title: `${name} is removed`, at: 'cluster', main })
 }
@@ -342,7 +370,7 @@ function leavePage(site: Site, request: Request, refusal: RefusalError | null): 
   const main = html`<div class="head"><div><small><a href="/cluster">Cluster</a></small><h1>Leave the cluster?</h1></div></div>
 ${refused(refusal)}
 <form class="card form" method="post" action="/cluster/leave">${csrf(visit)}<div class="body first stack">
-<ul class="says"><li>${node.name}, this node, stops taking mail and is no member any more. The others forget its keys.</li><li>Its queue must be empty and nothing may be held here. Drain it first and wait.</li><li>It comes back only as a new node, with a new token.</li></ul>
+<ul class="says"><li>${node.name}, this node, stops taking mail and is no member any more. The others forget its keys.</li><li>Its mail goes to the other nodes first: its queue, what it holds, and the copies that it keeps for them. What nobody takes keeps it from leaving, and is told.</li><li>It comes back only as a new node, with a new token.</li></ul>
 ${confirm(node, refusal)}${abandon}
 <div class="acts"><button class="btn danger">Leave</button><a class="btn quiet" href="/cluster">Stay</a></div></div></form>`
   return shell(site, visit, {

@@ -34,7 +34,7 @@ export function nodesCard(view: ClusterView, visit: Visit, nowMs: number): Html 
     ...(removed.length === 0 ? [] : [`Removed: ${some(removed, 5)}.`]),
   ]
   return html`<section class="card" id="nodes" aria-labelledby="nodes-h"><header><h2 id="nodes-h">Nodes</h2><small>${stepWords(view)}</small></header>
-<div class="scroll"><table class="nodes"><thead><tr><th scope="col">Node</th><th scope="col">State</th><th scope="col">In step</th><th class="num" scope="col">Queue</th><th class="num" scope="col">Held</th><th class="num" scope="col">Disk free</th><th class="num" scope="col">Clock</th><th scope="col">Version</th>${mayAct(visit) ? html`<th scope="col"><span class="sr">Actions</span></th>` : ''}</tr></thead><tbody>${rows}</tbody></table></div>${words.length === 0 ? '' : html`<div class="body first"><small>${words.join(' ')}</small></div>`}</section>`
+<div class="scroll"><table class="nodes"><thead><tr><th scope="col">Node</th><th scope="col">State</th><th scope="col">In step</th><th class="num" scope="col">Queue</th><th class="num" scope="col">Held</th><th class="num" scope="col">Keeps copies</th><th class="num" scope="col">One copy</th><th class="num" scope="col">Disk free</th><th class="num" scope="col">Clock</th><th scope="col">Version</th>${mayAct(visit) ? html`<th scope="col"><span class="sr">Actions</span></th>` : ''}</tr></thead><tbody>${rows}</tbody></table></div>${words.length === 0 ? '' : html`<div class="body first"><small>${words.join(' ')}</small></div>`}</section>`
 }
 
 /** Who has all that this node knows. */
@@ -68,7 +68,7 @@ function nodeRow(
   const number = (label: string, value: number | undefined) =>
     html`<td class="num${old}" data-label="${label}">${value === undefined ? '–' : count(value)}</td>`
   const other = here !== null && version !== here.version
-  return html`<tr id="n-${id}"><td class="name"><b>${name}</b><br><small>${where.join(', ')}</small></td><td class="state">${stateBadge(node)}${since}</td>${step(node)}${number('Queue', report?.queue)}${number('Held', report?.held)}${disk(node, old)}${offset(node)}<td data-label="Version">${version}${other ? html`<br><small>not as here</small>` : ''}</td>${mayAct(visit) ? html`<td class="num last"><div class="acts right">${buttons(node, alone, visit)}</div></td>` : ''}</tr>`
+  return html`<tr id="n-${id}"><td class="name"><b>${name}</b><br><small>${where.join(', ')}</small></td><td class="state">${stateBadge(node)}${since}</td>${step(node)}${number('Queue', report?.queue)}${number('Held', report?.held)}${copies(node, alone, old)}${single(node, alone, old)}${disk(node, old)}${offset(node)}<td data-label="Version">${version}${other ? html`<br><small>not as here</small>` : ''}</td>${mayAct(visit) ? html`<td class="num last"><div class="acts right">${buttons(node, alone, visit)}</div></td>` : ''}</tr>`
 }
 
 function step({ here, lagRows, lagMs, ...node }: NodeView): Html {
@@ -80,6 +80,21 @@ function step({ here, lagRows, lagMs, ...node }: NodeView): Html {
   if (lagRows === 0) return html`<td data-label="In step">Yes<br><small>0 rows</small></td>`
   const late = lagMs > 10_000
   return html`<td data-label="In step"${late ? html` class="c held"` : ''}>${late ? 'Behind' : 'Nearly'}<br><small>${rows}, ${lagMs < 10_000 ? `${(lagMs / 1_000).toFixed(1)} s` : span(lagMs)}</small></td>`
+}
+
+/** How much it keeps for others, and whether it takes more. */
+function copies({ report, state }: NodeView, alone: boolean, old: string): Html {
+  if (report === null || alone) return html`<td class="num muted" data-label="Keeps copies">–</td>`
+  const takes = state !== 'alive' || report.takesCopies ? '' : html`<br><small>takes none</small>`
+  return html`<td class="num${old}" data-label="Keeps copies">${count(report.copies)}${takes}</td>`
+}
+
+/** Its own mail that nobody else is known to have. */
+function single({ report }: NodeView, alone: boolean, old: string): Html {
+  if (report === null || alone) return html`<td class="num muted" data-label="One copy">–</td>`
+  if (report.alone === 0 || old !== '')
+    return html`<td class="num${old}" data-label="One copy">${count(report.alone)}</td>`
+  return html`<td class="num" data-label="One copy"><a class="c held" href="/queue?alone=1">${count(report.alone)}</a></td>`
 }
 
 function disk({ report }: NodeView, old: string): Html {

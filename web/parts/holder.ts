@@ -15,8 +15,8 @@ export type Holders = {
   absence(row: HeldRow): Html | null
   /** A small line in a list, when there is something to say. */
   line(row: HeldRow): Html | ''
-  /** Of mail in the queue of another node: when it goes on. */
-  queued(node: NodeName): Html
+  /** Of mail in the queue of another node: when it goes on. `copied`: somebody has a copy. */
+  queued(node: NodeName, copied: boolean): Html
   /** Since when the owner gives no answer, as in `since 03:07`; null: it answers. */
   silence(owner: NodeName): string | null
   /** Who has a copy, a phrase each: `copy on mx2`, `perhaps on mx2`, `only here`. */
@@ -59,12 +59,12 @@ export function holders({ admin, clock }: Pick<Site, 'admin' | 'clock'>): Holder
     copies({ owner, holders: others }) {
       const said = others.map((holder) => copyOf(holder, known.get(holder.node.id)))
       // Alone in its cluster a node has every mail alone, and says so on its first page.
-      if (known.size < 2 || others.some(({ state }) => state === 'kept')) return said
+      if (known.size < 2 || others.some(({ state }) => state !== 'discarding')) return said
       const here = known.get(owner.id)?.here === true
       return [{ mark: 'warn', words: here ? 'only here' : `only on ${owner.name}` }, ...said]
     },
 
-    queued({ id, name }) {
+    queued({ id, name }, copied) {
       const holder = known.get(id)
       if (holder === undefined) {
         return note(
@@ -78,7 +78,7 @@ export function holders({ admin, clock }: Pick<Site, 'admin' | 'clock'>): Holder
       const since = sinceWords(holder.sinceMs, clock.wallMs())
       return note(
         'unknown',
-        html`<b>${name} has it in its queue</b> and gives no answer${since}. It goes on when ${name} does.`,
+        html`<b>${name} has it in its queue</b> and gives no answer${since}. It goes on when ${name} does${copied ? ', or when a node with a copy takes it over, which happens by itself' : ''}.`,
       )
     },
   }

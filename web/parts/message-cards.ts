@@ -4,7 +4,7 @@ import type { PendingClaim, TraceEvent } from '../../src/message/rows.ts'
 import type { Visit } from '../guard.ts'
 import { type Html, html } from '../html.ts'
 import { act, link, mayAct } from './forms.ts'
-import { copyWords, type Holders } from './holder.ts'
+import { copyWords, type Holders, isDoubtful } from './holder.ts'
 import { glyph, type Mark, note, placeOf, track } from './marks.ts'
 import { ruleWords, unknownWords } from './rules.ts'
 import {
@@ -61,8 +61,9 @@ export function recipientsCard(
   return html`<section class="card" aria-labelledby="rcpt"><header><h2 id="rcpt">Recipients</h2><small>${detail.rows.length}</small></header>
 <table class="rows"><tbody>${shown.map((row) => {
     const held = row.delivery === 'held' && mayAct(visit)
+    const isAsked = waits.has(row.recipient) || (detail.held !== null && isDoubtful(detail.held))
     const buttons = held
-      ? html`${waits.has(row.recipient) ? '' : act(visit, `/messages/${id}/release`, { words: 'Release', small: true, fields: { recipient: row.recipient } })}<a class="btn small danger" href="${link(`/messages/${id}/delete`, { recipient: row.recipient })}">Delete</a>`
+      ? html`${isAsked ? '' : act(visit, `/messages/${id}/release`, { words: 'Release', small: true, fields: { recipient: row.recipient } })}<a class="btn small danger" href="${link(`/messages/${id}/delete`, { recipient: row.recipient })}">Delete</a>`
       : ''
     const when = row.deliveryMs === null ? '' : `, ${longTime(row.deliveryMs, nowMs)}`
     return html`<tr><td><div class="two" hx-ignore><b>${row.recipient}</b><small>${row.deliveryReply ?? row.acceptReply}${when}</small></div></td><td class="nowrap">${track(placeOf(row))}${waiting(waits.get(row.recipient))}</td><td class="num"><div class="acts right">${buttons}</div></td></tr>`
@@ -81,21 +82,21 @@ export function queueCard(
   nowMs: number,
 ): Html | '' {
   if (queuedOn !== null) {
-    return html`<section class="card" aria-labelledby="dq"><header><h2 id="dq">Delivery</h2></header><div class="body">${by.queued(queuedOn)}</div></section>`
+    return html`<section class="card" aria-labelledby="dq"><header><h2 id="dq">Delivery</h2></header><div class="body">${by.queued(queuedOn, false)}</div></section>`
   }
   if (queue === null) return ''
   const silence = by.silence(queue.owner)
   const copies = by.copies(queue)
   const waits =
     silence !== null
-      ? html`<div class="body">${by.queued(queue.owner)}</div>`
+      ? html`<div class="body">${by.queued(queue.owner, queue.holders.length > 0)}</div>`
       : queue.waits === null
         ? ''
         : html`<div class="body">${note('unknown', html`<b>It waits.</b> ${sentence(queue.waits)}`)}</div>`
   const hands =
     queue.term < 2
       ? ''
-      : html` <small>it changed hands ${queue.term === 2 ? 'once' : `${queue.term - 1} times`}</small>`
+      : html`, <small>it changed hands ${queue.term === 2 ? 'once' : `${queue.term - 1} times`}</small>`
   const open = queue.recipients.filter(
     ({ state }) =>
       state !== 'done' && state !== 'failed' && state !== 'dropped' && state !== 'held',
@@ -105,7 +106,7 @@ ${waits}<ul class="todo" hx-ignore>${open
     .slice(0, RECIPIENTS_SHOWN)
     .map(
       (one) =>
-        html`<li>${glyph(one.state === 'deferred' ? 'deferred' : one.state === 'inDoubt' ? 'unknown' : 'none')}<div class="wrap"><b>${one.address}</b><br><small>${attemptWords(one.attempts)}${nextWords(one.nextTryMs, nowMs)}${one.lastReply === null ? '' : html`<br>${one.lastReply}`}</small></div></li>`,
+        html`<li>${glyph(one.state === 'deferred' ? 'deferred' : one.state === 'inDoubt' ? 'unknown' : 'none')}<div class="wrap"><b>${one.address}</b><br><small>${attemptWords(one.attempts)}${silence === null ? nextWords(one.nextTryMs, nowMs) : ''}${one.lastReply === null ? '' : html`<br>${one.lastReply}`}</small></div></li>`,
     )}</ul>
 <div class="body first"><dl class="facts"><dt>Delivered by</dt><dd>${queue.owner.name}${hands}</dd>${copies.length === 0 ? '' : html`<dt>Copies</dt><dd>${copyWords(copies)}</dd>`}</dl></div>
 <div class="body"><small>Postern tries until ${longTime(queue.expiresMs, nowMs)}, then the sender is told.</small></div></section>`
@@ -139,7 +140,7 @@ const EVENT: Readonly<Record<string, readonly [mark: Mark, words: string]>> = {
   deleted: ['none', 'Deleted'],
   expired: ['none', 'Deleted after its time'],
   asked: ['deferred', 'Asked for while its node was away'],
-  adopted: ['warn', 'Taken over from a node that is gone'],
+  adopted: ['info', 'Another node took it over'],
   transferred: ['info', 'Handed to another node'],
   yielded: ['info', 'Left to the node that had taken it over'],
   healed: ['pass', 'Copied to another node'],

@@ -122,13 +122,13 @@ function dead(nodes: readonly NodeView[], nowMs: number): Html {
     const names = nodes.map(({ name }) => name)
     return note(
       'dead',
-      html`<b>${some(names, 3)} do not answer.</b> ${keptWords(nodes)} The other nodes go on.`,
+      html`<b>${some(names, 3)} do not answer.</b> ${keptWords(nodes)} The other nodes go on, and deliver what they have copies of.`,
       html`<a href="/cluster">What happened</a>`,
     )
   }
   return note(
     'dead',
-    html`<b>${first.name} does not answer</b>${sinceWords(first.sinceMs, nowMs)}. ${keptWords(nodes)} The other nodes go on, and nothing has to be done unless it is gone for good.`,
+    html`<b>${first.name} does not answer</b>${sinceWords(first.sinceMs, nowMs)}. ${keptWords(nodes)} The other nodes go on, and deliver what they have copies of. Nothing has to be done unless it is gone for good.`,
     html`<a href="/cluster#n-${first.id}">What happened</a>`,
   )
 }
@@ -171,7 +171,7 @@ function resting(nodes: readonly NodeView[]): Html {
   const left =
     queue === 0
       ? `${one ? 'Its queue is' : 'Their queues are'} empty.`
-      : `${counted(queue, 'mail')} of ${one ? 'its' : 'their'} queue ${queue === 1 ? 'is' : 'are'} still delivered.`
+      : `${counted(queue, 'mail')} of ${one ? 'its' : 'their'} queue ${queue === 1 ? 'is' : 'are'} still to go, to the other nodes or to their next hops.`
   return note(
     'draining',
     html`<b>${some(names, 3)} ${one ? 'takes' : 'take'} no new mail</b>, because somebody drained ${one ? 'it' : 'them'}. ${left}`,
