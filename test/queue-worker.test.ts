@@ -28,6 +28,7 @@ const DELIVERED: Outcome = {
   reply: reply(250, '2.0.0', 'ok'),
 }
 const LATER: Outcome = { kind: 'later', host: 'h', cause: '451 not now', dotSent: false }
+const NO_DOT: Outcome = { kind: 'later', host: null, cause: 'no dot', dotSent: false }
 const NEVER: Outcome = { kind: 'never', host: 'h', reply: reply(550, '5.1.1', 'no') }
 
 type World = {
@@ -44,6 +45,12 @@ type World = {
   readonly bounces: { readonly kind: string; readonly indexes: readonly number[] }[]
   readonly told: { readonly index: number; readonly what: Progress }[]
   answer: (message: Message, index: number) => Outcome
+  /** What the cluster says of a message. */
+  mayAct: (message: Message) => boolean
+  /** Between the TRY and the final dot. */
+  meanwhile: (message: Message) => void
+  dots: number
+  readonly free: (messages: readonly Message[]) => void
 }
 
 let count = 0
@@ -86,6 +93,7 @@ beforeEach(async () => {
   const attempts: World['attempts'] = []
   const bounces: World['bounces'] = []
   const told: World['told'] = []
+  let free: World['free'] = () => {}
   const worker = new QueueWorker({
     nodeName: (id) => ({ id, name: id }),
     queue,
@@ -94,10 +102,24 @@ beforeEach(async () => {
     random: new SeededRandom(1),
     observer,
     routeKey: (address) => address.slice(address.indexOf('@') + 1),
-    attempt: async (message, indexes, beforeDot) => {
+    attempt: async (message, indexes, beforeDot, mayDot) => {
       attempts.push({ id: message.id, indexes: [...indexes], atMs: clock.monoMs() })
-      await beforeDot()
+      try {
+        await beforeDot()
+      } catch {
+        return indexes.map(() => NO_DOT)
+      }
+      world.meanwhile(message)
+      if (!mayDot()) return indexes.map(() => NO_DOT)
+      world.dots += 1
       return indexes.map((index) => world.answer(message, index))
+    },
+    tenure: {
+      mayAct: (message) => world.mayAct(message),
+      why: (message) => (world.mayAct(message) ? null : 'it waits'),
+      onFreed: (listener) => {
+        free = listener
+      },
     },
     bounce: async (_, kind, about) => {
       bounces.push({ kind, indexes: about.map(({ index }) => index) })
@@ -114,6 +136,10 @@ beforeEach(async () => {
     bounces,
     told,
     answer: () => DELIVERED,
+    mayAct: () => true,
+    meanwhile: () => {},
+    dots: 0,
+    free,
   }
 })
 
@@ -291,4 +317,95 @@ test('a hop that is down gets one attempt at a time, and its share again when it
   await advance(500_000)
   expect(world.queue.size).toBe(0)
   expect(world.attempts.length).toBe(40)
+})
+
+test('what this node may not act on is not tried until it is freed', async () => {
+  let mayAct = false
+  world.mayAct = () => mayAct
+  const message = await accept(['a@one.test'])
+  await advance(1_000_000)
+  expect(world.attempts.length).toBe(0)
+  expect(world.worker.row(message)).toMatchObject({ waits: 'it waits', state: 'queued' })
+  mayAct = true
+  world.free([message])
+  await advance(1_000)
+  expect(world.queue.size).toBe(0)
+})
+
+test('freed is also what is another node’s now: nothing of it is planned any more', async () => {
+  world.answer = () => LATER
+  const message = await accept(['a@one.test'])
+  await world.queue.handOver(message, '00000000000000bb' as NodeId, 2)
+  world.free([message])
+  await advance(10_000_000)
+  expect(world.attempts.length).toBe(1)
+})
+
+test('taken over in mid-attempt: no dot leaves, and the attempt does not count', async () => {
+  let mayAct = true
+  world.mayAct = () => mayAct
+  world.meanwhile = () => {
+    mayAct = false
+  }
+  const message = await accept(['a@one.test'])
+  await advance(1_000)
+  expect([world.attempts.length, world.dots]).toEqual([1, 0])
+  expect(message.recipients[0]).toMatchObject({ state: 'queued', attempts: 0, doubtful: false })
+  await advance(1_000_000)
+  expect(world.attempts.length).toBe(1)
+  mayAct = true
+  world.meanwhile = () => {}
+  world.free([message])
+  await advance(1_000)
+  expect([world.queue.size, world.dots]).toEqual([0, 1])
+})
+
+test('nothing expires or bounces while another node may own it', async () => {
+  let mayAct = true
+  world.mayAct = () => mayAct
+  world.answer = () => {
+    // The dot is out when it happens.
+    mayAct = false
+    return NEVER
+  }
+  const message = await accept(['a@one.test', 'b@one.test'])
+  await advance(1_000)
+  expect([world.bounces, world.dots]).toEqual([[], 1])
+  expect(message.recipients.map(({ state }) => state)).toEqual(['deferred', 'deferred'])
+  world.answer = () => LATER
+  await advance(10 * 3_600_000)
+  expect(world.bounces).toEqual([])
+  expect(await world.worker.drop(message, true, reply(550, '5.7.1', 'dropped'))).toBe(false)
+  mayAct = true
+  world.answer = () => NEVER
+  world.free([message])
+  await advance(1_000)
+  expect(world.bounces).toEqual([{ kind: 'failure', indexes: [0, 1] }])
+})
+
+test('a delivery that ends after the message was taken over is on record all the same', async () => {
+  let mayAct = true
+  world.mayAct = () => mayAct
+  world.answer = () => {
+    mayAct = false
+    return DELIVERED
+  }
+  const message = await accept(['a@one.test'])
+  expect(mayAct).toBe(false)
+  expect(world.told).toContainEqual({ index: 0, what: 'delivered' })
+  expect(message.recipients[0]?.state).toBe('done')
+})
+
+test('a recipient that another node has served meanwhile gets no dot, the others do', async () => {
+  world.meanwhile = ({ recipients }) => {
+    const [first] = recipients
+    if (first !== undefined) first.state = 'done'
+    world.meanwhile = () => {}
+  }
+  const message = await accept(['a@one.test', 'b@one.test'])
+  await advance(1_000)
+  expect(world.attempts.map(({ indexes }) => indexes)).toEqual([[0, 1], [1]])
+  expect(world.dots).toBe(1)
+  expect(message.recipients.map(({ attempts }) => attempts)).toEqual([1, 1])
+  expect(world.queue.size).toBe(0)
 })

@@ -15,8 +15,8 @@ import { agree, deriveKey, hmac, isSame } from './seal.ts'
 export const WITNESS_VERB = 'XPOSTERN'
 const NONCE_BYTES = 16
 const MAC_BYTES = 16
-/** Each address: connection, greeting, question and answer. */
-const ASK_MS_MAX = 10_000
+/** Each address: connection, a greeting that may be late by 10 s, question and answer. */
+const ASK_MS_MAX = 20_000
 const REPLY_BYTES_MAX = 8_192
 /** Questions of one second for which a hash is computed. */
 const ANSWERS_A_SECOND = 50
