@@ -43,6 +43,9 @@ export class AloneError extends StoreError {
   override name = 'AloneError'
 }
 
+const ALONE: Copied = { kind: 'alone', why: 'no node takes copies' }
+const NOBODY: readonly NodeId[] = []
+
 export type QueueDeps = {
   readonly clock: Clock
   readonly observer: Observer
@@ -161,13 +164,13 @@ export class Queue implements CopyStore {
     const record = draft.commit(Buffer.from(JSON.stringify(message.commit)))
     const told = commitOf(message, this.#deps.clock.wallMs())
     const copied = copying?.commit(told, () => bodyOf(draft, bytes))
-    let outcome: Copied = { kind: 'alone', why: 'no node takes copies' }
+    let outcome: Copied = ALONE
     try {
       await this.#spool.synced()
       record.place()
       for (const piece of draft.records) piece.place()
       if (copied !== undefined) outcome = await copied
-      if (outcome.kind === 'alone') await this.#missed(id, outcome.why)
+      if (outcome.kind === 'alone') this.#missed(id, outcome.why)
     } catch (error) {
       // The client is told 451: should the record survive all the same, this takes it back.
       await this.#takeBack(draft, record)
@@ -180,11 +183,7 @@ export class Queue implements CopyStore {
       this.#replace(before)
     }
     this.#messages.set(id, message)
-    const late = (copying?.holders ?? []).filter((node) => !message.holders.has(node))
-    for (const node of late) this.setHolder(message, node, 'sent')
-    if (outcome.kind === 'kept') this.setHolder(message, outcome.by, 'kept')
-    // Who is not in the COMMIT must not be forgotten: it might deliver one day.
-    if (late.length > 0) await this.#spool.synced()
+    if (copying !== null) await this.#noteHolders(message, copying.holders, outcome)
     if (bytes !== null && this.#cachedBytes + bytes.length <= CACHE_BYTES_MAX) {
       message.cached = bytes
       this.#cachedBytes += bytes.length
@@ -416,26 +415,35 @@ export class Queue implements CopyStore {
   }
 
   /** What was known of it before, a release in most cases, is in its COMMIT. */
-  #newMessage(draft: Draft, { term = 1, ...given }: NewCommit, before: Message | null): Message {
+  #newMessage(draft: Draft, given: NewCommit, before: Message | null): Message {
     const { id, copying, records } = draft
     const past: Title | null = before ?? (given.heldMoved ? this.fate(id) : null)
     const least = past === null ? 1 : past.owner === this.node ? past.term : past.term + 1
-    const title = { owner: this.node, term: Math.max(term, least) }
-    const holders = copying?.holders ?? []
-    const fresh: Commit = { ...given, ...title, holders, pieces: records.length }
-    if (before === null) return new Message(id, fresh)
-    const others = [...before.holders.keys(), before.owner].filter((node) => node !== this.node)
+    const fresh: Commit = {
+      ...given,
+      owner: this.node,
+      term: Math.max(given.term ?? 1, least),
+      holders: copying?.holders ?? NOBODY,
+      pieces: records.length,
+    }
     const message = new Message(id, fresh)
+    if (before === null) return message
     joinStates(message, before)
-    return new Message(id, {
-      ...fresh,
-      holders: [...new Set([...holders, ...others])],
-      recipients: message.recipients,
-    })
+    const others = [...before.holders.keys(), before.owner].filter((node) => node !== this.node)
+    const holders = [...new Set([...fresh.holders, ...others])]
+    return new Message(id, { ...fresh, holders, recipients: message.recipients })
+  }
+
+  /** Who is not in the COMMIT must not be forgotten: it might deliver one day. */
+  async #noteHolders(message: Message, nodes: readonly NodeId[], outcome: Copied): Promise<void> {
+    const late = nodes.filter((node) => !message.holders.has(node))
+    for (const node of late) this.setHolder(message, node, 'sent')
+    if (outcome.kind === 'kept') this.setHolder(message, outcome.by, 'kept')
+    if (late.length > 0) await this.#spool.synced()
   }
 
   /** @throws AloneError where that is not enough */
-  async #missed(id: MessageId, why: string): Promise<void> {
+  #missed(id: MessageId, why: string): void {
     const rule = this.#deps.copies?.() ?? 'none'
     if (rule === 'require') {
       throw new AloneError(`No other node has a copy of ${id}: ${why}.`, { remedy: 'retry' })
