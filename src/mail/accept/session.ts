@@ -413,7 +413,11 @@ export class Session {
     if ('code' in checked) return this.#refuseRecipient(checked, rcpt.recipient?.text ?? '')
     const seconds = this.#deps.greylisted(this.#ip, mail.sender?.text ?? '', checked.address)
     if (seconds > 0) {
-      const later = reply(451, '4.7.1', `Greylisted: try again in ${seconds} s, at any of our hosts`)
+      const later = reply(
+        451,
+        '4.7.1',
+        `Greylisted: try again in ${seconds} s, at any of our hosts`,
+      )
       return this.#refuseRecipient(later, checked.address, 'greylist')
     }
     recipients.push({ address: checked.address, notify: rcpt.notify, orcpt: rcpt.orcpt })
