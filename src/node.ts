@@ -260,7 +260,8 @@ export async function startNode(
     },
   )
   const again = Promise.withResolvers<NodeOptions>()
-  const decisions = holders.decide({ ...store, mail: pipeline })
+  const { trace } = store
+  const decisions = holders.decide({ trace, operators, mail: pipeline })
   answerQueue(cluster.calls, pipeline)
   const admin = createAdmin({
     clock,

@@ -36,7 +36,7 @@ export class HeldHolders {
 
   /** Once, when there is a queue for what is released. */
   decide(deps: Pick<HeldDecisionsDeps, 'trace' | 'operators' | 'mail'>): HeldDecisions {
-    this.#decisions = new HeldDecisions({ ...this.#deps, ...this, ...deps })
+    this.#decisions = new HeldDecisions({ ...deps, ...this, ...this.#deps })
     return this.#decisions
   }
 
