@@ -56,6 +56,8 @@ export class Adoptions {
   /** So long a living holder gave no answer. */
   readonly #muteMs = new Map<NodeId, number>()
   readonly #lost = new Map<NodeId, Lost>()
+  /** The run of each peer that was met last. */
+  readonly #instances = new Map<NodeId, string>()
   #run: Promise<void> | null = null
   #writing: Promise<unknown> = Promise.resolve()
   #isStale = true
@@ -74,6 +76,13 @@ export class Adoptions {
 
   stop(): void {
     this.#isStopped = true
+  }
+
+  /** Who has started anew may lack what its disk lost: a record is damaged, or a snapshot is older. */
+  met(node: NodeId, instance: string): void {
+    if (this.#instances.get(node) === instance) return
+    this.#instances.set(node, instance)
+    this.#doubtOwner(node)
   }
 
   /** What `owner` has may be adopted now. */
@@ -346,7 +355,7 @@ export class Adoptions {
     if (message.holders.get(node) !== 'kept') store.setHolder(message, node, 'kept')
   }
 
-  // ---- owners that came back with nothing ----
+  // ---- owners that came back with less ----
 
   #doubtOwner(node: NodeId): void {
     const { store, patience } = this.#options

@@ -103,7 +103,8 @@ export class Succession implements Tenure {
       },
     })
     absences.onLook((awakeMs) => this.#look(awakeMs))
-    options.links.onOpen(() => {
+    options.links.onOpen(({ peer, instance }) => {
+      this.#adoptions.met(peer, instance)
       this.#barrier.look(0)
       this.#isolation.look()
     })
