@@ -48,7 +48,6 @@ export class MailFaults {
   readonly #dice: Dice
   #isOver = false
   #count = 0
-  #lost: SimNode | null = null
 
   constructor(sim: MailSimulation, dice: Dice) {
     this.#sim = sim
@@ -66,20 +65,21 @@ export class MailFaults {
     this.#isOver = true
   }
 
-  /** People tell the cluster that a machine is gone for good, at once or after a while. */
+  /** People tell the cluster which machines are gone for good, at once or after a while. */
   removeLost(): void {
-    const { world, cluster } = this.#sim
-    const node = this.#lost
-    if (node === null || !node.isDestroyed) return
-    // Alone a node removes nobody: then it waits for its peers.
-    const remove = (): void => {
-      const remover = cluster.up.find(({ run }) => run?.cluster !== null)
-      const isOut =
-        remover !== undefined && tolerate(() => remover.cluster.roster.evict(node.id, 'ruiz'))
-      world.tell(() => `${remover?.name} removes ${node.name}: ${isOut}`)
-      if (!isOut) world.after(5_000, remove)
+    const { world, cluster, nodes, knobs } = this.#sim
+    for (const node of nodes) {
+      if (!node.isDestroyed || node.isRemoved) continue
+      const remove = (): void => {
+        const remover = cluster.up.find(({ run }) => run?.cluster != null)
+        const isOut =
+          remover !== undefined && tolerate(() => remover.cluster.roster.evict(node.id, 'ruiz'))
+        world.tell(() => `${remover?.name} removes ${node.name}: ${isOut}`)
+        if (isOut) node.isRemoved = true
+        else world.after(5_000, remove)
+      }
+      world.after(this.#dice.pick([0, 300_000 / knobs.timeScale]), remove)
     }
-    world.after(this.#dice.pick([0, 300_000 / this.#sim.knobs.timeScale]), remove)
   }
 
   #next(): void {
@@ -270,7 +270,6 @@ export class MailFaults {
     world.tell(() => `${node.name} is lost: ${loss}`)
     this.#sim.lost(node)
     if (loss === 'destroyed') {
-      this.#lost = node
       world.act(() => node.destroy(this.#dice.chance(0.5)))
       return
     }

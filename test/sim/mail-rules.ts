@@ -82,6 +82,8 @@ export class MailRules {
     const { world, nodes, isolation, lastContactMs } = this.#deps
     const members = nodes().filter(({ isRemoved }) => !isRemoved)
     if (members.length === 2 && isolation === 'deliver') return
+    // Who took it over for the silence of the others goes on.
+    if (this.#titles.get(mid)?.owner === node.id) return
     // Who refuses is no silence: the owner goes on.
     if (others.some(({ isUp, isQuiet }) => !isUp && !isQuiet)) return
     const { isolatedMs, isolatedEndMs } = this.#patience

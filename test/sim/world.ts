@@ -10,6 +10,8 @@ import { Dice, hashText } from './dice.ts'
 /** Wall time of every simulation's beginning. */
 export const EPOCH_MS = Date.UTC(2026, 10, 22, 12)
 
+/** The shortest wait of a timer. */
+const TICK_MS = 0.001
 /** Of all nodes together: a cluster that does more has lost itself in a loop. */
 const EVENTS_A_SECOND_MAX = 2_000_000
 
@@ -284,6 +286,8 @@ export class SimClock implements Clock {
   }
 
   after(delayMs: number, run: () => void): Timer {
-    return this.#world.after(Math.max(0, delayMs) / this.#rate, run, this.#process)
+    // A clock that is asked for a part of its last digit never gets there.
+    const leastMs = delayMs > 0 ? Math.max(delayMs, TICK_MS) : 0
+    return this.#world.after(leastMs / this.#rate, run, this.#process)
   }
 }
