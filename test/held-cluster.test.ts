@@ -1,303 +1,27 @@
 /** Held mail on several nodes: seen from every one, decided by its owner, released once. */
 import { afterEach, describe, expect, test } from 'bun:test'
-import { mkdtempSync, renameSync, rmSync } from 'node:fs'
-import { tmpdir } from 'node:os'
-import { join } from 'node:path'
-import type { Author } from '../src/admin/contract.ts'
-import { type HeldPeers, heldPart } from '../src/admin/held.ts'
-import { HeldDecisions } from '../src/admin/held-decisions.ts'
 import type { MailActions } from '../src/admin/mail-actions.ts'
 import { messagesPart } from '../src/admin/messages.ts'
 import { queuePart } from '../src/admin/queue.ts'
 import type { QueuePeers } from '../src/admin/queue-peers.ts'
-import { RefusalError, StoreError } from '../src/base/errors.ts'
-import { type MessageId, MessageIds, type NodeId, newNodeId } from '../src/base/ids.ts'
-import { Observer } from '../src/base/observe.ts'
-import { SeededRandom } from '../src/base/random.ts'
-import type { Standing } from '../src/cluster/contract.ts'
+import type { MessageId } from '../src/base/ids.ts'
 import { isTombstone } from '../src/config/merge.ts'
-import type { Preview } from '../src/mail/inspect/contract.ts'
-import type { NodeName } from '../src/message/rows.ts'
-import { Bodies, type HeldMail } from '../src/store/bodies.ts'
-import { type Databases, openDatabases } from '../src/store/open.ts'
-import { Quarantine } from '../src/store/quarantine.ts'
 import { parseQuery } from '../src/store/query.ts'
-import { Replica } from '../src/store/replica.ts'
-import { Trace } from '../src/store/trace.ts'
-import { ManualClock } from './clock.ts'
+import {
+  away,
+  carried,
+  closePosts,
+  DAY_MS,
+  NAGY,
+  type Post,
+  posts,
+  RUIZ,
+  refusal,
+  settled,
+  two,
+} from './posts.ts'
 
-const RUIZ: Author = { name: 'ruiz', role: 'admin' }
-const NAGY: Author = { name: 'nagy', role: 'admin' }
-const DAY_MS = 86_400_000
-let starts = 1_000
-
-/** What the network between the nodes does. */
-class Wires {
-  readonly nodes: Post[] = []
-  readonly cut = new Set<string>()
-  readonly standing = new Map<NodeId, Standing>()
-  asks = 0
-  /** The question arrives and its answer does not. */
-  losesAnswers = false
-
-  names = (): readonly NodeName[] => this.nodes.map(({ node }) => node)
-
-  peersOf(from: Post): HeldPeers {
-    const reach = (id: NodeId): Post => {
-      const to = this.nodes.find(({ node }) => node.id === id)
-      if (to !== undefined && !to.isDown && !this.isCut(from, to)) return to
-      throw away()
-    }
-    return {
-      ask: async (id, topic, value) => {
-        this.asks += 1
-        await Promise.resolve()
-        expect(topic).toBe('held.decide')
-        const answer = await reach(id).decisions.answerDecide(carried(value))
-        if (this.losesAnswers) throw away()
-        return carried(answer.value)
-      },
-      fetch: async (id, topic, value) => {
-        await Promise.resolve()
-        expect(topic).toBe('held.body')
-        const answer = await reach(id).decisions.answerBody(carried(value))
-        if (answer.kind !== 'stream') throw new Error('no stream')
-        return { value: carried(answer.value), bytes: answer.bytes }
-      },
-      standing: (id) => this.standing.get(id) ?? 'member',
-      describe: () => 'has not answered since 12:00',
-    }
-  }
-
-  isCut(a: Post, b: Post): boolean {
-    return this.cut.has(a.node.name) || this.cut.has(b.node.name)
-  }
-
-  /** Whoever is in reach learns what the others know. */
-  exchange(): void {
-    for (let round = 0; round < 2; round++) {
-      for (const reader of this.nodes) {
-        for (const from of this.nodes) {
-          if (reader === from || reader.isDown || from.isDown || this.isCut(reader, from)) continue
-          while (!reader.pull(from)) {}
-        }
-      }
-    }
-  }
-}
-
-function away(): RefusalError {
-  return new RefusalError('unavailable', null, 'The node does not answer.', 'Wait.')
-}
-
-function carried(value: unknown): unknown {
-  return JSON.parse(JSON.stringify(value))
-}
-
-/** A node as far as held mail goes; its queue is a list of what went out. */
-class Post {
-  readonly node: NodeName
-  readonly wires: Wires
-  readonly clock: ManualClock
-  readonly ids: MessageIds
-  readonly directory: string
-  readonly sent: string[] = []
-  readonly audited: string[] = []
-  isDown = false
-  /** The queue refuses, or never answers: what a crash looks like. */
-  queue: 'takes' | 'refuses' | 'hangs' = 'takes'
-  databases!: Databases
-  rows!: Replica
-  quarantine!: Quarantine
-  bodies!: Bodies
-  trace!: Trace
-  decisions!: HeldDecisions
-  held!: ReturnType<typeof heldPart>
-
-  constructor(name: string, wires: Wires, clock: ManualClock) {
-    this.wires = wires
-    this.clock = clock
-    const seed = name.charCodeAt(name.length - 1)
-    this.node = { id: newNodeId(new SeededRandom(seed)), name }
-    this.ids = new MessageIds(this.node.id, 1, clock)
-    this.directory = mkdtempSync(join(tmpdir(), 'postern-'))
-    wires.nodes.push(this)
-    this.#open()
-  }
-
-  #open(): void {
-    const { clock, node, wires } = this
-    const observer = new Observer(clock, () => {})
-    const random = new SeededRandom(starts++)
-    const deps = { clock, observer, random, node, nodes: wires.names }
-    this.databases = openDatabases(this.directory, deps)
-    this.rows = new Replica(this.databases.state, { clock, random, node: node.id })
-    this.quarantine = new Quarantine(this.databases.state, this.rows, deps)
-    this.rows.start()
-    this.bodies = new Bodies(this.directory, deps)
-    this.trace = new Trace(this.databases.trace, { ...deps, keepMs: () => 30 * DAY_MS })
-    const operators = {
-      audit: (author: string, act: string) => {
-        this.audited.push(`${author} ${act}`)
-      },
-    }
-    const mail: Pick<MailActions, 'release'> = {
-      release: (id, places) => this.#release(id, places),
-    }
-    const parts = { ...deps, ...this, operators, mail: mail as MailActions }
-    this.decisions = new HeldDecisions(parts)
-    const preview = async (body: { readonly kind: string }) => ({ subject: body.kind }) as Preview
-    this.held = heldPart({
-      ...parts,
-      inspectors: { preview },
-      peers: wires.peersOf(this),
-      decisions: this.decisions,
-    })
-  }
-
-  async #release(id: MessageId, places: readonly number[]): Promise<void> {
-    await Promise.resolve()
-    if (this.queue === 'refuses') throw new StoreError('No space left', { remedy: 'retry' })
-    if (this.queue === 'hangs') await new Promise(() => {})
-    for (const place of places) this.sent.push(`${id} ${place}`)
-  }
-
-  stop(): void {
-    this.isDown = true
-    this.trace.close()
-    this.quarantine.close()
-    this.databases.state.close()
-    this.databases.trace.close()
-  }
-
-  /** As a start of the node does: files, releases that were cut off, what waits. */
-  async start(runs = true): Promise<void> {
-    this.queue = 'takes'
-    this.#open()
-    this.isDown = false
-    await this.quarantine.rebuild(this.bodies)
-    for (const { id, places } of this.quarantine.pendingReleases()) {
-      await this.#release(id, places)
-      this.quarantine.markEnqueued(id, places)
-    }
-    if (runs) this.decisions.start()
-  }
-
-  pull(from: Post): boolean {
-    const cursor = this.rows.cursor(from.node.id)
-    const after = cursor?.generation === from.rows.generation ? cursor.at : 0
-    const { rows, upto, final } = from.rows.read(after, this.rows.vector(), 256 * 1024)
-    this.rows.apply({
-      peer: from.node.id,
-      rows: carried(rows) as typeof rows,
-      as: {
-        kind: 'batch',
-        cursor: { generation: from.rows.generation, at: upto },
-        vector: final ? new Map(from.rows.vector()) : null,
-      },
-    })
-    return final
-  }
-
-  async hold(recipients = 2, text = 'Subject: x\r\n\r\nbody\r\n'): Promise<MessageId> {
-    const mail = this.#mail(recipients)
-    await this.bodies.write(mail, { kind: 'memory', bytes: Buffer.from(text) })
-    this.quarantine.add(mail)
-    this.quarantine.flush()
-    return mail.row.id
-  }
-
-  #mail(recipients: number): HeldMail {
-    const id = this.ids.next()
-    const addresses = Array.from({ length: recipients }, (_, place) => `r${place}@example.com`)
-    return {
-      row: {
-        id,
-        sender: 'a@sender.example',
-        recipients: addresses,
-        subject: 'Held subject',
-        from: null,
-        clientIp: '192.0.2.1',
-        sizeBytes: 4_000,
-        score: 10,
-        rules: ['GTUBE'],
-        findings: [{ rule: 'GTUBE', score: 10, evidence: 'The test text stands in it.' }],
-        unknowns: [],
-        heldMs: this.clock.wallMs(),
-        expiresMs: this.clock.wallMs() + 30 * DAY_MS,
-      },
-      envelope: {
-        id,
-        receivedMs: this.clock.wallMs(),
-        clientIp: '192.0.2.1',
-        greeting: 'sender.example',
-        protocol: 'ESMTP',
-        tls: null,
-        outbound: false,
-        sender: 'a@sender.example',
-        eightBit: false,
-        smtpUtf8: false,
-        ret: null,
-        envid: null,
-        recipients: addresses.map((address) => ({ address, notify: null, orcpt: null })),
-      },
-      places: addresses.map((_, place) => place),
-      prepend: '',
-    }
-  }
-
-  /** All that the list and the pages show. */
-  shown(): string {
-    const all = (table: string, order: string) =>
-      this.databases.state.sqlite.query(`SELECT * FROM ${table} ORDER BY ${order}`).all()
-    return JSON.stringify([
-      all('held', 'id'),
-      all('held_copy', 'id, place'),
-      all('held_pending', 'key'),
-    ])
-  }
-}
-
-const opened: Wires[] = []
-
-function posts(count: number): { readonly wires: Wires; readonly all: readonly Post[] } {
-  const wires = new Wires()
-  const clock = new ManualClock()
-  opened.push(wires)
-  const all = Array.from({ length: count }, (_, index) => new Post(`mx${index + 1}`, wires, clock))
-  for (const one of all) one.decisions.start()
-  return { wires, all }
-}
-
-function two(): { readonly wires: Wires; readonly a: Post; readonly b: Post } {
-  const { wires, all } = posts(2)
-  const [a, b] = all as readonly [Post, Post]
-  return { wires, a, b }
-}
-
-afterEach(() => {
-  for (const { nodes } of opened.splice(0)) {
-    for (const one of nodes) {
-      if (!one.isDown) one.stop()
-      rmSync(one.directory, { recursive: true, force: true })
-    }
-  }
-})
-
-async function refusal(act: () => unknown): Promise<RefusalError> {
-  try {
-    await act()
-  } catch (error) {
-    if (error instanceof RefusalError) return error
-    throw error
-  }
-  throw new Error('nothing was refused')
-}
-
-/** Lets everything run that only waits for promises. */
-async function settled(): Promise<void> {
-  for (let round = 0; round < 50; round++) await Promise.resolve()
-}
+afterEach(closePosts)
 
 const ANY = { text: '', limit: 50, cursor: null }
 
@@ -509,7 +233,7 @@ describe('a click while the owner is away', () => {
     wires.exchange()
     a.stop()
     await b.held.release(NAGY, asked)
-    a.clock.advance(40 * DAY_MS)
+    a.clock.setWall(40 * DAY_MS)
     expect(b.rows.collect(null, 100)).toBe(0)
     await a.start(false)
     // Its own clock says that both are over; the click is there and has not run.
@@ -618,7 +342,7 @@ describe('an owner', () => {
     wires.exchange()
     a.isDown = true
     await b.held.release(NAGY, id, 'r0@example.com')
-    wires.standing.set(a.node.id, 'evicted')
+    wires.remove(a)
     for (const act of [
       () => b.held.release(RUIZ, id),
       () => b.held.heldSource(id),
@@ -642,7 +366,7 @@ describe('an owner', () => {
     await b.held.deleteHeld(RUIZ, id)
     expect(b.held.heldOne(id).row).toMatchObject({ recipients: [], pending: [] })
     // What is left of it goes its way.
-    b.clock.advance(9 * DAY_MS)
+    b.clock.setWall(9 * DAY_MS)
     b.rows.collect(null, 100)
     expect(b.quarantine.one(id)).toBeNull()
   })
@@ -660,7 +384,7 @@ describe('an owner', () => {
     expect(b.quarantine.one(id)?.bodyGone).toBe(true)
     expect((await refusal(() => b.held.heldSource(id))).code).toBe('notFound')
     for (const one of [a, b]) {
-      one.clock.advance(4.5 * DAY_MS)
+      one.clock.setWall(4.5 * DAY_MS)
       one.rows.collect(null, 100)
       expect(one.quarantine.one(id) === null).toBe(one === b)
     }
@@ -677,8 +401,8 @@ describe('an owner', () => {
     const id = await a.hold(1)
     wires.exchange()
     a.stop()
-    const file = join(a.directory, 'held', id.slice(-1), id)
-    renameSync(file, join(a.directory, 'aside'))
+    const file = a.bodies.kept.get(id)
+    a.bodies.kept.delete(id)
     await a.start()
     wires.exchange()
     for (const one of [a, b]) {
@@ -688,7 +412,7 @@ describe('an owner', () => {
       expect(one.held.heldOne(id).claims).toEqual([])
     }
     a.stop()
-    renameSync(join(a.directory, 'aside'), file)
+    if (file !== undefined) a.bodies.kept.set(id, file)
     await a.start()
     wires.exchange()
     await b.held.release(NAGY, id)

@@ -58,6 +58,7 @@ export class HeldShare {
   readonly #asking = new Map<MessageId, NodeId>()
   /** Where the search for mail that nobody else has goes on. */
   #healedTo = ''
+  #alone = 0
   #timer: Timer | null = null
   #running: Promise<void> = Promise.resolve()
   #stopped = false
@@ -125,12 +126,9 @@ export class HeldShare {
     return asked === undefined ? named : [...named, asked]
   }
 
-  /** Own mail that is held and that no other living node is known to have. */
-  alone(): number {
-    const { quarantine, nodes, clock } = this.#deps
-    const { id } = quarantine.node
-    const beforeMs = clock.wallMs() - SETTLED_MS
-    return quarantine.read((list) => list.countAlone(id, nodes.staying(), beforeMs))
+  /** Own mail that is held and that no other living node was known to have at the last look. */
+  get alone(): number {
+    return this.#alone
   }
 
   /**
@@ -292,10 +290,11 @@ export class HeldShare {
     const { quarantine, nodes, clock } = this.#deps
     const { id: here } = quarantine.node
     const staying = nodes.staying()
+    const beforeMs = clock.wallMs() - SETTLED_MS
+    this.#alone = quarantine.read((list) => list.countAlone(here, staying, beforeMs))
     if (staying.length === 0) return false
     for (const id of quarantine.read((list) => list.missing(here, HEALED_MAX)))
       await this.restore(id)
-    const beforeMs = clock.wallMs() - SETTLED_MS
     const from = { beforeMs, after: this.#healedTo }
     const alone = quarantine.read((list) => list.alone(here, staying, from, HEALED_MAX))
     for (let n = 0; n < alone.length && !this.#stopped; n += AT_ONCE) {
