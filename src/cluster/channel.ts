@@ -26,7 +26,7 @@ const TEXT_BYTES_MAX = FRAME_BYTES_MAX - HEADER_BYTES - TAG_BYTES
 /** From here on WebCrypto is quicker than noble. */
 const THREADED_BYTES_MIN = 16 * 1024
 /** Frames on other threads at a time, each direction. More are done here, which slows the sender. */
-const THREADED_MAX = 8
+const THREADED_MAX = 32
 
 const MORE = 0x80
 const BULK = 0x40
@@ -322,7 +322,7 @@ export class SecureChannel {
     lane.bytes += text.length
     if (lane.bytes > MESSAGE_BYTES_MAX) return this.#garbled('a message beyond its bound')
     if (hasMore) return
-    const body = new Uint8Array(Buffer.concat(lane.parts))
+    const body = joinBytes(...lane.parts)
     lane.parts = []
     lane.bytes = 0
     this.#handlers?.message(type, body)

@@ -7,6 +7,7 @@ import type { NodeId } from '../base/ids.ts'
 import type { Observer } from '../base/observe.ts'
 import { type Link, type Links, MESSAGE } from './contract.ts'
 import { type Entry, encodeEntry, readEntries } from './copy-wire.ts'
+import { joinBytes } from './inbox.ts'
 
 /** One frame of the channel, with what the link adds; long enough for its quicker cipher. */
 const GATHERED_BYTES_MAX = 62 * 1024
@@ -52,7 +53,10 @@ export class CopyLine {
     this.put(encodeEntry(entry))
   }
 
-  /** An entry as bytes, taken in any case. `gathers`: others are under way, so it may wait 1 ms. */
+  /**
+   * An entry as bytes, taken in any case. `gathers`: others wait for an answer, so it may wait for
+   * that, and at most 1 ms.
+   */
   put(entry: Uint8Array, gathers = false): void {
     if (!this.isOpen) return
     this.#entries.push(entry)
@@ -69,6 +73,11 @@ export class CopyLine {
       this.#isFlushing = false
       this.#flush()
     })
+  }
+
+  /** What gathers goes now: who was waited for has answered. */
+  release(): void {
+    if (this.#timer !== null && !this.#waitsForLink) this.#flush()
   }
 
   close(): void {
@@ -90,7 +99,9 @@ export class CopyLine {
         if (bytes + next > GATHERED_BYTES_MAX) break
         bytes += next
       }
-      const body = joined(this.#entries, count, bytes)
+      const [first] = this.#entries
+      const body =
+        count === 1 && first !== undefined ? first : joinBytes(...this.#entries.slice(0, count))
       if (!this.link.send(MESSAGE.mail, body, true)) {
         if (this.#waitsForLink) return
         this.#waitsForLink = true
@@ -117,20 +128,6 @@ export class CopyLine {
     this.#waiting = []
     for (const run of waiting) run()
   }
-}
-
-function joined(entries: readonly Uint8Array[], count: number, bytes: number): Uint8Array {
-  const [first] = entries
-  if (count === 1 && first !== undefined) return first
-  const body = new Uint8Array(bytes)
-  let at = 0
-  for (let index = 0; index < count; index += 1) {
-    const entry = entries[index]
-    if (entry === undefined) break
-    body.set(entry, at)
-    at += entry.length
-  }
-  return body
 }
 
 export type LineListener = {

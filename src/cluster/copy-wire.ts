@@ -7,6 +7,7 @@
 import { type MessageId, type NodeId, parseMessageId, parseNodeId } from '../base/ids.ts'
 import type { Commit, HolderState, MarkKind, MarkPayload } from '../store/queued.ts'
 import { MESSAGE_BYTES_MAX } from './contract.ts'
+import { blankBytes } from './inbox.ts'
 import { parseBody } from './wire.ts'
 
 /** Of an entry before its payload. */
@@ -194,8 +195,8 @@ function begin(
   length: number,
   id: MessageId | null = null,
 ): { readonly bytes: Uint8Array; readonly view: DataView; readonly at: number } {
-  const bytes = new Uint8Array(HEAD_BYTES + length)
-  const view = new DataView(bytes.buffer)
+  const bytes = blankBytes(HEAD_BYTES + length)
+  const view = viewOf(bytes)
   view.setUint8(0, KINDS.indexOf(kind) + 1)
   view.setUint32(1, length)
   if (id === null) return { bytes, view, at: HEAD_BYTES }

@@ -49,5 +49,19 @@ export class Inbox {
 }
 
 export function joinBytes(...parts: readonly Uint8Array[]): Uint8Array {
-  return new Uint8Array(Buffer.concat(parts))
+  let length = 0
+  for (const part of parts) length += part.length
+  const whole = blankBytes(length)
+  let at = 0
+  for (const part of parts) {
+    whole.set(part, at)
+    at += part.length
+  }
+  return whole
+}
+
+/** Memory that holds anything, to be filled: long ones take longer to blank than to fill. */
+export function blankBytes(length: number): Uint8Array {
+  const { buffer, byteOffset } = Buffer.allocUnsafe(length)
+  return new Uint8Array(buffer, byteOffset, length)
 }

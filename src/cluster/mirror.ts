@@ -37,6 +37,8 @@ const SILENT_MAX = 2
 const COPY_MS_MAX = 60_000
 /** Bytes of bodies that a peer has not said to be durable. */
 const WINDOW_BYTES = 4 * 1024 * 1024
+/** Half a piece: a whole one with its head is longer than a frame, and two frames must be joined. */
+const ENTRY_BYTES = PIECE_BYTES / 2
 /** What was said of a message that the queue does not have yet: its own sync takes longer. */
 const LATE_MS = 50
 const LATE_MS_MAX = 60_000
@@ -113,8 +115,10 @@ export class LinkMirror implements Mirror {
       said: (line, entry) => {
         const lane = this.#lanes.get(line.peer)
         if (lane?.line !== line) return
-        if (entry.kind === 'kept') for (const named of entry.names) this.#kept(lane, named)
-        else if (entry.kind === 'refused') this.#refused(lane, entry.refused)
+        if (entry.kind === 'kept') {
+          for (const named of entry.names) this.#kept(lane, named)
+          line.release()
+        } else if (entry.kind === 'refused') this.#refused(lane, entry.refused)
         else if (entry.kind === 'have') for (const named of entry.names) this.#has(lane, named)
         else if (entry.kind === 'credit') this.#credited(lane, entry.bytes)
       },
@@ -379,6 +383,7 @@ class Flight implements Copying {
   /** Bytes that came so far, and the last ones of them that did not go yet. */
   #bytes = 0
   #tail = NO_BYTES
+  #isShort = false
   #commit: Commit | null = null
   #body: (() => Promise<Body>) | null = null
   #resolve: ((copied: Copied) => void) | null = null
@@ -410,14 +415,15 @@ class Flight implements Copying {
 
   piece(bytes: Uint8Array): void {
     if (this.#isOver || this.#commit !== null) return
-    if (this.#tail.length > 0) {
-      this.#stream(this.#tail)
-      this.#tail = NO_BYTES
-    }
+    if (this.#tail.length > 0) this.#stream(this.#tail)
+    // What was not kept here is in the body only.
+    else if (this.#isShort && this.#target !== null) this.#target.isBehind = true
+    this.#tail = NO_BYTES
+    this.#isShort = bytes.length < PIECE_BYTES
+    // A short one is the last: it goes with the COMMIT. A whole mail is in memory anyway.
+    if (!this.#isShort) this.#stream(bytes)
+    else if (this.#bytes > 0) this.#tail = new Uint8Array(bytes)
     this.#bytes += bytes.length
-    // A short one is the last: it goes with the COMMIT.
-    if (bytes.length < PIECE_BYTES) this.#tail = new Uint8Array(bytes)
-    else this.#stream(bytes)
   }
 
   commit(commit: Commit, body: () => Promise<Body>): Promise<Copied> {
@@ -507,14 +513,17 @@ class Flight implements Copying {
     else this.#sendPiece(target, bytes)
   }
 
-  #sendPiece(target: Target, bytes: Uint8Array): void {
+  #sendPiece(target: Target, piece: Uint8Array): void {
     const { lane } = target
-    const index = target.pieces
-    lane.underWay += bytes.length
-    target.pieces += 1
-    target.sentBytes += bytes.length
     target.movedMono = this.#seam.nowMono()
-    lane.line.put(encodeEntry({ kind: 'piece', id: this.id, index, bytes }))
+    for (let at = 0; at < piece.length; at += ENTRY_BYTES) {
+      const bytes = piece.subarray(at, at + ENTRY_BYTES)
+      const index = target.pieces
+      lane.underWay += bytes.length
+      target.pieces += 1
+      target.sentBytes += bytes.length
+      lane.line.put(encodeEntry({ kind: 'piece', id: this.id, index, bytes }))
+    }
   }
 
   // ---- candidates ----
