@@ -235,8 +235,8 @@ function disk(node: NodeView, { diskFreeBytes, diskTotalBytes }: NodeReport): re
       node: nameOf(node),
       title: `The disk of ${node.name} is nearly full`,
       meaning: takesMail
-        ? `${Math.floor(part * 100)} % are free: below 10 % it keeps no copies for others, below 5 % it takes no mail.`
-        : `${Math.floor(part * 100)} % are free: below 5 % it takes no mail, and senders are told to come again.`,
+        ? `Only ${Math.floor(part * 100)} % are free: below 10 % it keeps no copies for others, below 5 % it takes no mail.`
+        : `Only ${Math.floor(part * 100)} % are free: below 5 % it takes no mail, and senders are told to come again.`,
       advice: 'Make room on it, or give it a larger disk.',
       command: null,
     },
