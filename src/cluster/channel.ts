@@ -25,8 +25,10 @@ const HEADER_BYTES = 4
 const TEXT_BYTES_MAX = FRAME_BYTES_MAX - HEADER_BYTES - TAG_BYTES
 /** From here on WebCrypto is quicker than noble. */
 const THREADED_BYTES_MIN = 16 * 1024
-/** Frames on other threads at a time, each direction. More are done here, which slows the sender. */
-const THREADED_MAX = 32
+/** Frames on other threads at a time: outwards, where the rest waits in the backlog. */
+const SEALING_MAX = 16
+/** Inwards: as many as one read brings of bodies. More are done here, which slows the sender. */
+const OPENING_MAX = 128
 
 const MORE = 0x80
 const BULK = 0x40
@@ -256,7 +258,7 @@ export class SecureChannel {
   #openFrame(frame: Uint8Array): void {
     const type = frame[3] ?? 0
     const threaded = isLong(frame) && type !== 0 ? this.#in.threaded : null
-    if (threaded !== null && this.#opening.length < THREADED_MAX) {
+    if (threaded !== null && this.#opening.length < OPENING_MAX) {
       const place: Place = { type, bytes: null }
       this.#opening.push(place)
       // The inbox is used again before the other thread is done.
@@ -343,7 +345,7 @@ export class SecureChannel {
   #pump(): void {
     if (this.#isPumping) return
     this.#isPumping = true
-    while (this.#over === null && !this.#isFull && this.#sealing.length < THREADED_MAX) {
+    while (this.#over === null && !this.#isFull && this.#sealing.length < SEALING_MAX) {
       const bulk = this.#nextLane()
       if (bulk === null) break
       if (this.#hasJumped()) {
