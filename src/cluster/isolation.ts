@@ -64,12 +64,12 @@ export class Isolation {
     const ownedBoot = this.#ownedBoot.get(id) ?? 0
     const { roster, absences, clock, patience, setting } = this.#options
     let lastBoot: number | null = null
-    for (const node of holders.keys()) {
+    for (const [node, how] of holders) {
       if (roster.get(node)?.standing !== 'member' || absences.isConfirmed(node)) continue
       const knownBoot = this.#known.get(node) ?? this.#startBoot
-      // Who was silent already when this node took it over does not wait for its silence; nor
-      // does who owned it first.
-      if (knownBoot < ownedBoot || (node === commit.owner && node !== roster.self.node)) continue
+      // Who was silent already when this node took it over cannot take it from this one; nor can
+      // who had it before, until he knows that he has it no more.
+      if (knownBoot < ownedBoot || (node === commit.owner && how !== 'kept')) continue
       lastBoot = Math.max(lastBoot ?? 0, knownBoot)
     }
     if (lastBoot === null) return 'go'
