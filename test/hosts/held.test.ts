@@ -84,8 +84,8 @@ onHosts('held mail', () => {
       const codes = await Promise.all(
         ids.flatMap((id) => hosts.map((host) => release(stage, host, id))),
       )
-      expect(codes.filter((code) => code === 200).length).toBeGreaterThanOrEqual(MAILS)
-      expect(codes.filter((code) => code >= 500)).toEqual([])
+      // Done, noted for an owner that is busy, or done before: nothing else.
+      expect(codes.filter((code) => ![200, 202, 409].includes(code))).toEqual([])
       const isThere = () => new Set(arrived(stage)).size === MAILS
       expect(await backend.sink.until(isThere, 60_000)).toBeTrue()
       expect(await stage.settled()).toBeTrue()
