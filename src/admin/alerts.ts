@@ -182,7 +182,7 @@ function dead(node: NodeView, { adoptConfirmedMs, adoptSilentMs }: Patience): Dr
   const kept =
     report === null
       ? 'What waits on it is not known.'
-      : `By its last word ${counted(report.queue, 'mail waits', 'mails wait')} in its queue, and ${counted(report.held, 'is', 'are')} held there.`
+      : `By its last word ${counted(report.queue, 'mail', 'mails')} waited in its queue, and ${counted(report.held, 'was', 'were')} held there.`
   const late = lagRows === 0 ? '' : ` ${counted(lagRows, 'change waits', 'changes wait')} for it.`
   return {
     kind: 'dead',

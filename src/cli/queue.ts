@@ -43,13 +43,15 @@ export const listQueue: Run = async (call, world) => {
   else {
     const lines = list.rows.map((row) => [
       row.id,
-      row.waits === null ? row.state : 'waits',
+      whyOf(row, list) === null ? row.state : 'waits',
       ago(world, row.acceptedAt),
       row.nodeName,
       copiesOf(row),
       row.sender === '' ? '<>' : row.sender,
       row.recipients.map(({ address }) => address).join(', '),
-      row.waits ?? row.recipients.find(({ lastReply }) => lastReply !== null)?.lastReply ?? '-',
+      whyOf(row, list) ??
+        row.recipients.find(({ lastReply }) => lastReply !== null)?.lastReply ??
+        '-',
     ])
     const head = ['ID', 'STATE', 'AGE', 'NODE', 'COPIES', 'SENDER', 'RECIPIENTS', 'WHY']
     await world.out(table(world, head, lines))
@@ -57,6 +59,11 @@ export const listQueue: Run = async (call, world) => {
   saySilent(world, list, 'of its queue, only what others have copies of is listed')
   hintMore(world, list)
   return 0
+}
+
+/** Why nobody tries it now; null: nothing keeps it. */
+function whyOf({ waits, nodeName }: QueueRow, { silent = [] }: Silent): string | null {
+  return silent.some(({ name }) => name === nodeName) ? `${nodeName} gives no answer` : waits
 }
 
 function saySilent(world: World, { silent = [] }: Silent, what: string): void {

@@ -19,6 +19,7 @@ import type {
   AcceptState,
   Claim,
   DeliveryState,
+  HolderRow,
   Judgement,
   NewTraceRow,
   NodeName,
@@ -507,13 +508,23 @@ export class Pipeline {
     for (const copy of of.length === 0 || alone ? [] : queue.copies()) {
       if (of.includes(copy.owner) && isWaiting(copy)) found.push(copy)
     }
-    return pageOfQueue(found, (message) => this.#worker.row(message), limit, cursor)
+    return pageOfQueue(found, (message) => this.#rowOf(message), limit, cursor)
   }
 
   copyOne(id: string): QueueRow | null {
     const known = parseMessageId(id)
     const copy = known === null ? null : this.#deps.queue.copy(known)
-    return copy === null ? null : this.#worker.row(copy)
+    return copy === null ? null : this.#rowOf(copy)
+  }
+
+  /** Of a copy only its owner says why it waits; that this node has it is known here. */
+  #rowOf(message: Message): QueueRow | null {
+    const { queue, nodeName } = this.#deps
+    const row = this.#worker.row(message)
+    if (row === null || message.owner === queue.node) return row
+    const others = row.holders.filter(({ node }) => node.id !== queue.node)
+    const here: HolderRow = { node: nodeName(queue.node), state: 'kept' }
+    return { ...row, waits: null, holders: [here, ...others] }
   }
 
   queueOne(id: string): QueueRow | null {

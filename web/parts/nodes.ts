@@ -143,12 +143,12 @@ function keptWords(nodes: readonly NodeView[]): string {
   const queue = reports.reduce((sum, report) => sum + report.queue, 0)
   const held = reports.reduce((sum, report) => sum + report.held, 0)
   const on = one ? 'on it' : 'on them'
-  if (queue + held === 0) return `Nothing waits ${on}, by ${one ? 'its' : 'their'} last word.`
+  if (queue + held === 0) return `Nothing waited ${on}, by ${one ? 'its' : 'their'} last word.`
   const parts = [
     ...(queue === 0 ? [] : [counted(queue, 'queued mail')]),
     ...(held === 0 ? [] : [counted(held, 'held mail')]),
   ]
-  return `By ${one ? 'its' : 'their'} last word ${parts.join(' and ')} ${queue + held === 1 ? 'waits' : 'wait'} ${on}.`
+  return `By ${one ? 'its' : 'their'} last word ${parts.join(' and ')} waited ${on}.`
 }
 
 function suspect(nodes: readonly NodeView[], nowMs: number): Html {
