@@ -4,7 +4,7 @@ import { mkdirSync, mkdtempSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import fc from 'fast-check'
-import { SystemClock } from '../src/base/clock.ts'
+import { pause, SystemClock } from '../src/base/clock.ts'
 import { StoreError } from '../src/base/errors.ts'
 import { type Disk, systemDisk } from '../src/base/files.ts'
 import { type MessageId, MessageIds, type NodeId, type SpoolId } from '../src/base/ids.ts'
@@ -191,6 +191,10 @@ async function pass(queue: Queue, count: number): Promise<void> {
   await queue.synced()
 }
 
+async function until(isSo: () => boolean): Promise<void> {
+  for (let turn = 0; turn < 2_000 && !isSo(); turn++) await pause(clock, 1)
+}
+
 const ended = (...states: RecipientState[]) => states
 
 // ---- copies of others ----
@@ -232,7 +236,7 @@ test('the acknowledgement of a copy waits for the sync', async () => {
   const keeping = keep(queue, 'copy\r\n').then(() => {
     isKept = true
   })
-  while (waiting.length === 0) await spool.written()
+  await until(() => waiting.length > 0)
   await spool.written()
   expect([isKept, queue.copyCount]).toEqual([false, 0])
   isHeld = false
@@ -778,7 +782,7 @@ test('who is to forget a copy is told once the marks are durable, never before',
   isHeld = true
   finish(queue, message)
   const synced = queue.synced()
-  while (waiting.length === 0) await spool.written()
+  await until(() => waiting.length > 0)
   expect(mirror.settledIds).toEqual([])
   isHeld = false
   for (const run of waiting) run()
@@ -895,7 +899,7 @@ test('a commit is answered when it is durable here and there', async () => {
     isAnswered = true
     return message
   })
-  while (mirror.begun[0]?.commit == null) await spool.synced()
+  await until(() => mirror.begun[0]?.commit != null)
   await spool.synced()
   expect([isAnswered, queue.size]).toEqual([false, 0])
   acknowledged.resolve({ kind: 'kept', by: C })
