@@ -82,7 +82,8 @@ function unknownTo({ copies }: HeldValue, mine: HeldValue) {
   return mine.copies.flatMap(({ place, claim, enqueuedMs }) => {
     if (claim === undefined || claim.kind === 'expire') return []
     const theirs = copies.find((copy) => copy.place === place)
-    const sent = enqueuedMs !== undefined && enqueuedMs !== theirs?.enqueuedMs
+    const isKnown = theirs?.claim?.by === claim.by && theirs.claim.atMs === claim.atMs
+    const sent = enqueuedMs !== undefined && !(isKnown && theirs.enqueuedMs === enqueuedMs)
     const isOpen = theirs?.claim === undefined
     const isOver = claim.kind === 'release' && theirs?.claim?.kind !== 'release'
     return sent || isOpen || isOver ? [{ place, claim, sent }] : []

@@ -21,7 +21,7 @@ export function holdMany(directory: string, count: number): void {
   const { state, trace } = openDatabases(directory, { clock, observer })
   try {
     const rows = new Replica(state, { clock, random, node })
-    rows.project('held', heldProjection(state))
+    rows.project('held', heldProjection(state, node))
     rows.start()
     const owner = newNodeId(random)
     const ids = new MessageIds(owner, 1, clock)

@@ -117,13 +117,23 @@ export class HeldShare {
     return this.#files.has(id)
   }
 
-  /** Every other node that has, or may have, the body: it may take the mail over. */
+  /**
+   * Every other node that may have the body and take the mail over. One that is dead for sure comes
+   * back without having heard of this node, and asks before it does so.
+   */
   around(id: MessageId): readonly NodeId[] {
-    const entry = this.#deps.quarantine.one(id)
+    const { quarantine, nodes } = this.#deps
+    const entry = quarantine.one(id)
     const asked = this.#asking.get(id)
-    const named =
-      entry === null ? [] : [...entry.row.holders.map((node) => node.id), ...entry.perhaps]
-    return asked === undefined ? named : [...named, asked]
+    const named = [
+      ...(entry?.row.holders ?? []).map((node) => node.id),
+      ...(entry?.perhaps ?? []),
+      ...(asked === undefined ? [] : [asked]),
+    ]
+    return named.filter((node) => {
+      const { standing } = nodes.absence(node)
+      return standing === 'here' || standing === 'silent'
+    })
   }
 
   /** Own mail that is held and that no other living node was known to have at the last look. */
