@@ -36,8 +36,9 @@ export function heldProjection({ sqlite }: StoreDatabase): Projection {
 
   function apply(key: string, state: SharedState): void {
     const value = textOf(state)
+    if (value === null) return forget(key)
     const named = readHeldKey(key)
-    const held = value === null ? null : readHeldValue(value)
+    const held = readHeldValue(value)
     if (named === null || held === null) return
     const { id, part } = named
     for (const { place, address, claim, enqueuedMs } of held.copies) {
@@ -48,6 +49,14 @@ export function heldProjection({ sqlite }: StoreDatabase): Projection {
     count.run(id)
   }
 
+  function forget(key: string): void {
+    const named = readHeldKey(key)
+    // All rows of a message are forgotten at the same time.
+    if (named === null || named.part > 0) return
+    remove.run(named.id)
+    removeCopies.run(named.id)
+  }
+
   return {
     version: VERSION,
     clear() {
@@ -55,13 +64,7 @@ export function heldProjection({ sqlite }: StoreDatabase): Projection {
       sqlite.run('DELETE FROM held_copy')
     },
     apply,
-    forget(key) {
-      const named = readHeldKey(key)
-      // All rows of a message are forgotten at the same time.
-      if (named === null || named.part > 0) return
-      remove.run(named.id)
-      removeCopies.run(named.id)
-    },
+    forget,
   }
 }
 

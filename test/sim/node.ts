@@ -53,8 +53,6 @@ export type Setting = {
   readonly lostPushes: number
   /** By id; with a clone the original. */
   readonly nodeOf: (id: NodeId) => SimNode | null
-  /** Tombstones were collected: images of before would bring the rows back. */
-  readonly onCollected: () => void
   readonly nodeOfWriter: Map<string, NodeId>
   /** A recipient gets his held mail from a node. */
   readonly onReleased: (node: SimNode, copy: string) => void
@@ -438,7 +436,7 @@ export class SimNode {
   }
 
   #watch(rows: SharedRows): SharedRows {
-    const { lostPushes, onCollected, world } = this.#setting
+    const { lostPushes, world } = this.#setting
     return replaced(rows, {
       apply: (incoming) => this.#apply(rows, incoming),
       read: (after, seen, bytesMax) =>
@@ -448,11 +446,6 @@ export class SimNode {
         const left = rows.settle()
         if (left < before) world.sometimes('parked row applied later')
         return left
-      },
-      collect: (durable, limit) => {
-        const gone = rows.collect(durable, limit)
-        if (gone > 0) onCollected()
-        return gone
       },
       onOwn: (listener) => {
         const dice = this.#dice.split(`pushes ${this.starts}`)

@@ -2,6 +2,7 @@
 import state0001 from './state-0001-init.sql' with { type: 'text' }
 import state0002 from './state-0002-shared.sql' with { type: 'text' }
 import state0003 from './state-0003-invitation.sql' with { type: 'text' }
+import state0004 from './state-0004-hidden.sql' with { type: 'text' }
 import trace0001 from './trace-0001-init.sql' with { type: 'text' }
 
 export type Migration = { readonly tag: string; readonly sql: string }
@@ -10,6 +11,7 @@ export const STATE_MIGRATIONS: readonly Migration[] = [
   { tag: 'state-0001-init', sql: state0001 },
   { tag: 'state-0002-shared', sql: state0002 },
   { tag: 'state-0003-invitation', sql: state0003 },
+  { tag: 'state-0004-hidden', sql: state0004 },
 ]
 
 export const TRACE_MIGRATIONS: readonly Migration[] = [{ tag: 'trace-0001-init', sql: trace0001 }]
