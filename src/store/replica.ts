@@ -419,8 +419,8 @@ export class Replica implements SharedRows {
       const slash = name.indexOf('/')
       const kind = name.slice(0, slash)
       const key = name.slice(slash + 1)
-      const state = this.#get(kind, key)
-      return state === null ? [] : [{ kind, key, state }]
+      const found = this.#find(kind, key)
+      return found === null ? [] : [{ kind, key, state: found.state }]
     })
   }
 
@@ -475,10 +475,8 @@ export class Replica implements SharedRows {
   /** True when it changed something here. */
   #merge({ kind, key, state: told }: SharedRow): boolean {
     const nowMs = this.#clock.wallMs()
-    // The clock of a peer is ahead, or ours was when we forgot it.
     if (isEarly(told, nowMs)) return false
-    const found = this.#find(kind, key)
-    const before = found === null || isEarly(found.state, nowMs) ? null : found
+    const before = this.#find(kind, key)
     const state = isForgotten(untilOf(told), nowMs) ? overOf(told) : told
     if (before === null && isTombstone(state)) {
       const isOld = stampOfState(state) < stampOf(nowMs - HIDDEN_KEPT_MS)
@@ -616,13 +614,14 @@ function untilOf(state: SharedState): number | null {
 
 /**
  * What is left of a row when its time is over. An earlier version may have had no end, and who
- * still shows that is told of this one.
+ * still shows that is told of this one. The same version with its value wins, by its text: a clock
+ * that was ahead has forgotten it here.
  */
 function overOf(state: SharedState): SharedState {
   return state.shape === 'cell' ? state : { ...state, value: null, over: true }
 }
 
-/** Said to be over, and it is not: no clock decides for others. */
+/** Said to be over, and it is not: the clock of a peer is ahead. */
 function isEarly(state: SharedState, nowMs: number): boolean {
   return state.shape === 'owned' && state.over === true && !isForgotten(state.untilMs, nowMs)
 }

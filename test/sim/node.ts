@@ -430,7 +430,9 @@ export class SimNode {
     world.after(0, () => {
       // A backup of a node that knows itself: before that there was no node.
       if (this.run?.cluster === null || this.run === null) return
-      if (this.images.length >= IMAGES_MAX) this.images.splice(this.#dice.below(IMAGES_MAX), 1)
+      // The oldest stays mostly: backups are of long ago.
+      const dropped = this.#dice.chance(0.05) ? 0 : 1 + this.#dice.below(IMAGES_MAX - 1)
+      if (this.images.length >= IMAGES_MAX) this.images.splice(dropped, 1)
       this.images.push({ atMs: world.nowMs, memory: this.memory.copy(), ...this.disk.image() })
     })
   }
