@@ -801,6 +801,30 @@ describe('what a node says of itself', () => {
     expect(b.sync.caughtUp('state')).toBe(true)
   })
 
+  test('two nodes that lost everything do not believe each other: both wait for one that has it', () => {
+    const mesh = new Mesh()
+    const [a, b] = mesh.add(2) as [MeshNode, MeshNode]
+    for (const one of [a, b]) {
+      one.crash()
+      one.awaits = true
+      one.start()
+    }
+    mesh.link(a, b)
+    mesh.run(30_000)
+    expect([a, b].map(({ sync }) => sync.caughtUp('state'))).toEqual([false, false])
+    expect(a.sync.isWaiting(b.id)).toBe(true)
+    const [c] = mesh.add(1) as [MeshNode]
+    c.set('k', '1')
+    mesh.link(b, c)
+    mesh.run(1_000)
+    expect(b.sync.caughtUp('state')).toBe(true)
+    // By b, which has it now: a has no link with c.
+    mesh.run(1_000)
+    expect(a.sync.caughtUp('state')).toBe(true)
+    expect(a.value('k')).toBe('1')
+    expect([a.sync.isWaiting(b.id), b.sync.isWaiting(a.id)]).toEqual([false, false])
+  })
+
   test('a quiet node says little', () => {
     const HEADERS = 20 + 52
     for (const [count, most] of [

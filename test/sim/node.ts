@@ -379,6 +379,7 @@ export class SimNode {
         trace: null,
         issued,
         report,
+        awaits: joined !== null,
         parallelCrypto: false,
         onJump,
       },
@@ -461,7 +462,9 @@ export class SimNode {
   #apply(rows: SharedRows, incoming: Incoming): Applied {
     const { world, oracle } = this.#setting
     const { peer, as } = incoming
-    if (this.hasRemoved(peer)) world.violate(`${this.name} takes rows of a removed node`)
+    // Who is not known yet shows how it was let in, and is told then that it was removed.
+    const isKnown = this.run?.cluster?.roster.get(peer) !== null
+    if (isKnown && this.hasRemoved(peer)) world.violate(`${this.name} takes rows of a removed node`)
     const before = rows.vector()
     const cursor = as.kind === 'batch' ? rows.cursor(peer) : null
     let applied: Applied
