@@ -177,6 +177,7 @@ export async function startNode(
         alone: told.custody?.copies.alone ?? 0,
         ...(told.admin?.told() ?? { inDoubt: 0, troubles: [] }),
       }),
+      awaits: seat.awaits,
       parallelCrypto: true,
       onJump: () => {
         rows.replica.renew()
@@ -577,7 +578,11 @@ async function untilKnown(
     saidMono = clock.monoMs()
     const cause = cluster.roster
       .peers()
-      .map(({ node }) => cluster.describe(node))
+      .map(({ node }) =>
+        cluster.sync.isWaiting(node)
+          ? `${cluster.nameOf(node)}, which waits itself`
+          : cluster.describe(node),
+      )
       .join('; ')
     observer.emit('node.waiting', { cause })
   }
@@ -593,9 +598,16 @@ function seatProblems(cluster: Cluster, isWaiting: boolean): readonly string[] {
     const who = cluster.nameOf(cluster.removedBy)
     return [`This node was removed from the cluster: ${who} refuses it.`]
   }
-  if (isWaiting) return ['The settings of the cluster are not here yet.']
+  if (isWaiting) return [waitingProblem(cluster)]
   if (me !== null && me.drain !== 'accepting') return [`This node is ${me.drain}.`]
   return []
+}
+
+function waitingProblem({ roster, sync }: Cluster): string {
+  const waits = 'The settings of the cluster are not here yet'
+  return roster.peers().every(({ node }) => sync.isWaiting(node))
+    ? `${waits}, and all other nodes wait for them too: they are lost, but for a backup.`
+    : `${waits}.`
 }
 
 /** Closes port 25 to new mail while this node is drained. */

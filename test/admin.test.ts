@@ -108,6 +108,7 @@ function alone(room: Room): Promise<Cluster> {
       trace: trace.feed,
       issued: new IssuedTokens(databases.state),
       report: () => report,
+      awaits: false,
       parallelCrypto: false,
       onJump: () => {},
     },

@@ -87,6 +87,7 @@ const beat: fc.Arbitrary<Beat> = fc.record({
       more: fc.boolean(),
       root: fc.option(short),
       parked: fc.option(count),
+      waits: fc.option(fc.boolean()),
     }),
     { selector: ({ feed }) => feed, maxLength: 3 },
   ),

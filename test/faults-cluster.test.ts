@@ -11,8 +11,9 @@ import { RefusalError } from '../src/base/errors.ts'
 import { SeededRandom } from '../src/base/random.ts'
 import { MESSAGE } from '../src/cluster/contract.ts'
 import { encodeBody } from '../src/cluster/wire.ts'
-import { isTombstone } from '../src/config/merge.ts'
+import { isTombstone, type SharedRow } from '../src/config/merge.ts'
 import { DamagedError } from '../src/store/db.ts'
+import type { SharedRows } from '../src/store/shared.ts'
 import { meet } from './exchange.ts'
 import { Mesh, type MeshNode, replaced } from './mesh.ts'
 import { Room } from './rooms.ts'
@@ -203,11 +204,30 @@ describe('a node that comes back after 60 days (K11)', () => {
     expect([a, b, c].map(({ sync }) => sync.repairs)).toEqual([0, 0, 0])
   })
 
-  test('would do so if the others did not wait for its acknowledgement', () => {
-    const { values } = story((rows) =>
-      replaced(rows, { collect: (_, limit) => rows.collect(rows.vector(), limit) }),
+  const unasked = (rows: SharedRows): SharedRows =>
+    replaced(rows, { collect: (_, limit) => rows.collect(rows.vector(), limit) })
+
+  test('brings nothing back that the others forgot without its acknowledgement', () => {
+    const { a, b, c, values } = story(unasked)
+    expect(a.replica.cell('setting', 'deleted')).toBeNull()
+    expect(values[1]).toEqual([null, null, null])
+    expect([a, b, c].map(({ sync }) => sync.repairs)).toEqual([0, 0, 0])
+  })
+
+  test('would need its digest for that if they kept from it what they forgot', () => {
+    const { c } = story((rows) =>
+      replaced(unasked(rows), {
+        read: (after, seen, bytesMax) => {
+          const out = rows.read(after, seen, bytesMax)
+          const isShown = (row: unknown): boolean => {
+            const { kind, key } = row as SharedRow
+            return (rows.cell(kind, key) ?? rows.owned(kind, key)) !== null
+          }
+          return { ...out, rows: out.rows.filter(isShown) }
+        },
+      }),
     )
-    expect(values[1]?.slice(0, 2)).toContain('1')
+    expect(c.sync.repairs).toBe(1)
   })
 })
 

@@ -270,7 +270,7 @@ describe('a partition', () => {
   test('of ten minutes heals within 5 s', () => {
     for (const options of BOTH) {
       for (const count of [2, 3, 10]) {
-        for (const seed of [1, 2]) {
+        for (const seed of count < 10 ? [1, 2] : [1]) {
           const world = settled(seed, count, options)
           const sides = new Map(world.nodes.map(({ name }, index) => [name, index % 2]))
           world.cut('wall', 'both', (from, to) => sides.get(from) !== sides.get(to))

@@ -401,6 +401,8 @@ export class MeshNode implements Clock {
   /** Wraps the rows of this node for what comes between them and the sync. */
   wrap: (rows: SharedRows) => SharedRows = (rows) => rows
   trace: Feed | null = null
+  /** From the next start on. */
+  awaits = false
   #replica: Replica | null = null
   #sync: Sync | null = null
   #run = 0
@@ -507,6 +509,7 @@ export class MeshNode implements Clock {
         members: new MeshMembers(this),
         feeds: { state: this.wrap(replica), trace: this.trace },
         report: () => this.report,
+        awaits: this.awaits,
       },
       { clock: this, random, observer: this.observer },
     )

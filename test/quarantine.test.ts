@@ -333,6 +333,15 @@ describe('held mail', () => {
     const mail = here.held({ expiresMs: clock.wallMs() + 1_000 })
     const { id } = mail.row
     quarantine.add(mail)
+    quarantine.flush()
+    const away = room()
+    const tell = () =>
+      away.rows.apply({
+        peer: here.node.id,
+        rows: here.rows.rowsOf([`held/${id}`]),
+        as: { kind: 'repair' },
+      })
+    tell()
     expect(quarantine.expired(clock.wallMs() + 999, 10)).toEqual([])
     expect(quarantine.expired(clock.wallMs() + 1_000, 10)).toEqual([id])
     quarantine.claim(id, [0], { kind: 'expire', by: 'postern', atMs: 1_000 })
@@ -350,10 +359,15 @@ describe('held mail', () => {
     // Decided seven days ago, and a day for clocks that differ.
     expect(here.rows.owned('held', id)?.untilMs).toBe(2_000 + 7 * 86_400_000)
     expect(here.rows.collect(null, 10)).toBe(1)
-    expect(quarantine.one(id)).toBeNull()
-    expect(here.databases.state.sqlite.query('SELECT count(*) AS n FROM held_copy').get()).toEqual({
-      n: 0,
-    })
+    // Nor does it come back with an older spool, or stay where it was open all the time.
+    quarantine.add(mail)
+    expect(away.quarantine.one(id)).not.toBeNull()
+    tell()
+    for (const one of [here, away]) {
+      expect(one.quarantine.one(id)).toBeNull()
+      const { sqlite } = one.databases.state
+      expect(sqlite.query('SELECT count(*) AS n FROM held_copy').get()).toEqual({ n: 0 })
+    }
   })
 
   test('is found by the same language, among what is held now', () => {

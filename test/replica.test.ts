@@ -247,6 +247,49 @@ describe('a replica', () => {
     expect(a.replica.owned('held', 'm1')).toBeNull()
   })
 
+  test('tells who kept a version without an end that it is over, and keeps no value for that', () => {
+    const [a, b] = [place(), place()]
+    a.replica.put('held', 'm1', [1, 1], 'open', 'postern', null)
+    carry(a, b)
+    a.replica.put('held', 'm1', [1, 2], 'decided', 'postern', a.clock.wallMs() + DAY_MS)
+    for (const { clock } of [a, b]) clock.advance(3 * DAY_MS)
+    expect(a.replica.collect(null, 100)).toBe(1)
+    expect(a.replica.owned('held', 'm1')).toBeNull()
+    expect(JSON.stringify(a.replica.rowsOf(['held/m1']))).not.toContain('decided')
+    carry(a, b)
+    expect(b.replica.owned('held', 'm1')?.value).toBeNull()
+    expect(b.replica.collect(null, 100)).toBe(1)
+    expect(b.replica.owned('held', 'm1')).toBeNull()
+    expect(b.replica.digest().root).toBe(a.replica.digest().root)
+    // For as long as a member may be away.
+    for (const { clock } of [a, b]) clock.advance(400 * DAY_MS)
+    a.replica.collect(null, 100)
+    expect(a.replica.rowsOf(['held/m1'])).toEqual([])
+  })
+
+  test('whose clock is ahead forgets for itself alone, and until its clock is right', () => {
+    const [a, b, c] = [place(), place(), place()]
+    const untilMs = a.clock.wallMs() + DAY_MS
+    b.replica.put('held', 'm1', [1, 1], 'one', 'postern', untilMs)
+    carry(b, a)
+    a.clock.setWall(40 * DAY_MS)
+    expect(a.replica.collect(null, 100)).toBe(1)
+    carry(a, c)
+    expect(c.replica.owned('held', 'm1')).toBeNull()
+    const rows = b.replica.rowsOf(['held/m1'])
+    for (const one of [a, b, c]) one.replica.apply({ peer: b.node, rows, as: { kind: 'repair' } })
+    expect(a.replica.owned('held', 'm1')).toBeNull()
+    expect(c.replica.owned('held', 'm1')?.value).toBe('one')
+    const over = a.replica.rowsOf(['held/m1'])
+    for (const one of [b, c])
+      one.replica.apply({ peer: a.node, rows: over, as: { kind: 'repair' } })
+    expect([b, c].map(({ replica }) => replica.owned('held', 'm1')?.value)).toEqual(['one', 'one'])
+    a.clock.setWall(-40 * DAY_MS)
+    a.replica.apply({ peer: b.node, rows, as: { kind: 'repair' } })
+    expect(a.replica.owned('held', 'm1')?.value).toBe('one')
+    expect(a.replica.digest().root).toBe(b.replica.digest().root)
+  })
+
   test('never writes under an id of an earlier start', () => {
     const a = place()
     a.replica.write('setting', 'x', '1', 'ruiz')

@@ -14,7 +14,7 @@ const ROOT = dirname(import.meta.dir)
 
 /** Folders whose suites load the machine or own ports: one at a time, with more time. */
 const HEAVY = /^test\/(process|browser|smtp|soak|hosts|sim)\//
-const LIGHT_LIMIT_MS = limitFrom('POSTERN_LIGHT_LIMIT_MS', 120_000)
+const LIGHT_LIMIT_MS = limitFrom('POSTERN_LIGHT_LIMIT_MS', 180_000)
 const HEAVY_LIMIT_MS = limitFrom('POSTERN_HEAVY_LIMIT_MS', 300_000)
 const LIGHT_AT_A_TIME = 2
 /** One test of a suite, unless it asks for more itself. */

@@ -6,8 +6,9 @@ import { MessageIds } from '../src/base/ids.ts'
 import { SeededRandom } from '../src/base/random.ts'
 import { MESSAGE } from '../src/cluster/contract.ts'
 import { encodeBody, parseBody } from '../src/cluster/wire.ts'
+import { type Cell, isTombstone, type SharedRow } from '../src/config/merge.ts'
 import { StoreDatabase } from '../src/store/db.ts'
-import { leafOf } from '../src/store/digest.ts'
+import { hashOfRow, leafOf } from '../src/store/digest.ts'
 import { TRACE_MIGRATIONS } from '../src/store/migrations/index.ts'
 import { TraceFeed } from '../src/store/trace-feed.ts'
 import {
@@ -20,6 +21,7 @@ import {
 } from './mesh.ts'
 
 const MINUTE = 60_000
+const DAY = 86_400_000
 
 function cluster(count: number, options?: MeshOptions): [Mesh, ...MeshNode[]] {
   const mesh = new Mesh(options)
@@ -457,6 +459,41 @@ describe('the backstop', () => {
     expect(a.sync.repairs + b.sync.repairs).toBe(1)
   })
 
+  for (const [what, ageMs] of [
+    ['told', 0],
+    ['forgotten', 3 * DAY],
+  ] as const) {
+    for (const side of [0, 1] as const) {
+      test(`a deletion that was missed is ${what} (${side})`, () => {
+        const mesh = new Mesh({ seed: 3 })
+        const [a, b] = mesh.add(2).toSorted((one, two) => (one.id < two.id ? -1 : 1)) as [
+          MeshNode,
+          MeshNode,
+        ]
+        mesh.join()
+        a.set('k', 'good')
+        const living = JSON.stringify((a.replica.rowsOf(['setting/k'])[0] as SharedRow).state)
+        a.replica.write('setting', 'k', null, 'ruiz')
+        mesh.run(10_000)
+        const [sound, damaged] = side === 0 ? [a, b] : [b, a]
+        for (const one of [a, b]) one.skewMs = ageMs
+        if (ageMs > 0) sound.replica.collect(damaged.replica.vector(), 10)
+        expect(sound.replica.cell('setting', 'k') === null).toBe(ageMs > 0)
+        damaged.crash()
+        damaged.sqlite.run("UPDATE shared SET state = ?, hash = ?, dead = 0 WHERE key = 'k'", [
+          living,
+          hashOfRow('setting', 'k', living),
+        ])
+        damaged.start()
+        mesh.join()
+        mesh.run(25_000)
+        expect(isTombstone(damaged.replica.cell('setting', 'k') as Cell)).toBe(true)
+        expect(a.root).toBe(b.root)
+        expect(damaged.sync.repairs).toBe(1)
+      })
+    }
+  }
+
   test('much damage is repaired round by round', () => {
     const [mesh, a, b] = damaged(350)
     mesh.run(6 * MINUTE)
@@ -762,6 +799,30 @@ describe('what a node says of itself', () => {
     mesh.join()
     mesh.run(6_000)
     expect(b.sync.caughtUp('state')).toBe(true)
+  })
+
+  test('two nodes that lost everything do not believe each other: both wait for one that has it', () => {
+    const mesh = new Mesh()
+    const [a, b] = mesh.add(2) as [MeshNode, MeshNode]
+    for (const one of [a, b]) {
+      one.crash()
+      one.awaits = true
+      one.start()
+    }
+    mesh.link(a, b)
+    mesh.run(30_000)
+    expect([a, b].map(({ sync }) => sync.caughtUp('state'))).toEqual([false, false])
+    expect(a.sync.isWaiting(b.id)).toBe(true)
+    const [c] = mesh.add(1) as [MeshNode]
+    c.set('k', '1')
+    mesh.link(b, c)
+    mesh.run(1_000)
+    expect(b.sync.caughtUp('state')).toBe(true)
+    // By b, which has it now: a has no link with c.
+    mesh.run(1_000)
+    expect(a.sync.caughtUp('state')).toBe(true)
+    expect(a.value('k')).toBe('1')
+    expect([a.sync.isWaiting(b.id), b.sync.isWaiting(a.id)]).toEqual([false, false])
   })
 
   test('a quiet node says little', () => {

@@ -56,6 +56,8 @@ export type ClusterOptions = {
   readonly trace: Feed | null
   readonly issued: IssuedTokens
   readonly report: () => NodeReport
+  /** What the cluster has in common is still to be read from a peer. */
+  readonly awaits: boolean
   /** Large frames by WebCrypto, off the loop. A simulation says no. */
   readonly parallelCrypto: boolean
   /** The clock jumped: this process may be a copy of itself, resumed; its feeds must be renewed. */
@@ -122,9 +124,10 @@ export class Cluster {
     this.links = links
     this.members = members
     this.invitations = invitations
-    const { self, state, trace, report } = options
+    const { self, state, trace, report, awaits } = options
     this.calls = new LinkCalls(links, deps, (node) => this.nameOf(node))
-    this.sync = new Sync({ self, roster, links, members, feeds: { state, trace }, report }, deps)
+    const feeds = { state, trace }
+    this.sync = new Sync({ self, roster, links, members, feeds, report, awaits }, deps)
     this.#told = this.#states()
     members.onChange(({ node, life }) => {
       // A datagram came through: the link can be dialled now, not at the end of its pause.

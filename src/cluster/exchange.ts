@@ -67,6 +67,7 @@ type Peer = {
   isKnown: boolean
   root: string | null
   parked: number
+  waits: boolean
   /** Further than the cursor that is kept: there was nothing between them. */
   reached: Cursor | null
   /** It gave its final batch since its last beat. */
@@ -89,6 +90,7 @@ type Line = {
     head: Place
     root: string | null
     parked: number
+    waits: boolean
   }
   asked: { readonly sinceMono: number; readonly catchesUp: boolean } | null
   owed: Pull | null
@@ -103,6 +105,8 @@ type Line = {
 export type Surroundings = {
   readonly node: NodeId
   readonly roster: Roster
+  /** This node began without the rows of the feed: until it has caught up it vouches for nothing. */
+  readonly awaits: boolean
   /** Rows that wait for their time here. */
   readonly parked: () => number
   /** Whether `node` has said that it has no usable link with `other`. */
@@ -115,7 +119,7 @@ export type Surroundings = {
 }
 
 /** What the first beat on a link leaves out when it is so. */
-const SILENT = { generation: null, head: 0, root: null, parked: 0 } as const
+const SILENT = { generation: null, head: 0, root: null, parked: 0, waits: false } as const
 
 type Deps = { readonly clock: Clock; readonly random: Random; readonly observer: Observer }
 
@@ -154,7 +158,7 @@ export class Exchange {
     return this.#repair.repaired
   }
 
-  /** A final batch of some peer was applied since the start, or there is nobody to ask. */
+  /** A final batch of a peer that does not wait itself was applied since the start, or there is nobody to ask. */
   get caughtUp(): boolean {
     return this.#caughtUp || this.#around.roster.peers().length === 0
   }
@@ -217,6 +221,7 @@ export class Exchange {
     const fresh = newerIn(mine, shrunk ? new Map() : (told.vector ?? new Map()))
     const root = this.#rootNow()
     const parked = this.#around.parked()
+    const waits = this.#around.awaits && !this.caughtUp
     const part = {
       feed: this.#feed.name,
       generation: generation === told.generation ? null : generation,
@@ -226,13 +231,14 @@ export class Exchange {
       more: fresh.size > WRITERS_MAX,
       root: root === told.root ? null : root,
       parked: parked === told.parked ? null : parked,
+      waits: waits === told.waits ? null : waits,
     }
     const { feed: _, ...news } = part
     if (Object.values(news).every((value) => value === null || value === false)) return null
     const note = (): void => {
       const vector = new Map(shrunk ? [] : told.vector)
       for (const [writer, seq] of part.vector ?? []) vector.set(writer, seq)
-      line.told = { vector, generation, head, root, parked }
+      line.told = { vector, generation, head, root, parked, waits }
     }
     return { part, note }
   }
@@ -272,6 +278,11 @@ export class Exchange {
   }
 
   // ---- what peers have ----
+
+  /** It waits for the rows of the feed itself. */
+  isWaiting(node: NodeId): boolean {
+    return this.#peers.get(node)?.waits ?? false
+  }
 
   /** What every member has durably taken; null while one was not heard since the start. */
   durable(): Vector | null {
@@ -343,7 +354,7 @@ export class Exchange {
     const cursor = this.#cursor(peer)
     const isCurrent = cursor?.generation === peer.generation
     const isKnown = isCovered(peer.vector, this.#feed.vector())
-    if (isCurrent && isKnown && cursor.at >= peer.head) this.#complete()
+    if (isCurrent && isKnown && cursor.at >= peer.head) this.#complete(peer)
     else if (peer.isRead) return
     else if (isCurrent && isKnown) this.#ask(line, cursor, false)
     else if (this.#mayCatchUp()) this.#ask(line, cursor, true)
@@ -385,7 +396,7 @@ export class Exchange {
         return
       }
       peer.isRead = true
-      this.#complete()
+      this.#complete(peer)
       this.#considerAll()
     })
   }
@@ -398,9 +409,12 @@ export class Exchange {
     return kept !== null && isFurther ? reached : kept
   }
 
-  #complete(): void {
-    if (this.#caughtUp) return
+  /** Two nodes that both lost their rows must not believe each other that there are none. */
+  #complete(peer: Peer): void {
+    if (this.#caughtUp || peer.waits) return
     this.#caughtUp = true
+    if (this.#around.awaits)
+      for (const { link } of [...this.#lines.values()]) this.#around.tell(link)
     this.#observer.emit('sync.completed', { feed: this.#feed.name })
     for (const listener of this.#onCaughtUp) listener()
   }
@@ -647,6 +661,7 @@ function takeNews(peer: Peer, part: FeedBeat): void {
   peer.head = part.head ?? peer.head
   peer.root = part.root ?? peer.root
   peer.parked = part.parked ?? peer.parked
+  peer.waits = part.waits ?? peer.waits
 }
 
 /** Everything that `inner` covers, `outer` covers. */

@@ -12,7 +12,7 @@ import { createHash } from 'node:crypto'
 import type { Clock } from '../base/clock.ts'
 import type { Observer } from '../base/observe.ts'
 import type { Random } from '../base/random.ts'
-import type { Vector } from '../config/merge.ts'
+import { canonicalText, type SharedRow, type Vector } from '../config/merge.ts'
 import type { Applied, Feed, WireRow } from '../store/feed.ts'
 import { type Link, MESSAGE, MESSAGE_BYTES_MAX } from './contract.ts'
 import {
@@ -105,7 +105,16 @@ export class Repair {
         this.#observer.emit('sync.repaired', fields)
       }
     }
-    this.#give(link, wanted)
+    // What was deleted here is in no sum: whoever shows it is told.
+    const later = rows.flatMap((row) => this.#laterThan(row as SharedRow))
+    this.#give(link, [...new Set([...wanted, ...later])])
+  }
+
+  /** The name of a row that was taken, when more is known of it here. */
+  #laterThan(row: SharedRow): readonly string[] {
+    const name = `${row.kind}/${row.key}`
+    const [mine] = this.#feed.rowsOf([name])
+    return mine === undefined || canonicalText(mine) === canonicalText(row) ? [] : [name]
   }
 
   /** Names and hashes of the first leaves that differ. */

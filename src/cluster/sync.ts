@@ -55,6 +55,8 @@ export type SyncOptions = {
   readonly members: Members
   readonly feeds: { readonly state: SharedRows; readonly trace: Feed | null }
   readonly report: () => NodeReport
+  /** This node joined, or lost its database: what the cluster has in common is still to come. */
+  readonly awaits: boolean
 }
 
 type Deps = { readonly clock: Clock; readonly random: Random; readonly observer: Observer }
@@ -103,13 +105,14 @@ export class Sync {
     this.#random = deps.random
     this.#observer = deps.observer
     this.#skew = new Skew(deps.clock, deps.observer)
-    const { self, links, roster, feeds } = options
+    const { self, links, roster, feeds, awaits } = options
     const exchange = (feed: Feed, parked: () => number): Exchange =>
       new Exchange(
         feed,
         {
           node: self.node,
           roster,
+          awaits: awaits && feed.name === 'state',
           parked,
           isApart: (node, other) => this.#isApart(node, other),
           tell: (link) => this.#beat(link),
@@ -153,6 +156,11 @@ export class Sync {
   /** Called once, when a final batch of the feed was applied. */
   onCaughtUp(feed: Feed['name'], listener: () => void): void {
     this.#exchange(feed)?.onCaughtUp(listener)
+  }
+
+  /** It says that it waits itself for what the cluster has in common. */
+  isWaiting(node: NodeId): boolean {
+    return this.#exchange('state')?.isWaiting(node) ?? false
   }
 
   /** Null: not heard since our start. */

@@ -33,6 +33,8 @@ export type FeedBeat = {
   readonly more: boolean
   readonly root: string | null
   readonly parked: number | null
+  /** It has nothing yet of what all have in common; versions that do not say so have it. */
+  readonly waits: boolean | null
 }
 
 export type Beat = {
@@ -295,7 +297,7 @@ export function encodeBeat({ wallMs, report, apart, feeds }: Beat): Uint8Array {
       feeds.length === 0
         ? undefined
         : Object.fromEntries(
-            feeds.map(({ feed, generation, head, vector, anew, more, root, parked }) => [
+            feeds.map(({ feed, generation, head, vector, anew, more, root, parked, waits }) => [
               feed,
               {
                 g: generation ?? undefined,
@@ -305,6 +307,7 @@ export function encodeBeat({ wallMs, report, apart, feeds }: Beat): Uint8Array {
                 m: more ? 1 : undefined,
                 d: root ?? undefined,
                 p: parked ?? undefined,
+                w: waits === null ? undefined : bit(waits),
               },
             ]),
           ),
@@ -366,6 +369,7 @@ function readFeedBeat(feed: string, value: unknown): FeedBeat | null {
     more: fields.flag('m'),
     root: fields.maybeText('d'),
     parked: fields.maybeWhole('p'),
+    waits: fields.maybeFlag('w'),
   })
 }
 

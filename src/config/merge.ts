@@ -46,6 +46,8 @@ export type OwnedRow = {
   readonly value: string | null
   /** Wall time from which everybody may forget the row; null: only by tombstone. */
   readonly untilMs: number | null
+  /** It was forgotten, a day after `untilMs`: nothing of its value is left. */
+  readonly over?: true
 }
 
 export type SharedState = Cell | OwnedRow

@@ -88,5 +88,6 @@ export interface Feed {
   digest(): Digest | null
   /** Rows of one leaf, 0..255, as `name` and `hash`. */
   leaf(leaf: number): readonly { readonly name: string; readonly hash: string }[]
+  /** Also of what was forgotten. */
   rowsOf(names: readonly string[]): readonly WireRow[]
 }

@@ -42,8 +42,9 @@ export function heldProjection({ sqlite }: StoreDatabase, node: NodeId): Project
 
   function apply(key: string, state: SharedState, before: SharedState | null): void {
     const value = textOf(state)
+    if (value === null) return forget(key)
     const named = readHeldKey(key)
-    const held = value === null ? null : readHeldValue(value)
+    const held = readHeldValue(value)
     if (named === null || held === null) return
     const { id, part } = named
     for (const { place, address, claim, enqueuedMs } of held.copies) {
@@ -60,6 +61,14 @@ export function heldProjection({ sqlite }: StoreDatabase, node: NodeId): Project
     }
   }
 
+  function forget(key: string): void {
+    const named = readHeldKey(key)
+    // All rows of a message are forgotten at the same time.
+    if (named === null || named.part > 0) return
+    remove.run(named.id)
+    removeCopies.run(named.id)
+  }
+
   return {
     version: VERSION,
     clear() {
@@ -67,13 +76,7 @@ export function heldProjection({ sqlite }: StoreDatabase, node: NodeId): Project
       sqlite.run('DELETE FROM held_copy')
     },
     apply,
-    forget(key) {
-      const named = readHeldKey(key)
-      // All rows of a message are forgotten at the same time.
-      if (named === null || named.part > 0) return
-      remove.run(named.id)
-      removeCopies.run(named.id)
-    },
+    forget,
   }
 }
 

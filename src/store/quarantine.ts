@@ -572,6 +572,8 @@ export class Quarantine {
   #write({ row, envelope, places, term }: HeldMail, owner: NodeId, holding: Holding): void {
     const before = this.#rows.owned('held', row.id)
     if (before !== null && (owner !== this.node.id || !isForeword(before))) return
+    // Also one that was decided and forgotten: the spool may be older than the database.
+    if (before === null && this.#rows.rowsOf([`held/${row.id}`]).length > 0) return
     const { id, recipients, ...facts } = row
     const copies = places.map((place) => ({
       place,

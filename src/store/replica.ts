@@ -46,8 +46,12 @@ const PAGE_ROWS = 500
 const PARKED_MAX = 10_000
 /** A tombstone is kept at least this long, whoever has acknowledged it. */
 const TOMBSTONE_MS = 86_400_000
-/** A member that was away for longer must join anew: no tombstone is older anywhere. */
-const COLLECTED_KEPT_MS = 400 * 86_400_000
+/**
+ * What is forgotten stays for so long as a hidden tombstone: a disk may go back to before it, or a
+ * node come back with a version that had no end yet, and both ask for all that they do not cover.
+ * A member that was away for longer must join anew.
+ */
+const HIDDEN_KEPT_MS = 400 * 86_400_000
 /** After its `untilMs` a row is kept this long: clocks differ. */
 const FORGET_MS = 86_400_000
 /** Whose writer an id is, is of use as long as the history is kept. */
@@ -58,6 +62,11 @@ const WRITER_KEPT_MS = 500 * 86_400_000
  * refuse a stolen node as soon as the others do. No stamp decides about these rows.
  */
 const NEVER_PARKED: readonly string[] = ['member']
+
+/** How a row stands: `dead` of its table. */
+const LIVING = 0
+const DELETED = 1
+const HIDDEN = 2
 
 type Origin = Changed['origin']
 
@@ -203,11 +212,11 @@ export class Replica implements SharedRows {
     seen: Vector | null = null,
   ): Cell {
     return this.transact(() => {
-      const before = this.cell(kind, key) ?? this.#collectedCell(kind, key)
+      const before = this.#find(kind, key)
       // An edit must win over what it saw, also over a value of a clock that ran ahead.
-      const stamp = this.#nextStamp(before)
+      const stamp = this.#nextStamp(before?.state ?? null)
       const head = { writer: this.writer, seq: this.#nextSeq(), stamp, author, value }
-      const cell = writeCell(before, head, seen)
+      const cell = writeCell(seenCell(before), head, seen)
       this.#save('own', kind, key, cell, before)
       return cell
     })
@@ -222,19 +231,20 @@ export class Replica implements SharedRows {
     untilMs: number | null,
   ): OwnedRow {
     return this.transact(() => {
-      const before = this.owned(kind, key)
+      const before = this.#find(kind, key)
+      const last = before?.state ?? null
       const row: OwnedRow = {
         shape: 'owned',
         version,
         writer: this.writer,
         seq: this.#nextSeq(),
-        stamp: this.#nextStamp(before),
+        stamp: this.#nextStamp(last),
         author,
         value,
         untilMs,
       }
       assert(
-        before === null || compareOwned(row, before) > 0,
+        last?.shape !== 'owned' || compareOwned(row, last) > 0,
         `${kind}/${key} is put with a higher version`,
       )
       this.#save('own', kind, key, row, before)
@@ -284,7 +294,6 @@ export class Replica implements SharedRows {
   }
 
   read(after: Place, seen: Vector, bytesMax: number): Outgoing {
-    const nowMs = this.#clock.wallMs()
     return this.#store.attempt(() => {
       const rows: WireRow[] = []
       let bytes = 0
@@ -293,11 +302,10 @@ export class Replica implements SharedRows {
       // By pages: a statement that stays open would hold up the checkpoint.
       for (;;) {
         const page = this.#statements.after.all(upto, PAGE_ROWS)
-        for (const { kind, key, writer, seq, untilMs, place } of page) {
+        for (const { kind, key, writer, seq, place } of page) {
           if (scanned >= SCAN_ROWS_MAX || bytes >= bytesMax) return { rows, upto, final: false }
           scanned += 1
           upto = place
-          if (isForgotten(untilMs, nowMs)) continue
           if (writer !== null && seq !== null && covers(seen, writer, seq)) continue
           const text = this.#statements.get.get(kind, key)?.state ?? ''
           const state = parse(text)
@@ -350,7 +358,7 @@ export class Replica implements SharedRows {
 
   collect(durable: Vector | null, limit: number): number {
     const nowMs = this.#clock.wallMs()
-    const { overdue, tombstones } = this.#statements
+    const { overdue, tombstones, dropHidden } = this.#statements
     return this.transact(() => {
       const gone = overdue.all(nowMs - FORGET_MS, limit)
       if (durable !== null) {
@@ -363,15 +371,8 @@ export class Replica implements SharedRows {
           }),
         )
       }
-      const { putCollected, dropCollected } = this.#statements
-      dropCollected.run(stampOf(nowMs - COLLECTED_KEPT_MS))
-      for (const { kind, key, state } of gone) {
-        const known = parse(state)
-        if (known.shape === 'cell') {
-          putCollected.run(kind, key, JSON.stringify(known.context), stampOf(nowMs))
-        }
-        this.#forget('own', kind, key, state)
-      }
+      for (const { kind, key, state } of gone) this.#hide(kind, key, parse(state))
+      dropHidden.run(stampOf(nowMs - HIDDEN_KEPT_MS))
       return gone.length
     })
   }
@@ -383,7 +384,6 @@ export class Replica implements SharedRows {
       clearVector.run()
       clearCursors.run()
       clearParked.run()
-      this.#statements.clearCollected.run()
       unfreeze.run()
       unit.vector.clear()
       unit.frozen.clear()
@@ -391,8 +391,9 @@ export class Replica implements SharedRows {
       unit.announced = false
       for (const { kind, key, state } of everything.all()) {
         const before = parse(state)
-        this.#forget('own', kind, key, state)
-        if (!keep.includes(kind) || before.shape !== 'owned') continue
+        this.#statements.remove.run(kind, key)
+        this.#noteForgotten(kind, key, before)
+        if (!keep.includes(kind) || before.shape !== 'owned' || isTombstone(before)) continue
         const { version, value, author, untilMs } = before
         this.put(kind, key, version, value, author, untilMs)
       }
@@ -418,23 +419,21 @@ export class Replica implements SharedRows {
       const slash = name.indexOf('/')
       const kind = name.slice(0, slash)
       const key = name.slice(slash + 1)
-      const state = this.#get(kind, key)
-      return state === null ? [] : [{ kind, key, state }]
+      const found = this.#find(kind, key)
+      return found === null ? [] : [{ kind, key, state: found.state }]
     })
   }
 
-  /** Another node may still hold the tombstone: what is written here now must supersede it. */
-  #collectedCell(kind: string, key: string): Cell | null {
-    const { getCollected, removeCollected } = this.#statements
-    const found = getCollected.get(kind, key)
-    if (found === null) return null
-    removeCollected.run(kind, key)
-    return { shape: 'cell', context: JSON.parse(found.context) as Cell['context'], heads: [] }
+  /** What is shown: not what was collected. */
+  #get(kind: string, key: string): SharedState | null {
+    const found = this.#find(kind, key)
+    return found === null || found.isHidden ? null : found.state
   }
 
-  #get(kind: string, key: string): SharedState | null {
+  #find(kind: string, key: string): Found | null {
     const found = this.#store.attempt(() => this.#statements.get.get(kind, key))
-    return found === null ? null : parse(found.state)
+    if (found === null) return null
+    return { state: parse(found.state), isHidden: found.dead === HIDDEN }
   }
 
   #current(): Unit {
@@ -474,13 +473,17 @@ export class Replica implements SharedRows {
   }
 
   /** True when it changed something here. */
-  #merge({ kind, key, state }: SharedRow): boolean {
-    if (isForgotten(untilOf(state), this.#clock.wallMs())) return false
-    const before = this.#get(kind, key)
-    // Collected here already: everybody had acknowledged it.
-    if (before === null && isTombstone(state) && isKnown(state, this.vector())) return false
-    const merged = before === null ? state : mergeStates(before, state)
-    if (before !== null && canonicalText(before) === canonicalText(merged)) return false
+  #merge({ kind, key, state: told }: SharedRow): boolean {
+    const nowMs = this.#clock.wallMs()
+    if (isEarly(told, nowMs)) return false
+    const before = this.#find(kind, key)
+    const state = isForgotten(untilOf(told), nowMs) ? overOf(told) : told
+    if (before === null && isTombstone(state)) {
+      const isOld = stampOfState(state) < stampOf(nowMs - HIDDEN_KEPT_MS)
+      if (isOld || isKnown(state, this.vector())) return false
+    }
+    const merged = before === null ? state : mergeStates(before.state, state)
+    if (before !== null && canonicalText(before.state) === canonicalText(merged)) return false
     this.stamps.observe(stampOfState(state))
     this.#save('peer', kind, key, merged, before)
     return true
@@ -515,13 +518,8 @@ export class Replica implements SharedRows {
     return waiting === null
   }
 
-  #save(
-    origin: Origin,
-    kind: string,
-    key: string,
-    state: SharedState,
-    before: SharedState | null,
-  ): void {
+  #save(origin: Origin, kind: string, key: string, state: SharedState, found: Found | null): void {
+    const before = found === null || found.isHidden ? null : found.state
     const unit = this.#current()
     unit.head += 1
     const text = canonicalText(state)
@@ -538,7 +536,7 @@ export class Replica implements SharedRows {
       stampOfState(state),
       untilMs,
       hash,
-      isDead ? 1 : 0,
+      isDead ? DELETED : LIVING,
       unit.head,
     )
     this.#countOut(unit, kind, key, before)
@@ -547,12 +545,18 @@ export class Replica implements SharedRows {
     this.#projections.get(kind)?.apply(key, state, before)
   }
 
-  #forget(origin: Origin, kind: string, key: string, text: string): void {
+  #hide(kind: string, key: string, before: SharedState): void {
+    const isOver = isForgotten(untilOf(before), this.#clock.wallMs())
+    const text = canonicalText(isOver ? overOf(before) : before)
+    this.#statements.hide.run(text, hashOfRow(kind, key, text), kind, key)
+    this.#noteForgotten(kind, key, before)
+  }
+
+  #noteForgotten(kind: string, key: string, before: SharedState): void {
     const unit = this.#current()
-    this.#statements.remove.run(kind, key)
-    this.#countOut(unit, kind, key, parse(text))
+    this.#countOut(unit, kind, key, before)
     // Forgetting is no write: peers do it by themselves.
-    if (origin === 'own') unit.changed.own.get(kind)?.delete(key)
+    unit.changed.own.get(kind)?.delete(key)
     this.#note(unit, 'peer', kind, key)
     this.#projections.get(kind)?.forget(key)
   }
@@ -608,8 +612,30 @@ function untilOf(state: SharedState): number | null {
   return state.shape === 'owned' ? state.untilMs : null
 }
 
+/**
+ * What is left of a row when its time is over. An earlier version may have had no end, and who
+ * still shows that is told of this one. The same version with its value wins, by its text: a clock
+ * that was ahead has forgotten it here.
+ */
+function overOf(state: SharedState): SharedState {
+  return state.shape === 'cell' ? state : { ...state, value: null, over: true }
+}
+
+/** Said to be over, and it is not: the clock of a peer is ahead. */
+function isEarly(state: SharedState, nowMs: number): boolean {
+  return state.shape === 'owned' && state.over === true && !isForgotten(state.untilMs, nowMs)
+}
+
 function isForgotten(untilMs: number | null, nowMs: number): boolean {
   return untilMs !== null && untilMs + FORGET_MS < nowMs
+}
+
+type Found = { readonly state: SharedState; readonly isHidden: boolean }
+
+/** What the author of the next write has seen: a deletion that was collected is none any more. */
+function seenCell(found: Found | null): Cell | null {
+  if (found?.state.shape !== 'cell') return null
+  return found.isHidden ? { ...found.state, heads: [] } : found.state
 }
 
 type Named = { readonly kind: string; readonly key: string; readonly state: string }
@@ -620,7 +646,6 @@ type Scanned = {
   readonly key: string
   readonly writer: string | null
   readonly seq: number | null
-  readonly untilMs: number | null
   readonly place: number
 }
 type Summed = {
@@ -635,8 +660,8 @@ function prepare({ sqlite }: StoreDatabase) {
     last: sqlite.query<{ place: number; stamp: number }, []>(
       'SELECT coalesce(max(place), 0) AS place, coalesce(max(stamp), 0) AS stamp FROM shared',
     ),
-    get: sqlite.query<{ state: string }, [string, string]>(
-      'SELECT state FROM shared WHERE kind = ? AND key = ?',
+    get: sqlite.query<{ state: string; dead: number }, [string, string]>(
+      'SELECT state, dead FROM shared WHERE kind = ? AND key = ?',
     ),
     put: sqlite.query<
       null,
@@ -661,24 +686,33 @@ function prepare({ sqlite }: StoreDatabase) {
     ),
     remove: sqlite.query<null, [string, string]>('DELETE FROM shared WHERE kind = ? AND key = ?'),
     list: sqlite.query<Keyed, [string, string, string]>(
-      'SELECT key, state FROM shared WHERE kind = ? AND key >= ? AND key < ? ORDER BY key',
+      `SELECT key, state FROM shared
+       WHERE kind = ? AND key >= ? AND key < ? AND dead <> ${HIDDEN} ORDER BY key`,
     ),
     ofKind: sqlite.query<Keyed, [string]>(
-      'SELECT key, state FROM shared WHERE kind = ? ORDER BY key',
+      `SELECT key, state FROM shared WHERE kind = ? AND dead <> ${HIDDEN} ORDER BY key`,
     ),
     everything: sqlite.query<Named, []>('SELECT kind, key, state FROM shared ORDER BY place'),
     after: sqlite.query<Scanned, [number, number]>(
-      `SELECT kind, key, writer, seq, until_ms AS untilMs, place FROM shared
+      `SELECT kind, key, writer, seq, place FROM shared
        WHERE place > ? ORDER BY place LIMIT ?`,
     ),
     living: sqlite.query<Summed, []>(
-      'SELECT kind, key, hash, until_ms AS untilMs FROM shared WHERE dead = 0',
+      `SELECT kind, key, hash, until_ms AS untilMs FROM shared WHERE dead = ${LIVING}`,
     ),
     overdue: sqlite.query<Named, [number, number]>(
       'SELECT kind, key, state FROM shared WHERE until_ms < ? ORDER BY until_ms LIMIT ?',
     ),
     tombstones: sqlite.query<Named, [number, number]>(
-      `SELECT kind, key, state FROM shared WHERE dead = 1 AND stamp < ? ORDER BY stamp LIMIT ?`,
+      `SELECT kind, key, state FROM shared WHERE dead = ${DELETED} AND stamp < ?
+       ORDER BY stamp LIMIT ?`,
+    ),
+    hide: sqlite.query<null, [string, number, string, string]>(
+      `UPDATE shared SET state = ?, hash = ?, until_ms = NULL, dead = ${HIDDEN}
+       WHERE kind = ? AND key = ?`,
+    ),
+    dropHidden: sqlite.query<null, [number]>(
+      `DELETE FROM shared WHERE dead = ${HIDDEN} AND stamp < ?`,
     ),
     vector: sqlite.query<Counted, []>('SELECT writer, seq FROM vector ORDER BY writer'),
     setVector: sqlite.query<null, [string, number]>('INSERT OR REPLACE INTO vector VALUES (?, ?)'),
@@ -702,17 +736,6 @@ function prepare({ sqlite }: StoreDatabase) {
     ),
     unpark: sqlite.query<null, [string, string]>('DELETE FROM parked WHERE kind = ? AND key = ?'),
     clearParked: sqlite.query<null, []>('DELETE FROM parked'),
-    getCollected: sqlite.query<{ context: string }, [string, string]>(
-      'SELECT context FROM collected WHERE kind = ? AND key = ?',
-    ),
-    putCollected: sqlite.query<null, [string, string, string, number]>(
-      'INSERT OR REPLACE INTO collected VALUES (?, ?, ?, ?)',
-    ),
-    removeCollected: sqlite.query<null, [string, string]>(
-      'DELETE FROM collected WHERE kind = ? AND key = ?',
-    ),
-    dropCollected: sqlite.query<null, [number]>('DELETE FROM collected WHERE stamp < ?'),
-    clearCollected: sqlite.query<null, []>('DELETE FROM collected'),
     frozen: sqlite.query<Counted, []>('SELECT writer, seq FROM frozen ORDER BY writer'),
     freeze: sqlite.query<null, [string, number]>('INSERT OR REPLACE INTO frozen VALUES (?, ?)'),
     unfreeze: sqlite.query<null, []>('DELETE FROM frozen'),

@@ -75,8 +75,9 @@ export interface SharedRows extends Feed {
   readonly parked: number
   /**
    * Forgets rows whose time is over, and tombstones older than 24 h that `durable` covers: what
-   * every other member has durably acknowledged, null while one of them is unknown. At most
-   * `limit` rows. Gives how many went. @throws StoreError
+   * every other member has durably acknowledged, null while one of them is unknown. They stay for
+   * 400 days where no reader of this node sees them, for a peer that comes with an older version.
+   * At most `limit` rows. Gives how many went. @throws StoreError
    */
   collect(durable: Vector | null, limit: number): number
   /**

@@ -95,8 +95,11 @@ onHosts('a node that goes', () => {
       expect(await until(isHeard, 8_000, 500)).toBeFalse()
       for (const host of [1, 2]) {
         expect(await cluster.get(host, 'trace.keep')).toBe(81)
-        const { rows } = await cluster.node(host).api<{ rows: unknown[] }>('/api/v1/lists/block')
-        expect(rows).toEqual([])
+        const isEmpty = async () => {
+          const { rows } = await cluster.node(host).api<{ rows: unknown[] }>('/api/v1/lists/block')
+          return rows.length === 0
+        }
+        expect(await until(isEmpty, 20_000)).toBeTrue()
         expect((await cluster.view(host)).nodes.find((node) => node.id === id)?.state).toBe(
           'evicted',
         )
@@ -144,7 +147,11 @@ onHosts('a node that goes', () => {
       expect(others.map(({ reply }) => reply)).toEqual([])
 
       await cluster.node(6).api('/api/v1/nodes/mx5/undrain', { method: 'POST' })
-      const takes = async () => (await cluster.send(5, 'drain.example', 55, 1)).acked === 1
+      let seed = 55
+      const takes = async () => {
+        seed += 1
+        return (await cluster.send(5, 'drain.example', seed, 1)).acked === 1
+      }
       expect(await until(takes, 20_000)).toBeTrue()
     },
   )
@@ -219,7 +226,12 @@ onHosts('a node that goes', () => {
         const { code, body: said } = await browser.send(method, `/api/v1${path}`, body, csrf)
         expect({ method, path, code, said }).toEqual({ method, path, code: 200, said })
       }
-      expect((await cluster.send(7, 'page.example', 77, 2)).acked).toBe(2)
+      let seed = 77
+      const takes = async () => {
+        seed += 1
+        return (await cluster.send(7, 'page.example', seed, 2)).acked === 2
+      }
+      expect(await until(takes, 20_000)).toBeTrue()
     },
   )
 })

@@ -52,10 +52,12 @@ onHosts('a network', () => {
         [1, 2],
         [2, 1],
       ] as const) {
-        const { nodes, links } = await cluster.view(from)
-        const peer = nodes.find(({ name }) => name === `mx${to}`)?.id
-        const link = links.find((one) => one.to === peer && one.from !== peer)
-        expect({ from, tcp: link?.tcp }).toEqual({ from, tcp: false })
+        const isCut = async () => {
+          const { nodes, links } = await cluster.view(from)
+          const peer = nodes.find(({ name }) => name === `mx${to}`)?.id
+          return links.find((one) => one.to === peer && one.from !== peer)?.tcp === false
+        }
+        expect({ from, isCut: await until(isCut, 30_000) }).toEqual({ from, isCut: true })
       }
       heal()
       expect(await until(() => linked(cluster, hosts), 30_000)).toBeTrue()
@@ -86,8 +88,9 @@ onHosts('a network', () => {
     await cluster.set(7, 'trace.keep', 22)
     expect(await cluster.msUntilSet(hosts, 'trace.keep', 22)).toBeFinite()
     for (const host of hosts) {
-      const said = cluster.node(host).log().split('"event":"member.muted"').length - 1
-      expect({ host, said }).toEqual({ host, said: 1 })
+      const said = () => cluster.node(host).log().split('"event":"member.muted"').length - 1
+      expect(await until(() => said() > 0, 20_000)).toBeTrue()
+      expect({ host, said: said() }).toEqual({ host, said: 1 })
     }
     const isShown = async () => {
       const { nodes, links } = await cluster.view(7)

@@ -20,7 +20,7 @@ export const COUNTS = {
   relay: { small: of(1_000, 1_000), middle: of(1_000, 1_000), large: of(100, 1_000) },
   /** Fixed seeds of a simulated cluster; then random ones for so many ms. */
   simulations: of(300, 2_000),
-  simulationMs: of(10_000, 600_000),
+  simulationMs: of(120_000, 600_000),
   starts: of(5, 20),
   handshakes: of(200, 2_000),
   /** Three nodes in chaos: how long, ms between two faults, mails a second together. */

@@ -4,7 +4,7 @@
  */
 import type { Dice } from './dice.ts'
 import type { Cut } from './network.ts'
-import type { SimNode } from './node.ts'
+import { type SimNode, tolerate } from './node.ts'
 import type { Simulation } from './simulate.ts'
 
 /** Weights, 0..1; 0: not in this seed. */
@@ -26,6 +26,7 @@ export type FaultRates = {
 
 /** After so long a tombstone is old enough to go. */
 const LAPSE_MS = 25 * 3_600_000
+const COLLECTED_MAX = 500
 const STALL_MS_MAX = 8_000
 const DOWN_MS_MAX = 15_000
 const CUT_MS_MAX = 25_000
@@ -215,10 +216,13 @@ export class FaultMaker {
 
   /** A day goes by for everybody: what is old enough may go. */
   #lapse(): void {
-    const { world, nodes } = this.#sim
+    const { world, nodes, up } = this.#sim
     for (const { time } of nodes) time.skewMs += LAPSE_MS
     this.#noteClocks()
     world.tell(() => 'a day goes by')
+    for (const node of up) {
+      world.act(() => tolerate(() => node.rows.collect(node.cluster.sync.durable(), COLLECTED_MAX)))
+    }
   }
 
   #lose(): void {

@@ -407,6 +407,35 @@ describe('a disk', () => {
     sim.rest()
   })
 
+  test('that went back to before a deletion that all others have forgotten: it stays deleted', () => {
+    const sim = calm(3)
+    const [a, b, c] = [node(sim, 0), node(sim, 1), node(sim, 2)]
+    sim.work.write(a, 'allow', 'k', '{}')
+    expectEqual(sim, 5_000)
+    const image = { atMs: sim.world.nowMs, memory: c.memory.copy(), ...c.disk.image() }
+    sim.work.write(b, 'allow', 'k', null)
+    expectEqual(sim, 5_000)
+    for (const { time } of sim.nodes) time.skewMs += 30 * DAY_MS
+    sim.world.runFor(180_000)
+    expect([a, b, c].map(({ rows }) => rows.cell('allow', 'k'))).toEqual([null, null, null])
+    // Whoever came later knows of it too, and may be the only one that is there.
+    const { token } = sim.world.act(() => a.cluster.invitations.invite({}, 'ruiz'))
+    const late = sim.addNode()
+    late.time.skewMs += 30 * DAY_MS
+    sim.world.wait(late.join(token, a))
+    sim.world.act(() => late.start())
+    expectEqual(sim, 10_000)
+    for (const at of [a, b, c]) sim.world.act(() => at.crash(true))
+    c.images = [image]
+    expect(c.rollBack()).toBe(true)
+    sim.world.act(() => c.start())
+    sim.world.runFor(30_000)
+    expect(valueAt(c, 'k', 'allow') ?? null).toBeNull()
+    for (const at of [a, b]) sim.world.act(() => at.start())
+    expectEqual(sim, HEAL_MS)
+    sim.rest()
+  })
+
   test('of all nodes at once: started in any order they are one again', () => {
     const sim = calm(4)
     for (const at of sim.nodes) sim.work.write(at, 'setting', at.name, '"1"')
@@ -625,6 +654,33 @@ describe('held mail', () => {
       undefined,
       'release',
     ])
+  })
+
+  test('a click that was answered and forgotten while a node was away does not come back with it', () => {
+    const sim = calm(3)
+    const [a, b, c] = [node(sim, 0), node(sim, 1), node(sim, 2)]
+    const id = sim.world.act(() => a.run?.held.hold())
+    if (id === undefined) throw new Error('nothing is held')
+    expectEqual(sim, 2_000)
+    sim.world.act(() => a.crash(true))
+    sim.world.runFor(20_000)
+    sim.world.wait(b.run?.held.click(id, 'release', 'c@example.com') ?? Promise.resolve())
+    sim.world.runFor(2_000)
+    expect(c.run?.held.quarantine.one(id)?.row.pending).toHaveLength(1)
+    sim.world.act(() => c.crash(true))
+    sim.world.act(() => a.start())
+    const isAnswered = (): boolean =>
+      b.run?.held.quarantine.one(id)?.row.pending.length === 0 && a.memory.enqueued.size === 1
+    expect(sim.world.runTill(isAnswered, 90_000)).toBe(true)
+    for (const { time } of sim.nodes) time.skewMs += 30 * DAY_MS
+    sim.world.runFor(180_000)
+    sim.world.act(() => c.start())
+    expectEqual(sim, 60_000)
+    for (const at of [a, b, c]) {
+      expect(at.run?.held.quarantine.one(id)?.row.pending).toEqual([])
+      expect(at.cluster.sync.repairs).toBe(0)
+    }
+    sim.rest()
   })
 })
 

@@ -225,6 +225,25 @@ const CASES: readonly Case[] = [
     tune: busy({ knobs: { lostPushes: 1 } }),
   },
   {
+    name: 'what was forgotten here, kept from whose disk went back',
+    mutant: {
+      rows: (rows) =>
+        replaced(rows, {
+          read: (after, seen, bytesMax) => {
+            const out = rows.read(after, seen, bytesMax)
+            const isShown = ({ kind, key }: SharedRow): boolean =>
+              (rows.cell(kind, key) ?? rows.owned(kind, key)) !== null
+            return { ...out, rows: rowsOf(out.rows).filter(isShown) }
+          },
+        }),
+    },
+    rule: /covers .* never saw|came back|repaired/,
+    tune: busy({
+      faults: { rollbacks: 0.3, lapses: 0.3, everyMs: 5_000, cuts: 0, crashes: 0, disks: 0 },
+      knobs: { seconds: 90 },
+    }),
+  },
+  {
     name: 'a clock of the future that is believed',
     mutant: {
       rows: (rows) => {

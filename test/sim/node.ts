@@ -57,8 +57,6 @@ export type Setting = {
   readonly lostPushes: number
   /** By id; with a clone the original. */
   readonly nodeOf: (id: NodeId) => SimNode | null
-  /** Tombstones were collected: images of before would bring the rows back. */
-  readonly onCollected: () => void
   readonly nodeOfWriter: Map<string, NodeId>
   /** A recipient gets his held mail from a node. */
   readonly onReleased: (node: SimNode, copy: string) => void
@@ -448,6 +446,7 @@ export class SimNode {
         trace: null,
         issued,
         report: () => mail?.report(report()) ?? report(),
+        awaits: joined !== null,
         parallelCrypto: false,
         onJump,
       },
@@ -529,13 +528,15 @@ export class SimNode {
     world.after(0, () => {
       // A backup of a node that knows itself: before that there was no node.
       if (this.run?.cluster === null || this.run === null) return
-      if (this.images.length >= IMAGES_MAX) this.images.splice(this.#dice.below(IMAGES_MAX), 1)
+      // The oldest stays mostly: backups are of long ago.
+      const dropped = this.#dice.chance(0.05) ? 0 : 1 + this.#dice.below(IMAGES_MAX - 1)
+      if (this.images.length >= IMAGES_MAX) this.images.splice(dropped, 1)
       this.images.push({ atMs: world.nowMs, memory: this.memory.copy(), ...this.disk.image() })
     })
   }
 
   #watch(rows: SharedRows): SharedRows {
-    const { lostPushes, onCollected, world } = this.#setting
+    const { lostPushes, world } = this.#setting
     return replaced(rows, {
       apply: (incoming) => this.#apply(rows, incoming),
       read: (after, seen, bytesMax) =>
@@ -545,11 +546,6 @@ export class SimNode {
         const left = rows.settle()
         if (left < before) world.sometimes('parked row applied later')
         return left
-      },
-      collect: (durable, limit) => {
-        const gone = rows.collect(durable, limit)
-        if (gone > 0) onCollected()
-        return gone
       },
       onOwn: (listener) => {
         const dice = this.#dice.split(`pushes ${this.starts}`)
@@ -563,7 +559,9 @@ export class SimNode {
   #apply(rows: SharedRows, incoming: Incoming): Applied {
     const { world, oracle } = this.#setting
     const { peer, as } = incoming
-    if (this.hasRemoved(peer)) world.violate(`${this.name} takes rows of a removed node`)
+    // Who is not known yet shows how it was let in, and is told then that it was removed.
+    const isKnown = this.run?.cluster?.roster.get(peer) !== null
+    if (isKnown && this.hasRemoved(peer)) world.violate(`${this.name} takes rows of a removed node`)
     const before = rows.vector()
     const cursor = as.kind === 'batch' ? rows.cursor(peer) : null
     let applied: Applied

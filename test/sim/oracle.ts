@@ -34,8 +34,6 @@ type History = {
   readonly byDot: Map<string, Write>
   /** Tombstones that some node has forgotten by now: they may be seen, or not. */
   collected: bigint
-  /** It was collected on the word of a disk that went back since, or of a copy: anything goes. */
-  isLawless: boolean
 }
 
 /** What one disk has seen: sets of writes by cell, and the highest version of owned rows. */
@@ -164,10 +162,6 @@ export class Oracle {
       visible |= write.bit
     }
     const now = known | fresh
-    if (history.isLawless) {
-      at.memory.cells.set(name, now)
-      return
-    }
     if (history.collected !== 0n && now !== known) {
       this.#world.sometimes('merge after tombstone collection')
     }
@@ -191,7 +185,7 @@ export class Oracle {
     this.#world.violate(`${at.name} believes a stamp of the future at ${name}`)
   }
 
-  /** Invariant 9: a tombstone goes only when every disk of the cluster has it. */
+  /** Invariant 9: a tombstone goes only when every disk of the cluster has it, or had it. */
   #forgot(at: Watched, name: string, history: History): void {
     const known = at.memory.cells.get(name) ?? 0n
     const last = this.#maximal(history, known)
@@ -200,8 +194,7 @@ export class Oracle {
     }
     history.collected |= setOf(last)
     const lacking = at.disks().find(({ cells }) => (known & ~(cells.get(name) ?? 0n)) !== 0n)
-    if (lacking?.hasLapsed === true) history.isLawless = true
-    else if (lacking !== undefined) {
+    if (lacking !== undefined && !lacking.hasLapsed) {
       this.#world.violate(`${at.name} collected ${name} before everybody had it`)
     }
   }
@@ -244,14 +237,9 @@ export class Oracle {
   #has(at: Watched, name: string, writer: string, seq: number): void {
     const history = this.#histories.get(name)
     const write = history?.byDot.get(`${writer} ${seq}`)
-    if (history === undefined || write === undefined || history.isLawless) return
+    if (history === undefined || write === undefined) return
     if (((at.memory.cells.get(name) ?? 0n) & write.bit) !== 0n) return
-    // A tombstone that everybody had may be gone before this node came.
-    const isGone = history.writes.some(
-      ({ bit, past }) => (bit & history.collected) !== 0n && ((bit | past) & write.bit) !== 0n,
-    )
-    if (!isGone)
-      this.#world.violate(`${at.name} covers ${writer} ${seq}, but never saw its ${name}`)
+    this.#world.violate(`${at.name} covers ${writer} ${seq}, but never saw its ${name}`)
   }
 
   /**
@@ -261,7 +249,6 @@ export class Oracle {
   agree(nodes: readonly Watched[]): number {
     let conflicts = 0
     for (const [name, history] of this.#histories) {
-      if (history.isLawless) continue
       const survived = nodes.reduce((all, { memory }) => all | (memory.cells.get(name) ?? 0n), 0n)
       const expected = this.#maximal(history, survived)
       for (const node of nodes) if (this.#agreeOn(node, name, history, expected)) conflicts += 1
@@ -296,7 +283,8 @@ export class Oracle {
 
   #agreeOnOwned(node: Watched, name: string, best: OwnedRow): void {
     const row = node.rows.owned(...split(name))
-    const isOver = best.untilMs !== null && best.untilMs < node.wallMs()
+    const { untilMs } = row ?? best
+    const isOver = untilMs !== null && untilMs < node.wallMs()
     if (isOver || (row === null && best.value === null)) return
     if (row === null || compareOwned(row, best) !== 0) {
       this.#world.violate(`${node.name} has not the last version of ${name}`)
@@ -306,7 +294,7 @@ export class Oracle {
   #history(name: string): History {
     const found = this.#histories.get(name)
     if (found !== undefined) return found
-    const history: History = { writes: [], byDot: new Map(), collected: 0n, isLawless: false }
+    const history: History = { writes: [], byDot: new Map(), collected: 0n }
     this.#histories.set(name, history)
     return history
   }

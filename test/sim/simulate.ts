@@ -75,8 +75,6 @@ export class Simulation {
   readonly dice: Dice
   readonly work: Workload
   readonly faults: FaultMaker
-  /** Some tombstone is forgotten somewhere. */
-  #hasCollected = false
 
   constructor(seed: number, options: Options = {}) {
     this.world = new World(seed, options.isTold ?? false)
@@ -94,10 +92,6 @@ export class Simulation {
       batchBytes: this.knobs.batchBytes,
       lostPushes: this.knobs.lostPushes,
       nodeOf: (id) => this.nodes.find((node) => node.id === id && !node.isTwin) ?? null,
-      onCollected: () => {
-        this.#hasCollected = true
-        for (const node of this.nodes) node.images = []
-      },
       nodeOfWriter: new Map(),
       onReleased: (node, copy) => this.work.released(node, copy),
       ...(options.mail === undefined ? {} : { mail: options.mail(this) }),
@@ -258,9 +252,7 @@ export class Simulation {
 
   #checkRest(node: SimNode): void {
     const repairs = node.run?.cluster?.sync.repairs ?? 0
-    // A disk that went back shows what was forgotten on its word: no feed can bring that in order.
-    const isLawless = this.#hasCollected && this.nodes.some(({ memory }) => memory.hasLapsed)
-    if (repairs > 0 && !isLawless) {
+    if (repairs > 0) {
       this.world.violate(`a digest repaired ${repairs} rows at ${node.name}: the feed lost them`)
     }
   }

@@ -2,8 +2,9 @@
 import state0001 from './state-0001-init.sql' with { type: 'text' }
 import state0002 from './state-0002-shared.sql' with { type: 'text' }
 import state0003 from './state-0003-invitation.sql' with { type: 'text' }
-import state0004 from './state-0004-fate.sql' with { type: 'text' }
-import state0005 from './state-0005-held-holders.sql' with { type: 'text' }
+import state0004 from './state-0004-hidden.sql' with { type: 'text' }
+import state0005 from './state-0005-fate.sql' with { type: 'text' }
+import state0006 from './state-0006-held-holders.sql' with { type: 'text' }
 import trace0001 from './trace-0001-init.sql' with { type: 'text' }
 
 export type Migration = { readonly tag: string; readonly sql: string }
@@ -12,8 +13,9 @@ export const STATE_MIGRATIONS: readonly Migration[] = [
   { tag: 'state-0001-init', sql: state0001 },
   { tag: 'state-0002-shared', sql: state0002 },
   { tag: 'state-0003-invitation', sql: state0003 },
-  { tag: 'state-0004-fate', sql: state0004 },
-  { tag: 'state-0005-held-holders', sql: state0005 },
+  { tag: 'state-0004-hidden', sql: state0004 },
+  { tag: 'state-0005-fate', sql: state0005 },
+  { tag: 'state-0006-held-holders', sql: state0006 },
 ]
 
 export const TRACE_MIGRATIONS: readonly Migration[] = [{ tag: 'trace-0001-init', sql: trace0001 }]
