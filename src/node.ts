@@ -138,7 +138,7 @@ export async function startNode(
   const rows = openRows(options, file, seam)
   const seat = await takeSeat(options, { file, rows, endpoints }, seam)
   const live = new LiveConfig()
-  const told: Told = { cluster: null, custody: null, admin: null }
+  const told: Told = { cluster: null, custody: null, holders: null, admin: null }
   const { timeScale } = options
   const store = await openStores(dataDir, { file, seat, rows, live, told, timeScale }, seam)
   const { spool, queue, quarantine, operators } = store
@@ -174,7 +174,7 @@ export async function startNode(
         diskTotalBytes: spool.diskSpace().totalBytes,
         takesCopies: told.custody?.copies.takesCopies ?? false,
         copies: queue.copyCount,
-        alone: told.custody?.copies.alone ?? 0,
+        alone: (told.custody?.copies.alone ?? 0) + (told.holders?.share.alone ?? 0),
         ...(told.admin?.told() ?? { inDoubt: 0, troubles: [] }),
       }),
       awaits: seat.awaits,
@@ -232,6 +232,7 @@ export async function startNode(
   })
   const nodes = heldNodes({ clock, cluster, absences, candidates, taken })
   const holders = new HeldHolders({ clock, observer, ...store, nodes, patience })
+  told.holders = holders
   const pipeline = new Pipeline({
     hostname: seat.name,
     clock,
@@ -376,6 +377,7 @@ export async function startNode(
 type Told = {
   cluster: Cluster | null
   custody: Custody | null
+  holders: HeldHolders | null
   admin: Pick<ReturnType<typeof createAdmin>, 'told'> | null
 }
 
