@@ -409,3 +409,21 @@ test('a recipient that another node has served meanwhile gets no dot, the others
   expect(message.recipients.map(({ attempts }) => attempts)).toEqual([1, 1])
   expect(world.queue.size).toBe(0)
 })
+
+test('in doubt once: tried again and again, never reported as failed', async () => {
+  const message = await accept(['a@one.test', 'b@two.test'])
+  void message
+  world.answer = () => LATER
+  const doubted = await accept(['c@one.test', 'd@one.test'])
+  const [first] = doubted.recipients
+  if (first !== undefined) Object.assign(first, { state: 'inDoubt', doubtful: true })
+  world.worker.add(doubted)
+  await advance(4_000_000)
+  expect(doubted.recipients.map(({ state }) => state)).toEqual(['inDoubt', 'deferred'])
+  world.answer = () => NEVER
+  await advance(4_000_000)
+  expect(world.bounces).toEqual([{ kind: 'failure', indexes: [1] }])
+  expect(world.told.at(-1)).toBeDefined()
+  expect(world.told).toContainEqual({ index: 0, what: 'dropped' })
+  expect(world.queue.get(doubted.id)).toBeNull()
+})

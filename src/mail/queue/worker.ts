@@ -49,6 +49,9 @@ export type QueueWorkerDeps = {
   readonly tally?: Tally
 }
 
+/** A recipient, and the reply for good. */
+type Failed = { readonly index: number; readonly reply: Reply }
+
 const FORBIDDEN = 'another node may have taken the message over'
 
 type Task = {
@@ -180,7 +183,7 @@ export class QueueWorker {
   async drop(message: Message, bounce: boolean, why: Reply): Promise<boolean> {
     const indexes = [...message.recipients.keys()].filter((index) => {
       const state = message.recipients[index]?.state
-      return state === 'queued' || state === 'deferred' || state === 'inDoubt'
+      return isPlannable(state)
     })
     if (indexes.length === 0 || !this.#mayAct(message)) return false
     this.#unplan(message)
@@ -378,7 +381,7 @@ export class QueueWorker {
     const { queue } = this.#deps
     const indexes = task.indexes.filter((index) => {
       const state = message.recipients[index]?.state
-      return state === 'queued' || state === 'deferred' || state === 'inDoubt'
+      return isPlannable(state)
     })
     // Planned anew when it may.
     if (indexes.length === 0 || !this.#mayAct(message)) return null
@@ -404,7 +407,7 @@ export class QueueWorker {
     const outcomes = await this.#deps.attempt(message, indexes, beforeDot, mayDot)
     const isNone = outcomes.every((outcome) => outcome.kind === 'later' && !outcome.dotSent)
     if (isForbidden && isNone) this.#undo(message, before)
-    else await this.#conclude(message, indexes, outcomes)
+    else await this.#conclude(message, before, outcomes)
     queue.settle(message)
     return isForbidden || outcomes.some(({ kind }) => kind !== 'later')
   }
@@ -440,6 +443,13 @@ export class QueueWorker {
     const { attempts, doubtful } = recipient
     const at = recipient.state === 'queued' ? this.#deps.clock.wallMs() : recipient.nextTryMs
     this.#deps.queue.mark('defer', message, [index], { at, attempts, doubt: doubtful })
+    this.#markDoubt(message, index)
+  }
+
+  /** In doubt once is in doubt until it is final, also for who replays the marks. */
+  #markDoubt(message: Message, index: number): void {
+    if (message.recipients[index]?.state !== 'inDoubt') return
+    this.#deps.queue.mark('try', message, [index])
   }
 
   #countDoubtful(message: Message, indexes: readonly number[]): void {
@@ -451,15 +461,16 @@ export class QueueWorker {
 
   async #conclude(
     message: Message,
-    indexes: readonly number[],
+    before: ReadonlyMap<number, QueuedRecipient['state']>,
     outcomes: readonly Outcome[],
   ): Promise<void> {
     const done: number[] = []
     const passed: { readonly index: number; readonly reply: Reply }[] = []
-    const failed: { readonly index: number; readonly reply: Reply }[] = []
+    const failed: Failed[] = []
     const later: { readonly index: number; readonly outcome: Outcome & { kind: 'later' } }[] = []
     const mayAct = this.#mayAct(message)
-    for (const [position, index] of indexes.entries()) {
+    const wasInDoubt = (index: number): boolean => before.get(index) === 'inDoubt'
+    for (const [position, index] of [...before.keys()].entries()) {
       const outcome = outcomes[position]
       const recipient = message.recipients[index]
       if (outcome === undefined || recipient === undefined) continue
@@ -471,8 +482,9 @@ export class QueueWorker {
       })
       // Somebody else knows its end already.
       if (recipient.state !== 'trying') continue
-      if (outcome.kind !== 'delivered' && !mayAct) this.#leave(message, index, outcome)
-      else if (outcome.kind === 'delivered') {
+      if (outcome.kind !== 'delivered' && !mayAct) {
+        this.#leave(message, index, outcome, wasInDoubt(index))
+      } else if (outcome.kind === 'delivered') {
         recipient.lastReply = formatReply(outcome.reply)
         done.push(index)
         // A hop without DSN says nothing to the sender: then it is ours to say (RFC 3461, 5.2.2).
@@ -484,22 +496,27 @@ export class QueueWorker {
     if (passed.length > 0) await this.#deps.bounce(message, 'success', passed)
     if (done.length > 0) this.#finish(message, done)
     for (const { index, outcome } of later) {
-      const expired = this.#defer(message, index, outcome)
+      const expired = this.#defer(message, index, outcome, wasInDoubt(index))
       if (expired !== null) failed.push({ index, reply: expired })
     }
-    if (failed.length > 0) await this.#fail(message, failed)
-    if (later.some(({ index }) => message.recipients[index]?.state === 'deferred')) {
+    if (failed.length > 0) await this.#fail(message, failed, wasInDoubt)
+    if (later.some(({ index }) => isPlannable(message.recipients[index]?.state))) {
       this.add(message)
       await this.#warn(message)
     }
   }
 
   /** Another node may own it by now: nothing expires or bounces here until it may act again. */
-  #leave(message: Message, index: number, outcome: Exclude<Outcome, { kind: 'delivered' }>): void {
+  #leave(
+    message: Message,
+    index: number,
+    outcome: Exclude<Outcome, { kind: 'delivered' }>,
+    wasInDoubt: boolean,
+  ): void {
     const recipient = message.recipients[index]
     if (recipient === undefined) return
     recipient.lastReply = outcome.kind === 'later' ? outcome.cause : formatReply(outcome.reply)
-    recipient.state = 'deferred'
+    recipient.state = wasInDoubt ? 'inDoubt' : 'deferred'
     recipient.doubtful ||= outcome.kind === 'later' && outcome.dotSent
     recipient.nextTryMs = this.#deps.clock.wallMs()
     if (message.owner === this.#deps.queue.node) this.#markWaiting(message, index)
@@ -518,7 +535,12 @@ export class QueueWorker {
   }
 
   /** Plans the next attempt, or gives the reply with which the message has expired. */
-  #defer(message: Message, index: number, outcome: Outcome & { kind: 'later' }): Reply | null {
+  #defer(
+    message: Message,
+    index: number,
+    outcome: Outcome & { kind: 'later' },
+    wasInDoubt: boolean,
+  ): Reply | null {
     const recipient = message.recipients[index]
     if (recipient === undefined) return null
     const { settings } = this.#deps.live.current
@@ -535,7 +557,7 @@ export class QueueWorker {
     )
     recipient.lastReply = outcome.cause
     if (delayMs === null) return reply(550, '5.4.7', `Delivery time expired: ${outcome.cause}`)
-    recipient.state = 'deferred'
+    recipient.state = wasInDoubt ? 'inDoubt' : 'deferred'
     recipient.doubtful = recipient.doubtful || outcome.dotSent
     recipient.nextTryMs = nowMs + delayMs
     this.#deps.queue.mark('defer', message, [index], {
@@ -544,6 +566,7 @@ export class QueueWorker {
       reply: outcome.cause,
       doubt: recipient.doubtful,
     })
+    this.#markDoubt(message, index)
     this.#deps.progress(message, index, 'deferred', outcome.cause)
     return null
   }
@@ -551,9 +574,12 @@ export class QueueWorker {
   /** The DSN is safe before the FAIL mark: a crash between them bounces again, under the same id. */
   async #fail(
     message: Message,
-    failed: readonly { readonly index: number; readonly reply: Reply }[],
+    failed: readonly Failed[],
+    wasInDoubt: (index: number) => boolean,
   ): Promise<void> {
-    await this.#deps.bounce(message, 'failure', failed)
+    // It may have arrived when it was tried first: nobody is told that it failed.
+    const told = failed.filter(({ index }) => !wasInDoubt(index))
+    if (told.length > 0) await this.#deps.bounce(message, 'failure', told)
     for (const { index, reply: why } of failed) {
       const recipient = message.recipients[index]
       if (recipient === undefined) continue
@@ -561,7 +587,7 @@ export class QueueWorker {
       this.#deps.queue.mark('fail', message, [index], { reply: text })
       recipient.state = 'failed'
       recipient.lastReply = text
-      this.#deps.progress(message, index, 'bounced', text)
+      this.#deps.progress(message, index, wasInDoubt(index) ? 'dropped' : 'bounced', text)
     }
   }
 
@@ -587,6 +613,11 @@ export class QueueWorker {
       this.#deps.queue.mark('defer', message, [index], { at: nextTryMs, attempts, warned: true })
     }
   }
+}
+
+/** It may be tried. */
+function isPlannable(state: QueuedRecipient['state'] | undefined): boolean {
+  return state === 'queued' || state === 'deferred' || state === 'inDoubt'
 }
 
 /** Something of it waits for delivery. */
