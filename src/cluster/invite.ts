@@ -91,7 +91,7 @@ export class Invitations {
     // The token carries whole seconds: what it says and what is kept are the same.
     const expiresMs = Math.floor((nowMs + minutes * 60_000) / 1_000) * 1_000
     state.transact(() => {
-      this.#forget(nowMs)
+      issued.forget(nowMs - TOLD_MS)
       issued.add({ id, psk: pskOf(clusterId, secret), expiresMs, usesLeft: uses, name })
       const issuer = self.node
       this.#write(id, { issuer, issuedMs: nowMs, by, expiresMs, uses, usedBy: [], replaces }, by)
@@ -135,6 +135,24 @@ export class Invitations {
       )
     }
     this.#revoke(id, by)
+  }
+
+  /**
+   * Takes what is long over from the list of all nodes, whoever issued it; gives how many. One node
+   * does it for all (`jobs.ts`). @throws StoreError
+   */
+  retire(): number {
+    const { state } = this.#options
+    const beforeMs = this.#deps.clock.wallMs() - SHOWN_MS
+    const over = this.#summaries().filter(([, { expiresMs }]) => expiresMs <= beforeMs)
+    if (over.length === 0) return 0
+    state.transact(() => {
+      for (const key of over.flatMap(([id]) => [id, `${id}/revoked`])) {
+        if (state.cell(INVITATION_KIND, key) === null) continue
+        state.write(INVITATION_KIND, key, null, 'postern')
+      }
+    })
+    return over.length
   }
 
   // ---- what the issuer needs when somebody comes ----
@@ -245,19 +263,6 @@ export class Invitations {
     const value = JSON.stringify({ atMs: this.#deps.clock.wallMs() })
     this.#options.state.write(INVITATION_KIND, `${id}/revoked`, value, by)
     this.#deps.observer.emit('join.revoked', { token: id, by })
-  }
-
-  /** Drops what is long over, that of nodes which cannot do it themselves too. */
-  #forget(nowMs: number): void {
-    const { state, issued } = this.#options
-    issued.forget(nowMs - TOLD_MS)
-    for (const [id, { expiresMs }] of this.#summaries()) {
-      if (expiresMs > nowMs - SHOWN_MS) continue
-      for (const key of [id, `${id}/revoked`]) {
-        if (state.cell(INVITATION_KIND, key) === null) continue
-        state.write(INVITATION_KIND, key, null, 'postern')
-      }
-    }
   }
 
   #write(id: string, summary: Summary, by: string): void {

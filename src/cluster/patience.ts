@@ -45,6 +45,11 @@ const MS = {
   drain: 90_000,
   /** Final marks are kept so long, for a node that comes back. */
   fates: 604_800_000,
+
+  // ---- Once-only jobs
+
+  /** Without the result of a job the next node in rank does it. */
+  job: 600_000,
 } as const
 
 export type Patience = { readonly [Row in keyof typeof MS as `${Row}Ms`]: number }
