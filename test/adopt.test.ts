@@ -278,6 +278,13 @@ describe('what is kept', () => {
     expect((tried?.nextTryMs ?? 0) - b.wallMs()).toBeGreaterThan(IN_DOUBT_MS - 15_000)
     expect(done).toMatchObject({ state: 'done', doubtful: false })
     expect(queued).toMatchObject({ state: 'queued', doubtful: true })
+    // After a restart, too.
+    const marks = b.store.marks.filter(({ r }) => r[0] !== 1)
+    expect(marks.slice(-3)).toMatchObject([
+      { kind: 'defer', r: [0], doubt: true },
+      { kind: 'try', r: [0] },
+      { kind: 'defer', r: [2], doubt: true },
+    ])
   })
 
   test('marks that only another holder has are asked for before it is taken', async () => {

@@ -54,11 +54,7 @@ export class MemoryMail implements MailStore {
   readonly own = new Map<MessageId, Message>()
   readonly kept = new Map<MessageId, Message>()
   readonly fates = new Map<MessageId, Fate>()
-  readonly marks: {
-    readonly id: MessageId
-    readonly kind: MarkKind
-    readonly r: readonly number[]
-  }[] = []
+  readonly marks: (MarkPayload & { readonly id: MessageId; readonly kind: MarkKind })[] = []
   /** The disk is slow: nothing is durable until it is let go. */
   hold: Promise<void> | null = null
   isBroken = false
@@ -170,8 +166,13 @@ export class MemoryMail implements MailStore {
     return this.fates.get(id) ?? null
   }
 
-  mark(kind: MarkKind, message: Message, r: readonly number[]): void {
-    this.marks.push({ id: message.id, kind, r })
+  mark(
+    kind: MarkKind,
+    message: Message,
+    r: readonly number[],
+    rest: Omit<MarkPayload, 'r'> = {},
+  ): void {
+    this.marks.push({ id: message.id, kind, ...rest, r })
   }
 
   settle(message: Message): void {

@@ -245,11 +245,16 @@ export class Adoptions {
 
   /** Each delivery may be a second one: the last marks of the owner may not have come. */
   #own(message: Message, standings: readonly Standing[]): void {
-    const { yields, clock, inDoubtMs } = this.#options
-    for (const recipient of message.recipients) {
-      if (isFinal(recipient.state) || recipient.state === 'held') continue
+    const { store, yields, clock, inDoubtMs } = this.#options
+    for (const [index, recipient] of message.recipients.entries()) {
+      const { state, attempts } = recipient
+      if (isFinal(state) || state === 'held') continue
       recipient.doubtful = true
-      if (recipient.state === 'inDoubt') recipient.nextTryMs = clock.wallMs() + inDoubtMs()
+      if (state === 'inDoubt') recipient.nextTryMs = clock.wallMs() + inDoubtMs()
+      const at = state === 'queued' ? clock.wallMs() : recipient.nextTryMs
+      // So that a restart knows it too.
+      store.mark('defer', message, [index], { at, attempts, doubt: true })
+      if (state === 'inDoubt') store.mark('try', message, [index])
     }
     for (const { states } of standings) yields.merge(message, states)
   }
