@@ -225,7 +225,6 @@ export async function startNode(
   const taken = new Taken({
     clock,
     calls,
-    members,
     roster,
     sync,
     patienceMs: patience.claimMs,

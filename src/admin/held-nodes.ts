@@ -22,6 +22,15 @@ export function heldNodes(deps: HeldNodesDeps): HeldNodes & HeldPeers {
   const { calls, roster, members, sync } = cluster
   const wallOf = (boot: number): number => clock.wallMs() - (clock.bootMs() - boot)
 
+  /**
+   * When rows last went between the two, wall ms: a sign of life without them proves nothing of what
+   * it had decided. Null: never since this node started.
+   */
+  function rowsMs(node: NodeId): number | null {
+    const heard = sync.peer(node)
+    return heard === null ? null : clock.wallMs() - (clock.monoMs() - heard.heardMono)
+  }
+
   function absence(node: NodeId): HeldAbsence {
     const member = roster.get(node)
     const lastContactMs = cluster.heardMs(node)
@@ -41,8 +50,7 @@ export function heldNodes(deps: HeldNodesDeps): HeldNodes & HeldPeers {
         return {
           standing: found.kind === 'confirmed' ? 'confirmed' : 'silent',
           refusedSinceMs: wallOf(found.refusedBoot),
-          // Never heard since this node started: then nothing is known of what it did before.
-          lastContactMs: lastContactMs === null ? null : wallOf(found.contactBoot),
+          lastContactMs: rowsMs(node),
         }
     }
   }

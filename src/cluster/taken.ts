@@ -6,7 +6,7 @@
 import { type Clock, pause } from '../base/clock.ts'
 import { RefusalError } from '../base/errors.ts'
 import type { NodeId } from '../base/ids.ts'
-import type { Calls, Members, Roster } from './contract.ts'
+import type { Calls, Roster } from './contract.ts'
 import type { Point } from './exchange.ts'
 import type { Sync } from './sync.ts'
 
@@ -17,9 +17,8 @@ const AGAIN_MS = 500
 export type TakenOptions = {
   readonly clock: Clock
   readonly calls: Calls
-  readonly members: Pick<Members, 'get'>
   readonly roster: Pick<Roster, 'get'>
-  readonly sync: Pick<Sync, 'point' | 'hasTaken' | 'vector'>
+  readonly sync: Pick<Sync, 'point' | 'hasTaken' | 'vector' | 'peer'>
   /** Who was not heard for so long is not waited for, and nobody is waited for any longer. */
   readonly patienceMs: number
 }
@@ -47,16 +46,24 @@ export class Taken {
    * member and was heard from lately, or when its time is over. Never rejects.
    */
   async by(nodes: readonly NodeId[]): Promise<void> {
-    const { clock, members, sync, patienceMs } = this.#options
-    const nowMono = clock.monoMs()
+    const { clock, sync, patienceMs } = this.#options
     const point = sync.point()
-    // A node that has just started has heard nobody, and yet may have been heard.
-    const heardMono = (node: NodeId) => members.get(node)?.heardMono ?? this.#startMono
-    const heard = nodes.filter((node) => nowMono - heardMono(node) < patienceMs)
-    const untilMono = nowMono + patienceMs
+    const untilMono = clock.monoMs() + patienceMs
+    const open = nodes.filter((node) => !this.#isSilent(node))
     await Promise.all(
-      heard.map((node) => new Promise<void>((end) => this.#wait(node, { point, untilMono, end }))),
+      open.map((node) => new Promise<void>((end) => this.#wait(node, { point, untilMono, end }))),
     )
+  }
+
+  /**
+   * No rows went between the two for so long. A node that has just started has heard nobody, and
+   * yet may have been heard.
+   */
+  #isSilent(node: NodeId): boolean {
+    const { clock, roster, sync, patienceMs } = this.#options
+    if (roster.get(node)?.standing !== 'member') return true
+    const heardMono = sync.peer(node)?.heardMono ?? this.#startMono
+    return clock.monoMs() - heardMono >= patienceMs
   }
 
   #wait(node: NodeId, waiter: Waiter): void {
@@ -89,11 +96,11 @@ export class Taken {
 
   /** Those whose wait is over go; gives the others. */
   #end(node: NodeId, known: Point | null = null): readonly Waiter[] {
-    const { clock, roster, sync } = this.#options
-    const isMember = roster.get(node)?.standing === 'member'
+    const { clock, sync } = this.#options
+    const isSilent = this.#isSilent(node)
     const rest = (this.#waiters.get(node) ?? []).filter(({ point, untilMono, end }) => {
       const isKnown = known?.writer === point.writer && point.seq <= known.seq
-      const isOver = clock.monoMs() >= untilMono || !isMember
+      const isOver = isSilent || clock.monoMs() >= untilMono
       if (!isKnown && !isOver && !sync.hasTaken(node, point)) return true
       end()
       return false

@@ -138,11 +138,10 @@ const NO_BODIES = {
 
 /** Nobody is known to be dead for sure: who was removed is gone, who is not heard is silent. */
 function nodesOf(clock: Clock, cluster: Cluster): ReturnType<typeof heldNodes> {
-  const { calls, members, roster, sync } = cluster
+  const { calls, roster, sync } = cluster
   const taken = new Taken({
     clock,
     calls,
-    members,
     roster,
     sync,
     patienceMs: patienceOf(1).claimMs,
