@@ -380,6 +380,8 @@ describe('a token', () => {
     expect(late.message).toContain('has expired')
     a.clock.advance(30 * 86_400_000 + 60_000)
     a.invitations.invite({}, 'ann')
+    expect(a.invitations.retire()).toBe(1)
+    expect(a.invitations.retire()).toBe(0)
     expect(a.invitations.list()).toHaveLength(1)
     const forgotten = await refused(new Place(wires, '192.0.2.4').join(token))
     expect(forgotten.message).toContain('does not take this token')
