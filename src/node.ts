@@ -33,6 +33,7 @@ import {
   storeJoined,
   thisMachine,
 } from './cluster/identity.ts'
+import { Jobs } from './cluster/jobs.ts'
 import { finishJoin, joinCluster, mayJoin } from './cluster/join.ts'
 import { PROTOCOL } from './cluster/link.ts'
 import { SystemNetwork } from './cluster/network.ts'
@@ -81,6 +82,7 @@ export type NodeSeams = {
   readonly network: Network
 }
 
+const DAY_MS = 86_400_000
 /** Where peers are listened for, TCP and UDP. */
 const PEER_PORT = 7_946
 /** New formats that this version reads. */
@@ -229,6 +231,20 @@ export async function startNode(
     sync,
     patienceMs: patience.claimMs,
   })
+  const jobs = new Jobs({
+    clock,
+    observer,
+    rows: rows.replica,
+    roster,
+    members,
+    patience,
+    isCaughtUp: () => sync.caughtUp('state'),
+  })
+  jobs.add({
+    name: 'retention',
+    slotMs: DAY_MS,
+    run: () => Promise.resolve(`${cluster.invitations.retire()} tokens forgotten`),
+  })
   const nodes = heldNodes({ clock, cluster, absences, candidates, taken })
   const holders = new HeldHolders({ clock, observer, ...store, nodes, patience })
   told.holders = holders
@@ -360,6 +376,7 @@ export async function startNode(
       web.close()
       await servers.stop()
       tally.close()
+      jobs.stop()
       custody.stop()
       cluster.stop()
       await inspectors.close()
