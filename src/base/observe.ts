@@ -346,7 +346,11 @@ export const EVENTS = {
     counter: 'link_garbled_total',
     help: 'Links closed for a frame that nobody of us sealed',
   },
-  'job.done': { level: 'info', counter: 'jobs_total', help: 'Jobs of the cluster that this node did' },
+  'job.done': {
+    level: 'info',
+    counter: 'jobs_total',
+    help: 'Jobs of the cluster that this node did',
+  },
   'job.failed': {
     level: 'warn',
     counter: 'jobs_failed_total',
