@@ -168,7 +168,11 @@ export class Healing {
 
   /** They became own messages, or others are known to hold them. */
   look(messages: readonly Message[]): void {
-    for (const message of messages) if (!message.isFinal) this.#deps.holdings.look(message)
+    for (const message of messages) {
+      // Whose it was may have been removed, and that is why it is ours.
+      this.#forgetGone(message)
+      if (!message.isFinal) this.#deps.holdings.look(message)
+    }
   }
 
   /** Own messages, queued or partly held, that would be lost with this node. */

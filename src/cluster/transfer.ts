@@ -450,6 +450,8 @@ export class Transfer implements Tenure {
       }
       const [first] = lost
       if (first !== undefined) taken(back, first.to)
+      // While they were being handed on nothing of them could begin.
+      this.#free(back)
     } catch (error) {
       if (!(error instanceof StoreError)) throw error
       for (const handing of lost) handing.isOpen = false

@@ -703,6 +703,9 @@ export class Queue implements CopyStore {
       for (const commit of guarded) spool.guard(segment, commit)
     }
     await spool.start()
+    // A process that was killed left marks in the page cache: nobody is told of them before they
+    // are durable, or a power cut takes back what others have acted on.
+    await spool.synced()
     return { queue, spool }
   }
 }
