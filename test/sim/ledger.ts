@@ -45,6 +45,8 @@ export type Cause =
   | 'in doubt'
   /** Its marks had not reached the node that took over. */
   | 'unsent marks'
+  /** A disk went back in time, with the marks of what was done since. */
+  | 'rolled back'
   /** A claim was decided apart and a person said that it may be. */
   | 'release anyway'
 
@@ -76,6 +78,8 @@ export type Witnesses = {
   readonly hasDone: (node: NodeId, mid: MessageId, index: number) => boolean
   /** Two nodes have been in contact without a break for so long, ms. */
   readonly contactMs: (one: NodeId, two: NodeId) => number
+  /** The disk of the node lost something, at any time. */
+  readonly hasLost: (node: NodeId) => boolean
   /** So often a disk was lost or went back: what only it had is not held against the product. */
   readonly lossesSince: (atMs: number) => number
 }
@@ -208,6 +212,7 @@ export class Ledger {
       this.#world.violate(`${key}: delivered again by a node that has it as done`)
     }
     const isElsewhere = earlier.node !== now.node
+    if (this.#ask.hasLost(earlier.node) || this.#ask.hasLost(now.node)) return
     if (isElsewhere && this.#ask.hasDone(earlier.node, mid, index)) {
       const contactMs = this.#ask.contactMs(earlier.node, now.node)
       if (contactMs > CONTACT_MS) {
@@ -287,6 +292,11 @@ export class Ledger {
       const [first, ...again] = same
       if (first === undefined || again.length === 0) continue
       const doubts = this.#doubts.get(`${mid} ${first.index}`) ?? 0
+      const isRolledBack = same.some(({ node }) => this.#ask.hasLost(node))
+      if (isRolledBack) {
+        this.#charge('rolled back', again.length)
+        continue
+      }
       if (doubts < again.length) {
         this.#world.violate(
           `${key}: ${mid} arrived ${same.length} times (${same.map(({ node, atMs }) => `${node.slice(0, 4)} at ${Math.round(atMs / 1000)} s`).join(', ')}), and ${doubts} were counted`,

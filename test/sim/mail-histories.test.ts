@@ -386,9 +386,9 @@ describe('a restart', () => {
     })
     expect(fresh.isUp).toBe(true)
     sim.world.act(() => owner.start())
-    sim.world.runFor(40_000)
+    sim.world.runFor(10_000)
     sim.hops.isDown = false
-    sim.world.runFor(15_000)
+    sim.world.runFor(10_000)
     for (const mail of mails) {
       for (const { node: by } of deliveriesOf(sim, mail)) expect(by).not.toBe(owner.id)
     }

@@ -112,7 +112,9 @@ export class MailRules {
     const { world, ledger, lastContactMs, hasLost } = this.#deps
     const ownerId = this.#titles.get(mid)?.owner ?? ledger.submission(mid)?.node
     const owner = ownerId === undefined ? null : this.#node(ownerId)
-    if (owner === null || owner === node || owner.isRemoved || hasLost(owner)) return
+    if (owner === null || owner === node || owner.isRemoved) return
+    // What a disk lost is asked for, or comes back; and a COMMIT whose 250 never left may stay.
+    if (hasLost(owner) || hasLost(node) || ledger.submission(mid)?.answer == null) return
     // It hands over what it has.
     if (owner.run?.cluster?.roster.get(owner.id)?.drain !== 'accepting' && owner.isUp) return
     const { adoptConfirmedMs, adoptSilentMs } = this.#patience

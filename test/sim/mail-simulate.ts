@@ -262,6 +262,7 @@ export class MailSimulation {
           return commit.recipients[index]?.state === 'done'
         }),
       contactMs: (one, two) => this.contactMs(one, two),
+      hasLost: (id) => this.#losses.some((loss) => loss.node.id === id),
       lossesSince: (atMs) =>
         this.#losses.filter((loss) => loss.fromMs <= atMs && atMs <= loss.atMs).length,
     })
