@@ -14,7 +14,8 @@ import { freshRecipient, type Message, type NewCommit } from '../src/store/queue
 import type { Spool } from '../src/store/spool.ts'
 import { Mesh, type MeshNode, type MeshOptions } from './mesh.ts'
 
-const SEGMENT_BYTES = 2 * 1024 * 1024
+/** Small ones: a disk here is written ahead in memory. */
+const SEGMENT_BYTES = 256 * 1024
 const PATIENCE = patienceOf(1)
 
 type Write = { readonly at: number; readonly before: Buffer }
@@ -166,7 +167,7 @@ export class CopyNode {
         clock: mesh,
         observer: mesh.observer,
         freeSpace: () => ({ freeBytes: 1e12 * this.disk.free, totalBytes: 1e12 }),
-        segmentBytes: SEGMENT_BYTES,
+        segmentBytes: this.#world.segmentBytes,
         disk: this.disk.start(),
         onFailure: (error) => {
           throw error
@@ -188,7 +189,9 @@ export class CopyNode {
       members: this.#members(),
       sync: mesh.sync,
       mayTake: () => this.refusal,
-      onStale: (id, term, owner) => this.stale.push(`${id} ${term} ${owner}`),
+      onStale: async (id, term, owner) => {
+        this.stale.push(`${id} ${term} ${owner}`)
+      },
     })
     queue.mirror = this.#copies.mirror
     mesh.links.onClose(({ peer }) => this.deadSince.set(peer, mesh.monoMs()))
@@ -311,18 +314,23 @@ function newCommit(id: MessageId, body: Uint8Array, { recipients = 1 }: AcceptOp
   }
 }
 
+type WorldOptions = MeshOptions & { readonly segmentBytes?: number }
+
 export class CopyWorld {
   readonly mesh: Mesh
   readonly nodes: CopyNode[] = []
   readonly standings = new Map<NodeId, Standing>()
   readonly draining = new Set<NodeId>()
 
-  constructor(options: MeshOptions = {}) {
+  readonly segmentBytes: number
+
+  constructor({ segmentBytes = SEGMENT_BYTES, ...options }: WorldOptions = {}) {
     this.mesh = new Mesh(options)
+    this.segmentBytes = segmentBytes
   }
 
   /** `count` nodes that know each other, take copies and have said so. */
-  static async of(count: number, options: MeshOptions = {}): Promise<CopyWorld> {
+  static async of(count: number, options: WorldOptions = {}): Promise<CopyWorld> {
     const world = new CopyWorld(options)
     for (const mesh of world.mesh.add(count)) {
       const node = new CopyNode(world, mesh)

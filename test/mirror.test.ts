@@ -11,6 +11,8 @@ import type { MeshLink } from './mesh.ts'
 const SMALL = bytesOf(4_000)
 const LARGE = bytesOf(300_000)
 const EMPTY = new Uint8Array(0)
+/** Many worlds: for a machine that does much else. */
+const HEAVY_MS = 60_000
 
 /** What `node` has of the message of another one, body and all. */
 async function holds(node: CopyNode, id: string, body: Uint8Array): Promise<boolean> {
@@ -86,7 +88,7 @@ describe('a mail', () => {
   })
 
   test('with 10,000 recipients is kept, envelope and all', async () => {
-    const world = await CopyWorld.of(2)
+    const world = await CopyWorld.of(2, { segmentBytes: 2 * 1024 * 1024 })
     const [owner, other] = world.nodes as [CopyNode, CopyNode]
     const message = await world.until(owner.accept(SMALL, { recipients: 10_000 }))
     expect([...message.holders.values()]).toEqual(['kept'])
@@ -116,11 +118,14 @@ describe('a mail', () => {
     await world.pass(500)
     draft.abort()
     const lost = owner.queue.draft(owner.nextId())
-    for (let at = 0; at < 3; at += 1) lost.add(bytesOf(64 * 1024))
+    for (let at = 0; at < 60; at += 1) lost.add(bytesOf(64 * 1024))
     await world.pass(500)
+    expect(other.spool.sparse().length).toBeGreaterThan(0)
     world.mesh.unlink(owner.mesh, other.mesh)
     await world.pass(500)
     expect([kept.length, other.queue.copyCount]).toEqual([0, 0])
+    // What it took of the disk is free again.
+    expect(other.spool.sparse()).toEqual([])
     await restarted(other)
     expect(other.queue.copyCount).toBe(0)
   })
@@ -147,18 +152,18 @@ describe('a mail', () => {
 })
 
 describe('a candidate', () => {
-  test('that dies at 8 of 10 MB is followed by the next one at once, from the spool', async () => {
+  test('that dies at 4 of 5 MB is followed by the next one at once, from the spool', async () => {
     const world = await CopyWorld.of(3, { bytesPerMs: 125_000 })
     const [owner] = world.nodes as [CopyNode]
     const id = owner.nextId()
     const [first, second] = world.order(owner, id) as [CopyNode, CopyNode]
-    const body = bytesOf(10 * 1024 * 1024)
+    const body = bytesOf(5 * 1024 * 1024)
     const accepting = owner.accept(body, { id, pauseMs: 2 })
     let got = 0
     watch(world, (_, to, entry) => {
       if (to !== first || entry.kind !== 'piece') return
       got += entry.bytes.length
-      if (got === 8 * 1024 * 1024) world.mesh.clock.after(0, () => first.crash())
+      if (got === 4 * 1024 * 1024) world.mesh.clock.after(0, () => first.crash())
       return
     })
     const startedMs = world.mesh.clock.nowMs
@@ -274,7 +279,7 @@ describe('a candidate', () => {
   test('that is slow takes as much as it can: what waits for it is bounded and it gets all of it', async () => {
     const world = await CopyWorld.of(2, { bytesPerMs: 4_000 })
     const [owner, other] = world.nodes as [CopyNode, CopyNode]
-    const body = bytesOf(12 * 1024 * 1024)
+    const body = bytesOf(6 * 1024 * 1024)
     const accepting = owner.accept(body, { pauseMs: 1 })
     const link = linkOf(owner, other)
     let most = 0
@@ -289,7 +294,7 @@ describe('a candidate', () => {
   })
 
   test('whose disk is slow is not flooded: no more than its window is under way', async () => {
-    const world = await CopyWorld.of(2, { bytesPerMs: 1_000_000 })
+    const world = await CopyWorld.of(2, { bytesPerMs: 1_000_000, segmentBytes: 2 * 1024 * 1024 })
     const [owner, other] = world.nodes as [CopyNode, CopyNode]
     other.disk.syncMs = 400
     let credit = 0
@@ -300,7 +305,7 @@ describe('a candidate', () => {
       most = Math.max(most, credit)
       return undefined
     })
-    const body = bytesOf(12 * 1024 * 1024)
+    const body = bytesOf(6 * 1024 * 1024)
     const message = await world.until(owner.accept(body, { pauseMs: 1 }))
     expect([...message.holders.values()]).toEqual(['kept'])
     expect(most).toBeLessThan(5 * 1024 * 1024)
@@ -325,78 +330,86 @@ describe('the link', () => {
     ['small', SMALL],
     ['large', LARGE],
   ] as const) {
-    test(`may be lost at every point of a ${size} mail: 'kept' is durable, and all ends with two copies, then none`, async () => {
-      let points = 0
-      for (let cutAt = 0; ; cutAt += 1) {
-        const world = await CopyWorld.of(3)
-        const [owner] = world.nodes as [CopyNode]
-        const id = owner.nextId()
-        const [first] = world.order(owner, id) as [CopyNode]
-        let seen = 0
-        world.mesh.fate = (from, to, { type }) => {
-          const isBetween =
-            (from === owner.id && to === first.id) || (from === first.id && to === owner.id)
-          if (type !== MESSAGE.mail || !isBetween) return { delayMs: 0 }
-          seen += 1
-          if (seen !== cutAt + 1) return { delayMs: 0 }
-          world.mesh.clock.after(0, () => world.mesh.unlink(owner.mesh, first.mesh))
-          return null
+    test(
+      `may be lost at every point of a ${size} mail: 'kept' is durable, and all ends with two copies, then none`,
+      async () => {
+        let points = 0
+        for (let cutAt = 0; ; cutAt += 1) {
+          const world = await CopyWorld.of(3)
+          const [owner] = world.nodes as [CopyNode]
+          const id = owner.nextId()
+          const [first] = world.order(owner, id) as [CopyNode]
+          let seen = 0
+          world.mesh.fate = (from, to, { type }) => {
+            const isBetween =
+              (from === owner.id && to === first.id) || (from === first.id && to === owner.id)
+            if (type !== MESSAGE.mail || !isBetween) return { delayMs: 0 }
+            seen += 1
+            if (seen !== cutAt + 1) return { delayMs: 0 }
+            world.mesh.clock.after(0, () => world.mesh.unlink(owner.mesh, first.mesh))
+            return null
+          }
+          const message = await world.until(owner.accept(body, { id, pauseMs: 3 }))
+          const keeper = [...message.holders].find(([, state]) => state === 'kept')?.[0]
+          expect(keeper).toBeDefined()
+          const holder = world.node(keeper as NodeId)
+          await restarted(holder)
+          expect(await holds(holder, id, body)).toBe(true)
+          world.mesh.join()
+          await world.pass(5_000)
+          const states = [...message.holders.values()]
+          expect(states.filter((state) => state === 'kept').length).toBeGreaterThan(0)
+          finish(owner, message)
+          await world.pass(2_000)
+          world.mesh.join()
+          await world.pass(2_000)
+          expect([...owner.queue.owed()]).toEqual([])
+          expect(world.nodes.map((node) => node.queue.copyCount)).toEqual([0, 0, 0])
+          points = cutAt
+          if (seen <= cutAt) break
         }
-        const message = await world.until(owner.accept(body, { id, pauseMs: 3 }))
-        const keeper = [...message.holders].find(([, state]) => state === 'kept')?.[0]
-        expect(keeper).toBeDefined()
-        const holder = world.node(keeper as NodeId)
-        await restarted(holder)
-        expect(await holds(holder, id, body)).toBe(true)
-        world.mesh.join()
-        await world.pass(5_000)
-        const states = [...message.holders.values()]
-        expect(states.filter((state) => state === 'kept').length).toBeGreaterThan(0)
-        finish(owner, message)
-        await world.pass(2_000)
-        world.mesh.join()
-        await world.pass(2_000)
-        expect([...owner.queue.owed()]).toEqual([])
-        expect(world.nodes.map((node) => node.queue.copyCount)).toEqual([0, 0, 0])
-        points = cutAt
-        if (seen <= cutAt) break
-      }
-      expect(points).toBeGreaterThan(3)
-    })
+        expect(points).toBeGreaterThan(3)
+      },
+      HEAVY_MS,
+    )
   }
 
-  test("by chance: nothing is ever 'kept' that a power cut takes", async () => {
-    for (let seed = 1; seed <= 8; seed += 1) {
-      const world = await CopyWorld.of(3, { seed })
-      const { random } = world.mesh
-      const [owner, ...others] = world.nodes as [CopyNode, ...CopyNode[]]
-      for (const node of world.nodes) node.disk.syncMs = random.below(80)
-      const bodies = new Map<string, Uint8Array>()
-      const said = new Set<string>()
-      let toCrash: CopyNode | null = null
-      watch(world, (from, _, entry) => {
-        if (entry.kind !== 'kept' || toCrash !== null) return
-        for (const { id } of entry.names) said.add(`${from.id} ${id}`)
-        if (random.below(4) !== 0) return
-        toCrash = from
-        world.mesh.clock.after(0, () => from.crash())
-        return
-      })
-      const accepting = Array.from({ length: 12 }, async () => {
-        const id = owner.nextId()
-        bodies.set(id, bytesOf(random.below(200_000), random.below(250)))
-        await owner.accept(bodies.get(id) as Uint8Array, { id, pauseMs: random.below(10) })
-      })
-      await world.until(Promise.all(accepting))
-      for (const other of others) {
-        if (!other.mesh.isUp) await other.start()
-        else await restarted(other)
-        for (const [id, body] of bodies) {
-          if (said.has(`${other.id} ${id}`)) expect(await holds(other, id, body)).toBe(true)
+  test(
+    "by chance: nothing is ever 'kept' that a power cut takes",
+    async () => {
+      for (let seed = 1; seed <= 6; seed += 1) {
+        const world = await CopyWorld.of(3, { seed })
+        const { random } = world.mesh
+        const [owner, ...others] = world.nodes as [CopyNode, ...CopyNode[]]
+        for (const node of world.nodes) node.disk.syncMs = random.below(80)
+        const bodies = new Map<string, Uint8Array>()
+        const said = new Set<string>()
+        let toCrash: CopyNode | null = null
+        watch(world, (from, _, entry) => {
+          if (entry.kind !== 'kept' || toCrash !== null) return
+          for (const { id } of entry.names) said.add(`${from.id} ${id}`)
+          if (random.below(4) !== 0) return
+          toCrash = from
+          world.mesh.clock.after(0, () => from.crash())
+          return
+        })
+        const accepting = Array.from({ length: 12 }, async () => {
+          const id = owner.nextId()
+          bodies.set(id, bytesOf(random.below(200_000), random.below(250)))
+          await owner.accept(bodies.get(id) as Uint8Array, { id, pauseMs: random.below(10) })
+        })
+        await world.until(Promise.all(accepting))
+        for (const other of others) {
+          if (!other.mesh.isUp) await other.start()
+          else await restarted(other)
+          for (const [id, body] of bodies) {
+            if (said.has(`${other.id} ${id}`)) expect(await holds(other, id, body)).toBe(true)
+          }
         }
       }
-    }
-  })
+    },
+    HEAVY_MS,
+  )
 })
 
 describe('a holder', () => {
