@@ -327,6 +327,32 @@ test('when the disk is full there is no room for mail, and marks still go throug
   await again.spool.close()
 }, 20_000)
 
+test('a spool that is closed while it writes ahead leaves the directory to the next one', async () => {
+  const dir = join(root, 'closed')
+  let isClosed = false
+  const late: string[] = []
+  const disk: Disk = {
+    ...systemDisk,
+    write: (fd, buffers, position, done) =>
+      systemDisk.write(fd, buffers, position, (error, count) =>
+        clock.after(20, () => done(error, count)),
+      ),
+    remove: (path) => {
+      if (isClosed) late.push(path)
+      systemDisk.remove(path)
+    },
+    close: (fd) => {
+      if (isClosed) late.push(String(fd))
+      systemDisk.close(fd)
+    },
+  }
+  const { spool } = await open(dir, { disk })
+  await spool.close()
+  isClosed = true
+  await new Promise<void>((resolve) => clock.after(100, resolve))
+  expect(late).toEqual([])
+})
+
 test('a directory in which no file can be made is asked again later, not in a loop', async () => {
   const dir = join(root, 'gone')
   const watched = new Observer(clock, () => {})

@@ -87,7 +87,8 @@ export class Segments {
   /** Free and written ahead, oldest first. */
   #free: Segment[] = []
   #fileNumber = 0
-  #aheadRunning = false
+  /** The segment that is being made, until it is there or is not. */
+  #ahead: Promise<void> | null = null
   #aheadFailed = false
   #triesLater = false
   #space = { freeBytes: Number.MAX_SAFE_INTEGER, totalBytes: Number.MAX_SAFE_INTEGER }
@@ -109,8 +110,10 @@ export class Segments {
     return this.#free.length
   }
 
-  close(): void {
+  /** Resolves when nothing of it touches the directory any more: the next one may open it. */
+  async close(): Promise<void> {
     this.#closed = true
+    await this.#ahead
     for (const segment of this.#all) this.#options.disk.close(segment.fd)
     this.#all = []
   }
@@ -223,7 +226,7 @@ export class Segments {
   }
 
   writeAhead(): void {
-    if (this.#aheadRunning || this.#aheadFailed) return
+    if (this.#ahead !== null || this.#aheadFailed) return
     if (this.#closed) return
     if (this.#free.length >= MARK_SEGMENTS + AHEAD_SEGMENTS) return
     // Below the reserve of the disk only the segments for marks are still made.
@@ -232,15 +235,14 @@ export class Segments {
       this.#tryLater()
       return
     }
-    this.#aheadRunning = true
-    this.#create(AHEAD_PAUSE_MS).then(
+    this.#ahead = this.#create(AHEAD_PAUSE_MS).then(
       () => this.#afterAhead(null),
       (error) => this.#afterAhead(messageOf(error)),
     )
   }
 
   #afterAhead(cause: string | null): void {
-    this.#aheadRunning = false
+    this.#ahead = null
     this.#aheadFailed = cause !== null
     if (this.#closed) return
     if (cause !== null) {

@@ -319,7 +319,7 @@ export class Spool {
   async close(): Promise<void> {
     if (this.#failure === null && this.#tail !== null) await this.synced().catch(() => {})
     this.#closed = true
-    this.#segments.close()
+    await this.#segments.close()
   }
 
   // Writing: records get their place at once, go out in order, one writev at a time.
