@@ -390,17 +390,20 @@ export class Transfer implements Tenure {
       this.#why = answer.why
       this.#refused.set(to, untilMono)
     }
-    const kept: Message[] = []
     await Promise.all(
       open.map(async ({ message, term }) => {
         const owned = gone.get(message.id)
         if (owned !== undefined && owned.term >= term) return this.#handedOver(message, owned)
         this.#refused.set(`${to} ${message.id}`, untilMono)
         this.#handing.delete(message.id)
-        kept.push(message)
       }),
     )
-    this.#free(kept)
+    this.#free(open.map(({ message }) => message))
+  }
+
+  /** They may go on here, or what was planned for them is void. */
+  #free(messages: readonly Message[]): void {
+    for (const listener of this.#freed) listener(messages)
   }
 
   async #handedOver(message: Message, { owner, term }: Owned): Promise<void> {
@@ -411,11 +414,6 @@ export class Transfer implements Tenure {
       observer.emit('queue.transferred', { message: message.id, to: owner, term })
     }
     this.#handing.delete(message.id)
-  }
-
-  #free(messages: readonly Message[]): void {
-    const mine = messages.filter(({ id }) => this.#deps.store.get(id) !== null)
-    if (mine.length > 0) for (const listener of this.#freed) listener(mine)
   }
 
   /** What was asked and not answered: again, until it is known; or its target is given up. */

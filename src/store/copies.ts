@@ -56,7 +56,7 @@ export interface Tenure {
   mayAct(message: Message): boolean
   /** Why not, in words for the queue page; null when it may. */
   why(message: Message): string | null
-  /** Called with own messages that may go on now. */
+  /** Called with messages that may go on now, or that are not own ones any more. */
   onFreed(listener: (messages: readonly Message[]) => void): void
 }
 
