@@ -1,6 +1,7 @@
 /** The cluster page in Chromium: live by its stream, acted on, by keys, on a phone, in the dark. */
 import { afterAll, afterEach, beforeAll, expect, test } from 'bun:test'
 import type { Browser, BrowserContext, Page } from 'playwright-core'
+import type { Alert } from '../../src/admin/contract.ts'
 import { needs } from '../real.ts'
 import { nodeId } from '../web-fake-cluster.ts'
 import { ORDINARY } from '../web-mails.ts'
@@ -40,6 +41,20 @@ function furnish({ admin }: Place, text = 'ticket 812'): void {
       ],
     },
   ]
+}
+
+function alertOf(name: string, words = `${name} does not answer`): Alert {
+  return {
+    id: `dead ${nodeId(name)}`,
+    kind: 'dead',
+    level: 'bad',
+    node: { id: nodeId(name), name },
+    sinceMs: 0,
+    title: words,
+    meaning: '14 mails wait.',
+    advice: words,
+    command: `postern remove ${name}`,
+  }
 }
 
 /** The page is the same one: it was not loaded again. */
@@ -192,6 +207,58 @@ needs('chromium')('the cluster in Chromium', () => {
     await place.admin.listening(1)
   }, 15_000)
 
+  test('an alert comes and goes on the open page and as a badge on every other one', async () => {
+    const { place, page, printed } = await open('/alerts')
+    await place.admin.listening(1)
+    expect(await page.locator('#alerts h3').textContent()).toBe('All is well')
+    expect(await page.locator('#bell').isVisible()).toBe(false)
+    place.admin.alertList = [alertOf('mx3')]
+    place.admin.turn('mx3', 'dead')
+    await page.waitForSelector('#alerts h2:has-text("mx3 does not answer")')
+    expect(await page.locator('#bell').textContent()).toBe('1 alert')
+    await page.click('#alerts a:has-text("Remove mx3")')
+    await page.waitForSelector('h1:has-text("Remove mx3?")')
+    await page.click('#bell')
+    await page.waitForSelector('#alerts h2')
+    await place.admin.listening(1)
+    const again = await mark(page)
+    place.admin.alertList = []
+    place.admin.turn('mx3', 'alive')
+    await page.waitForSelector('#alerts h3:has-text("All is well")')
+    expect(await page.locator('#bell').isVisible()).toBe(false)
+    expect([await again(), printed]).toEqual([true, []])
+  })
+
+  test('without script an alert is read, and its buttons lead on', async () => {
+    const { place, page } = await open('/', { javaScriptEnabled: false })
+    place.admin.alertList = [alertOf('mx3')]
+    await page.goto(`${place.url}/`)
+    await page.click('#bell')
+    expect(await page.locator('#alerts h2').textContent()).toBe('mx3 does not answer')
+    expect(await page.locator('#alerts code').textContent()).toBe('postern remove mx3')
+    await page.click('#alerts a:has-text("Remove mx3")')
+    expect(await page.locator('h1').textContent()).toBe('Remove mx3?')
+    await page.goto(`${place.url}/queue`)
+    await page.click('main a:has-text("Only one copy")')
+    expect(await page.locator('main [aria-current=true]').textContent()).toBe('Only one copy')
+  })
+
+  test('held mail that may have been released is released anyway, without a reload', async () => {
+    const [mail] = ORDINARY
+    const { place, page, printed } = await open('/')
+    if (mail === undefined) throw new Error('no mail')
+    const more = { on: 'mx3', copies: ['mx1'], doubtMinutes: 9, minutesAgo: 0 }
+    const id = place.admin.add({ ...mail, ...more })
+    place.admin.turn('mx3', 'dead')
+    await page.goto(`${place.url}/messages/${id}`)
+    const same = await mark(page)
+    expect(await page.locator('#acts button').count()).toBe(0)
+    await page.click('.note button:has-text("Release anyway")')
+    await page.waitForSelector('#toasts :has-text("Released")')
+    expect(await page.locator('.say >> nth=0').textContent()).toBe('Released')
+    expect([await same(), printed]).toEqual([true, []])
+  })
+
   test('a page without a stream learns of a death too', async () => {
     const { place, page } = await open('/operators')
     place.admin.turn('mx3', 'dead')
@@ -276,8 +343,12 @@ needs('chromium')('the cluster in Chromium', () => {
       furnish(place)
       place.admin.turn('mx2', 'draining')
       place.admin.turn('mx3', 'dead')
+      place.admin.alertList = [alertOf('mx3'), { ...alertOf('mx2'), level: 'warn' }]
       for (const path of [
         '/cluster',
+        '/alerts',
+        '/queue',
+        '/settings?group=Cluster',
         '/cluster/leave',
         `/cluster/nodes/${nodeId('mx3')}/remove`,
         '/lists',
@@ -304,6 +375,7 @@ needs('chromium')('the cluster in Chromium', () => {
     furnish(place, EVIL)
     const message = `A clock ${EVIL}`
     place.admin.alarmList.push({ kind: 'config', message, advice: EVIL })
+    place.admin.alertList.push(alertOf('mx2', EVIL))
     place.admin.events.push({ atMs: 0, node: nodeId('mx2'), name: EVIL, what: EVIL, detail: EVIL })
     place.admin.turn('mx2', 'dead', { name: EVIL, version: EVIL, peer: [EVIL] })
     await page.waitForSelector('#banner .note.dead')
@@ -314,6 +386,7 @@ needs('chromium')('the cluster in Chromium', () => {
       '/lists',
       '/operators',
       '/changes',
+      '/alerts',
     ]) {
       if (path !== '/cluster') await page.goto(place.url + path)
       expect([path, await page.locator('[data-owned]').count()]).toEqual([path, 0])
