@@ -300,6 +300,26 @@ describe('an owner that is dead for sure', () => {
     expect(b.observer.count('possible_duplicates_total')).toBe(0)
   })
 
+  test('and comes back before anybody took its mail has the first word on it', async () => {
+    const { wires, a, b } = two()
+    const id = await a.hold(2, 'x')
+    a.stop()
+    const file = a.bodies.kept.get(id)
+    if (file === undefined) throw new Error('it is held')
+    b.bodies.kept.set(id, file)
+    b.holders.share.sealed(file.mail)
+    wires.confirm(a, 1_000)
+    await passed(wires, 15_000)
+    expect(b.rows.owned('held', id)?.version).toEqual([1, 0])
+    wires.absences.clear()
+    await a.start()
+    await passed(wires, 15_000)
+    for (const one of [a, b]) expect(one.rows.owned('held', id)?.version[1]).toBeGreaterThan(0)
+    expect(namesOf(a, id)).toEqual(['mx2'])
+    await b.held.release(NAGY, id)
+    expect(a.sent).toHaveLength(2)
+  })
+
   test('had claimed and not sent: the next owner sends', async () => {
     const { wires, a, b } = two()
     const id = await a.hold(1, 'x', [b])
@@ -340,6 +360,17 @@ describe('an owner that is silent', () => {
     await c.held.release(NAGY, id, undefined, true)
     expect(b.sent).toEqual([`${id} 0`])
     expect(b.observer.count('possible_duplicates_total')).toBe(1)
+  })
+
+  test('to one node only is no reason to take its mail from it, whatever is asked', async () => {
+    const { wires, a, b } = two()
+    const id = await a.hold(1, 'x', [b])
+    wires.exchange()
+    const ask = { id, recipient: null, kind: 'release', by: 'nagy', anyway: true }
+    const answer = await b.decisions.answerDecide({ asks: [ask] })
+    expect(answer.value).toMatchObject({ answers: [{ refusal: { code: 'unavailable' } }] })
+    expect(b.held.heldOne(id).row.owner.name).toBe('mx1')
+    expect(sentOf([a, b])).toEqual([])
   })
 
   test('and removed: a holder has all of its mail, waiting clicks are a question', async () => {

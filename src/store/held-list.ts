@@ -183,6 +183,18 @@ export class HeldList {
     return this.#count(and(eq(held.owner, owner), this.#wanted()))
   }
 
+  /** Own ones that were held later than `afterMs`. */
+  countSince(owner: NodeId, afterMs: number): number {
+    return this.#count(and(eq(held.owner, owner), UNDECIDED, gt(held.heldMs, afterMs)))
+  }
+
+  ownerOfAll(): ReadonlyMap<MessageId, NodeId> {
+    const rows = this.#store.attempt(() =>
+      this.#store.query.select({ id: held.id, owner: held.owner }).from(held).all(),
+    )
+    return new Map(rows.map(({ id, owner }) => [id as MessageId, owner as NodeId]))
+  }
+
   countClicked(): number {
     const clicked = this.#store.query.select({ id: heldPending.id }).from(heldPending)
     return this.#count(and(UNDECIDED, inArray(held.id, clicked)))

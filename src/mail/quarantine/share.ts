@@ -26,6 +26,8 @@ const STEP_MS = 5_000
 const NEXT_STEP_MS = 200
 /** Bodies that are copied in one step. */
 const HEALED_MAX = 40
+/** Files that are looked at in one step. */
+const LOOKED_MAX = 500
 const AT_ONCE = 4
 /** Ids of one question. */
 const NAMED_MAX = 1_000
@@ -59,6 +61,9 @@ export class HeldShare {
   /** Where the search for mail that nobody else has goes on. */
   #healedTo = ''
   #alone = 0
+  /** Rows changed since the last look, and who stayed then. */
+  #isDirty = true
+  #stayed = ''
   #timer: Timer | null = null
   #running: Promise<void> = Promise.resolve()
   #stopped = false
@@ -71,16 +76,19 @@ export class HeldShare {
   start(): void {
     const { quarantine, bodies, clock } = this.#deps
     const files = new Set(bodies.list())
+    const owners = quarantine.read((list) => list.ownerOfAll())
     for (const id of files) {
-      if (quarantine.read((list) => list.ownerOf(id)) === quarantine.node.id) continue
+      const owner = owners.get(id)
+      if (owner === quarantine.node.id) continue
       this.#files.set(id, clock.wallMs())
-      if (quarantine.isKnown(id)) this.#changed.add(id)
-      else this.#rowless.add(id)
+      if (owner === undefined) this.#rowless.add(id)
+      else this.#changed.add(id)
     }
     for (const id of quarantine.read((list) => list.heldBy(quarantine.node.id))) {
       if (!files.has(id)) this.#lost.add(id)
     }
     quarantine.onChanged((ids, origin) => {
+      this.#isDirty = true
       for (const id of ids) if (this.#files.has(id)) this.#changed.add(id)
       if (origin === 'own') return
       // Somebody took over what was this node's own, and its file may be here still.
@@ -246,19 +254,19 @@ export class HeldShare {
   /** What the rows say about the files here. */
   async #look(): Promise<void> {
     const { quarantine, bodies, clock } = this.#deps
-    for (const id of [...this.#rowless]) {
+    for (const id of firstOf(this.#rowless)) {
       if (this.#stopped) return
       if (quarantine.isKnown(id)) {
         this.#rowless.delete(id)
         this.#changed.add(id)
       } else if (clock.wallMs() - (this.#files.get(id) ?? 0) >= STEP_MS) await this.#showOne(id)
     }
-    for (const id of [...this.#doubtful]) {
+    for (const id of firstOf(this.#doubtful)) {
       this.#doubtful.delete(id)
       if ((await bodies.meta(id)) === null) this.#lost.add(id)
       else this.sealed({ row: { id } })
     }
-    for (const id of [...this.#changed]) {
+    for (const id of firstOf(this.#changed)) {
       if (this.#stopped) return
       const entry = quarantine.one(id)
       const isOver = entry === null ? !this.#rowless.has(id) : isUnwanted(entry)
@@ -301,6 +309,11 @@ export class HeldShare {
     const { id: here } = quarantine.node
     const staying = nodes.staying()
     const beforeMs = clock.wallMs() - SETTLED_MS
+    const others = staying.join(' ')
+    if (!this.#isDirty && this.#alone === 0 && others === this.#stayed) return false
+    // A mail that is fresh now is looked at when it is not.
+    this.#isDirty = quarantine.read((list) => list.countSince(here, beforeMs)) > 0
+    this.#stayed = others
     this.#alone = quarantine.read((list) => list.countAlone(here, staying, beforeMs))
     if (staying.length === 0) return false
     for (const id of quarantine.read((list) => list.missing(here, HEALED_MAX)))
@@ -365,6 +378,20 @@ export class HeldShare {
       return null
     }
   }
+}
+
+/** As many as one step looks at; they go to the end, so that all have their turn. */
+function firstOf(ids: Set<MessageId>): readonly MessageId[] {
+  const some: MessageId[] = []
+  for (const id of ids) {
+    if (some.length === LOOKED_MAX) break
+    some.push(id)
+  }
+  for (const id of some) {
+    ids.delete(id)
+    ids.add(id)
+  }
+  return some
 }
 
 /** Its owner has removed it, and nothing of it waits. */

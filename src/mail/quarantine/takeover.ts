@@ -43,6 +43,8 @@ export class HeldTakeover {
   readonly #moving = new Set<MessageId>()
   /** Where the look through an owner's mail goes on. */
   readonly #lookedTo = new Map<NodeId, string>()
+  /** Of mail with a body; null: rows have changed since. */
+  #owners: readonly NodeId[] | null = null
   #isMoving = false
   #timer: Timer | null = null
   #stopped = false
@@ -54,6 +56,7 @@ export class HeldTakeover {
   start(): void {
     const { quarantine } = this.#deps
     quarantine.onChanged((_, origin) => {
+      this.#owners = null
       if (origin === 'peer') this.#yield()
     })
     this.#yield()
@@ -121,6 +124,7 @@ export class HeldTakeover {
     const { owner } = entry.row
     const { standing } = this.#deps.nodes.absence(owner.id)
     const isGone = standing === 'confirmed' || standing === 'removed' || standing === 'left'
+    if (standing === 'here') throw answers(owner.name)
     if (!isGone && !ask.anyway) {
       throw new RefusalError(
         'unavailable',
@@ -238,7 +242,7 @@ export class HeldTakeover {
     try {
       let isMore = false
       let isTaken = false
-      for (const owner of quarantine.read((list) => list.owners())) {
+      for (const owner of this.#everyOwner()) {
         if (owner === quarantine.node.id) continue
         const { standing, refusedSinceMs } = nodes.absence(owner)
         const isDue =
@@ -248,8 +252,10 @@ export class HeldTakeover {
         const after = this.#lookedTo.get(owner) ?? ''
         const ids = quarantine.read((list) => list.withBody(owner, after, STEP_ROWS))
         this.#lookedTo.set(owner, ids.length < STEP_ROWS ? '' : (ids.at(-1) ?? ''))
-        isMore ||= ids.length === STEP_ROWS
-        for (const id of ids) isTaken = this.#takeUnasked(id, standing) || isTaken
+        const taken = ids.filter((id) => this.#takeUnasked(id, standing))
+        isTaken ||= taken.length > 0
+        // Where nothing can be taken there is no hurry to look at the rest.
+        isMore ||= taken.length > 0 && ids.length === STEP_ROWS
       }
       if (isTaken) this.#deps.taken()
       return isMore
@@ -258,6 +264,11 @@ export class HeldTakeover {
       observer.emit('store.failed', { cause: messageOf(error) })
       return false
     }
+  }
+
+  #everyOwner(): readonly NodeId[] {
+    this.#owners ??= this.#deps.quarantine.read((list) => list.owners())
+    return this.#owners
   }
 
   #takeUnasked(id: MessageId, standing: 'confirmed' | 'removed' | 'left'): boolean {
@@ -291,6 +302,15 @@ export class HeldTakeover {
 
 function isUnsent({ copies }: HeldEntry): boolean {
   return copies.some(({ claim, enqueuedMs }) => claim?.kind === 'release' && enqueuedMs === null)
+}
+
+function answers(owner: string): RefusalError {
+  return new RefusalError(
+    'unavailable',
+    'id',
+    `${owner} decides about this mail, and answers some nodes.`,
+    `Ask again, or on ${owner}.`,
+  )
 }
 
 function doubtful(owner: string, sinceMs: number): RefusalError {
