@@ -229,6 +229,8 @@ export class Heir implements Clock {
   isolation: 'deliver' | 'hold' = 'hold'
   isJoined = true
   isDelivering = true
+  /** Its peers ask it so often that its own questions have no turn. */
+  isStarved = false
   /** So long it slept: its monotonic clock stood still. */
   sleptMs = 0
   stoppedUntilMs = 0
@@ -416,7 +418,7 @@ export class Heir implements Clock {
   #members(): Members {
     const get = (node: NodeId): Liveness => {
       const isLinked = this.mesh.links.open.has(node)
-      if (isLinked) this.#ackedBoot.set(node, this.bootMs())
+      if (isLinked && !this.isStarved) this.#ackedBoot.set(node, this.bootMs())
       return {
         node,
         life: isLinked ? 'alive' : 'dead',

@@ -1,6 +1,7 @@
 /** The owner that lost its holders goes on until they could take over, and not longer. */
 import { describe, expect, test } from 'bun:test'
 import { type Heir, House, MINUTE, PATIENCE } from './heirs.ts'
+import { MemberWorld } from './members-world.ts'
 
 describe('the owner goes on', () => {
   test('until 570 s after the last frame that another holder acknowledged, then it holds', () => {
@@ -16,6 +17,20 @@ describe('the owner goes on', () => {
     expect(a.succession.why(a.store.get(id) as never)).toContain('may have taken it over')
     // It is 30 s before anybody could.
     expect(b.adopted).toEqual([])
+  })
+
+  test('where its own questions have no turn, it asks for itself', () => {
+    const house = new House(3)
+    const [a, b, c] = house.heirs as [Heir, Heir, Heir]
+    const id = a.accept([b])
+    a.isStarved = true
+    for (let minute = 0; minute < 30; minute += 1) {
+      house.run(MINUTE)
+      expect(a.mayAct(id)).toBe(true)
+    }
+    house.cut(a, b, c)
+    house.run(PATIENCE.isolatedMs + 2_000)
+    expect(a.mayAct(id)).toBe(false)
   })
 
   test('one holder of two is enough', () => {
@@ -206,5 +221,35 @@ describe('who took mail over', () => {
     house.heal()
     house.run(MINUTE)
     expect(b.store.copy(id)).toMatchObject({ owner: a.id, term: 3 })
+  })
+})
+
+describe('the last frame that was acknowledged', () => {
+  const ackedBoot = (world: MemberWorld, from: number, of: number): number =>
+    world.node(from).table?.get(world.node(of).node)?.ackedBoot ?? -1
+
+  test('is the last question that the peer answered itself, by the time at which it left', () => {
+    const world = new MemberWorld(1, 3, { hasLinks: false })
+    world.run(60_000)
+    expect(world.sim.nowMs - ackedBoot(world, 0, 1)).toBeLessThan(65_000)
+    // Questions arrive, answers do not; the third one still hears both.
+    const { name } = world.node(1)
+    const cutMs = world.sim.nowMs
+    world.cut('deaf', 'both', (from, to) => from === name && to === world.node(0).name)
+    world.run(120_000)
+    expect(ackedBoot(world, 0, 1)).toBeLessThanOrEqual(cutMs)
+    expect(world.node(0).lifeOf(world.node(1))).toBe('alive')
+  })
+
+  test('answers that waited while this process stood still prove nothing about now', () => {
+    const world = new MemberWorld(2, 2, { hasLinks: false })
+    world.run(60_000)
+    const stoppedMs = world.sim.nowMs
+    world.node(0).stall(900_000)
+    world.run(900_000)
+    // What came in meanwhile is read, new questions are not answered yet.
+    expect(ackedBoot(world, 0, 1)).toBeLessThanOrEqual(stoppedMs)
+    world.run(10_000)
+    expect(ackedBoot(world, 0, 1)).toBeGreaterThan(stoppedMs + 900_000)
   })
 })

@@ -87,27 +87,29 @@ export class Isolation {
 
   /** Time passed, or somebody came into reach. */
   look(): void {
-    const { roster, members, patience } = this.#options
+    const { roster, members, patience, clock } = this.#options
+    const nowBoot = clock.bootMs()
     for (const { node } of roster.peers()) {
       const ackedBoot = members.get(node)?.ackedBoot ?? null
-      if (ackedBoot === null) continue
       const knownBoot = this.#known.get(node) ?? this.#startBoot
-      if (ackedBoot - knownBoot <= patience.isolatedMs) {
-        this.#known.set(node, Math.max(ackedBoot, knownBoot))
-      } else if (!this.#asking.has(node)) {
-        // Keeps what it hears, and never rejects.
-        void this.#ask(node)
-      }
+      const isGap = ackedBoot !== null && ackedBoot - knownBoot > patience.isolatedMs
+      if (ackedBoot !== null && !isGap) this.#known.set(node, Math.max(ackedBoot, knownBoot))
+      // Others may have asked all the time, so that this node had no turn.
+      const isStale = nowBoot - Math.max(knownBoot, ackedBoot ?? 0) > patience.isolatedMs / 4
+      if (!isGap && !(isStale && members.isUsable(node))) continue
+      // Keeps what it hears, and never rejects.
+      if (!this.#asking.has(node)) void this.#ask(node)
     }
     this.#free()
   }
 
-  /** It was away for too long: what did it do with what it has of this node? */
+  /** An answer is an acknowledgement. After a gap: what did it do with what it has of this node? */
   async #ask(node: NodeId): Promise<void> {
-    const { store, hearing, clock } = this.#options
+    const { store, hearing, clock, patience } = this.#options
     this.#asking.add(node)
     const askedBoot = clock.bootMs()
-    const shared = [...store.messages()].filter(({ holders }) => holders.has(node))
+    const isGap = askedBoot - (this.#known.get(node) ?? this.#startBoot) > patience.isolatedMs
+    const shared = isGap ? [...store.messages()].filter(({ holders }) => holders.has(node)) : []
     let isTold = true
     for (let from = 0; isTold && (from < shared.length || from === 0); from += STANDINGS_MAX) {
       const titles = shared
