@@ -170,7 +170,9 @@ export class Queue implements CopyStore {
       record.place()
       for (const piece of draft.records) piece.place()
       if (copied !== undefined) outcome = await copied
-      if (outcome.kind === 'alone') this.#missed(id, outcome.why)
+      // Nobody waits for the answer to a notification or a release: those are ours already.
+      const isOurs = given.dsn || given.heldMoved
+      if (outcome.kind === 'alone') this.#missed(id, outcome.why, isOurs)
     } catch (error) {
       // The client is told 451: should the record survive all the same, this takes it back.
       await this.#takeBack(draft, record)
@@ -443,12 +445,12 @@ export class Queue implements CopyStore {
   }
 
   /** @throws AloneError where that is not enough */
-  #missed(id: MessageId, why: string): void {
+  #missed(id: MessageId, why: string, isOurs: boolean): void {
     const rule = this.#deps.copies?.() ?? 'none'
-    if (rule === 'require') {
+    if (rule === 'require' && !isOurs) {
       throw new AloneError(`No other node has a copy of ${id}: ${why}.`, { remedy: 'retry' })
     }
-    if (rule === 'prefer' && this.mirror !== null) {
+    if (rule !== 'none' && this.mirror !== null) {
       this.#deps.observer.emit('copy.missed', { message: id, cause: why })
     }
   }
@@ -458,8 +460,9 @@ export class Queue implements CopyStore {
     this.#spool.drop(record)
     const abort = draft.abort('commit')
     if (abort === null) return
+    const commit = record.segment
+    if (commit !== null) abort.whenPlaced((segment) => this.#spool.guard(segment, commit))
     await this.#spool.synced()
-    if (record.segment !== null) this.#spool.guard(abort.place(), record.segment)
   }
 
   /** Why a copy is not taken; null: it is. */
@@ -506,14 +509,8 @@ export class Queue implements CopyStore {
   #append(message: Message, type: RecordType, payload: object, isLazy = true): void {
     const record = this.#spool.append(type, message.id, 0, Buffer.from(JSON.stringify(payload)))
     if (isLazy) this.#spool.syncSoon()
-    const { segment } = record
-    // Without a place yet the guard is set by whoever gives it one: marks wait only on a full disk.
-    if (segment !== null) this.#guard(message, segment)
-    else
-      void this.#spool.written().then(
-        () => this.#guard(message, record.place()),
-        () => {},
-      )
+    // Marks wait for a place only on a full disk.
+    record.whenPlaced((segment) => this.#guard(message, segment))
   }
 
   /** As it goes to another node, whose wall clock is not ours. */
@@ -574,15 +571,9 @@ export class Queue implements CopyStore {
 
   /** Every mark from here on must outlive this COMMIT too. */
   #noteCommit(message: Message, record: SpoolRecord): void {
-    const note = (segment: Segment): void => {
+    record.whenPlaced((segment) => {
       message.commits.push({ segment, generation: segment.generation })
-    }
-    if (record.segment !== null) note(record.segment)
-    else
-      void this.#spool.written().then(
-        () => note(record.place()),
-        () => {},
-      )
+    })
   }
 
   #guard(message: Message, mark: Segment): void {
