@@ -149,7 +149,8 @@ export const EVENTS = {
   'queue.barred': {
     level: 'info',
     counter: 'barred_total',
-    help: 'Messages that waited until it was known who has them',
+    adds: 'messages',
+    help: 'Messages of which no holder in reach could say whether another node has them',
     labels: ['why'],
   },
   'node.confirmedDead': {
