@@ -114,9 +114,12 @@ describe('a mail', () => {
     const kept: string[] = []
     other.queue.onKept(({ id }) => kept.push(id))
     const draft = owner.queue.draft(owner.nextId())
-    for (let at = 0; at < 3; at += 1) draft.add(bytesOf(64 * 1024))
+    for (let at = 0; at < 60; at += 1) draft.add(bytesOf(64 * 1024))
     await world.pass(500)
+    expect(other.spool.sparse().length).toBeGreaterThan(0)
     draft.abort()
+    await world.pass(100)
+    expect(other.spool.sparse()).toEqual([])
     const lost = owner.queue.draft(owner.nextId())
     for (let at = 0; at < 60; at += 1) lost.add(bytesOf(64 * 1024))
     await world.pass(500)
@@ -309,6 +312,19 @@ describe('a candidate', () => {
     const message = await world.until(owner.accept(body, { pauseMs: 1 }))
     expect([...message.holders.values()]).toEqual(['kept'])
     expect(most).toBeLessThan(5 * 1024 * 1024)
+  })
+
+  test('whose link was away for a moment while the body came gets all of it after the dot', async () => {
+    const world = await CopyWorld.of(2)
+    const [owner, other] = world.nodes as [CopyNode, CopyNode]
+    const accepting = owner.accept(LARGE, { pauseMs: 100 })
+    await world.pass(150)
+    world.mesh.unlink(owner.mesh, other.mesh)
+    await world.pass(50)
+    world.mesh.join()
+    const message = await world.until(accepting)
+    expect([...message.holders.values()]).toEqual(['kept'])
+    expect(await holds(other, message.id, LARGE)).toBe(true)
   })
 
   test('with a full link gets it when there is room again', async () => {
@@ -531,6 +547,21 @@ describe('a holder', () => {
     }
   })
 
+  test('that the owner forgot of is known again when it says what it has, and hears how all stands', async () => {
+    const { world, owner, message, holder } = await kept()
+    world.mesh.unlink(owner.mesh, holder.mesh)
+    await world.pass(100)
+    // As after a crash that took the record.
+    owner.queue.setHolder(message, holder.id, null)
+    owner.queue.mark('done', message, [0], { reply: '250 ok' })
+    set(message.recipients[0], { state: 'done' })
+    world.mesh.join()
+    await world.pass(1_000)
+    expect(message.holders.get(holder.id)).toBe('kept')
+    const copy = holder.queue.copy(message.id)
+    expect(copy?.recipients.map(({ state }) => state)).toEqual(['done', 'queued', 'queued'])
+  })
+
   test('that was removed is owed nothing', async () => {
     const { world, owner, message, holder } = await kept()
     world.mesh.unlink(owner.mesh, holder.mesh)
@@ -545,7 +576,9 @@ describe('a holder', () => {
   test('keeps the new copy of a message that comes to life again', async () => {
     const { world, owner, message, holder } = await kept(2)
     finish(owner, message)
-    // Before the 200 ms of the DISCARD are over.
+    await world.until(owner.queue.synced())
+    // The 200 ms of the DISCARD end between its COMMIT and the moment when the queue has it.
+    owner.disk.syncMs = 600
     const again = await world.until(owner.accept(SMALL, { id: message.id, recipients: 3 }))
     await world.pass(2_000)
     expect([...again.holders]).toEqual([[holder.id, 'kept']])

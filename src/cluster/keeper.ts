@@ -44,6 +44,10 @@ export type KeeperDeps = {
   readonly onStale: (id: MessageId, term: number, owner: NodeId) => Promise<void>
 }
 
+type Refusal = { readonly why: CopyRefusal; readonly detail: string }
+
+const GAP: Refusal = { why: 'gap', detail: 'not all of it is there' }
+
 /** A body that is arriving. */
 type Arriving = {
   readonly draft: CopyDraft
@@ -90,7 +94,7 @@ export class CopyKeeper {
   }
 
   /** Why a copy of this size would be refused now; null: it would be taken. */
-  refusal(sizeBytes = 0): { readonly why: CopyRefusal; readonly detail: string } | null {
+  refusal(sizeBytes = 0): Refusal | null {
     const detail = this.#deps.mayTake()
     if (detail !== null) return { why: 'busy', detail }
     if (this.#deps.store.hasRoomForCopy(sizeBytes)) return null
@@ -217,10 +221,12 @@ export class CopyKeeper {
     const named = { id, term: commit.term }
     const arriving = desk.arriving.get(id)
     desk.arriving.delete(id)
-    const refusal = this.#refusalOf(commit, id, pieces, last.length, arriving ?? null)
+    const has = (arriving?.bytes ?? 0) + last.length
+    const isWhole = (arriving?.pieces ?? 0) === pieces && has === commit.sizeBytes
+    const refusal = isWhole ? this.refusal(has) : GAP
     if (refusal !== null) {
       arriving?.draft.abort()
-      return this.#refuse(desk, refusal, refusal.why, refusal.detail, refusal.owner)
+      return this.#refuse(desk, named, refusal.why, refusal.detail)
     }
     const draft = arriving?.draft ?? this.#deps.store.draftCopy(id)
     try {
@@ -230,32 +236,6 @@ export class CopyKeeper {
       return this.#failed(desk, named, error)
     }
     void this.#keep(desk, draft, commit)
-  }
-
-  #refusalOf(
-    commit: Commit,
-    id: MessageId,
-    pieces: number,
-    lastBytes: number,
-    arriving: Arriving | null,
-  ):
-    | (Named & {
-        readonly why: CopyRefusal
-        readonly detail: string
-        readonly owner: NodeId | null
-      })
-    | null {
-    const { term } = commit
-    const newer = this.#newer(id, term, commit.owner)
-    if (newer !== null) {
-      return { id, ...newer, why: 'stale', detail: 'another node owns it now' }
-    }
-    const bytes = (arriving?.bytes ?? 0) + lastBytes
-    if ((arriving?.pieces ?? 0) !== pieces || bytes !== commit.sizeBytes) {
-      return { id, term, why: 'gap', detail: 'not all of it is there', owner: null }
-    }
-    const refusal = this.refusal(commit.sizeBytes)
-    return refusal === null ? null : { id, term, ...refusal, owner: null }
   }
 
   /** Who has the message now, when that is somebody else with a better right to it. */
