@@ -269,6 +269,7 @@ describe('at the door', () => {
         isExempt: () => false,
         begun: () => true,
         addressed: () => true,
+        greylisted: () => 0,
         behaved: () => {},
         tlsOffered: false,
         closed: () => null,
