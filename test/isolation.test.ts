@@ -241,6 +241,22 @@ describe('the last frame that was acknowledged', () => {
     expect(world.node(0).lifeOf(world.node(1))).toBe('alive')
   })
 
+  test('is as old as its answer was long under way', () => {
+    const world = new MemberWorld(2, 2, { hasLinks: false })
+    world.delayMs = () => 300
+    let last = -1
+    let changes = 0
+    for (let ms = 0; ms < 30_000; ms += 1) {
+      world.run(1)
+      const now = ackedBoot(world, 0, 1)
+      if (now === last) continue
+      changes += 1
+      last = now
+      expect(world.sim.nowMs - now).toBeGreaterThan(600)
+    }
+    expect(changes).toBeGreaterThan(5)
+  })
+
   test('answers that waited while this process stood still prove nothing about now', () => {
     const world = new MemberWorld(2, 2, { hasLinks: false })
     world.run(60_000)
