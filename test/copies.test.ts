@@ -959,16 +959,25 @@ test('what was taken back stays back, however much passes over the spool', async
       return rule
     },
   })
+  const { queue: before } = first
   // Pins the segment of the COMMIT that is void, so that it stays on the disk.
   rule = 'none'
-  const pin = await accept(first.queue, 'pin\r\n')
-  rule = 'require'
-  first.queue.mirror = new FakeMirror()
-  await accept(first.queue, 'void\r\n').catch(() => {})
-  first.queue.mirror = null
-  rule = 'none'
+  const pin = await accept(before, 'pin\r\n')
   pin.pins += 1
-  await pass(first.queue, 300)
+  const mirror = new FakeMirror()
+  mirror.answer = async () => {
+    // So the ABORT comes to stand in another segment.
+    before.mirror = null
+    await pass(before, 20)
+    rule = 'require'
+    return { kind: 'alone', why: 'nobody is there' }
+  }
+  before.mirror = mirror
+  expect(await accept(before, 'void\r\n').catch((thrown: unknown) => thrown)).toBeInstanceOf(
+    AloneError,
+  )
+  rule = 'none'
+  await pass(before, 300)
   const { queue, spool } = await first.again()
   expect([...queue.messages()].map(({ id }) => id)).toEqual([pin.id])
   await spool.close()

@@ -266,14 +266,19 @@ export class Queue implements CopyStore {
     }
     const nowMs = this.#deps.clock.wallMs()
     const recipients = given.recipients.map((recipient) => shifted(recipient, nowMs))
-    const commit = { ...given, pieces: draft.records.length, recipients }
-    const copy = new Message(id, commit)
+    let copy = new Message(id, { ...given, pieces: draft.records.length, recipients })
     const before = this.#copies.get(id) ?? null
     if (before !== null) {
+      // What is known already stands in the new COMMIT: the records that say so will go.
       joinStates(copy, before)
+      copy = new Message(id, {
+        ...copy.commit,
+        heldMoved: copy.heldMoved,
+        recipients: copy.recipients,
+      })
       copy.commits.push(...before.commits)
     }
-    const record = draft.commit(Buffer.from(JSON.stringify(commit)))
+    const record = draft.commit(Buffer.from(JSON.stringify(copy.commit)))
     // What the owner says next may come before the sync has ended.
     this.#keeping.set(id, copy)
     this.#noteCommit(copy, record)

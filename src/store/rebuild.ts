@@ -57,9 +57,9 @@ export class Rebuild {
     const { type, mid } = record
     if (type === RECORD.accept || type === RECORD.copy) return this.#piece(record)
     if (type === RECORD.commit) return this.#commit(record)
-    if (type === RECORD.abort) return this.#abort(record)
     const commits = this.#commits.get(mid)
     if (commits !== undefined) this.guards.push([record.segment, commits])
+    if (type === RECORD.abort) return this.#abort(record)
     const rebuilt = this.#rebuilt.get(mid)
     if (rebuilt === undefined) return
     this.#mark(rebuilt.message, record)

@@ -43,6 +43,15 @@ export class SpoolRecord {
     this.isLive = isLive
   }
 
+  /** Set while it waits for its place. */
+  onPlace: (segment: Segment) => void = () => {}
+
+  /** Calls `run` as soon as it has its place: now, or never when the disk is too full for it. */
+  whenPlaced(run: (segment: Segment) => void): void {
+    if (this.segment === null) this.onPlace = run
+    else run(this.segment)
+  }
+
   /**
    * The segment. Call only after `written` or `synced`.
    * @throws StoreError when the disk was too full to give the record a place
@@ -335,6 +344,7 @@ export class Spool {
     bindRecord(bytes, tail.generation, record.length)
     record.segment = tail
     record.offset = tail.end + RECORD_HEADER_BYTES
+    record.onPlace(tail)
     if (record.isLive && !record.isDropped) this.retain(tail, record.length)
     tail.end += bytes.length
     this.#unwritten.push(pending)
