@@ -22,7 +22,7 @@ const WRITE_MS = 1_000
 /** Rows of one such time; whoever is new beyond it passes. */
 const FRESH_MAX = 5_000
 /** Rows in all, on each node; 300 bytes each. Whoever is new beyond it passes. */
-const ROWS_MAX = 200_000
+const ROWS_MAX = 100_000
 const DAY_MS = 86_400_000
 /** An end that is put off by less is not worth a row. */
 const REFRESH_MS = DAY_MS
