@@ -44,6 +44,9 @@ class Asked implements MailActions {
   queueOne(id: MessageId): QueueRow | null {
     return this.rows.find((row) => row.id === id) ?? null
   }
+  copiesOf(): number {
+    return 0
+  }
   copyOne(): QueueRow | null {
     return null
   }

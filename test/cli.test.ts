@@ -320,7 +320,7 @@ describe('what a command asks of the node', () => {
     const gone = { node: '0123', name: 'mx2', held: 3, renew: ['The \u001b[31mkeys.'] }
     const { out } = await ask(['remove', 'mx2'], gone)
     expect(out).toContain('mx2 (0123) is removed')
-    expect(out).toContain('Held mail on it: 3.')
+    expect(out).toContain('Held mail of it: 3;')
     expect(out).toContain('  The ·[31mkeys.\n')
   })
 

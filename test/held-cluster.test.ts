@@ -491,6 +491,7 @@ describe('the page of a mail', () => {
       ask: () => Promise.reject(away()),
       fetch: () => Promise.reject(away()),
       others: () => [{ ...a.node, answers: false }],
+      gone: () => [],
       nameOf: () => a.node,
       describe: () => 'has not answered since 12:00',
     }

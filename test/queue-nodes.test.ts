@@ -25,6 +25,7 @@ class Office implements MailActions {
   readonly audited: string[] = []
   traced: TraceRow[] = []
   isDown = false
+  isGone = false
   /** It is asked, and says nothing. */
   isMute = false
   /** What it answers instead. */
@@ -86,6 +87,9 @@ class Office implements MailActions {
   queueOne(id: MessageId): QueueRow | null {
     return this.rows.find((row) => row.id === id) ?? null
   }
+  copiesOf(owner: NodeId): number {
+    return this.copies.filter((row) => row.owner.id === owner).length
+  }
   copyOne(id: MessageId): QueueRow | null {
     return this.copies.find((row) => row.id === id) ?? null
   }
@@ -125,7 +129,12 @@ function town(...names: readonly string[]) {
       if (answer.kind !== 'stream') throw new Error('no stream')
       return { value: JSON.parse(JSON.stringify(answer.value)), bytes: answer.bytes }
     },
-    others: () => offices.slice(1).map(({ node, isDown }) => ({ ...node, answers: !isDown })),
+    others: () =>
+      offices
+        .slice(1)
+        .filter(({ isGone }) => !isGone)
+        .map(({ node, isDown }) => ({ ...node, answers: !isDown })),
+    gone: () => offices.flatMap(({ node, isGone }) => (isGone ? [node.id] : [])),
     nameOf: (id) => offices.find(({ node }) => node.id === id)?.node ?? { id, name: id },
     describe: () => 'has not answered since 12:00',
   }
@@ -210,6 +219,19 @@ describe('the list', () => {
     mx3.isDown = false
     mx3.isMute = true
     expect((await queue.queue({ limit: 10, cursor: null })).silent).toEqual([mx3.node])
+  })
+
+  test('shows the mail of a node that was removed until somebody has taken it over', async () => {
+    const { offices, here, queue } = town('mx1', 'mx2', 'mx3')
+    const [, mx2, mx3] = offices as [Office, Office, Office]
+    const rows = [mx3.add(), mx3.add()]
+    here.copies.push(rows[0] as QueueRow)
+    mx2.copies.push(rows[1] as QueueRow)
+    mx3.isDown = true
+    mx3.isGone = true
+    const page = await queue.queue({ limit: 10, cursor: null })
+    expect(page.rows.map(({ id }) => id).toSorted()).toEqual(rows.map(({ id }) => id).toSorted())
+    expect(page.silent).toEqual([])
   })
 
   test('asks every node for those with one copy', async () => {

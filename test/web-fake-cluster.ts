@@ -172,7 +172,7 @@ export class FakeCluster implements ClusterAdmin {
     this.#refuse()
     this.turn(name, 'evicted')
     const renew = ['The certificate of mx1.example.com and its key.', 'Passwords of next hops.']
-    return { node: id, name, held: report?.held ?? 0, renew }
+    return { node: id, name, taken: report?.queue ?? 0, held: report?.held ?? 0, renew }
   }
 
   conflicts(): readonly ConflictRow[] {

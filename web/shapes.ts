@@ -368,7 +368,8 @@ export const ISSUED = t.Object({
 export const DROPPED_NODE = t.Object({
   node: t.String(),
   name: t.String(),
-  held: t.Number({ description: 'Held messages that only it had, as far as is known here' }),
+  taken: t.Number({ description: 'Queued messages of it that are taken over' }),
+  held: t.Number({ description: 'Held messages that it owned, as far as is known here' }),
   renew: t.Array(t.String(), { description: 'What it could read and should be renewed' }),
 })
 

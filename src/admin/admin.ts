@@ -104,7 +104,7 @@ export function createAdmin(deps: AdminDeps): Admin & Pick<Alerts, 'told'> {
     ...messagesPart({ ...deps, queuePeers, held }),
     ...held,
     ...queuePart({ ...deps, queuePeers }),
-    ...clusterPart(deps),
+    ...clusterPart({ ...deps, copiesOf: (owner) => mail.copiesOf(owner) }),
   }
 }
 

@@ -1,6 +1,7 @@
 /** What a person may ask of the cluster, and change in it. */
 import { type Clock, pause } from '../base/clock.ts'
 import { RefusalError } from '../base/errors.ts'
+import type { NodeId } from '../base/ids.ts'
 import type { Cluster } from '../cluster/cluster.ts'
 import type { Member } from '../cluster/contract.ts'
 import type { Remains } from '../cluster/transfer.ts'
@@ -16,6 +17,8 @@ const WATCH_MS = 250
 const LEFT_MS_MAX = 5_000
 /** A node that leaves tells its peers, and waits this long for one to have it on its disk. */
 const TOLD_MS_MAX = 10_000
+/** The answer to a removal waits this long for the mail of the removed node to be taken over. */
+const TAKEN_MS_MAX = 10_000
 
 /** What every node can read: a stolen one takes it along. */
 const RENEW: readonly string[] = [
@@ -48,6 +51,8 @@ export type ClusterPartDeps = {
   /** What must be on other nodes before this one may go. */
   readonly remains: () => Remains
   readonly quarantine: Pick<Quarantine, 'countOf'>
+  /** Queued mail of another node of which copies are here. */
+  readonly copiesOf: (owner: NodeId) => number
   readonly changes: Pick<Changes, 'configTrouble'>
   /** Asks the issuer of a token, and starts this node anew as a member of its cluster. */
   readonly join: (token: string, discard: boolean) => Promise<void>
@@ -183,6 +188,7 @@ export function clusterPart(deps: ClusterPartDeps): ClusterPart {
       const member = found(word)
       if (member.node === here) throw itself()
       if (member.standing === 'evicted') mustBeMember(member)
+      const copies = deps.copiesOf(member.node)
       roster.evict(member.node, author.name)
       const held = deps.quarantine.countOf(member.node)
       audit.write(author.name, 'node.remove', member.name, `${held} held`)
@@ -191,9 +197,12 @@ export function clusterPart(deps: ClusterPartDeps): ClusterPart {
         sponsored.length === 0
           ? []
           : [`It let in ${sponsored.join(', ')}. Check that these are yours.`]
+      const deadlineMono = clock.monoMs() + TAKEN_MS_MAX
+      while (deps.copiesOf(member.node) > 0 && clock.monoMs() < deadlineMono) await pause(clock, 50)
       return {
         node: member.node,
         name: member.name,
+        taken: copies - deps.copiesOf(member.node),
         held,
         renew: [...questions, ...RENEW],
       }

@@ -392,7 +392,10 @@ export interface ClusterAdmin {
    * @throws RefusalError conflict with the counts: not yet, it goes on by itself
    */
   leave(author: Author, abandon: boolean): Promise<void>
-  /** A dead or stolen node: its keys are refused everywhere from now on. */
+  /**
+   * A dead or stolen node: its keys are refused everywhere from now on. Returns when its queue, as
+   * far as this node has copies of it, is taken over, or after 10 s.
+   */
   removeNode(author: Author, node: string): Promise<RemovedNode>
 
   conflicts(): readonly ConflictRow[]
@@ -425,7 +428,9 @@ export interface ClusterAdmin {
 export type RemovedNode = {
   readonly node: string
   readonly name: string
-  /** Mail that only it had, as far as is known here: held messages by its rows. */
+  /** Queued mail of it of which this node had copies, and that is taken over when this is said. */
+  readonly taken: number
+  /** Held mail that it owned, as far as is known here. */
   readonly held: number
   /** What it could read and an operator should renew, whole sentences. */
   readonly renew: readonly string[]

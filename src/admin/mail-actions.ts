@@ -16,6 +16,8 @@ export interface MailActions {
   queueRows(query: QueueQuery & { readonly of?: readonly NodeId[] }): Page<QueueRow>
   /** Of this node's own queue. */
   queueOne(id: MessageId): QueueRow | null
+  /** Copies here of what another node owns and what waits for delivery. */
+  copiesOf(owner: NodeId): number
   /** A copy that it keeps for another node. */
   copyOne(id: MessageId): QueueRow | null
   /** Makes one message, or all, due now. Gives how many. */

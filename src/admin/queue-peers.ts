@@ -19,6 +19,8 @@ const ACT_MS = 10_000
 const ROWS_BYTES_MAX = 4 * 1024 * 1024
 const ANSWER_BYTES_MAX = 16 * 1024 * 1024
 const PIECE_BYTES = 64 * 1024
+/** Nodes whose copies are asked for at once. */
+const OWNERS_MAX = 1_024
 
 export type Member = NodeName & {
   /** False: a question to it would only wait for its end. */
@@ -28,6 +30,8 @@ export type Member = NodeName & {
 /** The other nodes, as far as their queues are concerned. */
 export type QueuePeers = Pick<Calls, 'ask' | 'fetch'> & {
   readonly others: () => readonly Member[]
+  /** Those that were members: until it is taken over, their mail is in the copies of others. */
+  readonly gone: () => readonly NodeId[]
   readonly nameOf: (node: NodeId) => NodeName
   /** Follows its name: `has not answered since 2026-03-11T14:30:00.000Z`. */
   readonly describe: (node: NodeId) => string
@@ -46,6 +50,7 @@ export function queuePeersOf(
         name,
         answers: links.get(node) !== null && members.get(node)?.life === 'alive',
       })),
+    gone: () => roster.former().map(({ node }) => node),
     nameOf: (node) => ({ id: node, name: cluster.nameOf(node) }),
     describe: (node) => {
       const heardMs = cluster.heardMs(node)
@@ -130,7 +135,9 @@ export function answerQueue(calls: Pick<Calls, 'answer'>, mail: MailActions): vo
     const { limit, cursor, alone, of } = fields(value)
     if (!isCount(limit) || limit < 1 || limit > LIST_MAX) throw invalid('limit')
     if (cursor !== null && typeof cursor !== 'string') throw invalid('cursor')
-    const owners = Array.isArray(of) ? of.flatMap((id) => parseNodeId(String(id)) ?? []) : []
+    const owners = Array.isArray(of)
+      ? of.slice(0, OWNERS_MAX).flatMap((id) => parseNodeId(String(id)) ?? [])
+      : []
     const found = mail.queueRows({ limit, cursor, alone: alone === true, of: owners })
     let sizeBytes = 0
     let rows = 0

@@ -46,14 +46,15 @@ export function queuePart({ mail, operators, trace, quarantine, queuePeers }: De
       const most = Math.min(Math.max(1, Math.floor(limit) || 1), LIST_MAX)
       const asked = { limit: most, cursor, alone }
       const others = queuePeers.others()
-      const of = others.flatMap(({ id, answers }) => (answers ? [] : [id]))
+      const gone = queuePeers.gone()
+      const of = [...gone, ...others.flatMap(({ id, answers }) => (answers ? [] : [id]))]
       const parts = await Promise.all(
         others.map(({ id, answers }) =>
           answers ? askRows(queuePeers, id, { ...asked, of }) : null,
         ),
       )
       const silent = others.filter((_, at) => parts[at] === null)
-      const own = mail.queueRows({ ...asked, of: silent.map(({ id }) => id) })
+      const own = mail.queueRows({ ...asked, of: [...gone, ...silent.map(({ id }) => id)] })
       const all = [{ ...own, more: own.cursor !== null }, ...parts.filter((part) => part !== null)]
       return { ...merged(all, most), silent: silent.map(({ id, name }) => ({ id, name })) }
     },

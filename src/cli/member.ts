@@ -7,6 +7,7 @@ import { dataDirOf, hasFlag, type Run } from './world.ts'
 type Removed = {
   readonly node: string
   readonly name: string
+  readonly taken: number
   readonly held: number
   readonly renew: readonly string[]
 }
@@ -26,10 +27,11 @@ export const removeNode: Run = async (call, world) => {
     await world.out(jsonText(gone))
     return 0
   }
-  const { name, held, renew } = gone
+  const { name, taken, held, renew } = gone
   const lines = [
     `${name} (${gone.node}) is removed: no node takes its keys any more.`,
-    ...(held === 0 ? [] : [`Held mail on it: ${held}.`]),
+    `Mail of its queue that is taken over: ${taken}.`,
+    ...(held === 0 ? [] : [`Held mail of it: ${held}; "postern quarantine list" shows it.`]),
     ...(renew.length === 0 ? [] : ['It could read these, so renew them:']),
     ...renew.map((what) => `  ${what}`),
   ]

@@ -511,6 +511,14 @@ export class Pipeline {
     return pageOfQueue(found, (message) => this.#rowOf(message), limit, cursor)
   }
 
+  copiesOf(owner: NodeId): number {
+    let count = 0
+    for (const copy of this.#deps.queue.copies()) {
+      if (copy.owner === owner && isWaiting(copy)) count += 1
+    }
+    return count
+  }
+
   copyOne(id: string): QueueRow | null {
     const known = parseMessageId(id)
     const copy = known === null ? null : this.#deps.queue.copy(known)

@@ -347,14 +347,18 @@ function statusOf(refusal: RefusalError | null): number {
 
 type Removed = Awaited<ReturnType<Site['admin']['removeNode']>>
 
-function removedPage(site: Site, request: Request, { name, held, renew }: Removed): Response {
+function removedPage(
+  site: Site,
+  request: Request,
+  { name, taken, held, renew }: Removed,
+): Response {
   const visit = site.guard.visitOf(request)
   const list =
     renew.length === 0
       ? ''
       : html`<section class="card" aria-labelledby="renew"><header><h2 id="renew">Renew what it could read</h2><small>If it is in the wrong hands</small></header><ul class="todo">${renew.map((words) => html`<li><i class="g warn"></i><div class="wrap">${words}</div></li>`)}</ul></section>`
   const main = html`<div class="head"><h1>${name} is removed</h1></div>
-${note('pass', html`<b>Its keys are refused from now on.</b> Its queue goes on from the copies of it. ${held === 0 ? 'It had no held mail, as far as is known here.' : `It had ${counted(held, 'held mail')}, as far as is known here: what another node has a copy of can be released as before.`}`)}
+${note('pass', html`<b>Its keys are refused from now on.</b> ${taken === 0 ? 'This node had no copies of its queue.' : `${counted(taken, 'mail')} of its queue ${taken === 1 ? 'is' : 'are'} taken over.`} ${held === 0 ? 'It had no held mail, as far as is known here.' : `It had ${counted(held, 'held mail')}, as far as is known here: what another node has a copy of can be released as before.`}`)}
 ${list}<div class="acts"><a class="btn" href="/cluster">Cluster</a></div>`
   return shell(site, visit, { title: `${name} is removed`, at: 'cluster', main })
 }

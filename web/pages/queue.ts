@@ -181,7 +181,7 @@ function line(row: QueueRow, { nowMs, visit, by, nodes }: Facts): Html {
       ? row.waits === null
         ? html`<span>${reply ?? 'Waits for its turn'}</span><small>${when}</small>`
         : html`<span class="c unknown">${row.waits}</span><small>${reply ?? when}</small>`
-      : html`<span class="c unknown">${row.owner.name} gives no answer</span><small>${silence === '' ? '' : `${silence}. `}${reply ?? ''}</small>`
+      : html`<span class="c unknown">${row.owner.name} ${silence === '' ? 'is gone; it is being taken over' : 'gives no answer'}</span><small>${silence === '' ? '' : `${silence}. `}${reply ?? ''}</small>`
   const copies = by.copies(row)
   const path = `/queue/${row.id}`
   const acts = !mayAct(visit)

@@ -17,7 +17,7 @@ export type Holders = {
   line(row: HeldRow): Html | ''
   /** Of mail in the queue of another node: when it goes on. `copied`: somebody has a copy. */
   queued(node: NodeName, copied: boolean): Html
-  /** Since when the owner gives no answer, as in `since 03:07`; null: it answers. */
+  /** Since when the owner gives no answer, as in `since 03:07`; null: it answers; empty: it is gone. */
   silence(owner: NodeName): string | null
   /** Who has a copy, a phrase each: `copy on mx2`, `perhaps on mx2`, `only here`. */
   copies(row: Pick<QueueRow, 'owner' | 'holders'>): readonly Copy[]
@@ -67,9 +67,12 @@ export function holders({ admin, clock }: Pick<Site, 'admin' | 'clock'>): Holder
     queued({ id, name }, copied) {
       const holder = known.get(id)
       if (holder === undefined) {
+        const what = copied
+          ? 'A node with a copy takes it over.'
+          : 'Whether it delivered it is not known here.'
         return note(
           'unknown',
-          html`<b>${name} had it in its queue</b> and is no member of the cluster any more. Whether it delivered it is not known here.`,
+          html`<b>${name} had it in its queue</b> and is no member of the cluster any more. ${what}`,
         )
       }
       if (isLiving(holder)) {
