@@ -87,6 +87,19 @@ test('of two first sights on nodes apart the earlier one counts, of two ends the
   expect(ask(a)).toBe(0)
 })
 
+test('two nodes that see it in the same second agree on the earlier sight', () => {
+  const { mesh, sides } = world(2)
+  const [a, b] = sides as [Side, Side]
+  ask(a)
+  mesh.run(50)
+  expect(ask(b)).toBe(180_000)
+  mesh.run(5_000)
+  const [one, other] = [a, b].map(({ node }) => node.replica.list(GREYLIST_KIND))
+  expect(one).toHaveLength(1)
+  expect(one).toEqual(other)
+  expect(ask(a)).toBe(ask(b))
+})
+
 test('who does not come again in time is new, and so is who was not seen for long', () => {
   const all = world(2)
   const [a, b] = all.sides as [Side, Side]
