@@ -332,14 +332,19 @@ export class CopyWorld {
   /** `count` nodes that know each other, take copies and have said so. */
   static async of(count: number, options: WorldOptions = {}): Promise<CopyWorld> {
     const world = new CopyWorld(options)
-    for (const mesh of world.mesh.add(count)) {
-      const node = new CopyNode(world, mesh)
-      world.nodes.push(node)
+    await world.add(count)
+    return world
+  }
+
+  async add(count: number): Promise<void> {
+    for (const mesh of this.mesh.add(count)) {
+      const node = new CopyNode(this, mesh)
+      this.nodes.push(node)
       await node.start()
     }
-    world.mesh.join()
-    await world.pass(3_000)
-    return world
+    this.mesh.join()
+    this.changed()
+    await this.pass(3_000)
   }
 
   node(id: NodeId): CopyNode {

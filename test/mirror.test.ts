@@ -1,6 +1,6 @@
 /** 250 means kept: what another node has, when it is said to have it, and how long. */
 import { describe, expect, test } from 'bun:test'
-import type { NodeId } from '../src/base/ids.ts'
+import type { MessageId, NodeId } from '../src/base/ids.ts'
 import { MESSAGE } from '../src/cluster/contract.ts'
 import { type Entry, encodeCommit, encodeEntry, readEntries } from '../src/cluster/copy-wire.ts'
 import { AloneError } from '../src/store/queue.ts'
@@ -256,11 +256,13 @@ describe('a candidate', () => {
       if (how === 'full') first.disk.free = 0.09
       if (how === 'drains') world.draining.add(first.id)
       if (how === 'drains') world.changed()
-      const startedMs = world.mesh.clock.nowMs
-      const message = await world.until(owner.accept(LARGE, { id, pauseMs: 20 }))
-      expect(message.holders.get(second.id)).toBe('kept')
-      expect(world.mesh.clock.nowMs - startedMs).toBeLessThan(500)
-      expect(first.queue.copyCount).toBe(0)
+      for (const body of [SMALL, LARGE]) {
+        const startedMs = world.mesh.clock.nowMs
+        const message = await world.until(owner.accept(body, { id, pauseMs: 20 }))
+        expect(message.holders.get(second.id)).toBe('kept')
+        expect(world.mesh.clock.nowMs - startedMs).toBeLessThan(500)
+        expect(first.queue.copyCount).toBe(0)
+      }
     }
   })
 
@@ -270,6 +272,9 @@ describe('a candidate', () => {
     const message = await world.until(owner.accept(SMALL))
     const holder = world.node([...message.holders.keys()][0] as NodeId)
     await world.until(holder.queue.adopt([{ id: message.id, term: 2 }]))
+    expect(await world.until(owner.copies.give(message, holder.id))).toBe(false)
+    expect(owner.stale).toEqual([`${message.id} 2 ${holder.id}`])
+    owner.stale.length = 0
     set(message.recipients[0], { state: 'deferred' })
     owner.queue.mark('defer', message, [0], { at: 1, attempts: 1 })
     await world.pass(1_000)
@@ -532,9 +537,16 @@ describe('a holder', () => {
   })
 
   test('that missed marks hears how all stands when its link is back, and after a restart', async () => {
-    for (const how of ['link', 'owner'] as const) {
+    for (const how of ['link', 'owner', 'under way'] as const) {
       const { world, owner, message, holder } = await kept()
-      world.mesh.unlink(owner.mesh, holder.mesh)
+      if (how === 'under way') {
+        watch(world, (_, __, { kind }) => {
+          if (kind !== 'marks') return
+          world.mesh.clock.after(0, () => world.mesh.unlink(owner.mesh, holder.mesh))
+          world.mesh.fate = () => ({ delayMs: 0 })
+          return false
+        })
+      } else world.mesh.unlink(owner.mesh, holder.mesh)
       await world.pass(100)
       owner.queue.mark('done', message, [0], { reply: '250 ok' })
       set(message.recipients[0], { state: 'done' })
@@ -623,10 +635,20 @@ describe('healing', () => {
     const [deferred] = onLost as [Message]
     owner.queue.mark('done', deferred, [0], { reply: '250' })
     lost.crash()
+    let running = 0
+    let most = 0
+    watch(world, (_, __, entry) => {
+      if (entry.kind === 'commit') running += 1
+      if (entry.kind === 'kept') running -= entry.names.length
+      most = Math.max(most, running)
+      return undefined
+    })
     await world.pass(14_000)
     expect(other.queue.copyCount).toBe(300 - onLost.length)
     await world.pass(30_000)
     expect(other.queue.copyCount).toBe(300)
+    // Fresh mail goes first.
+    expect(most).toBeWithin(1, 33)
     expect(owner.copies.alone).toBe(0)
     expect(owner.mesh.observer.count('copies_healed_total')).toBe(onLost.length)
     await lost.start()
@@ -650,6 +672,15 @@ describe('healing', () => {
     await world.pass(3_000)
     const other = world.nodes.find((node) => node !== owner && node !== lost) as CopyNode
     expect([...message.holders]).toEqual([[other.id, 'kept']])
+  })
+
+  test('the mail of a node that was alone is copied when it gets a peer', async () => {
+    const world = await CopyWorld.of(1)
+    const [owner] = world.nodes as [CopyNode]
+    await world.until(Promise.all([owner.accept(SMALL), owner.accept(LARGE)]))
+    await world.add(1)
+    await world.pass(3_000)
+    expect(world.nodes[1]?.queue.copyCount).toBe(2)
   })
 
   test('after a restart what others have counts again, and nothing is copied twice', async () => {
@@ -736,21 +767,29 @@ describe('what a peer says', () => {
     }
   })
 
-  test('with bytes missing is refused', async () => {
+  test('with bytes missing, or in another order, is refused', async () => {
     const { world, owner, other, message, link } = await linked()
-    const id = owner.nextId()
-    const commit = { ...message.commit, envelope: { ...message.envelope, id } }
-    const json = encodeCommit(commit)
-    link.send(
-      MESSAGE.mail,
-      encodeEntry({ kind: 'commit', id, pieces: 0, json, last: SMALL.subarray(1) }),
-      true,
-    )
+    const send = (id: MessageId, order: readonly number[], pieces: number, last: Uint8Array) => {
+      const commit = { ...message.commit, envelope: { ...message.envelope, id } }
+      const parts = order.map((index) =>
+        encodeEntry({ kind: 'piece', id, index, bytes: SMALL.subarray(0, 1_000) }),
+      )
+      const json = encodeCommit(commit)
+      parts.push(encodeEntry({ kind: 'commit', id, pieces, json, last }))
+      link.send(MESSAGE.mail, new Uint8Array(Buffer.concat(parts)), true)
+      return id
+    }
+    const wrong = [
+      send(owner.nextId(), [], 0, SMALL.subarray(1)),
+      send(owner.nextId(), [], 1, SMALL),
+      send(owner.nextId(), [0, 2], 2, SMALL.subarray(2_000)),
+      send(owner.nextId(), [0, 0, 1], 3, SMALL.subarray(3_000)),
+    ]
+    const right = send(owner.nextId(), [0, 1], 2, SMALL.subarray(2_000))
     await world.pass(100)
-    expect([other.queue.copy(id), other.mesh.observer.count('copies_refused_total')]).toEqual([
-      null,
-      1,
-    ])
+    expect(wrong.map((id) => other.queue.copy(id))).toEqual([null, null, null, null])
+    expect(other.queue.copy(right)).not.toBeNull()
+    expect(other.mesh.observer.metrics()).toContain('postern_copies_refused_total{why="gap"} 4')
     expect(other.mesh.links.open.size).toBe(1)
   })
 })
