@@ -82,13 +82,13 @@ export class Rebuild {
   }
 
   /**
-   * Whole ones, and those that are final: of the others the sync of the body never ended, so
+   * Whole ones, and those that are over: of the others the sync of the body never ended, so
    * nobody was told 250. With the segments of its other COMMITs noted.
    */
   *finish(): Generator<Rebuilt> {
     for (const rebuilt of this.#rebuilt.values()) {
       const { message, isWhole } = rebuilt
-      if (!isWhole && !message.isFinal) continue
+      if (!isWhole && !message.isFinal && !message.isDiscarded) continue
       for (const segment of this.#commits.get(message.id) ?? []) {
         message.commits.push({ segment, generation: segment.generation })
       }
