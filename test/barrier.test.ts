@@ -280,24 +280,45 @@ describe('a disk that went back in time', () => {
     expect(b.adopted).toEqual([])
   })
 
-  test('what nobody knows of is in doubt: it waits, and is counted when it goes', () => {
+  for (const hasHolder of [true, false]) {
+    const what = hasHolder
+      ? 'what a holder had once and has no more was final, and does not go out again'
+      : 'what nobody else ever had is in doubt: it waits, and is counted when it goes'
+    test(what, () => {
+      const house = new House(2)
+      const [a, b] = house.heirs as [Heir, Heir]
+      house.run(10_000)
+      const id = a.accept(hasHolder ? [b] : [])
+      const image = a.store.image()
+      house.run(10_000)
+      a.restart()
+      house.run(10_000)
+      a.mark(id, 'done', [])
+      b.store.kept.delete(id)
+      a.crash('down')
+      a.store.restore(image)
+      a.epoch -= 2
+      a.restart()
+      house.run(10_000)
+      if (hasHolder) {
+        expect([a.store.get(id), a.stateOf(id)]).toEqual([null, 'dropped'])
+        return
+      }
+      const [recipient] = a.store.get(id)?.recipients ?? []
+      expect(recipient).toMatchObject({ state: 'inDoubt', doubtful: true })
+      expect((recipient?.nextTryMs ?? 0) - a.wallMs()).toBeGreaterThan(IN_DOUBT_MS - 11_000)
+    })
+  }
+
+  test('a holder that lost its copy proves nothing while this disk is whole', () => {
     const house = new House(2)
     const [a, b] = house.heirs as [Heir, Heir]
-    house.run(10_000)
     const id = a.accept([b])
-    const image = a.store.image()
     house.run(10_000)
+    b.store.kept.clear()
     a.restart()
     house.run(10_000)
-    a.mark(id, 'done', [])
-    b.store.kept.delete(id)
-    a.crash('down')
-    a.store.restore(image)
-    a.epoch -= 2
-    a.restart()
-    house.run(10_000)
-    const [recipient] = a.store.get(id)?.recipients ?? []
-    expect(recipient).toMatchObject({ state: 'inDoubt', doubtful: true })
-    expect((recipient?.nextTryMs ?? 0) - a.wallMs()).toBeGreaterThan(IN_DOUBT_MS - 11_000)
+    expect(a.stateOf(id)).toBe('queued')
+    expect(a.mayAct(id)).toBe(true)
   })
 })

@@ -6,11 +6,14 @@
 import type { Clock } from '../base/clock.ts'
 import type { MessageId, NodeId } from '../base/ids.ts'
 import type { Observer } from '../base/observe.ts'
+import { isFinal } from '../store/queued.ts'
 import type { Roster } from './contract.ts'
 import type { Hearing } from './hearing.ts'
 import type { Patience } from './patience.ts'
 import { STANDINGS_MAX, titleOf } from './standing.ts'
 import type { MailStore } from './yield.ts'
+
+const OVER = 'It was final before the disk of this node went back in time.'
 
 export type BarrierOptions = {
   readonly roster: Pick<Roster, 'self' | 'get' | 'peers'>
@@ -46,6 +49,8 @@ export class Barrier {
   readonly #old: readonly MessageId[]
   /** Messages of which somebody knew something. */
   readonly #known = new Set<MessageId>()
+  /** Messages that a holder had durably once, and has no more. */
+  readonly #forgotten = new Set<MessageId>()
   #isRolledBack = false
   #isPassed: boolean
 
@@ -137,7 +142,9 @@ export class Barrier {
     if (own === null || own.holders.get(node) === 'discarding') return
     // What it was thought to have and has not is to be copied anew.
     const has = standings.some((standing) => standing.id === id)
-    if (!has && own.holders.has(node)) this.#options.store.setHolder(own, node, null)
+    if (has || !own.holders.has(node)) return
+    if (own.holders.get(node) === 'kept') this.#forgotten.add(id)
+    this.#options.store.setHolder(own, node, null)
   }
 
   /** Who had a copy may stand in what was lost: everybody is asked about everything. */
@@ -175,7 +182,7 @@ export class Barrier {
       if (![...nodes].every((node) => away.has(node))) continue
       if (nodes.size > 0) unanswered += 1
       this.#waiting.delete(id)
-      if (this.#isRolledBack && !this.#known.has(id)) this.#doubt(id)
+      if (this.#isRolledBack && !this.#known.has(id)) this.#conclude(id)
       freed.push(id)
     }
     if (unanswered > 0) {
@@ -185,17 +192,26 @@ export class Barrier {
     if (freed.length > 0) this.#options.freed(freed)
   }
 
-  /** Nobody has its marks: it may be delivered already. */
-  #doubt(id: MessageId): void {
+  /**
+   * Nobody has its marks. A holder forgets what it has when all is final, on the word of its owner:
+   * of this node, in the time that its disk has lost. What never had a holder is in doubt.
+   */
+  #conclude(id: MessageId): void {
     const { store, clock, inDoubtMs } = this.#options
     const message = store.get(id)
-    for (const [index, recipient] of message?.recipients.entries() ?? []) {
-      if (message === null || !['queued', 'deferred'].includes(recipient.state)) continue
-      store.mark('try', message, [index])
-      recipient.state = 'inDoubt'
-      recipient.doubtful = true
-      recipient.nextTryMs = clock.wallMs() + inDoubtMs()
+    if (message === null) return
+    for (const [index, recipient] of message.recipients.entries()) {
+      if (isFinal(recipient.state) || recipient.state === 'held') continue
+      if (this.#forgotten.has(id)) {
+        store.mark('fail', message, [index], { reply: OVER })
+        Object.assign(recipient, { state: 'dropped', lastReply: OVER })
+      } else {
+        store.mark('try', message, [index])
+        const nextTryMs = clock.wallMs() + inDoubtMs()
+        Object.assign(recipient, { state: 'inDoubt', doubtful: true, nextTryMs })
+      }
     }
+    store.settle(message)
   }
 
   #isHere(node: NodeId): boolean {
