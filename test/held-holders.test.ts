@@ -237,6 +237,19 @@ describe('an owner that is dead for sure', () => {
     expect(left.name).toBe('mx1')
   })
 
+  test('is followed by one of its holders, the one of highest rank', async () => {
+    const { wires, a, b, c } = three()
+    const ids: MessageId[] = []
+    for (let count = 0; count < 10; count++) ids.push(await a.hold(1, 'x', [b, c]))
+    wires.exchange()
+    wires.confirm(a, 200_000)
+    await passed(wires, 20_000)
+    const taken = [b, c].map((one) => one.observer.count('held_taken_total'))
+    expect(taken.reduce((sum, count) => sum + count)).toBe(10)
+    expect(b.shown()).toBe(c.shown())
+    for (const id of ids) expect(c.held.heldOne(id).row.owner.name).not.toBe('mx1')
+  })
+
   test('is not waited for by a click', async () => {
     const { wires, a, b, c } = three()
     const id = await a.hold(1, 'x', [b])
@@ -504,6 +517,7 @@ describe('a node that leaves', () => {
     // Not yet told to the other one.
     void a.held.deleteHeld(RUIZ, changed, 'r0@example.com')
     await a.holders.takeover.moveHeld()
+    expect(b.quarantine.one(changed)?.term).toBe(1)
     expect(a.holders.takeover.heldToMove()).toBe(2)
     wires.exchange()
     await a.holders.takeover.moveHeld()
