@@ -718,12 +718,12 @@ test('a final message stays known to its last holder: across restarts, without i
 test('what is owed stays known when all around it is used again, and does not pin the disk', async () => {
   const first = await open()
   const owed: MessageId[] = []
-  for (let turn = 0; turn < 20; turn++) {
-    const message = await accept(first.queue, 'o'.repeat(8_000))
+  for (let turn = 0; turn < 60; turn++) {
+    const message = await accept(first.queue, 'o'.repeat(1_000))
     first.queue.setHolder(message, B, 'kept')
     finish(first.queue, message)
     owed.push(message.id)
-    await pass(first.queue, 60)
+    await pass(first.queue, 20)
   }
   expect(first.spool.segmentCount).toBeLessThan(40)
   const second = await first.again()
@@ -735,12 +735,12 @@ test('what is owed stays known when all around it is used again, and does not pi
 test('copies do not pin the disk either: they are copied forward, and survive that', async () => {
   const first = await open()
   const kept: MessageId[] = []
-  for (let turn = 0; turn < 20; turn++) {
-    const copy = await keep(first.queue, 'c'.repeat(9_000), { recipients: 2, term: 2 })
+  for (let turn = 0; turn < 60; turn++) {
+    const copy = await keep(first.queue, 'c'.repeat(1_000), { recipients: 2, term: 2 })
     first.queue.markCopy(copy.id, 'try', { r: [0] })
     first.queue.markCopy(copy.id, 'done', { r: [1] })
     kept.push(copy.id)
-    await pass(first.queue, 60)
+    await pass(first.queue, 20)
   }
   expect(first.spool.segmentCount).toBeLessThan(40)
   const second = await first.again()
@@ -748,7 +748,7 @@ test('copies do not pin the disk either: they are copied forward, and survive th
   for (const copy of second.queue.copies()) {
     expect(copy).toMatchObject({ owner: B, term: 2 })
     expect(statesOf(copy)).toEqual(['trying', 'done'])
-    expect(await bytesOf(second.queue, copy)).toBe('c'.repeat(9_000))
+    expect(await bytesOf(second.queue, copy)).toBe('c'.repeat(1_000))
   }
   await second.spool.close()
 }, 30_000)

@@ -25,6 +25,8 @@ const DISK_RESERVE = 0.05
 const AHEAD_SEGMENTS = 2
 /** Free segments kept for the next burst; more go back to the disk, and need no reading at start. */
 const FREE_SEGMENTS_MAX = 10
+/** So many in use cost nobody anything, however little is in them. */
+const SPARSE_SEGMENTS_MIN = 8
 /** Blocks are written ahead in pieces this long, with a pause: bursts stall every sync after them. */
 const AHEAD_PIECE_BYTES = 1024 * 1024
 const AHEAD_PAUSE_MS = 15
@@ -202,7 +204,10 @@ export class Segments {
     if (this.#free.length > FREE_SEGMENTS_MAX) this.#shrink()
     if (found && this.#user.isWaiting()) this.#user.roomChanged()
     const inUse = this.#all.length - this.#free.length
-    if (inUse > 8 && this.#free.length < MARK_SEGMENTS) this.#user.pressed()
+    if (inUse <= SPARSE_SEGMENTS_MIN) return
+    const liveBytes = this.#all.reduce((sum, segment) => sum + segment.liveBytes, 0)
+    const isSparse = liveBytes < (inUse * this.bytes) / 4
+    if (isSparse || this.#free.length < MARK_SEGMENTS) this.#user.pressed()
   }
 
   /** Gives back what a backlog left, the oldest first: no mark goes before its commit. */
