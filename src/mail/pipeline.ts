@@ -19,7 +19,6 @@ import type {
   AcceptState,
   Claim,
   DeliveryState,
-  HolderRow,
   Judgement,
   NewTraceRow,
   NodeName,
@@ -47,7 +46,8 @@ import { Keeper } from './quarantine/keep.ts'
 import { type ReleaseDeps, release } from './quarantine/release.ts'
 import type { HeldShare } from './quarantine/share.ts'
 import { type BuiltNotice, type Notice, notify } from './queue/notify.ts'
-import { isWaiting, type Progress, pageOfQueue, QueueWorker } from './queue/worker.ts'
+import { QueueList, type QueuePart, type QueueQuery } from './queue/page.ts'
+import { type Progress, QueueWorker } from './queue/worker.ts'
 
 export type PipelineDeps = {
   readonly hostname: string
@@ -85,6 +85,7 @@ const ALONE = reply(451, '4.4.0', 'No second copy could be made, try again later
 export class Pipeline {
   readonly #deps: PipelineDeps
   readonly #worker: QueueWorker
+  readonly #list: QueueList
   readonly #holder: Holder
   readonly #keeper: Keeper
   readonly #releases: ReleaseDeps
@@ -108,6 +109,11 @@ export class Pipeline {
       tenure: deps.tenure ?? null,
     })
     const sealed: HolderDeps['sealed'] = (mail) => deps.share?.sealed(mail)
+    this.#list = new QueueList({
+      queue,
+      nodeName: deps.nodeName,
+      row: (message) => this.#worker.row(message),
+    })
     this.#holder = new Holder({ bodies, quarantine, queue, live, clock, observer, sealed })
     this.#keeper = new Keeper({
       bodies,
@@ -483,56 +489,16 @@ export class Pipeline {
     this.#deps.queue.forgetReplayed()
   }
 
-  queueRows({
-    limit,
-    cursor,
-    alone = false,
-    of = [],
-  }: {
-    readonly limit: number
-    readonly cursor: string | null
-    readonly alone?: boolean
-    readonly of?: readonly NodeId[]
-  }): {
-    readonly rows: readonly QueueRow[]
-    readonly total: number
-    readonly cursor: string | null
-  } {
-    const { queue } = this.#deps
-    const found: Message[] = []
-    for (const message of queue.messages()) {
-      if (!isWaiting(message) || (alone && hasCopy(message))) continue
-      found.push(message)
-    }
-    // Whoever asks for those with one copy means what this node answers for.
-    for (const copy of of.length === 0 || alone ? [] : queue.copies()) {
-      if (of.includes(copy.owner) && isWaiting(copy)) found.push(copy)
-    }
-    return pageOfQueue(found, (message) => this.#rowOf(message), limit, cursor)
+  queueRows(query: QueueQuery): QueuePart {
+    return this.#list.rows(query)
   }
 
   copiesOf(owner: NodeId): number {
-    let count = 0
-    for (const copy of this.#deps.queue.copies()) {
-      if (copy.owner === owner && isWaiting(copy)) count += 1
-    }
-    return count
+    return this.#list.copiesOf(owner)
   }
 
-  copyOne(id: string): QueueRow | null {
-    const known = parseMessageId(id)
-    const copy = known === null ? null : this.#deps.queue.copy(known)
-    return copy === null ? null : this.#rowOf(copy)
-  }
-
-  /** Of a copy only its owner says why it waits; that this node has it is known here. */
-  #rowOf(message: Message): QueueRow | null {
-    const { queue, nodeName } = this.#deps
-    const row = this.#worker.row(message)
-    if (row === null || message.owner === queue.node) return row
-    const others = row.holders.filter(({ node }) => node.id !== queue.node)
-    const here: HolderRow = { node: nodeName(queue.node), state: 'kept' }
-    return { ...row, waits: null, holders: [here, ...others] }
+  copyOne(id: MessageId): QueueRow | null {
+    return this.#list.copyOne(id)
   }
 
   queueOne(id: string): QueueRow | null {
@@ -567,12 +533,6 @@ export class Pipeline {
     const id = parseMessageId(text)
     return id === null ? null : this.#deps.queue.get(id)
   }
-}
-
-/** Some other node has said that its copy is durable. */
-function hasCopy({ holders }: Message): boolean {
-  for (const state of holders.values()) if (state === 'kept') return true
-  return false
 }
 
 const NOTHING_MORE = {

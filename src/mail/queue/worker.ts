@@ -1,7 +1,7 @@
 /** Runs attempts: what is due, for each next hop no more at a time than it takes. */
 import type { Clock, Timer } from '../../base/clock.ts'
 import { messageOf, StoreError } from '../../base/errors.ts'
-import type { MessageId, NodeId } from '../../base/ids.ts'
+import type { NodeId } from '../../base/ids.ts'
 import type { Observer } from '../../base/observe.ts'
 import type { Random } from '../../base/random.ts'
 import { ALONE, type Tally } from '../../base/tally.ts'
@@ -13,6 +13,7 @@ import type { Tenure } from '../../store/copies.ts'
 import type { Queue } from '../../store/queue.ts'
 import { isFinal, type Message, type QueuedRecipient } from '../../store/queued.ts'
 import { Hops } from './hops.ts'
+import { isWaiting } from './page.ts'
 import { nextDelayMs } from './schedule.ts'
 
 /** What became of a recipient: for the trace. */
@@ -618,33 +619,6 @@ export class QueueWorker {
 /** It may be tried. */
 function isPlannable(state: QueuedRecipient['state'] | undefined): boolean {
   return state === 'queued' || state === 'deferred' || state === 'inDoubt'
-}
-
-/** Something of it waits for delivery. */
-export function isWaiting({ recipients }: Message): boolean {
-  return recipients.some(({ state }) => !isFinal(state) && state !== 'held')
-}
-
-/** Waiting messages in the order of the list: newest first, after `cursor`. */
-export function pageOfQueue(
-  messages: readonly Message[],
-  rowOf: (message: Message) => QueueRow | null,
-  limit: number,
-  cursor: string | null,
-): {
-  readonly rows: readonly QueueRow[]
-  readonly total: number
-  readonly cursor: MessageId | null
-} {
-  const rest = messages.filter(({ id }) => cursor === null || id < cursor)
-  rest.sort((a, b) => (a.id < b.id ? 1 : -1))
-  const page = rest.slice(0, limit)
-  const last = page.at(-1)
-  return {
-    rows: page.flatMap((message) => rowOf(message) ?? []),
-    total: messages.length,
-    cursor: rest.length > page.length && last !== undefined ? last.id : null,
-  }
 }
 
 /** The first that is still wanted; null: none is left. */
