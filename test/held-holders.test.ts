@@ -232,9 +232,11 @@ describe('an owner that is dead for sure', () => {
     await c.held.release(NAGY, id)
     expect(b.sent).toEqual([`${id} 1`])
     expect(b.observer.count('possible_duplicates_total')).toBe(0)
-    // The mail has two holders again.
-    const left = await a.quarantine.node
-    expect(left.name).toBe('mx1')
+    const { events } = b.trace.message(id)
+    expect(events.map(({ detail }) => detail)).toContain('taken over, confirmed dead: mx1')
+    // The rest of it has two holders again.
+    await passed(wires, 10_000)
+    expect(namesOf(b, id)).toEqual(['mx3'])
   })
 
   test('is followed by one of its holders, the one of highest rank', async () => {
@@ -507,6 +509,19 @@ describe('a node that leaves', () => {
     for (const id of ids) await c.held.release(NAGY, id)
     expect(sentOf([a, b, c])).toEqual(ids.map((id) => `${id} 0`).sort())
     for (const one of [a, b, c]) expect(one.observer.count('possible_duplicates_total')).toBe(0)
+  })
+
+  test('waits until what it holds for others has another holder', async () => {
+    const { wires, a, b, c } = three()
+    const id = await a.hold(1, 'x', [b])
+    wires.exchange()
+    expect(b.holders.takeover.heldToMove()).toBe(1)
+    expect(c.holders.takeover.heldToMove()).toBe(0)
+    // Who leaves is no holder to count on.
+    wires.leaving.add(b.node.id)
+    await passed(wires, 20_000)
+    expect(namesOf(a, id)).toContain('mx3')
+    expect(b.holders.takeover.heldToMove()).toBe(0)
   })
 
   test('keeps what nobody else has, and what changed while it was asked', async () => {

@@ -40,6 +40,8 @@ export class Wires {
   readonly nodes: Post[] = []
   readonly cut = new Set<string>()
   /** Of a node, as all others find it; without an entry by what is cut and down. */
+  /** They live, and mean to leave. */
+  readonly leaving = new Set<NodeId>()
   readonly absences = new Map<NodeId, HeldAbsence>()
   asks = 0
   /** The question arrives and its answer does not. */
@@ -63,7 +65,10 @@ export class Wires {
       return await answer(carried(value), from.node.id)
     }
     const inReach = () =>
-      this.nodes.filter((one) => one !== from && !one.isDown && !this.isCut(from, one))
+      this.nodes.filter(
+        (one) =>
+          one !== from && !one.isDown && !this.isCut(from, one) && !this.leaving.has(one.node.id),
+      )
     return {
       ask: async (id, topic, value) => {
         this.asks += 1

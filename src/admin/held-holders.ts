@@ -23,6 +23,7 @@ export class HeldHolders {
   readonly takeover: HeldTakeover
   readonly #deps: HeldHoldersDeps
   #decisions: HeldDecisions | null = null
+  #note: HeldTakeoverDeps['note'] = () => {}
 
   constructor(deps: HeldHoldersDeps) {
     this.#deps = deps
@@ -30,12 +31,16 @@ export class HeldHolders {
     this.takeover = new HeldTakeover({
       ...deps,
       share: this.share,
+      note: (id, detail) => this.#note(id, detail),
       taken: () => this.#decisions?.taken(),
     })
   }
 
   /** Once, when there is a queue for what is released. */
   decide(deps: Pick<HeldDecisionsDeps, 'trace' | 'operators' | 'mail'>): HeldDecisions {
+    const { clock } = this.#deps
+    this.#note = (id, detail) =>
+      deps.trace.note(id, { atMs: clock.wallMs(), recipient: null, what: 'adopted', detail })
     this.#decisions = new HeldDecisions({ ...deps, ...this, ...this.#deps })
     return this.#decisions
   }

@@ -183,6 +183,13 @@ export class HeldList {
     return this.#count(and(eq(held.owner, owner), this.#wanted()))
   }
 
+  /** Those of others whose only holder in `staying` would be their owner without `node`. */
+  countSecond(node: NodeId, staying: readonly NodeId[]): number {
+    const has = staying.map((other) => sql`${held.holders} like ${`% ${other} %`}`)
+    const only = and(sql`${held.holders} like ${`% ${node} %`}`, not(or(...has) ?? sql`0`))
+    return this.#count(and(only, not(eq(held.owner, node)), isNull(held.bodyGoneMs), UNDECIDED))
+  }
+
   /** Own ones that were held later than `afterMs`. */
   countSince(owner: NodeId, afterMs: number): number {
     return this.#count(and(eq(held.owner, owner), UNDECIDED, gt(held.heldMs, afterMs)))

@@ -21,6 +21,17 @@ const NEXT_STEP_MS = 200
 const STEP_ROWS = 200
 const MOVED_AT_ONCE = 100
 
+/** Why this node decides about a mail now. */
+type How = 'confirmed' | 'removed' | 'left' | 'anyway' | 'moved'
+
+const TOLD: Readonly<Record<How, string>> = {
+  confirmed: 'taken over, confirmed dead:',
+  removed: 'taken over, removed from the cluster:',
+  left: 'taken over, has left the cluster:',
+  anyway: 'taken over because an operator said so, from',
+  moved: 'handed over by',
+}
+
 export type HeldTakeoverDeps = {
   readonly clock: Clock
   readonly observer: Observer
@@ -33,6 +44,8 @@ export type HeldTakeoverDeps = {
     /** No doubt when the refusals began so soon after the last contact. */
     readonly takeoverMs: number
   }
+  /** A line of the history of a mail. */
+  readonly note: (id: MessageId, detail: string) => void
   /** Mails that became this node's own have work left: clicks, releases that are not in a queue. */
   readonly taken: () => void
 }
@@ -136,15 +149,22 @@ export class HeldTakeover {
     const doubtMs = this.doubtSince(entry)
     const isAsked = ask.anyway || ask.kind === 'delete' || standing === 'removed'
     if (doubtMs !== null && !isAsked) throw doubtful(owner.name, doubtMs)
-    this.#take(entry, doubtMs, ask.anyway ? 'anyway' : standing)
+    this.#take(entry, doubtMs, isGone ? standing : 'anyway')
   }
 
   // ---- leaving ----
 
-  /** Own mails that are still to be moved, and those of others that nobody else could take over. */
+  /**
+   * Own mails that are still to be moved, and those of others of which this node has the only
+   * second body while somebody else could have it.
+   */
   heldToMove(): number {
-    const { quarantine } = this.#deps
-    return quarantine.read((list) => list.countWanted(quarantine.node.id))
+    const { quarantine, nodes } = this.#deps
+    const { id: here } = quarantine.node
+    const staying = nodes.staying()
+    return quarantine.read(
+      (list) => list.countWanted(here) + (staying.length < 2 ? 0 : list.countSecond(here, staying)),
+    )
   }
 
   /** Hands own mail to holders; again until `heldToMove` is 0. Never rejects. */
@@ -214,17 +234,17 @@ export class HeldTakeover {
     const { quarantine, share } = this.#deps
     const mails = readMails(value)
     const taken = quarantine.together(() =>
-      mails.filter(({ id, version }) => {
+      mails.flatMap(({ id, version }) => {
         const entry = quarantine.one(id)
-        if (entry === null || !share.has(id) || entry.row.owner.id !== from) return false
-        if (quarantine.versionOf(id) !== version) return false
+        if (entry === null || !share.has(id) || entry.row.owner.id !== from) return []
+        if (quarantine.versionOf(id) !== version) return []
         quarantine.takeOver(id, { hasBody: true, doubtMs: entry.doubtMs })
-        return true
+        return [entry]
       }),
     )
-    for (const { id } of taken) this.#own(id, 'moved')
+    for (const entry of taken) this.#own(entry, null, 'moved')
     if (taken.length > 0) this.#deps.taken()
-    return { taken: taken.map(({ id }) => id) }
+    return { taken: taken.map(({ row }) => row.id) }
   }
 
   // ---- steps ----
@@ -282,14 +302,18 @@ export class HeldTakeover {
     return true
   }
 
-  #take({ row: { id } }: HeldEntry, doubtMs: number | null, why: string): void {
-    this.#deps.quarantine.takeOver(id, { hasBody: true, doubtMs })
-    this.#own(id, why)
+  #take(entry: HeldEntry, doubtMs: number | null, how: How): void {
+    this.#deps.quarantine.takeOver(entry.row.id, { hasBody: true, doubtMs })
+    this.#own(entry, doubtMs, how)
   }
 
-  #own(id: MessageId, why: string): void {
-    this.#deps.share.owned(id)
-    this.#deps.observer.emit('held.taken', { message: id, why })
+  #own({ row: { id, owner } }: HeldEntry, doubtMs: number | null, how: How): void {
+    const { share, observer, note } = this.#deps
+    share.owned(id)
+    observer.emit('held.taken', { message: id, why: how })
+    const doubt =
+      doubtMs === null ? '' : `; it may have been released there since ${isoTime(doubtMs)}`
+    note(id, `${TOLD[how]} ${owner.name}${doubt}`)
   }
 
   /** Rows of another owner came over own ones: what was decided here is told to it. */
