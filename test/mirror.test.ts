@@ -624,7 +624,7 @@ describe('healing', () => {
   })
 
   test('a holder that is dead for 15 s is replaced within 30 s, and may come back', async () => {
-    const world = await CopyWorld.of(3)
+    const world = await CopyWorld.of(3, { latencyMs: 50 })
     const [owner] = world.nodes as [CopyNode]
     const messages = await world.until(
       Promise.all(Array.from({ length: 300 }, () => owner.accept(SMALL))),
