@@ -257,6 +257,28 @@ test('a question that is lost is no loss: the message goes with the next one', a
   expect(all.stateOf(a)?.drain).toBe('drained')
 })
 
+test('after a drain that was called off nothing more is taken, also not what was asked for before', async () => {
+  const { all, sides } = world(2)
+  const [a, b] = sides as [Side, Side]
+  const message = a.accept(1, b)
+  let cuts = 0
+  all.mesh.fate = (from, _to, { type }) => {
+    if (from !== a.node.id || type !== MESSAGE.call || cuts > 0) return { delayMs: 0 }
+    cuts += 1
+    all.mesh.unlink(a.node, b.node)
+    return null
+  }
+  all.drain(a)
+  await all.run(1_000, message)
+  all.set(a.node.id, { drain: 'accepting' })
+  await all.run(5_000, message)
+  expect(a.acts(message)).toBe(false)
+  all.mesh.join()
+  await all.run(3_000, message)
+  expect(a.acts(message)).toBe(true)
+  expect(a.freed).toContain(message)
+})
+
 test('what nobody takes stays, is delivered here, and is named when the time is over', async () => {
   const { all, sides } = world(2)
   const [a, b] = sides as [Side, Side]
@@ -478,7 +500,7 @@ test('what a node asks is read as it was written, and anything else is not', () 
   const [, second] = message.recipients
   if (second !== undefined)
     Object.assign(second, { state: 'deferred', attempts: 2, lastReply: '4' })
-  const ask = { epoch: 3, ask: 7, rows: [rowOf(message, 2, 0)] }
+  const ask = { epoch: 3, ask: 7, take: true, rows: [rowOf(message, 2, 0)] }
   const written = JSON.parse(JSON.stringify(encodeAsk(ask))) as Record<string, unknown>
   expect(readAsk(written)).toEqual(ask)
   expect([...marksOf(ask.rows[0] as (typeof ask.rows)[0], 5)].map(({ kind }) => kind)).toEqual([
@@ -489,6 +511,7 @@ test('what a node asks is read as it was written, and anything else is not', () 
     [],
     {},
     { ...written, epoch: -1 },
+    { ...written, take: 1 },
     { ...written, rows: [{ id: 'x', term: 2, replies: [], stands: [] }] },
     { ...written, rows: [{ id: message.id, term: 0, replies: [], stands: [] }] },
     { ...written, rows: [{ id: message.id, term: 2, replies: [], stands: [[0, 9, 0, 0, -1, 0]] }] },

@@ -37,7 +37,13 @@ export type Row = {
 }
 
 /** Questions of one node are numbered in each of its runs: one that comes late is known by it. */
-export type Ask = { readonly epoch: number; readonly ask: number; readonly rows: readonly Row[] }
+export type Ask = {
+  readonly epoch: number
+  readonly ask: number
+  /** False: it only wants to know which of them are taken; nobody drains any more. */
+  readonly take: boolean
+  readonly rows: readonly Row[]
+}
 
 export type Answer = {
   /** Those that are no longer the asker's, and whose they are. */
@@ -84,10 +90,11 @@ export function* marksOf(
   }
 }
 
-export function encodeAsk({ epoch, ask, rows }: Ask): unknown {
+export function encodeAsk({ epoch, ask, take, rows }: Ask): unknown {
   return {
     epoch,
     ask,
+    take,
     rows: rows.map(({ id, term, stands }) => {
       const replies = [...new Set(stands.flatMap(({ reply }) => reply ?? []))]
       return {
@@ -109,11 +116,11 @@ export function encodeAsk({ epoch, ask, rows }: Ask): unknown {
 
 /** Null: not what a node of ours sends. */
 export function readAsk(raw: unknown): Ask | null {
-  const { epoch, ask, rows } = fieldsOf(raw)
-  if (!isCount(epoch) || !isCount(ask) || !Array.isArray(rows) || rows.length > ROWS_MAX)
-    return null
+  const { epoch, ask, take, rows } = fieldsOf(raw)
+  if (!isCount(epoch) || !isCount(ask) || typeof take !== 'boolean') return null
+  if (!Array.isArray(rows) || rows.length > ROWS_MAX) return null
   const read = rows.map(readRow)
-  return read.every((row) => row !== null) ? { epoch, ask, rows: read } : null
+  return read.every((row) => row !== null) ? { epoch, ask, take, rows: read } : null
 }
 
 function readRow(raw: unknown): Row | null {

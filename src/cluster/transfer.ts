@@ -365,7 +365,9 @@ export class Transfer implements Tenure {
     this.#asks += 1
     const nowMs = clock.wallMs()
     const rows = open.map(({ message, term }) => rowOf(message, term, nowMs))
-    const ask = encodeAsk({ epoch: roster.self.epoch, ask: this.#asks, rows })
+    // After a drain that was called off it is only asked who has them.
+    const take = this.#course !== null
+    const ask = encodeAsk({ epoch: roster.self.epoch, ask: this.#asks, take, rows })
     try {
       const answer = readAnswer(await calls.ask(to, TAKE, ask, ANSWER_MS))
       if (answer !== null) await this.#answered(to, open, answer)
@@ -473,7 +475,8 @@ export class Transfer implements Tenure {
     const wanted: { readonly id: MessageId; readonly term: number }[] = []
     for (const row of ask.rows) {
       const copy = store.copy(row.id)
-      if (why !== null || copy?.owner !== from || copy.term >= row.term) continue
+      if (!ask.take || why !== null) continue
+      if (copy?.owner !== from || copy.term >= row.term) continue
       for (const { kind, payload } of marksOf(row, clock.wallMs())) {
         store.markCopy(row.id, kind, payload)
       }
