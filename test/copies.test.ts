@@ -753,6 +753,24 @@ test('copies do not pin the disk either: they are copied forward, and survive th
   await second.spool.close()
 }, 30_000)
 
+test('a title outlives the record that gave it', async () => {
+  const first = await open()
+  const titles = new Map<MessageId, readonly [NodeId, number]>()
+  for (let turn = 0; turn < 60; turn++) {
+    const { id } = await keep(first.queue, 't'.repeat(1_000))
+    if (turn % 2 === 0) await first.queue.adopt([{ id, term: 2 }])
+    else first.queue.setOwner(id, C, 3)
+    titles.set(id, turn % 2 === 0 ? [A, 2] : [C, 3])
+    await pass(first.queue, 20)
+  }
+  const { queue, spool } = await first.again()
+  for (const [id, title] of titles) {
+    const message = queue.get(id) ?? queue.copy(id)
+    expect([message?.owner, message?.term]).toEqual([...title])
+  }
+  await spool.close()
+}, 30_000)
+
 test('a body that somebody reads is not overwritten when its message ends', async () => {
   const { queue, spool } = await open()
   const copy = await keep(queue, 'r'.repeat(9_000))
