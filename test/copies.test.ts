@@ -371,6 +371,16 @@ test('a discarded copy is gone, now and after a restart; the same may come again
   await third.spool.close()
 })
 
+test('how a discarded copy ended is remembered, for an owner whose disk goes back', async () => {
+  const { queue, spool } = await open()
+  const { id } = await keep(queue, 'x\r\n')
+  queue.markCopy(id, 'done', { r: [0] })
+  queue.forgetCopy(id)
+  expect(queue.copy(id)).toBeNull()
+  expect(queue.fate(id)).toMatchObject({ id, term: 1, states: ['done'] })
+  await spool.close()
+})
+
 test('a discarded copy with a held recipient stays until its sealed file is written', async () => {
   const first = await open()
   const id = ids.next()

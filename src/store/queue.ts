@@ -30,6 +30,8 @@ import { BODIES_MAX, RECORD, type RecordType } from './records.ts'
 import type { Segment } from './segments.ts'
 import { Spool, type SpoolRecord } from './spool.ts'
 
+/** Ends of copies that are remembered; about 200 bytes each. */
+const FORGOTTEN_MAX = 50_000
 /** While a message that moves is being read. */
 const READ_PAUSE_MS = 50
 /** Part of the disk that copies leave free: own mail goes on below it (design: mail.md, Accept). */
@@ -69,6 +71,8 @@ export class Queue implements CopyStore {
   readonly #keeping = new Map<MessageId, Message>()
   /** Own ones that are final, whose holders are still to forget them. */
   readonly #owed = new Map<MessageId, Message>()
+  /** Copies that ended here lately, the oldest first; in memory, since there is one for every mail. */
+  readonly #forgotten = new Map<MessageId, Fate>()
   readonly #keptListeners: ((copy: Message) => void)[] = []
   readonly #ownedListeners: ((messages: readonly Message[]) => void)[] = []
   #bodies = 0
@@ -402,7 +406,7 @@ export class Queue implements CopyStore {
     const owed = this.#owed.get(id)
     if (owed !== undefined) return fateOf(owed)
     if (this.#current(id) !== null) return null
-    return this.#deps.fates?.get(id) ?? null
+    return this.#deps.fates?.get(id) ?? this.#forgotten.get(id) ?? null
   }
 
   // Inside.
@@ -537,6 +541,14 @@ export class Queue implements CopyStore {
     if (message.term > 1 && fates !== undefined) {
       fates.add(fateOf(message), () => this.#letGo(message, 'all'))
     } else this.#letGo(message, 'all')
+    if (message.term === 1 && message.owner !== this.node) this.#remember(message)
+  }
+
+  /** Its owner may come back on an older disk, which says that it still waits. */
+  #remember(message: Message): void {
+    this.#forgotten.set(message.id, fateOf(message))
+    const [oldest] = this.#forgotten.keys()
+    if (this.#forgotten.size > FORGOTTEN_MAX && oldest !== undefined) this.#forgotten.delete(oldest)
   }
 
   /** The spool may forget its bytes, once nobody reads them. */
