@@ -245,7 +245,7 @@ export async function startNode(
     slotMs: DAY_MS,
     run: () => Promise.resolve(`${cluster.invitations.retire()} tokens forgotten`),
   })
-  const nodes = heldNodes({ clock, cluster, absences, candidates, taken })
+  const nodes = heldNodes({ clock, cluster, absences, candidates, taken, patience })
   const holders = new HeldHolders({ clock, observer, ...store, nodes, patience })
   told.holders = holders
   const pipeline = new Pipeline({

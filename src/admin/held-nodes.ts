@@ -4,6 +4,7 @@ import type { NodeId } from '../base/ids.ts'
 import type { Absences } from '../cluster/absence.ts'
 import type { Candidates } from '../cluster/candidates.ts'
 import type { Cluster } from '../cluster/cluster.ts'
+import type { Patience } from '../cluster/patience.ts'
 import { ranked } from '../cluster/rank.ts'
 import type { Taken } from '../cluster/taken.ts'
 import type { HeldAbsence, HeldNodes } from '../mail/quarantine/nodes.ts'
@@ -15,10 +16,11 @@ export type HeldNodesDeps = {
   readonly absences: Pick<Absences, 'of'>
   readonly candidates: Pick<Candidates, 'all'>
   readonly taken: Pick<Taken, 'by'>
+  readonly patience: Pick<Patience, 'drainedMs'>
 }
 
 export function heldNodes(deps: HeldNodesDeps): HeldNodes & HeldPeers {
-  const { clock, cluster, absences, candidates, taken } = deps
+  const { clock, cluster, absences, candidates, taken, patience } = deps
   const { calls, roster, members, sync } = cluster
   const wallOf = (boot: number): number => clock.wallMs() - (clock.bootMs() - boot)
 
@@ -39,6 +41,9 @@ export function heldNodes(deps: HeldNodesDeps): HeldNodes & HeldPeers {
       return { standing: member.standing === 'left' ? 'left' : 'removed', ...known }
     }
     const found = absences.of(node)
+    // Whoever drained a node is about to start it again.
+    const isRestarting = ({ refusedBoot }: { readonly refusedBoot: number }): boolean =>
+      member?.drain === 'drained' && clock.bootMs() - refusedBoot < patience.drainedMs
     switch (found.kind) {
       case 'here':
         return { standing: members.get(node)?.life === 'dead' ? 'silent' : 'here', ...known }
@@ -48,7 +53,7 @@ export function heldNodes(deps: HeldNodesDeps): HeldNodes & HeldPeers {
         if (!('refusedBoot' in found))
           return { standing: member === null ? 'silent' : 'removed', ...known }
         return {
-          standing: found.kind === 'confirmed' ? 'confirmed' : 'silent',
+          standing: found.kind === 'confirmed' && !isRestarting(found) ? 'confirmed' : 'silent',
           refusedSinceMs: wallOf(found.refusedBoot),
           lastContactMs: rowsMs(node),
         }
@@ -62,7 +67,7 @@ export function heldNodes(deps: HeldNodesDeps): HeldNodes & HeldPeers {
     staying: () =>
       roster
         .peers()
-        .filter(({ node, drain }) => drain === 'accepting' && members.get(node)?.life !== 'dead')
+        .filter(({ node, drain }) => drain !== 'leaving' && members.get(node)?.life !== 'dead')
         .map(({ node }) => node),
     candidates: (id) => ranked(id, candidates.all()),
     ranked,

@@ -147,7 +147,8 @@ function nodesOf(clock: Clock, cluster: Cluster): ReturnType<typeof heldNodes> {
     patienceMs: patienceOf(1).claimMs,
   })
   const absences = { of: () => ({ kind: 'here' }) as const }
-  return heldNodes({ clock, cluster, absences, candidates: { all: () => [] }, taken })
+  const patience = patienceOf(1)
+  return heldNodes({ clock, cluster, absences, candidates: { all: () => [] }, taken, patience })
 }
 
 export const RECIPIENTS = ['b@example.com', 'c@example.com']

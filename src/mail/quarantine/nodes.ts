@@ -23,7 +23,7 @@ export interface HeldNodes {
   ask(node: NodeId, topic: string, value: unknown, timeoutMs?: number): Promise<unknown>
   fetch(node: NodeId, topic: string, value: unknown, timeoutMs?: number): Promise<Answered>
   absence(node: NodeId): HeldAbsence
-  /** The members that are alive and mean to stay, without this node. */
+  /** The members that are alive and do not leave, without this node. */
   staying(): readonly NodeId[]
   /** Who takes a body of `id` now, the best first. */
   candidates(id: MessageId): readonly NodeId[]
