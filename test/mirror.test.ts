@@ -536,6 +536,22 @@ describe('a holder', () => {
     expect(holder.queue.copyCount).toBe(0)
   })
 
+  test('that answers marks has not yet answered the DISCARD that came with them', async () => {
+    const { world, owner, message, holder } = await kept(2)
+    const other = await world.until(owner.accept(SMALL, { recipients: 2 }))
+    holder.disk.syncMs = 50
+    finish(owner, message)
+    await world.until(owner.queue.synced())
+    owner.queue.mark('done', other, [0], { reply: '250 ok' })
+    set(other.recipients[0], { state: 'done' })
+    for (let step = 0; step < 1_000 && [...owner.queue.owed()].length > 0; step += 1) {
+      await world.pass(1)
+    }
+    await restarted(holder)
+    expect(holder.queue.copy(message.id)).toBeNull()
+    expect(holder.queue.copy(other.id)).not.toBeNull()
+  })
+
   test('that missed marks hears how all stands when its link is back, and after a restart', async () => {
     for (const how of ['link', 'owner', 'under way'] as const) {
       const { world, owner, message, holder } = await kept()

@@ -40,6 +40,11 @@ type Batch = {
   readonly owed: readonly (readonly [MessageId, Owed])[]
 }
 
+type TellingEntry =
+  | { readonly kind: 'marks'; readonly marks: readonly Mark[] }
+  | { readonly kind: 'holders'; readonly holdings: readonly Holding[] }
+  | { readonly kind: 'discard'; readonly names: readonly Named[] }
+
 /** What one peer has not yet acknowledged. */
 type Debt = {
   readonly news: Map<MessageId, News>
@@ -228,10 +233,16 @@ export class Tellings {
       owed.push([id, debit])
       names.push({ id, term: debit.term })
     }
-    if (marks.length > 0) line.put(encodeEntry({ kind: 'marks', number, marks }))
-    if (holdings.length > 0) line.put(encodeEntry({ kind: 'holders', number, holdings }))
-    if (names.length > 0) line.put(encodeEntry({ kind: 'discard', number, names }))
-    if (marks.length + holdings.length + names.length === 0) return null
+    const entries: TellingEntry[] = [
+      ...(marks.length > 0 ? [{ kind: 'marks', marks } as const] : []),
+      ...(holdings.length > 0 ? [{ kind: 'holders', holdings } as const] : []),
+      ...(names.length > 0 ? [{ kind: 'discard', names } as const] : []),
+    ]
+    // Each entry may be answered by itself: only the last one says that the batch is complete.
+    for (const [at, entry] of entries.entries()) {
+      line.put(encodeEntry({ ...entry, number: at + 1 < entries.length ? number - 1 : number }))
+    }
+    if (entries.length === 0) return null
     debt.lastNumber = number
     return { number, news, holders, owed }
   }
