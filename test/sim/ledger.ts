@@ -78,6 +78,8 @@ export type Witnesses = {
   readonly hasDone: (node: NodeId, mid: MessageId, index: number) => boolean
   /** Two nodes have been in contact without a break for so long, ms. */
   readonly contactMs: (one: NodeId, two: NodeId) => number
+  /** The disk of the node went back to an image of before, at any time. */
+  readonly hasGoneBack: (node: NodeId) => boolean
   /** The disk of the node lost something, at any time. */
   readonly hasLost: (node: NodeId) => boolean
   /** So often a disk was lost or went back: what only it had is not held against the product. */
@@ -243,11 +245,17 @@ export class Ledger {
     return this.#deliveries.get(`${mail.token} ${place}`) ?? []
   }
 
+  /** So many disks were lost since a mail was acknowledged that it may be gone. */
+  #mayBeLost({ atMs, copies }: Submission): boolean {
+    const losses = this.#ask.lossesSince(atMs)
+    return losses > 0 && copies <= losses
+  }
+
   /** Tokens and places that are promised and have come to nothing yet. */
-  missing(isHeld: (mid: MessageId, place: number) => boolean): readonly string[] {
+  missing(isHeld: (mid: MessageId, place: number) => boolean, all = false): readonly string[] {
     return [...this.mails.values()].flatMap((mail) => {
       const { acked } = mail
-      if (acked === null) return []
+      if (acked === null || (!all && this.#mayBeLost(acked))) return []
       return mail.recipients.flatMap(({ taste }, place) => {
         const key = `${mail.token} ${place}`
         if (taste === 'refuses' && !mail.isHeld) return this.#notices.has(key) ? [] : [key]
@@ -259,17 +267,11 @@ export class Ledger {
 
   /** At rest: conservation, and a cause for each duplicate. */
   settle(isHeld: (mid: MessageId, place: number) => boolean): Sums {
-    for (const key of this.missing(isHeld)) {
-      const mail = this.mails.get(key.split(' ')[0] ?? '')
-      const acked = mail?.acked
-      if (acked === null || acked === undefined) continue
-      const losses = this.#ask.lossesSince(acked.atMs)
-      if (losses === 0 || acked.copies > losses) {
-        this.#world.violate(
-          `lost: ${key} (${acked.mid}), acknowledged with ${acked.copies} copies, ` +
-            `${losses} disks lost since`,
-        )
-      } else this.sums.lostAlone += 1
+    const lost = this.missing(isHeld)
+    this.sums.lostAlone = this.missing(isHeld, true).length - lost.length
+    for (const key of lost) {
+      const acked = this.mails.get(key.split(' ')[0] ?? '')?.acked
+      this.#world.violate(`lost: ${key} (${acked?.mid}), acknowledged with ${acked?.copies} copies`)
     }
     for (const mail of this.mails.values()) {
       for (const place of mail.recipients.keys()) this.#count(mail, place)
@@ -292,7 +294,7 @@ export class Ledger {
       const [first, ...again] = same
       if (first === undefined || again.length === 0) continue
       const doubts = this.#doubts.get(`${mid} ${first.index}`) ?? 0
-      const isRolledBack = same.some(({ node }) => this.#ask.hasLost(node))
+      const isRolledBack = same.some(({ node }) => this.#ask.hasGoneBack(node))
       if (isRolledBack) {
         this.#charge('rolled back', again.length)
         continue

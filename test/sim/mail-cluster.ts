@@ -14,8 +14,7 @@ export type SimCustodyOptions = {
   readonly queue: Queue
   readonly live: LiveConfig
   readonly timeScale: number
-  /** The pipeline, once there is one. */
-  readonly mail: () => { rest(on: boolean): void; readonly attempts: number } | null
+  readonly mail: () => { rest(on: boolean): void; busy(): number }
 }
 
 export function openCustody(options: SimCustodyOptions, deps: ClusterDeps): Custody {
@@ -29,8 +28,8 @@ export function openCustody(options: SimCustodyOptions, deps: ClusterDeps): Cust
       isJoined: () => cluster.sync.caughtUp('state'),
       isDelivering: () => true,
       mail: {
-        rest: (on) => mail()?.rest(on),
-        busy: () => mail()?.attempts ?? 0,
+        rest: (on) => mail().rest(on),
+        busy: () => mail().busy(),
         heldLeft: () => 0,
       },
       adopted: () => {},

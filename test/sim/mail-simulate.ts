@@ -142,7 +142,10 @@ export class MailSimulation {
 
   /** Those that clients reach and that let them in. */
   get doors(): readonly SimNode[] {
-    return this.cluster.up.filter(({ run }) => run?.mail?.isOpen === true)
+    return this.cluster.up.filter(
+      ({ id, run }) =>
+        run?.mail?.isOpen === true && run.cluster?.roster.get(id)?.drain === 'accepting',
+    )
   }
 
   live(): void {
@@ -262,6 +265,8 @@ export class MailSimulation {
           return commit.recipients[index]?.state === 'done'
         }),
       contactMs: (one, two) => this.contactMs(one, two),
+      hasGoneBack: (id) =>
+        this.#losses.some(({ node, fromMs }) => node.id === id && Number.isFinite(fromMs)),
       hasLost: (id) => this.#losses.some((loss) => loss.node.id === id),
       lossesSince: (atMs) =>
         this.#losses.filter((loss) => loss.fromMs <= atMs && atMs <= loss.atMs).length,

@@ -54,6 +54,8 @@ export type MailDeps = {
   readonly quarantine: Quarantine
   /** Where mail comes in; its peers have another one. */
   readonly mailNetwork: Network
+  /** Other members. */
+  readonly peers: () => number
   readonly nodeName: (node: NodeId) => NodeName
   /** The spool has failed: the process ends, its supervisor starts it anew. */
   readonly onFailure: (error: StoreError) => void
@@ -69,6 +71,8 @@ export class SimMail {
   readonly live = new LiveConfig()
   /** It takes mail of clients. */
   isOpen = false
+  /** Of clients, under way. */
+  sessions = 0
   custody: Custody | null = null
   #pipeline: Pipeline | null = null
   readonly #node: SimNode
@@ -95,7 +99,10 @@ export class SimMail {
         observer,
         node: node.id,
         fates,
-        copies: () => (setting.settings['cluster.copies'] === 'require' ? 'require' : 'prefer'),
+        copies: () => {
+          if (deps.peers() === 0) return 'none'
+          return setting.settings['cluster.copies'] === 'require' ? 'require' : 'prefer'
+        },
       },
     )
     return new SimMail(node, setting, deps, queue, spool)
@@ -142,7 +149,10 @@ export class SimMail {
   async start(self: Self, cluster: Cluster, deps: ClusterDeps): Promise<void> {
     const { queue, live } = this
     const { timeScale } = this.#setting
-    const mail = (): Pipeline | null => this.#pipeline
+    const mail = () => ({
+      rest: (on: boolean) => this.#pipeline?.rest(on),
+      busy: () => (this.#pipeline?.attempts ?? 0) + this.sessions,
+    })
     const custody = openCustody({ self, cluster, queue, live, timeScale, mail }, deps)
     this.custody = custody
     this.#pipeline = this.#openPipeline(custody)

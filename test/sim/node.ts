@@ -472,6 +472,7 @@ export class SimNode {
       store,
       mailNetwork: fabric.attach(this.smtpHost, run.process),
       quarantine: run.held.quarantine,
+      peers: () => run.cluster?.roster.peers().length ?? 0,
       nodeName: (id) => nodeName(() => nodes() ?? [], id),
       onFailure: (error) => {
         world.tell(() => `the spool of ${this.name} fails: ${error.message}`)

@@ -117,9 +117,11 @@ export class Senders {
     const mails = node?.run?.mail ?? null
     if (node === undefined || mails === null) return this.#again(mail)
     let isOver = false
+    mails.sessions += 1
     const over: Over = (isDone) => {
       if (isOver) return false
       isOver = true
+      mails.sessions -= 1
       if (isDone) this.open -= 1
       else this.#again(mail)
       return true

@@ -180,9 +180,14 @@ export class SpoolDisk {
   }
 
   image(): SpoolImage {
+    const durable = new Map([...this.#durable].map(([mid, records]) => [mid, [...records]]))
+    // What was in the cache is in the image as well.
+    for (const { unsynced } of this.#files.values()) {
+      for (const { records } of unsynced) keepIn(durable, records)
+    }
     return {
       files: new Map([...this.#files].map(([path, { bytes }]) => [path, Buffer.from(bytes)])),
-      durable: new Map([...this.#durable].map(([mid, records]) => [mid, [...records]])),
+      durable,
     }
   }
 
@@ -245,7 +250,7 @@ export class SpoolDisk {
         }
         if (!this.isLying) {
           file.unsynced = file.unsynced.filter((write) => !covered.has(write))
-          for (const { records } of covered) this.#keep(records)
+          for (const { records } of covered) keepIn(this.#durable, records)
         }
         done(null)
       },
@@ -270,14 +275,6 @@ export class SpoolDisk {
     for (const record of records) {
       this.#seen.add(record.mid)
       this.onRecord?.(record)
-    }
-  }
-
-  #keep(records: readonly SeenRecord[]): void {
-    for (const record of records) {
-      const known = this.#durable.get(record.mid)
-      if (known === undefined) this.#durable.set(record.mid, [record])
-      else known.push(record)
     }
   }
 
@@ -309,7 +306,7 @@ export class SpoolDisk {
       const length = write === torn ? this.#dice.below(after.length) : after.length
       file.write(after.subarray(0, length), position)
       if (write === torn && records.length > 0) this.#world.sometimes('torn record dropped')
-      this.#keep(write === torn ? recordsIn(after.subarray(0, length)) : records)
+      keepIn(this.#durable, write === torn ? recordsIn(after.subarray(0, length)) : records)
     }
     if (kept.length < writes.length) this.#world.sometimes('unsynced write lost')
   }
@@ -335,6 +332,14 @@ export class SpoolDisk {
     const file = this.#files.get(path)
     if (file === undefined) throw notThere(path)
     return file
+  }
+}
+
+function keepIn(durable: Map<MessageId, SeenRecord[]>, records: readonly SeenRecord[]): void {
+  for (const record of records) {
+    const known = durable.get(record.mid)
+    if (known === undefined) durable.set(record.mid, [record])
+    else known.push(record)
   }
 }
 

@@ -1,0 +1,145 @@
+/**
+ * Faults built into the handling of mail on purpose, one at a time: the rule that is there for it
+ * must find each of them. A simulator that does not find these finds nothing.
+ */
+import { describe, expect, setDefaultTimeout, test } from 'bun:test'
+import { type Absence, Absences } from '../../src/cluster/absence.ts'
+import { Barrier } from '../../src/cluster/barrier.ts'
+import { Isolation } from '../../src/cluster/isolation.ts'
+import { LinkMirror } from '../../src/cluster/mirror.ts'
+import { Yields } from '../../src/cluster/yield.ts'
+import { NO_FAULTS } from './mail-faults.ts'
+import { type MailKnobs, MailSimulation } from './mail-simulate.ts'
+import { CALM } from './network.ts'
+import { ViolationError } from './world.ts'
+
+setDefaultTimeout(240_000)
+
+const SEEDS_MAX = 30
+
+type Case = {
+  readonly name: string
+  /** Puts the fault in; gives how to take it out. */
+  readonly plant: () => () => void
+  readonly isLying?: boolean
+  /** What the violation says. */
+  readonly rule: RegExp
+  readonly faults: Partial<MailKnobs['faults']>
+}
+
+/** `by` in the place of a method of all objects of a kind. */
+function replace<Kind extends object, Name extends keyof Kind>(
+  kind: { readonly prototype: Kind },
+  name: Name,
+  by: (before: Kind[Name]) => Kind[Name],
+): () => void {
+  const { prototype } = kind
+  const before = prototype[name]
+  prototype[name] = by(before)
+  return () => {
+    prototype[name] = before
+  }
+}
+
+const CASES: readonly Case[] = [
+  {
+    name: 'a disk that says that it has synced, and has not',
+    plant: () => () => {},
+    isLying: true,
+    rule: /lost:|on no disk|before its TRY|without its COMMIT|told too soon|forgotten too soon/,
+    faults: { powerCuts: 1 },
+  },
+  {
+    name: 'a node that comes back and asks nobody',
+    plant: () => replace(Barrier, 'blocks', () => () => false),
+    rule: /no barrier|delivered again/,
+    faults: { kills: 1, cuts: 1, hops: 1 },
+  },
+  {
+    name: 'an owner that lost its holders and goes on for ever',
+    plant: () => replace(Isolation, 'blocks', () => () => false),
+    rule: /no isolation/,
+    faults: { cuts: 1, hops: 1 },
+  },
+  {
+    name: 'an adoption at the first refusal',
+    plant: () =>
+      replace(
+        Absences,
+        'of',
+        (before) =>
+          function (this: Absences, node): Absence {
+            const absence = before.call(this, node)
+            if (absence.kind !== 'refused') return absence
+            const refusedMs = Number.POSITIVE_INFINITY
+            return { ...absence, kind: 'confirmed', why: 'refused', refusedMs }
+          },
+      ),
+    rule: /adopted too soon/,
+    faults: { kills: 1, hops: 1 },
+  },
+  {
+    name: 'a DISCARD that goes out before DONE is durable',
+    plant: () =>
+      replace(
+        LinkMirror,
+        'marked',
+        (before) =>
+          function (this: LinkMirror, message, kind, payload): void {
+            before.call(this, message, kind, payload)
+            if (kind === 'try') this.settled(message)
+          },
+      ),
+    rule: /forgotten too soon/,
+    faults: { hops: 1 },
+  },
+  {
+    name: 'marks of others that are not merged',
+    plant: () => replace(Yields, 'merge', () => () => {}),
+    rule: /delivered again|no rest|were counted/,
+    faults: { cuts: 1, hops: 1, stalls: 1 },
+  },
+]
+
+function tuned({ faults }: Case): (knobs: MailKnobs) => MailKnobs {
+  return (knobs) => ({
+    ...knobs,
+    nodes: 3,
+    timeScale: 12,
+    weather: CALM,
+    senders: { ...knobs.senders, everyMs: 400, lostReplies: 0 },
+    faults: { ...NO_FAULTS, everyMs: 5_000, ...faults },
+    settings: { ...knobs.settings, 'cluster.isolation': 'hold', 'cluster.copies': 'prefer' },
+  })
+}
+
+/** The first violation of the seeds; null: none. */
+function violationOf(mutant: Case): string | null {
+  for (let seed = 1; seed <= SEEDS_MAX; seed += 1) {
+    const sim = new MailSimulation(seed, { tune: tuned(mutant) })
+    try {
+      if (mutant.isLying === true) for (const { spool } of sim.nodes) spool.isLying = true
+      sim.live()
+      sim.rest()
+    } catch (error) {
+      if (error instanceof ViolationError) return error.message
+      throw error
+    } finally {
+      sim.close()
+    }
+  }
+  return null
+}
+
+describe('is found', () => {
+  for (const mutant of CASES) {
+    test(mutant.name, () => {
+      const heal = mutant.plant()
+      try {
+        expect(violationOf(mutant) ?? 'nothing').toMatch(mutant.rule)
+      } finally {
+        heal()
+      }
+    })
+  }
+})
