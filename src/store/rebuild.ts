@@ -116,7 +116,7 @@ export class Rebuild {
     const message = new Message(mid, commit)
     const before = this.#rebuilt.get(mid) ?? null
     // A body that is not whole was never acknowledged, or has gone since: it moves nothing.
-    if (before !== null && !isWhole && !message.isFinal) return
+    if (before?.isWhole === true && !isWhole && !message.isFinal) return
     this.#before.set(mid, { body, rebuilt: before })
     const place = { segment, length: payload.length }
     if (before !== null && isAbove(before.message, message)) {
