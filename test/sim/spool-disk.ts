@@ -73,6 +73,8 @@ export class SpoolDisk {
   #files = new Map<string, SimFile>()
   /** The names that survive a power cut. */
   #named = new Map<string, SimFile>()
+  #namings = 0
+  #lastNaming = 0
   readonly #open = new Map<number, SimFile>()
   #fd = 2
   #writing: Writing[] = []
@@ -140,10 +142,16 @@ export class SpoolDisk {
         }),
       syncNames: (_, done) => {
         const names = new Map(this.#files)
+        this.#namings += 1
+        const naming = this.#namings
         this.#world.after(
           this.#syncMs(),
           () => {
-            this.#named = names
+            // One that was asked for before and ends later takes nothing back.
+            if (naming > this.#lastNaming) {
+              this.#named = names
+              this.#lastNaming = naming
+            }
             done(null)
           },
           process,
