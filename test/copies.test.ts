@@ -159,7 +159,7 @@ async function keep(
     id = ids.next(),
     recipients = 1,
     ...more
-  }: Partial<Commit> & { id?: MessageId; recipients?: number } = {} as never,
+  }: Partial<Omit<Commit, 'recipients'>> & { id?: MessageId; recipients?: number } = {},
 ): Promise<Message> {
   const draft = queue.draftCopy(id)
   for (let at = 0; at < body.length; at += 8_000) draft.add(Buffer.from(body.slice(at, at + 8_000)))
