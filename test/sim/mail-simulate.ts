@@ -193,11 +193,13 @@ export class MailSimulation {
     return [
       ...(this.senders.open > 0 ? [`${this.senders.open} senders try on`] : []),
       ...(missing.length > 0 ? [`${missing.length} missing, first ${missing[0]}`] : []),
-      ...core.flatMap(({ name, run }) => {
+      ...core.flatMap((node) => {
+        const { name, run } = node
         const queue = run?.mail?.queue
         if (queue === undefined) return [`${name} is not up`]
         const own = [...queue.messages()]
-        const copies = [...queue.copies()]
+        // A disk that went back shows copies of what is done and forgotten everywhere else.
+        const copies = this.#hasGoneBack(node) ? [] : [...queue.copies()]
         const owed = [...queue.owed()]
         return [
           ...(own.length > 0 ? [`${name} owns ${own.length}, first ${own[0]?.id}`] : []),
@@ -265,8 +267,7 @@ export class MailSimulation {
           return commit.recipients[index]?.state === 'done'
         }),
       contactMs: (one, two) => this.contactMs(one, two),
-      hasGoneBack: (id) =>
-        this.#losses.some(({ node, fromMs }) => node.id === id && Number.isFinite(fromMs)),
+      hasGoneBack: (id) => this.nodes.some((one) => one.id === id && this.#hasGoneBack(one)),
       hasLost: (id) => this.#losses.some((loss) => loss.node.id === id),
       lossesSince: (atMs) =>
         this.#losses.filter((loss) => loss.fromMs <= atMs && atMs <= loss.atMs).length,
@@ -274,6 +275,10 @@ export class MailSimulation {
     const hops = new NextHops(world, dice.split('hops'), ledger, knobs.hop)
     const { settings, timeScale, inspectMs } = knobs
     return { ledger, hops, setting: { world, ledger, hops, settings, timeScale, inspectMs } }
+  }
+
+  #hasGoneBack(of: SimNode): boolean {
+    return this.#losses.some(({ node, fromMs }) => node === of && Number.isFinite(fromMs))
   }
 
   #look(): void {
