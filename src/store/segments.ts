@@ -120,6 +120,14 @@ export class Segments {
     this.#all = []
   }
 
+  /** The names of all files so far are durable when this resolves. */
+  syncNames(): Promise<void> {
+    const { disk, dir } = this.#options
+    return new Promise((resolve, reject) =>
+      disk.syncNames(dir, (error) => (error === null ? resolve() : reject(error))),
+    )
+  }
+
   /** A new one at once, when there is no free one: for the start. */
   async first(): Promise<Segment> {
     if (this.#free.length === 0) await this.#create(0)
@@ -275,7 +283,7 @@ export class Segments {
   async #create(pauseMs: number): Promise<void> {
     this.#fileNumber += 1
     const path = join(this.#options.dir, `${String(this.#fileNumber).padStart(8, '0')}.seg`)
-    const { disk, dir } = this.#options
+    const { disk } = this.#options
     const fd = disk.open(path, 'new')
     try {
       const zeros = Buffer.alloc(Math.min(AHEAD_PIECE_BYTES, this.bytes))
@@ -297,9 +305,7 @@ export class Segments {
         disk.sync(fd, (error) => (error === null ? resolve() : reject(error))),
       )
       // The name too: a synced file that no directory names is lost with the power.
-      await new Promise<void>((resolve, reject) =>
-        disk.syncNames(dir, (error) => (error === null ? resolve() : reject(error))),
-      )
+      await this.syncNames()
     } catch (error) {
       disk.close(fd)
       disk.remove(path)

@@ -142,6 +142,8 @@ export class Spool {
 
   /** Call once after replay, when the queue has counted its references: frees and writes ahead. */
   async start(): Promise<void> {
+    // A process that was killed may have made a file whose name it had not synced.
+    await this.#segments.syncNames()
     const last = this.#segments.lastUsed()
     const goesOn = last !== null && last.refs > 0 && last.end < this.#segmentBytes * 0.9
     for (const segment of this.#segments.all) {
