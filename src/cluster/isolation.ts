@@ -64,7 +64,10 @@ export class Isolation {
     const ownedBoot = this.#ownedBoot.get(id) ?? 0
     const { roster, absences, clock, patience, setting } = this.#options
     let lastBoot: number | null = null
+    // Who only may have got a byte vouches for nothing while another has all of it.
+    const isAnyKept = [...holders.values()].includes('kept')
     for (const [node, how] of holders) {
+      if (isAnyKept && how !== 'kept') continue
       if (roster.get(node)?.standing !== 'member' || absences.isConfirmed(node)) continue
       const knownBoot = this.#known.get(node) ?? this.#startBoot
       // Who was silent already when this node took it over cannot take it from this one; nor can
