@@ -15,7 +15,8 @@ import { Fates } from '../src/store/fates.ts'
 import { isAbove } from '../src/store/marks.ts'
 import { STATE_MIGRATIONS } from '../src/store/migrations/index.ts'
 import { type CopyRule, Queue } from '../src/store/queue.ts'
-import { type Commit, freshRecipient, isFinal, type Message } from '../src/store/queued.ts'
+import { type Commit, isFinal, type Message } from '../src/store/queued.ts'
+import { aCommit } from './commits.ts'
 import type { Dice } from './sim/dice.ts'
 import { SPOOL_DIR, SpoolDisk } from './sim/spool-disk.ts'
 import { SimClock, SimProcess, World } from './sim/world.ts'
@@ -382,41 +383,8 @@ class History {
 }
 
 function commitOf({ id, body, recipients }: Known): Commit {
-  return {
-    owner: A,
-    term: 1,
-    holders: [],
-    pieces: 0,
-    envelope: {
-      id,
-      receivedMs: 0,
-      clientIp: '192.0.2.1',
-      greeting: 'client.test',
-      protocol: 'ESMTP',
-      tls: null,
-      outbound: false,
-      sender: 'a@x.test',
-      eightBit: false,
-      smtpUtf8: false,
-      ret: null,
-      envid: null,
-      recipients: Array.from({ length: recipients }, (_, at) => ({
-        address: `r${at}@example.com`,
-        notify: null,
-        orcpt: null,
-      })),
-    },
-    prepend: '',
-    sizeBytes: body.length,
-    sha256: '',
-    expiresMs: 1e12,
-    facts: { subject: null, from: null, messageId: null, authors: [] },
-    verdicts: [],
-    judgement: null,
-    dsn: false,
-    heldMoved: false,
-    recipients: Array.from({ length: recipients }, () => freshRecipient('queued')),
-  }
+  const plain = aCommit(id, body.length, recipients, 0)
+  return { ...plain, owner: A, term: 1, holders: [], pieces: 0, expiresMs: 1e12 }
 }
 
 test('whatever is done, and wherever it is cut, what was durable is there again', () => {

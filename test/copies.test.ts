@@ -31,6 +31,7 @@ import {
 import { RECORD } from '../src/store/records.ts'
 import { Spool } from '../src/store/spool.ts'
 import { ManualClock } from './clock.ts'
+import { aCommit as plainCommit } from './commits.ts'
 
 const root = mkdtempSync(join(tmpdir(), 'postern-copies-'))
 afterAll(() => rmSync(root, { recursive: true, force: true }))
@@ -106,37 +107,7 @@ async function open(
 }
 
 function aCommit(id: MessageId, sizeBytes: number, recipients = 1): NewCommit {
-  return {
-    envelope: {
-      id,
-      receivedMs: clock.wallMs(),
-      clientIp: '192.0.2.1',
-      greeting: 'client.test',
-      protocol: 'ESMTP',
-      tls: null,
-      outbound: false,
-      sender: 'a@x.test',
-      eightBit: false,
-      smtpUtf8: false,
-      ret: null,
-      envid: null,
-      recipients: Array.from({ length: recipients }, (_, at) => ({
-        address: `r${at}@example.com`,
-        notify: null,
-        orcpt: null,
-      })),
-    },
-    prepend: '',
-    sizeBytes,
-    sha256: '',
-    expiresMs: clock.wallMs() + 1e6,
-    facts: { subject: null, from: null, messageId: null, authors: [] },
-    verdicts: [],
-    judgement: null,
-    dsn: false,
-    heldMoved: false,
-    recipients: Array.from({ length: recipients }, () => freshRecipient('queued')),
-  }
+  return plainCommit(id, sizeBytes, recipients, clock.wallMs())
 }
 
 function ofB(id: MessageId, sizeBytes: number, recipients = 1, more: Partial<Commit> = {}): Commit {

@@ -2,17 +2,16 @@
 import type { Clock } from '../src/base/clock.ts'
 import { assert } from '../src/base/errors.ts'
 import type { MessageId, NodeId } from '../src/base/ids.ts'
-import { NO_FACTS } from '../src/message/verdict.ts'
 import type { CopyDraft, CopyStore, Fate } from '../src/store/copies.ts'
 import {
   type Commit,
-  freshRecipient,
   type HolderState,
   isFinal,
   type MarkKind,
   type MarkPayload,
   Message,
 } from '../src/store/queued.ts'
+import { aCommit } from './commits.ts'
 
 /** Plain ones of a simulated disk. */
 const SYNC_MS = 2
@@ -173,39 +172,6 @@ export class MemoryCopies implements CopyStore {
 }
 
 export function commitOf(id: MessageId, owner: NodeId, recipients: number): Commit {
-  return {
-    owner,
-    term: 1,
-    holders: [],
-    envelope: {
-      id,
-      receivedMs: 0,
-      clientIp: '192.0.2.1',
-      greeting: 'client',
-      protocol: 'ESMTP',
-      tls: null,
-      outbound: false,
-      sender: 'ann@example.org',
-      eightBit: false,
-      smtpUtf8: false,
-      ret: null,
-      envid: null,
-      recipients: Array.from({ length: recipients }, (_, at) => ({
-        address: `r${at}@example.com`,
-        notify: null,
-        orcpt: null,
-      })),
-    },
-    prepend: '',
-    sizeBytes: 100,
-    sha256: '',
-    pieces: 1,
-    expiresMs: 1e15,
-    facts: NO_FACTS,
-    verdicts: [],
-    judgement: null,
-    dsn: false,
-    heldMoved: false,
-    recipients: Array.from({ length: recipients }, () => freshRecipient('queued')),
-  }
+  const plain = aCommit(id, 100, recipients, 0)
+  return { ...plain, owner, term: 1, holders: [], pieces: 1, expiresMs: 1e15 }
 }

@@ -20,8 +20,9 @@ import { MessageIds } from '../src/base/ids.ts'
 import { Observer } from '../src/base/observe.ts'
 import { SeededRandom } from '../src/base/random.ts'
 import { Queue, readBody } from '../src/store/queue.ts'
-import { freshRecipient, isFinal, type Message, type NewCommit } from '../src/store/queued.ts'
+import { isFinal, type Message } from '../src/store/queued.ts'
 import type { Spool } from '../src/store/spool.ts'
+import { aCommit } from './commits.ts'
 
 const root = mkdtempSync(join(tmpdir(), 'postern-spool-'))
 afterAll(() => rmSync(root, { recursive: true, force: true }))
@@ -60,46 +61,12 @@ async function open(
   return { ...opened, failures }
 }
 
-function aCommit(id: MessageId, sizeBytes: number, recipients: number): NewCommit {
-  return {
-    envelope: {
-      id,
-      receivedMs: clock.wallMs(),
-      clientIp: '192.0.2.1',
-      greeting: 'client.test',
-      protocol: 'ESMTP',
-      tls: null,
-      outbound: false,
-      sender: 'a@x.test',
-      eightBit: false,
-      smtpUtf8: false,
-      ret: null,
-      envid: null,
-      recipients: Array.from({ length: recipients }, (_, at) => ({
-        address: `r${at}@example.com`,
-        notify: null,
-        orcpt: null,
-      })),
-    },
-    prepend: '',
-    sizeBytes,
-    sha256: '',
-    expiresMs: clock.wallMs() + 1e6,
-    facts: { subject: null, from: null, messageId: null, authors: [] },
-    verdicts: [],
-    judgement: null,
-    dsn: false,
-    heldMoved: false,
-    recipients: Array.from({ length: recipients }, () => freshRecipient('queued')),
-  }
-}
-
 async function accept(queue: Queue, body: Uint8Array, recipients = 1): Promise<Message> {
   const id = ids.next()
   const draft = queue.draft(id)
   for (let offset = 0; offset < body.length; offset += 8_192)
     draft.add(body.subarray(offset, offset + 8_192))
-  return await queue.commit(draft, aCommit(id, body.length, recipients), null)
+  return await queue.commit(draft, aCommit(id, body.length, recipients, clock.wallMs()), null)
 }
 
 async function bytesOf(message: Message): Promise<string> {
@@ -265,7 +232,7 @@ test('a body that arrives slowly is not overwritten by all that passes it', asyn
   for (let count = 0; count < 300; count++)
     finish(queue, await accept(queue, Buffer.alloc(8_000, 120)), 0)
   draft.add(Buffer.alloc(8_000, 116))
-  const message = await queue.commit(draft, aCommit(id, 16_000, 1), null)
+  const message = await queue.commit(draft, aCommit(id, 16_000, 1, clock.wallMs()), null)
   expect(await bytesOf(message)).toBe('s'.repeat(8_000) + 't'.repeat(8_000))
   await spool.close()
   const again = await open(dir)
