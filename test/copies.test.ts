@@ -665,6 +665,30 @@ test('a message that is final when it is handed over ends, and its fate names th
   await spool.close()
 })
 
+test('how a message ended is remembered when one of its holders was removed: it may have handed it on', async () => {
+  const first = await open()
+  const message = await accept(first.queue, 'y')
+  first.queue.setHolder(message, B, 'kept')
+  finish(first.queue, message)
+  await first.queue.synced()
+  message.mayBeElsewhere = true
+  first.queue.setHolder(message, B, null)
+  expect([...first.queue.owed()]).toEqual([])
+  expect(first.queue.fate(message.id)).toMatchObject({ term: 1, owner: first.queue.node })
+  // Removed while there is something left to do, and all ends after a restart.
+  const other = await accept(first.queue, 'z')
+  first.queue.setHolder(other, B, 'kept')
+  other.mayBeElsewhere = true
+  first.queue.setHolder(other, B, null)
+  first.fates.close()
+  const second = await first.again()
+  const again = second.queue.get(other.id) as Message
+  finish(second.queue, again)
+  expect(second.queue.fate(other.id)?.states).toEqual(['done'])
+  second.fates.close()
+  await second.spool.close()
+})
+
 // ---- holders ----
 
 test('a final message stays known to its last holder: across restarts, without its body', async () => {

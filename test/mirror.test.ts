@@ -601,6 +601,61 @@ describe('a holder', () => {
     expect([...owner.queue.owed()]).toEqual([])
   })
 
+  test('is owed nothing that an heir found done already, once it was removed', async () => {
+    const world = await CopyWorld.of(3)
+    const [owner] = world.nodes as [CopyNode]
+    const message = await world.until(owner.accept(SMALL))
+    const [heir, other] = world.nodes.filter((node) => node !== owner) as [CopyNode, CopyNode]
+    for (const node of [heir, other]) await world.until(owner.copies.give(message, node.id))
+    owner.queue.mark('done', message, [0], { reply: '250 ok' })
+    set(message.recipients[0], { state: 'done' })
+    await world.pass(1_000)
+    owner.crash()
+    world.standings.set(owner.id, 'evicted')
+    world.changed()
+    await world.until(heir.queue.adopt([{ id: message.id, term: 2 }]))
+    await world.pass(2_000)
+    expect([...heir.queue.owed()]).toEqual([])
+    expect(other.queue.copyCount).toBe(0)
+  })
+
+  test('says what it has and is asked to forget it only when the end is durable', async () => {
+    const { world, owner, message, holder } = await kept()
+    world.mesh.unlink(owner.mesh, holder.mesh)
+    await world.pass(100)
+    owner.disk.syncMs = 3_000
+    finish(owner, message)
+    let isDurable = false
+    owner.queue.synced().then(() => {
+      isDurable = true
+    })
+    const asked: boolean[] = []
+    watch(world, (_, __, entry) => {
+      if (entry.kind === 'discard') asked.push(isDurable)
+      return undefined
+    })
+    world.mesh.join()
+    await world.pass(5_000)
+    expect(new Set(asked)).toEqual(new Set([true]))
+    expect([holder.queue.copyCount, [...owner.queue.owed()].length]).toEqual([0, 0])
+  })
+
+  test('that has taken it over says so when that is durable', async () => {
+    const { world, owner, message, holder } = await kept()
+    holder.disk.syncMs = 3_000
+    let isDurable = false
+    const adopting = holder.queue.adopt([{ id: message.id, term: 2 }]).then(() => {
+      isDurable = true
+    })
+    owner.queue.mark('done', message, [0], { reply: '250 ok' })
+    set(message.recipients[0], { state: 'done' })
+    await world.pass(1_000)
+    expect([isDurable, owner.stale]).toEqual([false, []])
+    await world.until(adopting)
+    await world.pass(5_000)
+    expect(new Set(owner.stale)).toEqual(new Set([`${message.id} 2 ${holder.id}`]))
+  })
+
   test('keeps the new copy of a message that comes to life again', async () => {
     const { world, owner, message, holder } = await kept(2)
     finish(owner, message)

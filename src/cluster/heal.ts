@@ -125,6 +125,8 @@ export type HealDeps = {
   readonly holdings: Holdings
   readonly candidates: Candidates
   readonly roster: Pick<Roster, 'get' | 'peers' | 'onChange'>
+  /** It left or was removed. */
+  readonly isGone: (node: NodeId) => boolean
   readonly members: Pick<Members, 'get'>
   readonly give: (message: Message, node: NodeId) => Promise<boolean>
   /** A node that was removed holds nothing and is owed nothing. */
@@ -152,7 +154,6 @@ export class Healing {
     const { candidates, roster, clock } = deps
     this.#sweeping = deps.holdings.all()
     this.#peers = new Set(roster.peers().map(({ node }) => node))
-    for (const message of [...deps.store.owed()]) this.#forgetGone(message)
     candidates.onChange(() => this.#noteCandidates())
     roster.onChange(() => this.#noteStandings())
     this.#noteCandidates()
@@ -209,11 +210,8 @@ export class Healing {
   }
 
   #forgetGone(message: Message): void {
-    const { roster, forget } = this.#deps
-    for (const node of [...message.holders.keys()]) {
-      const standing = roster.get(node)?.standing
-      if (standing === 'left' || standing === 'evicted') forget(message, node)
-    }
+    const { isGone, forget } = this.#deps
+    for (const node of [...message.holders.keys()]) if (isGone(node)) forget(message, node)
   }
 
   /** What a holder has does not count from 15 s after its death on, nor when it leaves for good. */

@@ -101,6 +101,8 @@ export class Hearing {
       await yields.take({ id, owner, term, kind: 'own', states: [] })
       standings.push(standingOf(store, id) ?? before)
     }
+    // The asker gives a message up on this word: it must outlive this process.
+    if (standings.some((standing) => standing.owner === store.node)) await store.synced()
     return { isBehind: !mayDeny(), epoch: this.#epochs.get(from) ?? 0, standings }
   }
 

@@ -7,7 +7,7 @@ import { messageOf, StoreError } from '../base/errors.ts'
 import type { MessageId, NodeId } from '../base/ids.ts'
 import type { Observer } from '../base/observe.ts'
 import type { CopyDraft, CopyStore } from '../store/copies.ts'
-import { isAbove } from '../store/marks.ts'
+import { isAbove, type Title } from '../store/marks.ts'
 import type { Commit, HolderState, Message } from '../store/queued.ts'
 import type { CopyLine, CopyLines } from './copy-lines.ts'
 import {
@@ -239,11 +239,7 @@ export class CopyKeeper {
   }
 
   /** Who has the message now, when that is somebody else with a better right to it. */
-  #newer(
-    id: MessageId,
-    term: number,
-    owner: NodeId,
-  ): { readonly term: number; readonly owner: NodeId } | null {
+  #newer(id: MessageId, term: number, owner: NodeId): Title | null {
     const { store } = this.#deps
     const known = store.get(id) ?? store.copy(id) ?? store.fate(id)
     if (known === null || known.owner === owner || !isAbove(known, { term, owner })) return null
@@ -286,8 +282,16 @@ export class CopyKeeper {
     // It may have been taken over while it was being written.
     const newer = this.#newer(named.id, named.term, desk.line.peer)
     if (newer === null) return this.#refuse(desk, named, 'store', messageOf(error).slice(0, 512))
-    const { term, owner } = newer
-    this.#refuse(desk, { id: named.id, term }, 'stale', 'another node owns it now', owner)
+    this.#sayStale(desk, named.id, newer)
+  }
+
+  /** Once it is durable: the peer gives the message up on this word. */
+  #sayStale(desk: Desk, id: MessageId, { term, owner }: Title): void {
+    this.#deps.store.synced().then(
+      () => this.#refuse(desk, { id, term }, 'stale', 'another node owns it now', owner),
+      // The spool failed, which ends the process.
+      () => {},
+    )
   }
 
   #drop(desk: Desk, id: MessageId): void {
@@ -332,7 +336,7 @@ export class CopyKeeper {
     const owner = desk.line.peer
     const newer = this.#newer(id, term, owner)
     if (newer !== null) {
-      this.#refuse(desk, { id, term: newer.term }, 'stale', 'another node owns it now', newer.owner)
+      this.#sayStale(desk, id, newer)
       return false
     }
     // It was adopted or handed over, and we have not heard of it yet.

@@ -40,7 +40,11 @@ export class MailCopies {
     const { store, links, roster, members, clock } = deps
     const lines = new CopyLines(links, deps)
     const candidates = new Candidates(deps)
-    const tellings = new Tellings(store, lines, deps)
+    const isGone = (node: NodeId): boolean => {
+      const standing = roster.get(node)?.standing
+      return standing === 'left' || standing === 'evicted'
+    }
+    const tellings = new Tellings(store, lines, { ...deps, isGone })
     const holdings = new Holdings(clock)
     const hasPeers = (): boolean => roster.peers().length > 0
     const mirror = new LinkMirror({ ...deps, lines, candidates, tellings, holdings, hasPeers })
@@ -53,6 +57,7 @@ export class MailCopies {
       members,
       holdings,
       candidates,
+      isGone,
       give: (message, node) => mirror.give(message, node),
       forget: (message, node) => tellings.forget(message, node),
       isBusy: (node) => mirror.isBusy(node),

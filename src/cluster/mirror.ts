@@ -74,7 +74,7 @@ export class LinkMirror implements Mirror {
           for (const named of entry.names) this.#kept(lane, named)
           line.release()
         } else if (entry.kind === 'refused') this.#refused(lane, entry.refused)
-        else if (entry.kind === 'have') for (const named of entry.names) this.#has(lane, named)
+        else if (entry.kind === 'have') this.#hasAll(lane, entry.names)
         else if (entry.kind === 'credit') this.#credited(lane, entry.bytes)
       },
       closed: (line) => this.#lost(line),
@@ -164,19 +164,41 @@ export class LinkMirror implements Mirror {
   }
 
   /** What a peer has of ours, when a link opens: an acknowledgement may have been lost. */
-  #has(lane: Lane, { id, term }: Named): void {
+  #hasAll(lane: Lane, names: readonly Named[]): void {
     const { store, tellings } = this.#deps
     const node = lane.line.peer
+    const ended = names.filter((named) => !this.#has(node, named) && this.#hasEnded(named))
+    if (ended.length === 0) return
+    // It may have ended a moment ago: who forgets its copy must not be the last one who knew.
+    store.synced().then(
+      () => {
+        for (const named of ended) {
+          const { id } = named
+          if (store.get(id) !== null || this.#fresh.has(id) || !this.#hasEnded(named)) continue
+          tellings.discard(node, id, store.fate(id)?.term ?? named.term)
+        }
+      },
+      // The spool failed, which ends the process.
+      () => {},
+    )
+  }
+
+  /** False: it is no own message. */
+  #has(node: NodeId, { id, term }: Named): boolean {
+    const { store, tellings } = this.#deps
     const message = store.get(id)
-    if (message !== null) {
-      if (message.term !== term || message.owner !== store.node) return
-      if (!message.holders.has(node)) tellings.anew(message, node)
-      this.#setHolder(message, node, 'kept')
-      return
-    }
+    if (message === null) return false
+    if (message.term !== term || message.owner !== store.node) return true
+    if (!message.holders.has(node)) tellings.anew(message, node)
+    this.#setHolder(message, node, 'kept')
+    return true
+  }
+
+  /** It was an own message to the end. */
+  #hasEnded({ id, term }: Named): boolean {
+    const { store } = this.#deps
     const fate = store.fate(id)
-    const isOurs = fate !== null && fate.owner === store.node && fate.term >= term
-    if (isOurs && !this.#fresh.has(id)) tellings.discard(node, id, fate.term)
+    return fate !== null && fate.owner === store.node && fate.term >= term
   }
 
   #refused(lane: Lane, { id, term, why, owner, detail }: Refused): void {

@@ -54,26 +54,31 @@ type Debt = {
   lastNumber: number
 }
 
+export type TellingsDeps = {
+  readonly clock: Clock
+  readonly observer: Observer
+  /** It left or was removed: it is told nothing any more. */
+  readonly isGone: (node: NodeId) => boolean
+}
+
 export class Tellings {
   readonly #store: CopyStore
   readonly #lines: CopyLines
   readonly #clock: Clock
   readonly #observer: Observer
+  readonly #isGone: TellingsDeps['isGone']
   readonly #debts = new Map<NodeId, Debt>()
   #timer: Timer | null = null
   #isClosed = false
 
-  constructor(
-    store: CopyStore,
-    lines: CopyLines,
-    deps: { readonly clock: Clock; readonly observer: Observer },
-  ) {
+  constructor(store: CopyStore, lines: CopyLines, deps: TellingsDeps) {
     this.#store = store
     this.#lines = lines
     this.#clock = deps.clock
     this.#observer = deps.observer
+    this.#isGone = deps.isGone
     for (const message of store.messages()) this.#resume(message)
-    for (const message of store.owed()) this.settled(message)
+    for (const message of [...store.owed()]) this.settled(message)
     lines.listen({
       opened: (line) => this.#tell(line),
       said: (line, entry) => {
@@ -127,7 +132,12 @@ export class Tellings {
   }
 
   settled(message: Message): void {
-    for (const [node, state] of message.holders) {
+    for (const [node, state] of [...message.holders]) {
+      // Also where it was taken over from that one, and was done already.
+      if (this.#isGone(node)) {
+        this.forget(message, node)
+        continue
+      }
       if (state !== 'discarding') this.setHolder(message, node, 'discarding')
       this.#owe(node, message.id, message.term, message)
     }
@@ -135,7 +145,7 @@ export class Tellings {
 
   /** A COMMIT that may be durable there is void. */
   discard(node: NodeId, id: MessageId, term: number): void {
-    this.#owe(node, id, term, null)
+    if (!this.#isGone(node)) this.#owe(node, id, term, null)
   }
 
   /**
@@ -152,6 +162,7 @@ export class Tellings {
   forget(message: Message, node: NodeId): void {
     const debt = this.#debts.get(node)
     for (const names of [debt?.news, debt?.holders, debt?.owed]) names?.delete(message.id)
+    message.mayBeElsewhere = true
     this.setHolder(message, node, null)
   }
 

@@ -1,7 +1,7 @@
 /**
- * What became of messages that had more than one owner: a node that comes back asks before it
- * delivers what another one delivered meanwhile (design: mail.md, Rejoin barrier). Of this node
- * alone, in state.db; plain mail never has a row.
+ * What became of messages that had more than one owner, or a holder that was removed: a node that
+ * comes back or takes them over asks before it delivers what another one delivered meanwhile
+ * (design: mail.md, Rejoin barrier). Of this node alone, in state.db; plain mail never has a row.
  */
 import type { Database } from 'bun:sqlite'
 import type { Clock } from '../base/clock.ts'

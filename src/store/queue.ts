@@ -538,7 +538,7 @@ export class Queue implements CopyStore {
   #end(message: Message): void {
     this.uncache(message)
     const { fates } = this.#deps
-    if (message.term > 1 && fates !== undefined) {
+    if ((message.term > 1 || message.mayBeElsewhere) && fates !== undefined) {
       fates.add(fateOf(message), () => this.#letGo(message, 'all'))
     } else this.#letGo(message, 'all')
     if (message.term === 1 && message.owner !== this.node) this.#remember(message)

@@ -155,6 +155,8 @@ export class Rebuild {
       if (isAbove({ term, owner }, message)) changeOwner(message, { term, owner })
     } else if (type === RECORD.holders) {
       const { node, state } = JSON.parse(payload.toString()) as HolderPayload
+      // Before the end nobody is asked to forget it: that one was removed.
+      message.mayBeElsewhere ||= state === null && !message.isFinal
       if (state === null) message.holders.delete(node)
       else message.holders.set(node, state)
     }
