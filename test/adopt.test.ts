@@ -63,6 +63,20 @@ describe('confirmed dead', () => {
     expect(b.store.get(fresh)).toBeNull()
   })
 
+  test('another spool: whoever has nothing of what was lost is passed over', async () => {
+    const house = new House(3)
+    const [a, b, c] = house.heirs as [Heir, Heir, Heir]
+    const { ofB } = shared(a, b, c, 20)
+    for (const id of ofB) b.store.kept.delete(id)
+    house.run(MINUTE)
+    a.crash('down')
+    a.store.restore({ own: [], kept: [] })
+    a.spoolId = '00000000000000a2'
+    a.restart()
+    house.run(PATIENCE.confirmedMs + MINUTE)
+    for (const id of ofB) expect(ownerOf(house, id)).toBe(c.name)
+  })
+
   test('another spool while the holder was away is found at its start', async () => {
     const house = new House(3)
     const [a, b] = house.heirs as [Heir, Heir, Heir]

@@ -121,7 +121,11 @@ export class Adoptions {
   async #adoptDue(): Promise<void> {
     const { roster, absences, observer } = this.#options
     const isAnyAway = roster.peers().some(({ node }) => absences.of(node).kind !== 'here')
-    if (!isAnyAway && !this.#isStale) return this.#passedOver.clear()
+    if (!isAnyAway && !this.#isStale) {
+      // Who had nothing of what its owner lost still has nothing of it.
+      if (this.#lost.size === 0) this.#passedOver.clear()
+      return
+    }
     try {
       while (await this.#adoptSome()) {}
     } catch (error) {
