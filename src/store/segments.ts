@@ -128,9 +128,16 @@ export class Segments {
     )
   }
 
-  /** A new one at once, when there is no free one: for the start. */
+  /** A new one at once, when there is no free one: for the start. @throws StoreError */
   async first(): Promise<Segment> {
-    if (this.#free.length === 0) await this.#create(0)
+    try {
+      if (this.#free.length === 0) await this.#create(0)
+    } catch (cause) {
+      throw new StoreError(`the spool cannot write its first segment: ${messageOf(cause)}`, {
+        remedy: 'ask-operator',
+        cause,
+      })
+    }
     return this.#free.shift() as Segment
   }
 
