@@ -77,6 +77,7 @@ export class NextHops {
     } catch (error) {
       return all(String(error))
     }
+    this.#ledger.dotted(delivery.id, delivery.sender, node)
     const body = bytesOf(node, delivery.body)
     const hangs = dice.chance(hangsUp)
     const takes = !hangs || dice.chance(0.5)

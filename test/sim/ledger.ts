@@ -175,6 +175,17 @@ export class Ledger {
     return this.#byMid.get(mid)
   }
 
+  /** A node puts the dot on the wire. What its disk loses after that is no fault of this attempt. */
+  dotted(mid: MessageId, sender: string, { id, name }: { id: NodeId; name: string }): void {
+    if (sender === '') return
+    if (!this.#ask.hasCommit(id, mid)) {
+      this.#world.violate(`unscanned: ${name} delivers ${mid} without its COMMIT`)
+    }
+    if (!this.#ask.hasTry(id, mid)) {
+      this.#world.violate(`${name} sends the dot of ${mid} before its TRY is durable`)
+    }
+  }
+
   /** The next hop has the whole mail, and takes it. */
   arrived(arrived: Arrived): void {
     const { mid, address, nodeName } = arrived
@@ -190,12 +201,6 @@ export class Ledger {
     }
     if (!arrived.body.equals(mail.body)) violate(`corrupt: ${mid} reaches ${address} changed`)
     if (!this.#inspected.has(mid)) violate(`unscanned: ${nodeName} delivers ${mid}`)
-    if (!this.#ask.hasCommit(arrived.node, mid)) {
-      violate(`unscanned: ${nodeName} delivers ${mid} without its COMMIT`)
-    }
-    if (!this.#ask.hasTry(arrived.node, mid)) {
-      violate(`${nodeName} sends the dot of ${mid} before its TRY is durable`)
-    }
     const key = `${token} ${place}`
     const before = this.#deliveries.get(key) ?? []
     const { nowMs: atMs } = this.#world

@@ -60,9 +60,14 @@ export class MailRules {
     startedMs: number,
     others: readonly SimNode[],
   ): void {
-    const { world, ledger, lastContactMs } = this.#deps
-    const acceptedMs = ledger.submission(mid)?.atMs
+    const { world, ledger, lastContactMs, hasLost } = this.#deps
+    // Whom it gave a copy may stand in what its disk lost; nobody has told it yet that it did.
+    if (hasLost(node)) return
+    const { atMs: acceptedMs, answer } = ledger.submission(mid) ?? {}
     if (acceptedMs === undefined || acceptedMs >= startedMs) return
+    // The process ended before it wrote down who else has it: its 250 never left, and the sender
+    // tries again (design: mail.md, Accept).
+    if (answer !== 250) return
     if (world.nowMs - startedMs >= this.#least(this.#patience.barrierMs)) return
     const unheard = others.filter(({ id }) => lastContactMs(node.id, id) < startedMs)
     if (unheard.length < others.length) return
@@ -113,8 +118,9 @@ export class MailRules {
     const ownerId = this.#titles.get(mid)?.owner ?? ledger.submission(mid)?.node
     const owner = ownerId === undefined ? null : this.#node(ownerId)
     if (owner === null || owner === node || owner.isRemoved) return
-    // What a disk lost is asked for, or comes back; and a COMMIT whose 250 never left may stay.
-    if (hasLost(owner) || hasLost(node) || ledger.submission(mid)?.answer == null) return
+    // What a disk lost is asked for, or comes back; and a COMMIT whose 250 never left may stay,
+    // also where the client heard 451 and the process ended before it could take the copy back.
+    if (hasLost(owner) || hasLost(node) || ledger.submission(mid)?.answer !== 250) return
     // It hands over what it has.
     if (owner.run?.cluster?.roster.get(owner.id)?.drain !== 'accepting' && owner.isUp) return
     const { adoptConfirmedMs, adoptSilentMs } = this.#patience

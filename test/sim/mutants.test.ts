@@ -354,7 +354,7 @@ const CASES: readonly Case[] = [
             ...socket,
             send: (bytes, to) => {
               socket.send(bytes, to)
-              socket.send(new Uint8Array(Buffer.from('by ruiz')), to)
+              socket.send(new Uint8Array(Buffer.from('by "ruiz"')), to)
             },
           }
         },
