@@ -12,8 +12,8 @@ import { diskSpace, systemDisk } from '../../src/base/files.ts'
 import { MessageIds, newNodeId, newSpoolId } from '../../src/base/ids.ts'
 import { PIECE_BYTES } from '../../src/base/limits.ts'
 import { Observer } from '../../src/base/observe.ts'
-import { ALONE } from '../../src/base/tally.ts'
 import { SystemRandom } from '../../src/base/random.ts'
+import { ALONE } from '../../src/base/tally.ts'
 import { LiveConfig } from '../../src/config/live.ts'
 import { SmtpListener } from '../../src/mail/accept/listener.ts'
 import type { Receiver } from '../../src/mail/accept/receive.ts'
@@ -140,7 +140,15 @@ async function listenPostern(stage: Stage, port: number, sinkPort: number, direc
   }
   new SmtpListener(
     { host: '127.0.0.1', port, hostname: node.name, tls: null },
-    { clock, observer, ids: new MessageIds(node.id, 1, clock), live, receiver, tally: ALONE, greylist: null },
+    {
+      clock,
+      observer,
+      ids: new MessageIds(node.id, 1, clock),
+      live,
+      receiver,
+      tally: ALONE,
+      greylist: null,
+    },
   ).start()
 }
 
