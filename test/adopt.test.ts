@@ -2,6 +2,8 @@
 import { describe, expect, test } from 'bun:test'
 import type { MessageId } from '../src/base/ids.ts'
 import { ranked } from '../src/cluster/rank.ts'
+import { standingOf } from '../src/cluster/standing.ts'
+import type { Message } from '../src/store/queued.ts'
 import { type Heir, House, IN_DOUBT_MS, MINUTE, PATIENCE } from './heirs.ts'
 
 function ownerOf(house: House, id: MessageId): string {
@@ -381,6 +383,17 @@ describe('an owner that comes back', () => {
     recipient.state = 'done'
     house.run(10_000)
     expect(b.stateOf(id)).toBe('done')
+  })
+
+  test('an attempt is said to be one from its TRY on: before that its dot is not out', () => {
+    const house = new House(2)
+    const [a, b] = house.heirs as [Heir, Heir]
+    const id = a.accept([b])
+    const own = a.store.get(id) as Message
+    for (const recipient of own.recipients) recipient.state = 'trying'
+    expect(standingOf(a.store, id)?.states).toEqual(['queued'])
+    a.store.mark('try', own, [0])
+    expect(standingOf(a.store, id)?.states).toEqual(['trying'])
   })
 
   test('a peer that knows of the adoption says so in place of the adopter (STALE)', async () => {

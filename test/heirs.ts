@@ -173,6 +173,7 @@ export class MemoryMail implements MailStore {
     rest: Omit<MarkPayload, 'r'> = {},
   ): void {
     this.marks.push({ id: message.id, kind, ...rest, r })
+    if (kind === 'try') for (const index of r) message.tried.add(index)
   }
 
   settle(message: Message): void {

@@ -57,7 +57,7 @@ export function standingOf(
   id: MessageId,
 ): Standing | null {
   const own = store.get(id)
-  if (own !== null) return { id, kind: 'own', ...titleOf(own), states: statesOf(own) }
+  if (own !== null) return { id, kind: 'own', ...titleOf(own), states: ownStatesOf(own) }
   const copy = store.copy(id)
   if (copy !== null) return { id, kind: 'copy', ...titleOf(copy), states: statesOf(copy) }
   const fate = store.fate(id)
@@ -66,6 +66,13 @@ export function standingOf(
 
 export function titleOf({ owner, term }: Message): Title {
   return { owner, term }
+}
+
+/** An attempt whose dot is not out is none: in doubt elsewhere, its sender would never hear of a failure. */
+function ownStatesOf({ recipients, tried }: Message): readonly RecipientState[] {
+  return recipients.map(({ state }, index) =>
+    state === 'trying' && !tried.has(index) ? 'queued' : state,
+  )
 }
 
 export function statesOf({ recipients }: Message): readonly RecipientState[] {

@@ -206,6 +206,10 @@ export class Queue implements CopyStore {
   ): void {
     const payload: MarkPayload = { r: indexes, ...rest }
     this.#append(message, RECORD[kind], payload, kind !== 'try')
+    for (const index of indexes) {
+      if (kind === 'try') message.tried.add(index)
+      else message.tried.delete(index)
+    }
     // That the bytes are in the quarantine here says nothing about another node.
     if (this.mirror === null || kind === 'hold') return
     if (message.holders.size === 0) return

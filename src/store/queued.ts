@@ -89,6 +89,8 @@ export class Message {
   place: { readonly segment: Segment; readonly length: number } | null = null
   /** Readers of the body: it must stay where it is, until the last one has ended. */
   pins = 0
+  /** Recipients whose dot may be out here: the TRY of their attempt is written. */
+  readonly tried = new Set<number>()
   /** A holder was removed and never said that it forgot it: it may have handed it on. */
   mayBeElsewhere = false
   /** Of a copy: its owner is done with it. */
