@@ -24,7 +24,9 @@ const program = Bun.main.startsWith('/$bunfs/') ? [process.execPath] : [process.
 let stays = false
 
 try {
-  process.exitCode = argv[0] === 'inspector' ? await inspect() : await command()
+  if (argv[0] === 'inspector') process.exitCode = await inspect()
+  else if (argv[0] === 'certificate') process.exitCode = await certify()
+  else process.exitCode = await command()
 } catch (error) {
   fall(error)
 }
@@ -43,6 +45,14 @@ async function command(): Promise<number> {
 async function inspect(): Promise<number> {
   const { runInspector } = await import('./mail/inspect/worker.ts')
   return await runInspector(argv.slice(1))
+}
+
+/** `certificate DIR NAME`: what writes one is large, and would stay in the memory of a node. */
+async function certify(): Promise<number> {
+  const { openCertificate } = await import('./config/certificate.ts')
+  const [, directory = '', name = ''] = argv
+  await openCertificate(directory, [name], { clock, random: new SystemRandom() })
+  return 0
 }
 
 function world(): World {

@@ -3,6 +3,7 @@
  * for STARTTLS. Made once; a pair that an operator puts there is used as it is.
  */
 import { createHash, X509Certificate } from 'node:crypto'
+import { existsSync } from 'node:fs'
 import { join } from 'node:path'
 import { type Clock, dateOf } from '../base/clock.ts'
 import { messageOf, RefusalError } from '../base/errors.ts'
@@ -19,6 +20,11 @@ export type Certificate = {
   readonly cert: string
   /** `sha256//` and the base64 SHA-256 of the public key, as curl's --pinnedpubkey takes it. */
   readonly pin: string
+}
+
+/** False: `openCertificate` makes a pair, with a library that stays in memory. */
+export function hasCertificate(directory: string): boolean {
+  return existsSync(join(directory, 'web.key')) && existsSync(join(directory, 'web.crt'))
 }
 
 /** Reads the pair, or makes it (ECDSA P-256). @throws RefusalError when what is there is no pair */
