@@ -82,6 +82,8 @@ export type Witnesses = {
   readonly hasGoneBack: (node: NodeId) => boolean
   /** The disk of the node lost something, at any time. */
   readonly hasLost: (node: NodeId) => boolean
+  /** Some disk went back from after `atMs` to before it. */
+  readonly wentBackPast: (atMs: number) => boolean
   /** So often a disk was lost or went back: what only it had is not held against the product. */
   readonly lossesSince: (atMs: number) => number
 }
@@ -215,7 +217,10 @@ export class Ledger {
   #explain(key: string, earlier: Delivery, now: Delivery): void {
     if (earlier.mid !== now.mid || earlier.index !== now.index) return
     const { mid, index } = now
-    if (this.#ask.hasDone(now.node, mid, index)) {
+    // A copy is there again that all had forgotten when the mail was done: of plain mail nobody
+    // remembers how it ended, and what is taken over is counted as a possible duplicate.
+    const isBack = this.#ask.wentBackPast(earlier.atMs)
+    if (!isBack && this.#ask.hasDone(now.node, mid, index)) {
       this.#world.violate(`${key}: delivered again by a node that has it as done`)
     }
     const isElsewhere = earlier.node !== now.node

@@ -278,6 +278,10 @@ export class MailSimulation {
       contactMs: (one, two) => this.contactMs(one, two),
       hasGoneBack: (id) => this.nodes.some((one) => one.id === id && this.#hasGoneBack(one)),
       hasLost: (id) => this.#losses.some((loss) => loss.node.id === id),
+      wentBackPast: (atMs) =>
+        this.#losses.some(
+          ({ fromMs, atMs: lostMs }) => Number.isFinite(fromMs) && fromMs <= atMs && atMs <= lostMs,
+        ),
       lossesSince: (atMs) =>
         this.#losses.filter((loss) => loss.fromMs <= atMs && atMs <= loss.atMs).length,
     })
