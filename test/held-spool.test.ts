@@ -216,6 +216,21 @@ test('whose other recipients still wait with another node is not torn from them'
   ])
 })
 
+test('is no longer held from the step on in which its mark is written: a COMMIT copied forward says the same', async () => {
+  const here = await house()
+  const id = await kept(here, ['queued', 'held', 'held'])
+  await here.queue.adopt([{ id, term: 2 }])
+  const releasing = releaseOf(here, id, [1])
+  expect(here.queue.get(id)?.recipients.map(({ state }) => state)).toEqual([
+    'queued',
+    'deferred',
+    'held',
+  ])
+  expect(here.enqueued).toEqual([])
+  await releasing
+  expect(here.enqueued.map((message) => message.id)).toEqual([id])
+})
+
 test('that the former owner had in its queue already is left to who takes that over', async () => {
   const here = await house()
   const id = await kept(here)

@@ -97,12 +97,13 @@ async function requeue(
     attempts: 0,
     reply: `released by ${claim.by}`,
   })
-  await deps.queue.synced()
+  // In the same step: a copy of its COMMIT that is written meanwhile would say that it is held.
   for (const place of places) {
     const recipient = message.recipients[place]
     if (recipient === undefined) continue
     recipient.state = 'deferred'
     recipient.nextTryMs = nowMs
   }
+  await deps.queue.synced()
   deps.enqueued(message)
 }
