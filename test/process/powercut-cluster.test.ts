@@ -110,7 +110,10 @@ async function cut(seed: number, whom: 'all' | 'owner'): Promise<Account> {
     const { ledger } = load
     const isSafe = () => settleAccount(ledger, sink.arrivals).lost.length === 0
     await sink.until(isSafe, 90_000)
-    for (const { node } of machines) await node.queueEmpty(60_000)
+    const account = settleAccount(ledger, sink.arrivals)
+    if (account.lost.length > 0) {
+      for (const token of account.lost) await tell(ledger.entries.get(token)?.reply ?? '', machines)
+    } else for (const { node } of machines) await node.queueEmpty(60_000)
     return settleAccount(ledger, sink.arrivals)
   } finally {
     await load?.stop()
@@ -118,6 +121,17 @@ async function cut(seed: number, whom: 'all' | 'owner'): Promise<Account> {
     sink.stop()
     for (const one of machines) await unmount(one.dir)
     rmSync(dir, { recursive: true, force: true })
+  }
+}
+
+/** All that the nodes know of a mail that is missing. */
+async function tell(reply: string, machines: readonly Machine[]): Promise<void> {
+  const id = reply.split(' ').at(-1) ?? ''
+  for (const { node } of machines) {
+    const { out, err } = await node.command('queue', 'show', id)
+    const log = node.log().split('\n')
+    const lines = log.filter((line) => line.includes(id) || /spool|barred|adopt|corrupt/.test(line))
+    console.info(`${node.data}: ${out}${err}\n${lines.join('\n')}`)
   }
 }
 
