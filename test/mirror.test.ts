@@ -656,6 +656,22 @@ describe('a holder', () => {
     expect(new Set(owner.stale)).toEqual(new Set([`${message.id} 2 ${holder.id}`]))
   })
 
+  test('gets no byte before it is durable that it may have one', async () => {
+    const { world, owner, message } = await kept(3)
+    const other = world.nodes.find(({ id }) => id !== owner.id && !message.holders.has(id))
+    owner.disk.syncMs = 1_000
+    let sent = 0
+    watch(world, (from, _, entry) => {
+      if (from === owner && entry.kind === 'commit') sent += 1
+      return undefined
+    })
+    const giving = owner.copies.give(message, other?.id as NodeId)
+    await world.pass(900)
+    expect(sent).toBe(0)
+    expect(await world.until(giving)).toBe(true)
+    expect(sent).toBe(1)
+  })
+
   test('keeps the new copy of a message that comes to life again', async () => {
     const { world, owner, message, holder } = await kept(2)
     finish(owner, message)

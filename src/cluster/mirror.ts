@@ -120,10 +120,15 @@ export class LinkMirror implements Mirror {
     if (running !== undefined) return running.done
     const lane = this.#lanes.get(node)
     if (this.#isClosed || lane === undefined || message.isFinal) return Promise.resolve(false)
+    const { store } = this.#deps
     const flight = new Flight(this.#seam, message.id, { message, lane }, [])
     if (message.holders.get(node) !== 'kept') this.#setHolder(message, node, 'sent')
     const done = flight
-      .commit(message.commit, async () => message.body())
+      .commit(message.commit, async () => {
+        // Who may have a byte of it stands in the list of the next run, too: that asks him first.
+        await store.synced()
+        return message.body()
+      })
       .then((copied) => copied.kind === 'kept')
       .finally(() => this.#given.delete(name))
     this.#given.set(name, { flight, done })
