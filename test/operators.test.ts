@@ -1,57 +1,12 @@
 /** Who may act: operators, their sessions and tokens, on one node and on all of them. */
-import { afterEach, describe, expect, test } from 'bun:test'
+import { describe, expect, test } from 'bun:test'
 import { existsSync, readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { RefusalError } from '../src/base/errors.ts'
-import type { ManualClock } from './clock.ts'
 import { carry, meet } from './exchange.ts'
-import { Room } from './rooms.ts'
+import { failure, refusal, rooms } from './rooms.ts'
 
-const opened: Room[] = []
-
-function room(directory?: string, clock?: ManualClock): Room {
-  const fresh = new Room(directory, clock)
-  opened.push(fresh)
-  return fresh
-}
-
-/** Nodes on one clock that do not hear each other yet. */
-function apart(): readonly [Room, Room] {
-  const a = room()
-  return [a, room(undefined, a.clock)]
-}
-
-function reopened(before: Room): Room {
-  const after = before.reopened()
-  opened.splice(opened.indexOf(before), 1, after)
-  return after
-}
-
-afterEach(() => {
-  for (const one of opened.splice(0)) {
-    one.close()
-    one.remove()
-  }
-})
-
-function refusal(act: () => unknown): RefusalError {
-  try {
-    act()
-  } catch (error) {
-    if (error instanceof RefusalError) return error
-    throw error
-  }
-  throw new Error('nothing was refused')
-}
-
-async function failure(act: () => Promise<unknown>): Promise<unknown> {
-  try {
-    await act()
-  } catch (error) {
-    return error
-  }
-  throw new Error('nothing failed')
-}
+const { apart, reopened, room } = rooms()
 
 const IP = '192.0.2.1'
 const ruiz = { name: 'ruiz', password: 'correct horse', role: 'admin' }
@@ -417,10 +372,10 @@ describe('operators of several nodes', () => {
     b.operators.remove('cli', 'nagy')
     meet(a, b)
     expect(a.operators.list()).toEqual([])
-    for (const node of [a, b]) expect(reopened(node).operators.setupCode).toBeNull()
-    const back = opened[0]
-    await back?.operators.add('cli', ruiz)
-    expect(back?.operators.list()).toHaveLength(1)
+    const [back, other] = [reopened(a), reopened(b)]
+    for (const node of [back, other]) expect(node.operators.setupCode).toBeNull()
+    await back.operators.add('cli', ruiz)
+    expect(back.operators.list()).toHaveLength(1)
   })
 
   test('are not set up on a node that joined others', async () => {
@@ -434,9 +389,9 @@ describe('operators of several nodes', () => {
   })
 
   test('cannot be changed while the clock is wrong, and can sign in and out', async () => {
-    const { operators } = room()
+    const here = room()
+    const { operators } = here
     await operators.add('cli', ruiz)
-    const here = opened[0] as Room
     here.readOnly = 'The clock is wrong.'
     for (const act of [
       () => operators.add('cli', nagy),

@@ -1,5 +1,5 @@
 /** Held mail: sealed files, their index, and the claims about it. */
-import { afterEach, describe, expect, test } from 'bun:test'
+import { describe, expect, test } from 'bun:test'
 import {
   copyFileSync,
   existsSync,
@@ -12,55 +12,16 @@ import {
 } from 'node:fs'
 import { join } from 'node:path'
 import fc from 'fast-check'
-import { RefusalError, StoreError } from '../src/base/errors.ts'
+import { StoreError } from '../src/base/errors.ts'
 import type { MessageId } from '../src/base/ids.ts'
 import { PIECE_BYTES } from '../src/base/limits.ts'
 import { SeededRandom } from '../src/base/random.ts'
 import type { Claim } from '../src/message/rows.ts'
 import { Bodies, type HeldBytes } from '../src/store/bodies.ts'
 import { parseQuery } from '../src/store/query.ts'
-import type { ManualClock } from './clock.ts'
-import { Room } from './rooms.ts'
+import { failure, type Room, refusal, rooms } from './rooms.ts'
 
-const opened: Room[] = []
-
-function room(directory?: string, clock?: ManualClock): Room {
-  const fresh = new Room(directory, clock)
-  opened.push(fresh)
-  return fresh
-}
-
-function reopened(before: Room): Room {
-  const after = before.reopened()
-  opened.splice(opened.indexOf(before), 1, after)
-  return after
-}
-
-afterEach(() => {
-  for (const one of opened.splice(0)) {
-    one.close()
-    one.remove()
-  }
-})
-
-function refusal(act: () => unknown): RefusalError {
-  try {
-    act()
-  } catch (error) {
-    if (error instanceof RefusalError) return error
-    throw error
-  }
-  throw new Error('nothing was refused')
-}
-
-async function failure(act: () => Promise<unknown>): Promise<unknown> {
-  try {
-    await act()
-  } catch (error) {
-    return error
-  }
-  throw new Error('nothing failed')
-}
+const { ended, reopened, room } = rooms()
 
 describe('a held body', () => {
   const bytesOf = (length: number): Uint8Array => new SeededRandom(length + 1).bytes(length)
@@ -309,8 +270,7 @@ describe('held mail', () => {
       await first.bodies.write(mail, { kind: 'memory', bytes: Buffer.from('x') })
       first.quarantine.add(mail)
     }
-    first.close()
-    opened.pop()
+    ended(first)
     for (const name of readdirSync(first.directory)) {
       if (name.startsWith('state.db')) rmSync(join(first.directory, name))
     }

@@ -223,6 +223,21 @@ describe('a replica', () => {
     expect(b.replica.digest().root).toBe(a.replica.digest().root)
   })
 
+  test('puts the edit of a page of before a deletion beside it, also when that is forgotten', () => {
+    const [a, b] = [place(), place()]
+    const shown = new Map(a.replica.write('setting', 'x', '1', 'ruiz').context)
+    a.replica.write('setting', 'x', null, 'ruiz')
+    carry(a, b)
+    for (const { clock } of [a, b]) clock.advance(2 * DAY_MS)
+    expect(a.replica.collect(b.replica.vector(), 100)).toBe(1)
+    a.replica.write('setting', 'x', '2', 'nagy', shown)
+    carry(a, b)
+    for (const one of [a, b]) {
+      const values = one.replica.cell('setting', 'x')?.heads.map(({ value }) => value)
+      expect(values).toEqual([null, '2'])
+    }
+  })
+
   test('lets no clock hold up who is a member', () => {
     const [a, b] = [place(new ManualClock(Date.UTC(2026, 10, 22, 13))), place()]
     a.replica.write('member', 'n/standing', '"evicted"', 'ruiz')

@@ -1,7 +1,9 @@
 /** A data directory with open stores for one test, on a clock that the test moves. */
+import { afterEach } from 'bun:test'
 import { mkdtempSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
+import { RefusalError } from '../src/base/errors.ts'
 import { type MessageId, MessageIds, newNodeId } from '../src/base/ids.ts'
 import { Observer } from '../src/base/observe.ts'
 import { SeededRandom } from '../src/base/random.ts'
@@ -166,4 +168,57 @@ export class Room {
       prepend: 'Received: from sender.example\r\n',
     }
   }
+}
+
+/** Rooms of one test file: closed and removed after each test. */
+export function rooms() {
+  const opened: Room[] = []
+  afterEach(() => {
+    for (const one of opened.splice(0)) {
+      one.close()
+      one.remove()
+    }
+  })
+  const room = (directory?: string, clock?: ManualClock): Room => {
+    const fresh = new Room(directory, clock)
+    opened.push(fresh)
+    return fresh
+  }
+  return {
+    room,
+    /** Closes one whose directory is used on. */
+    ended: (one: Room): void => {
+      one.close()
+      opened.splice(opened.indexOf(one), 1)
+    },
+    /** Nodes on one clock that do not hear each other yet. */
+    apart: (): readonly [Room, Room] => {
+      const a = room()
+      return [a, room(undefined, a.clock)]
+    },
+    reopened: (before: Room): Room => {
+      const after = before.reopened()
+      opened.splice(opened.indexOf(before), 1, after)
+      return after
+    },
+  }
+}
+
+export function refusal(act: () => unknown): RefusalError {
+  try {
+    act()
+  } catch (error) {
+    if (error instanceof RefusalError) return error
+    throw error
+  }
+  throw new Error('nothing was refused')
+}
+
+export async function failure(act: () => Promise<unknown>): Promise<unknown> {
+  try {
+    await act()
+  } catch (error) {
+    return error
+  }
+  throw new Error('nothing failed')
 }

@@ -1,49 +1,13 @@
 /** What an operator sets, on one node and on several that change it at the same time. */
-import { afterEach, describe, expect, test } from 'bun:test'
+import { describe, expect, test } from 'bun:test'
 import fc from 'fast-check'
 import { RefusalError } from '../src/base/errors.ts'
 import { canonicalNetwork, NetworkIndex } from '../src/config/networks.ts'
 import { changedDomains, type Domain } from '../src/config/snapshot.ts'
-import type { ManualClock } from './clock.ts'
 import { carry, meet } from './exchange.ts'
-import { Room } from './rooms.ts'
+import { type Room, refusal, rooms } from './rooms.ts'
 
-const opened: Room[] = []
-
-function room(directory?: string, clock?: ManualClock): Room {
-  const fresh = new Room(directory, clock)
-  opened.push(fresh)
-  return fresh
-}
-
-/** Nodes on one clock that do not hear each other yet. */
-function apart(): readonly [Room, Room] {
-  const a = room()
-  return [a, room(undefined, a.clock)]
-}
-
-function reopened(before: Room): Room {
-  const after = before.reopened()
-  opened.splice(opened.indexOf(before), 1, after)
-  return after
-}
-
-afterEach(() => {
-  for (const one of opened.splice(0)) {
-    one.close()
-    one.remove()
-  }
-})
-
-function refusal(act: () => unknown): RefusalError {
-  try {
-    act()
-  } catch (error) {
-    if (error instanceof RefusalError) return error
-    throw error
-  }
-  throw new Error('nothing was refused')
-}
+const { apart, reopened, room } = rooms()
 
 const domainOf = (name: string, part: Partial<Domain> = {}): Domain => ({
   name,
@@ -594,7 +558,8 @@ describe('a merged configuration that does not hold', () => {
     }
     expect(c.changes.configTrouble()).not.toBeNull()
     c.changes.adopt()
-    for (const node of [c, reopened(c)]) {
+    const again = reopened(c)
+    for (const node of [c, again]) {
       expect([...node.live.current.domains.keys()].sort()).toEqual(['a.example', 'plain.example'])
       expect(node.live.current.settings).toMatchObject({
         'policy.hold': 8,
@@ -603,7 +568,6 @@ describe('a merged configuration that does not hold', () => {
       })
       expect(node.changes.configTrouble()).not.toBeNull()
     }
-    const again = opened.at(-1) as Room
     again.changes.setSetting('ruiz', 'policy.reject', 30)
     expect(reopened(again).live.current.settings).toMatchObject({
       'policy.hold': 12,

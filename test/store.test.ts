@@ -14,7 +14,7 @@ import {
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { getTableConfig } from 'drizzle-orm/sqlite-core'
-import { RefusalError, StoreError } from '../src/base/errors.ts'
+import { StoreError } from '../src/base/errors.ts'
 import { Observer } from '../src/base/observe.ts'
 import { openDatabase } from '../src/store/db.ts'
 import {
@@ -25,16 +25,10 @@ import {
 import { openDatabases, refuseNewerData } from '../src/store/open.ts'
 import * as tables from '../src/store/tables.ts'
 import { ManualClock } from './clock.ts'
-import { Room } from './rooms.ts'
+import { refusal, rooms } from './rooms.ts'
 
-const opened: Room[] = []
+const { ended, room } = rooms()
 const made: string[] = []
-
-function room(directory?: string, clock?: ManualClock): Room {
-  const fresh = new Room(directory, clock)
-  opened.push(fresh)
-  return fresh
-}
 
 function temporary(): string {
   const path = mkdtempSync(join(tmpdir(), 'postern-'))
@@ -43,22 +37,8 @@ function temporary(): string {
 }
 
 afterEach(() => {
-  for (const one of opened.splice(0)) {
-    one.close()
-    one.remove()
-  }
   for (const path of made.splice(0)) rmSync(path, { recursive: true, force: true })
 })
-
-function refusal(act: () => unknown): RefusalError {
-  try {
-    act()
-  } catch (error) {
-    if (error instanceof RefusalError) return error
-    throw error
-  }
-  throw new Error('nothing was refused')
-}
 
 /** Name, size and digest of every file: what "nothing changed" means. */
 function fingerprint(directory: string): readonly string[] {
@@ -179,8 +159,7 @@ describe('a database', () => {
   test('and node file of a newer version are found before anything is touched', () => {
     const first = room()
     const { directory } = first
-    first.close()
-    opened.pop()
+    ended(first)
     made.push(directory)
     refuseNewerData(directory)
     openDatabase(
@@ -282,8 +261,7 @@ describe('a database', () => {
       expect(pending.length).toBeGreaterThanOrEqual(answered)
       expect(pending.length).toBeLessThanOrEqual(answered + 1)
       answered = pending.length
-      after.close()
-      opened.pop()
+      ended(after)
     }
     expect(answered).toBeGreaterThan(100)
   }, 30_000)

@@ -1,42 +1,12 @@
 /** The history of every message: how it is written, searched, counted and forgotten. */
-import { afterEach, describe, expect, test } from 'bun:test'
+import { describe, expect, test } from 'bun:test'
 import fc from 'fast-check'
-import { RefusalError } from '../src/base/errors.ts'
 import { idFloor } from '../src/store/conditions.ts'
 import { parseQuery } from '../src/store/query.ts'
 import { ManualClock } from './clock.ts'
-import { Room } from './rooms.ts'
+import { type Room, refusal, rooms } from './rooms.ts'
 
-const opened: Room[] = []
-
-function room(directory?: string, clock?: ManualClock): Room {
-  const fresh = new Room(directory, clock)
-  opened.push(fresh)
-  return fresh
-}
-
-function reopened(before: Room): Room {
-  const after = before.reopened()
-  opened.splice(opened.indexOf(before), 1, after)
-  return after
-}
-
-afterEach(() => {
-  for (const one of opened.splice(0)) {
-    one.close()
-    one.remove()
-  }
-})
-
-function refusal(act: () => unknown): RefusalError {
-  try {
-    act()
-  } catch (error) {
-    if (error instanceof RefusalError) return error
-    throw error
-  }
-  throw new Error('nothing was refused')
-}
+const { reopened, room } = rooms()
 
 describe('a query', () => {
   const nowMs = Date.UTC(2026, 10, 22, 12)

@@ -2,8 +2,9 @@
  * What a replicated store shows to whoever carries its rows to other nodes. The carrier knows
  * nothing of the rows: it moves them, in the order in which they were applied here.
  *
- * Three rules, each paid for by a simulated loss: a peer's vector is taken over only at the end of
- * its batch; a generation that is not known starts at zero; a writer id is new at every start.
+ * Four rules, each paid for by a simulated loss: a peer's vector is taken over only at the end of
+ * its batch; a generation that is not known starts at zero; a writer id is new at every start; what
+ * was forgotten is still given to who does not cover it, for its disk may have gone back.
  */
 import type { NodeId } from '../base/ids.ts'
 import type { Vector, WriterId } from '../config/merge.ts'

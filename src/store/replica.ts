@@ -213,10 +213,11 @@ export class Replica implements SharedRows {
   ): Cell {
     return this.transact(() => {
       const before = this.#find(kind, key)
+      const last = before?.state ?? null
       // An edit must win over what it saw, also over a value of a clock that ran ahead.
-      const stamp = this.#nextStamp(before?.state ?? null)
+      const stamp = this.#nextStamp(last)
       const head = { writer: this.writer, seq: this.#nextSeq(), stamp, author, value }
-      const cell = writeCell(seenCell(before), head, seen)
+      const cell = writeCell(last?.shape === 'cell' ? last : null, head, seen)
       this.#save('own', kind, key, cell, before)
       return cell
     })
@@ -631,12 +632,6 @@ function isForgotten(untilMs: number | null, nowMs: number): boolean {
 }
 
 type Found = { readonly state: SharedState; readonly isHidden: boolean }
-
-/** What the author of the next write has seen: a deletion that was collected is none any more. */
-function seenCell(found: Found | null): Cell | null {
-  if (found?.state.shape !== 'cell') return null
-  return found.isHidden ? { ...found.state, heads: [] } : found.state
-}
 
 type Named = { readonly kind: string; readonly key: string; readonly state: string }
 type Keyed = { readonly key: string; readonly state: string }

@@ -1,4 +1,5 @@
 /** Real nodes on hosts of a network, joined to one cluster, as a test sees and disturbs them. */
+import { test } from 'bun:test'
 import {
   appendFileSync,
   existsSync,
@@ -11,6 +12,7 @@ import {
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { pause, SystemClock } from '../../src/base/clock.ts'
+import { PATIENCE_MS } from '../process/counts.ts'
 import { type Ledger, Load } from '../process/ledger.ts'
 import { Postern } from '../process/postern.ts'
 import { Wire } from '../process/wire.ts'
@@ -286,6 +288,27 @@ export class HostCluster {
     if (process.env['POSTERN_KEEP'] === undefined)
       rmSync(this.place, { recursive: true, force: true })
   }
+}
+
+/** Tests with a cluster each, all at the same time: they wait more than they work. */
+export function promises(net: Net) {
+  return (
+    name: string,
+    hosts: readonly number[],
+    run: (cluster: HostCluster, hosts: readonly number[]) => Promise<void>,
+  ) =>
+    test.concurrent(
+      name,
+      async () => {
+        const cluster = await HostCluster.start(net, hosts)
+        try {
+          await run(cluster, hosts)
+        } finally {
+          await cluster.dispose()
+        }
+      },
+      PATIENCE_MS,
+    )
 }
 
 export function sameDigests(views: readonly View[]): boolean {

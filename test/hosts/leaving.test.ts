@@ -1,12 +1,11 @@
 /** A node that goes: drained under load, removed for good, or dead while its work is done elsewhere. */
-import { afterAll, expect, test } from 'bun:test'
+import { afterAll, expect } from 'bun:test'
 import { cpSync, rmSync } from 'node:fs'
 import { join } from 'node:path'
-import { PATIENCE_MS } from '../process/counts.ts'
 import { accountLine, Load, settleAccount } from '../process/ledger.ts'
 import { Sink } from '../process/sink.ts'
 import { posternCommand } from '../real.ts'
-import { clock, HostCluster, msUntil, onHosts, SMTP_PORT, until, WEB_PORT } from './cluster.ts'
+import { clock, msUntil, onHosts, promises, SMTP_PORT, until, WEB_PORT } from './cluster.ts'
 import { Net } from './net.ts'
 
 /** A removed node is refused everywhere by then. */
@@ -20,23 +19,7 @@ onHosts('a node that goes', () => {
     net.dispose()
   })
 
-  const promise = (
-    name: string,
-    hosts: readonly number[],
-    run: (cluster: HostCluster, hosts: readonly number[]) => Promise<void>,
-  ) =>
-    test.concurrent(
-      name,
-      async () => {
-        const cluster = await HostCluster.start(net, hosts)
-        try {
-          await run(cluster, hosts)
-        } finally {
-          await cluster.dispose()
-        }
-      },
-      PATIENCE_MS,
-    )
+  const promise = promises(net)
 
   promise(
     'by removal is refused everywhere, its tokens too, and what it knew does not come back',

@@ -1,10 +1,10 @@
 /** What a network does to a cluster: nobody is given up without need, and what was set arrives. */
-import { afterAll, expect, test } from 'bun:test'
+import { afterAll, expect } from 'bun:test'
 import { pause } from '../../src/base/clock.ts'
-import { isSoak, PATIENCE_MS } from '../process/counts.ts'
+import { isSoak } from '../process/counts.ts'
 import { cpuMsOf } from '../process/proc.ts'
 import { Sink } from '../process/sink.ts'
-import { clock, HostCluster, msUntil, onHosts, until } from './cluster.ts'
+import { clock, type HostCluster, msUntil, onHosts, promises, until } from './cluster.ts'
 import { Net } from './net.ts'
 
 /** Past suspicion and verdict: whoever was given up is dead by then. */
@@ -18,24 +18,7 @@ onHosts('a network', () => {
     net.dispose()
   })
 
-  /** All of these at the same time: they wait more than they work. */
-  const promise = (
-    name: string,
-    hosts: readonly number[],
-    run: (cluster: HostCluster, hosts: readonly number[]) => Promise<void>,
-  ) =>
-    test.concurrent(
-      name,
-      async () => {
-        const cluster = await HostCluster.start(net, hosts)
-        try {
-          await run(cluster, hosts)
-        } finally {
-          await cluster.dispose()
-        }
-      },
-      PATIENCE_MS,
-    )
+  const promise = promises(net)
 
   promise(
     'that goes one way only: both stay alive, and changes go by way of the third',

@@ -19,7 +19,11 @@ export type Arrival = {
   readonly sizeBytes: number
   /** Bare CR, bare LF, NUL, or a line that begins with an unstuffed dot: what must never leave a gateway. */
   readonly dirt: readonly string[]
-  /** Monotonic ms: the final dot, and our reply (null: the connection was gone or the reply withheld). */
+  /**
+   * Monotonic ms: our 354, the final dot, and our reply (null: the connection was gone or the reply
+   * withheld). When this process was held up the dot is seen late; who sent it lived at the 354.
+   */
+  readonly askedMs: number
   readonly dotMs: number
   repliedMs: number | null
   /** The reply that was given to the dot. */
@@ -64,6 +68,7 @@ type Session = {
   sender: string | null
   senderParameters: string
   recipients: { address: string; parameters: string }[]
+  askedMs: number
   /** Bytes that the kernel did not take yet. */
   pending: Buffer | null
   busy: boolean
@@ -157,6 +162,7 @@ export class Sink {
       tail: Buffer.from('\r\n'),
       sender: null,
       senderParameters: '',
+      askedMs: 0,
       recipients: [],
       pending: null,
       busy: false,
@@ -249,6 +255,7 @@ export class Sink {
       case 'DATA':
         if (session.recipients.length === 0) return write(socket, '503 5.5.1 RCPT first\r\n')
         session.mode = 'data'
+        session.askedMs = this.#clock.monoMs()
         session.pieces = []
         session.tail = Buffer.from('\r\n')
         return write(socket, '354 Go on\r\n')
@@ -323,6 +330,7 @@ export class Sink {
       sha256: sha256(token > 0 ? body.subarray(token) : body),
       sizeBytes: body.length,
       dirt: dirtOf(wire),
+      askedMs: session.askedMs,
       dotMs: this.#clock.monoMs(),
       repliedMs: null,
       reply: '',

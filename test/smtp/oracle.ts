@@ -36,6 +36,7 @@ export async function startOracle(): Promise<Target & { stop(): void }> {
           sha256: sha256(body),
           sizeBytes: body.length,
           dirt: dirtOf(body).filter((kind) => kind !== 'dot'),
+          askedMs: clock.monoMs(),
           dotMs: clock.monoMs(),
           repliedMs: null,
           reply: '',
