@@ -15,6 +15,8 @@ import type { World } from './world.ts'
 const SLACK_MS = 1_500
 /** Part of a long time that may be missing: clocks drift, and looks begin before the silence. */
 const SLACK_PART = 0.05
+/** A link over which nothing comes any more stands for so long: what was heard is older than it. */
+const LINK_SILENT_MS = 15_000
 
 export type RulesDeps = {
   readonly world: World
@@ -95,7 +97,7 @@ export class MailRules {
     const lastMs = Math.max(startedMs, ...others.map(({ id }) => lastContactMs(node.id, id)))
     const aloneMs = world.nowMs - lastMs
     if (aloneMs < isolatedMs * (1 + SLACK_PART) + 20_000) return
-    if (aloneMs > this.#least(isolatedEndMs)) return
+    if (aloneMs > this.#least(isolatedEndMs - LINK_SILENT_MS)) return
     world.violate(
       `no isolation: ${nodeName} delivers ${mid}, ` +
         `whose holders it has not heard for ${Math.round(aloneMs / 1_000)} s`,
@@ -137,9 +139,12 @@ export class MailRules {
   #checkTold(node: SimNode, mid: MessageId, { owner, term }: Title): void {
     const other = this.#node(owner)
     if (other === null || this.#deps.hasLost(other)) return
-    const isDurable = other.spool
-      .durable(mid)
-      .some(({ type, text }) => type === RECORD.adopt && (JSON.parse(text) as Title).term >= term)
+    const isDurable = other.spool.durable(mid).some(({ type, text }) => {
+      // Two nodes may make the same notification: the COMMIT of one is its title then.
+      if (type !== RECORD.adopt && type !== RECORD.commit) return false
+      const title = JSON.parse(text) as Title
+      return title.owner === owner && title.term >= term
+    })
     if (isDurable) return
     this.#deps.world.violate(
       `told too soon: ${node.name} hears that ${other.name} owns ${mid}, whose disk does not say so`,
