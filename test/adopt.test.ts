@@ -409,6 +409,21 @@ describe('an owner that comes back', () => {
     expect(a.store.get(other)).not.toBeNull()
   })
 
+  test('what was done before it was taken over is told to who says that it is his (STALE)', async () => {
+    const house = new House(3)
+    const [a, b] = house.heirs as [Heir, Heir, Heir]
+    const id = a.accept([b])
+    house.run(10_000)
+    await b.store.adopt([{ id, term: 2 }])
+    a.store.own.delete(id)
+    a.store.fates.set(id, { id, owner: a.id, term: 1, states: ['done'] })
+    await a.succession.stale([{ id, owner: b.id, term: 2 }])
+    // Every holder has said that it forgot it.
+    a.store.fates.delete(id)
+    house.run(10_000)
+    expect(b.stateOf(id)).toBe('done')
+  })
+
   test('until that is written down it stays silent about it', async () => {
     const house = new House(3)
     const [a, b, c] = house.heirs as [Heir, Heir, Heir]

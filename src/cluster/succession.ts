@@ -12,7 +12,7 @@ import type { Calls, ClusterDeps, Links, Members, Roster, Self } from './contrac
 import { Hearing } from './hearing.ts'
 import { Isolation } from './isolation.ts'
 import type { Patience } from './patience.ts'
-import type { Standing, Titled } from './standing.ts'
+import { outranks, type Standing, type Titled } from './standing.ts'
 import { Witness } from './witness.ts'
 import { type MailStore, Yields } from './yield.ts'
 
@@ -144,7 +144,19 @@ export class Succession implements Tenure {
 
   /** Somebody says that messages of this node are another's (STALE). Never rejects. */
   async stale(titles: readonly Titled[]): Promise<void> {
+    const { store } = this.#options
     for (const title of titles) {
+      const { id, owner } = title
+      const isHere = store.get(id) !== null || store.copy(id) !== null
+      const fate = isHere ? null : store.fate(id)
+      if (fate !== null && owner !== store.node && outranks(title, fate)) {
+        // It was done here before the other one took it over: nobody else knows that.
+        this.#ended.set(id, {
+          to: owner,
+          standing: { ...title, kind: 'copy', states: fate.states },
+        })
+        continue
+      }
       // Said again by whoever said it, when it cannot be written down now.
       await this.#yields.take({ ...title, kind: 'own', states: [] }).catch(() => {})
     }
