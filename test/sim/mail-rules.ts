@@ -97,7 +97,8 @@ export class MailRules {
     const lastMs = Math.max(startedMs, ...others.map(({ id }) => lastContactMs(node.id, id)))
     const aloneMs = world.nowMs - lastMs
     if (aloneMs < isolatedMs * (1 + SLACK_PART) + 20_000) return
-    if (aloneMs > this.#least(isolatedEndMs - LINK_SILENT_MS)) return
+    // It asks a holder that has asked all the time only so often whether it was heard.
+    if (aloneMs > this.#least(isolatedEndMs - isolatedMs / 4 - LINK_SILENT_MS)) return
     world.violate(
       `no isolation: ${nodeName} delivers ${mid}, ` +
         `whose holders it has not heard for ${Math.round(aloneMs / 1_000)} s`,

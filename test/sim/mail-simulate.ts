@@ -294,6 +294,11 @@ export class MailSimulation {
     return this.#losses.some(({ node, fromMs }) => node === of && Number.isFinite(fromMs))
   }
 
+  #isStopped(id: NodeId): boolean {
+    const process = this.cluster.setting.nodeOf(id)?.run?.process
+    return process !== undefined && process.stalledUntilMs > this.world.nowMs
+  }
+
   #look(): void {
     for (const [at, one] of this.nodes.entries()) {
       for (const two of this.nodes.slice(at + 1)) this.#lookAt(one.id, two.id)
@@ -308,8 +313,11 @@ export class MailSimulation {
     const isLinked = link(one, two) !== null && link(two, one) !== null
     const pair = pairOf(one, two)
     const known = this.#contacts.get(pair) ?? { sinceMs: null, lastMs: -1 }
-    if (isLinked) known.lastMs = nowMs
     known.sinceMs = isLinked ? (known.sinceMs ?? nowMs) : null
+    // Who is stopped keeps its links, and hears nothing.
+    const isHeard = ![one, two].some((id) => this.#isStopped(id))
+    if (known.sinceMs !== null)
+      known.lastMs = isHeard ? nowMs : Math.max(known.lastMs, known.sinceMs)
     this.#contacts.set(pair, known)
   }
 }
