@@ -376,7 +376,10 @@ export class SimNode {
   }
 
   stall(ms: number): void {
-    if (this.run !== null) this.run.process.stalledUntilMs = this.#setting.world.nowMs + ms
+    const process = this.run?.process
+    if (process === undefined) return
+    // A shorter one does not end a longer one: its timers wait for that.
+    process.stalledUntilMs = Math.max(process.stalledUntilMs, this.#setting.world.nowMs + ms)
   }
 
   /** The machine sleeps: nothing runs, and its monotonic clock stands still. */
