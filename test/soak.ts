@@ -1,6 +1,6 @@
 /**
- * `run soak`: the suites of test/smtp, test/mail, test/process and test/sim with the full counts
- * of the bars, one after another. Words on the command line choose suites by a part of their path.
+ * `run soak`: the suites of test/smtp, test/mail, test/process, test/sim and test/hosts with the
+ * full counts of the bars, one after another. Words on the command line choose suites by a part of their path.
  * With all of them its last line (date, commit, counts, seed, result) goes to test/soak.md.
  */
 import {
@@ -28,7 +28,9 @@ const clock = new SystemClock()
 async function main(words: readonly string[]): Promise<number> {
   process.env['POSTERN_SOAK'] = '1'
   const { COUNTS, SEED } = await import('./process/counts.ts')
-  const suites = [...new Bun.Glob('test/{smtp,mail,process,sim}/*.test.ts').scanSync({ cwd: ROOT })]
+  const suites = [
+    ...new Bun.Glob('test/{smtp,mail,process,sim,hosts}/*.test.ts').scanSync({ cwd: ROOT }),
+  ]
     .filter((file) => words.length === 0 || words.some((word) => file.includes(word)))
     .sort()
   const began = clock.monoMs()
@@ -65,11 +67,11 @@ async function main(words: readonly string[]): Promise<number> {
     `commit ${commit === '' ? 'unknown' : commit}${isClean ? '' : ' with changes'}`,
     `seed ${SEED}`,
     `${COUNTS.kills} kills`,
-    `${COUNTS.powerCuts} power cuts`,
+    `${COUNTS.powerCuts} power cuts, ${COUNTS.clusterCuts} of three nodes`,
     `${COUNTS.randomClients} random clients`,
-    `${COUNTS.simulations} simulations`,
+    `${COUNTS.simulations} simulations, ${COUNTS.mailSimulations} of mail`,
     `relay ${small}/${middle}/${large} a cell`,
-    `hosts ${changes} changes/${deletes} deletes/${held} held`,
+    `hosts ${changes} changes/${deletes} deletes/${held} held/${COUNTS.chaos.ms / 1_000} s of chaos`,
     `${Math.round((clock.monoMs() - began) / 60_000)} min`,
     `${passed} passed, ${failed} failed, ${skipped} skipped`,
   ].join(' · ')
