@@ -9,6 +9,7 @@ import { LIST_MAX } from '../base/limits.ts'
 import type { Cluster } from '../cluster/cluster.ts'
 import type { CallAnswer, Calls } from '../cluster/contract.ts'
 import type { HolderRow, NodeName, QueueRecipientRow, QueueRow } from '../message/rows.ts'
+import { RECIPIENT_STATES } from '../store/queued.ts'
 import type { QueueQuery } from './contract.ts'
 import type { MailActions } from './mail-actions.ts'
 
@@ -211,16 +212,6 @@ function readRows(text: string, nameOf: QueuePeers['nameOf']): readonly QueueRow
 
 const STATES: ReadonlySet<unknown> = new Set<QueueRow['state']>(['queued', 'deferred', 'inDoubt'])
 const HOLDS: ReadonlySet<unknown> = new Set<HolderRow['state']>(['sent', 'kept', 'discarding'])
-const ENDS: ReadonlySet<unknown> = new Set<QueueRecipientRow['state']>([
-  'queued',
-  'trying',
-  'deferred',
-  'inDoubt',
-  'held',
-  'done',
-  'failed',
-  'dropped',
-])
 
 function readRow(raw: Fields, nameOf: QueuePeers['nameOf']): QueueRow | null {
   const { term, waits, sender, subject, sizeBytes, acceptedMs, expiresMs, state } = raw
@@ -257,7 +248,7 @@ function readHolder({ node, state }: Fields, nameOf: QueuePeers['nameOf']): Hold
 
 function readRecipient(raw: Fields): QueueRecipientRow | null {
   const { address, state, attempts, nextTryMs, lastReply } = raw
-  if (typeof address !== 'string' || !ENDS.has(state) || !isCount(attempts)) return null
+  if (typeof address !== 'string' || !RECIPIENT_STATES.has(state) || !isCount(attempts)) return null
   if (!isTextOrNull(lastReply) || (nextTryMs !== null && !isCount(nextTryMs))) return null
   return { address, state: state as QueueRecipientRow['state'], attempts, nextTryMs, lastReply }
 }

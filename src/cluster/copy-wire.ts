@@ -5,7 +5,13 @@
  * as they are, all else as JSON; everything is checked before use.
  */
 import { type MessageId, type NodeId, parseMessageId, parseNodeId } from '../base/ids.ts'
-import type { Commit, HolderState, MarkKind, MarkPayload } from '../store/queued.ts'
+import {
+  type Commit,
+  type HolderState,
+  type MarkKind,
+  type MarkPayload,
+  RECIPIENT_STATES,
+} from '../store/queued.ts'
 import { MESSAGE_BYTES_MAX } from './contract.ts'
 import { blankBytes } from './inbox.ts'
 import { parseBody } from './wire.ts'
@@ -445,17 +451,6 @@ function word(words: readonly (string | null)[]): Check {
 const isText: Check = (value) => typeof value === 'string'
 const isFlag: Check = (value) => typeof value === 'boolean'
 
-const RECIPIENT_STATES = [
-  'queued',
-  'trying',
-  'deferred',
-  'inDoubt',
-  'held',
-  'done',
-  'failed',
-  'dropped',
-]
-
 const JUDGEMENT = record({
   verdict: isText,
   score: isNumber,
@@ -503,7 +498,7 @@ const COMMIT: readonly (readonly [string, Check])[] = Object.entries({
   heldMoved: isFlag,
   recipients: list(
     record({
-      state: word(RECIPIENT_STATES),
+      state: (state) => RECIPIENT_STATES.has(state),
       attempts: isCount,
       nextTryMs: isNumber,
       lastReply: maybe(isText),

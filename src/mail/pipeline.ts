@@ -159,11 +159,6 @@ export class Pipeline {
     return this.#worker.running
   }
 
-  /** Messages that became this node's own, or may go on now. */
-  deliver(messages: readonly Message[]): void {
-    for (const message of messages) this.#worker.add(message)
-  }
-
   /** No new attempt; resolves when what runs has ended, or after `graceMs`. */
   async stop(graceMs: number): Promise<void> {
     const rest = Promise.all([this.#worker.stop(), this.#holder.stop(), this.#keeper.stop()])

@@ -140,6 +140,18 @@ export class Message {
   }
 }
 
+/** All there are: for who reads them from others. */
+export const RECIPIENT_STATES: ReadonlySet<unknown> = new Set<RecipientState>([
+  'queued',
+  'trying',
+  'deferred',
+  'inDoubt',
+  'held',
+  'done',
+  'failed',
+  'dropped',
+])
+
 export function isFinal(state: RecipientState): boolean {
   return state === 'done' || state === 'failed' || state === 'dropped'
 }
