@@ -15,7 +15,7 @@ import { clusterIdOf, publicKeys } from '../src/cluster/identity.ts'
 import { newKeys } from '../src/cluster/keys.ts'
 import { patienceOf } from '../src/cluster/patience.ts'
 import { SETTINGS } from '../src/config/schema.ts'
-import { NO_NODES } from '../src/mail/quarantine/nodes.ts'
+import type { HeldNodes } from '../src/mail/quarantine/nodes.ts'
 import type { Body } from '../src/message/body.ts'
 import type { Claim, QueueRow } from '../src/message/rows.ts'
 import { IssuedTokens } from '../src/store/invitations.ts'
@@ -117,6 +117,18 @@ function alone(room: Room): Promise<Cluster> {
     },
     { clock, random, observer, network: NOWHERE },
   )
+}
+
+/** Without others. */
+const NO_NODES: HeldNodes = {
+  ask: () => Promise.resolve(null),
+  fetch: () => Promise.resolve({ value: null, bytes: (async function* () {})() }),
+  absence: () => ({ standing: 'here', refusedSinceMs: null, lastContactMs: null }),
+  staying: () => [],
+  candidates: () => [],
+  ranked: (_, nodes) => nodes,
+  hasReadAll: () => true,
+  taken: () => Promise.resolve(),
 }
 
 async function house(): Promise<House> {

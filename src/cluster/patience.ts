@@ -59,10 +59,3 @@ export function patienceOf(timeScale: number): Patience {
   const scaled = Object.entries(MS).map(([row, ms]) => [`${row}Ms`, ms / timeScale])
   return Object.fromEntries(scaled) as Patience
 }
-
-/** The table as lines of text, for whoever runs with another scale. */
-export function patienceTable(patience: Patience): string {
-  return Object.entries(patience)
-    .map(([row, ms]) => `${row.slice(0, -2).padEnd(16)} ${(ms / 1_000).toFixed(1)} s`)
-    .join('\n')
-}

@@ -176,11 +176,6 @@ export class Tellings {
     }
   }
 
-  /** Messages that some node has not yet said to have forgotten. */
-  owedTo(node: NodeId): number {
-    return this.#debts.get(node)?.owed.size ?? 0
-  }
-
   /** After a restart nobody knows what was told before it. */
   #resume(message: Message): void {
     if (message.recipients.every(isFresh)) return

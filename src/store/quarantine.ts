@@ -216,15 +216,6 @@ export class Quarantine {
     )
   }
 
-  /** The doubt about it was told and counted. */
-  clearDoubt(id: MessageId): void {
-    this.#own(
-      id,
-      (copy) => copy,
-      ({ doubtMs: _, ...first }) => first,
-    )
-  }
-
   /**
    * What a former owner had decided becomes part of what stands here: a release counts before a
    * deletion. `sent`: it is in the queue there, or was; nothing goes out here then. Gives the copies

@@ -37,15 +37,3 @@ export interface HeldNodes {
    */
   taken(nodes: readonly NodeId[]): Promise<void>
 }
-
-/** Without others. */
-export const NO_NODES: HeldNodes = {
-  ask: () => Promise.resolve(null),
-  fetch: () => Promise.resolve({ value: null, bytes: (async function* () {})() }),
-  absence: () => ({ standing: 'here', refusedSinceMs: null, lastContactMs: null }),
-  staying: () => [],
-  candidates: () => [],
-  ranked: (_, nodes) => nodes,
-  hasReadAll: () => true,
-  taken: () => Promise.resolve(),
-}
