@@ -51,7 +51,7 @@ export class Adoptions {
   /** Who is still to hear of adoptions. */
   readonly #untold = new Map<NodeId, Map<MessageId, Titled>>()
   readonly #telling = new Set<NodeId>()
-  /** Holders that said that they have nothing of a message; `id node`. */
+  /** Holders that have nothing of a message, or for whom it is over; `id node`. */
   readonly #passedOver = new Set<string>()
   /** So long a living holder gave no answer. */
   readonly #muteMs = new Map<NodeId, number>()
@@ -294,7 +294,7 @@ export class Adoptions {
     return { unheard, standings }
   }
 
-  /** Another one is the first in rank: it acts, unless it has nothing of the message. */
+  /** Another one is the first in rank: it acts, unless it has nothing of the message any more. */
   async #remind(node: NodeId, ids: readonly MessageId[]): Promise<void> {
     const { store } = this.#options
     const titles = ids.flatMap((id) => {
@@ -303,7 +303,10 @@ export class Adoptions {
     })
     const answers = await this.#ask(node, titles)
     if (answers === null) return
-    for (const { id } of titles) if (!answers.has(id)) this.#passedOver.add(`${id} ${node}`)
+    for (const { id } of titles) {
+      const kind = answers.get(id)?.kind ?? 'fate'
+      if (kind === 'fate') this.#passedOver.add(`${id} ${node}`)
+    }
   }
 
   /** Null: it gave no answer that denies anything. */

@@ -4,87 +4,28 @@
  * was counted. A failure says the seed and the row.
  */
 import { afterEach, describe, expect, setDefaultTimeout, test } from 'bun:test'
-import type { MessageId } from '../../src/base/ids.ts'
-import type { Delivery, Mail, Sums } from './ledger.ts'
-import { calmMail, type MailKnobs, MailSimulation } from './mail-simulate.ts'
-import type { Cut } from './network.ts'
+import type { Mail } from './ledger.ts'
+import {
+  around,
+  calm,
+  calmSenders,
+  closeAll,
+  deliveriesOf,
+  duplicates,
+  expectDelivered,
+  holdersOf,
+  isDelivered,
+  midOf,
+  node,
+  ownersOf,
+  queued,
+} from './mail-calm.ts'
 import type { SimNode } from './node.ts'
 
 const MINUTE_MS = 60_000
 /** Some live through an hour, beside other suites. */
 setDefaultTimeout(120_000)
-
-const opened: MailSimulation[] = []
-let seed = 0
-
-afterEach(() => {
-  for (const sim of opened.splice(0)) sim.close()
-})
-
-/** Nodes that know each other; nobody sends, nothing fails. All times are the product's own. */
-function calm(nodes: number, part: Partial<MailKnobs> = {}): MailSimulation {
-  seed += 1
-  const tune = (knobs: MailKnobs): MailKnobs => ({ ...calmMail(knobs), nodes, ...part })
-  const sim = new MailSimulation(seed, { tune })
-  opened.push(sim)
-  const isReady = (): boolean =>
-    sim.nodes.every(({ run }) => run?.mail?.custody?.copies.candidates.all().length === nodes - 1)
-  expect(sim.world.runTill(isReady, 20_000), `row of seed ${seed}`).toBe(true)
-  return sim
-}
-
-const node = (sim: MailSimulation, index: number): SimNode => {
-  const found = sim.nodes[index]
-  if (found === undefined) throw new Error(`there is no node ${index}`)
-  return found
-}
-
-/** Mails whose senders have read 250 from `at`; no next hop takes them yet. */
-function queued(sim: MailSimulation, at: SimNode, count: number): readonly Mail[] {
-  sim.hops.isDown = true
-  const mails = Array.from({ length: count }, () => sim.world.act(() => sim.senders.send(at)))
-  const isDone = sim.world.runTill(() => mails.every(({ acked }) => acked !== null), 30_000, 10)
-  expect(isDone).toBe(true)
-  for (const mail of mails) expect(mail.acked?.copies).toBe(2)
-  return mails
-}
-
-function midOf(mail: Mail): MessageId {
-  const mid = mail.acked?.mid
-  if (mid === undefined) throw new Error(`${mail.token} is not acknowledged`)
-  return mid
-}
-
-const deliveriesOf = (sim: MailSimulation, mail: Mail): readonly Delivery[] =>
-  mail.recipients.flatMap((_, place) => sim.ledger.deliveries(mail, place))
-
-const isDelivered = (sim: MailSimulation, mails: readonly Mail[]): boolean =>
-  mails.every((mail) =>
-    mail.recipients.every((_, place) => sim.ledger.deliveries(mail, place).length > 0),
-  )
-
-/** Who has a copy of it now, beside its owner. */
-const holdersOf = (sim: MailSimulation, mail: Mail): readonly SimNode[] =>
-  sim.nodes.filter(({ run }) => run?.mail?.queue.copy(midOf(mail)) != null)
-
-const ownersOf = (sim: MailSimulation, mail: Mail): readonly SimNode[] =>
-  sim.nodes.filter(({ run }) => run?.mail?.queue.get(midOf(mail)) != null)
-
-/** Mail and peers: nothing passes. */
-const around =
-  (...some: readonly SimNode[]): Cut =>
-  (from, to) => {
-    const side = new Set(some.flatMap(({ host, smtpHost }) => [host, smtpHost]))
-    return side.has(from) !== side.has(to)
-  }
-
-const duplicates = ({ duplicates: by }: Sums): number =>
-  [...by.values()].reduce((sum, count) => sum + count, 0)
-
-/** Delivered within this time, once. */
-function expectDelivered(sim: MailSimulation, mails: readonly Mail[], withinMs: number): void {
-  expect(sim.world.runTill(() => isDelivered(sim, mails), withinMs)).toBe(true)
-}
+afterEach(closeAll)
 
 describe('the owner is killed after 250', () => {
   test('and never comes back: a holder delivers within 150 s', () => {
@@ -530,7 +471,3 @@ test('a holder is lost: each of its copies is made anew within 30 s', () => {
   sim.hops.isDown = false
   expect(duplicates(sim.rest())).toBe(0)
 })
-
-function calmSenders(): MailKnobs['senders'] {
-  return { everyMs: 1_000, large: 0, refused: 0, held: 0, lostReplies: 0 }
-}
