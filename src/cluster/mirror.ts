@@ -180,7 +180,8 @@ export class LinkMirror implements Mirror {
         for (const named of ended) {
           const { id } = named
           if (store.get(id) !== null || this.#fresh.has(id) || !this.#hasEnded(named)) continue
-          tellings.discard(node, id, store.fate(id)?.term ?? named.term)
+          // Under its own title: as that of a later owner it would be a lie about who he was.
+          tellings.discard(node, id, named.term)
         }
       },
       // The spool failed, which ends the process.
@@ -199,11 +200,10 @@ export class LinkMirror implements Mirror {
     return true
   }
 
-  /** It was an own message to the end. */
+  /** Whoever owned it to the end: its holder may have heard of no owner after this node. */
   #hasEnded({ id, term }: Named): boolean {
-    const { store } = this.#deps
-    const fate = store.fate(id)
-    return fate !== null && fate.owner === store.node && fate.term >= term
+    const fate = this.#deps.store.fate(id)
+    return fate !== null && fate.term >= term
   }
 
   #refused(lane: Lane, { id, term, why, owner, detail }: Refused): void {

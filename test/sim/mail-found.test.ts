@@ -1,6 +1,18 @@
 /** Histories of mail that seeds of the swarm found, each in a calm world but for its faults. */
 import { afterEach, expect, setDefaultTimeout, test } from 'bun:test'
-import { calm, closeAll, duplicates, expectDelivered, node, ownersOf, queued } from './mail-calm.ts'
+import {
+  around,
+  calm,
+  closeAll,
+  duplicates,
+  expectDelivered,
+  holdersOf,
+  node,
+  ownersOf,
+  queued,
+} from './mail-calm.ts'
+
+const MINUTE_MS = 60_000
 
 setDefaultTimeout(120_000)
 afterEach(closeAll)
@@ -23,4 +35,21 @@ test('an heir is lost, and the first in rank has delivered before it heard of hi
   sim.world.act(() => third.start())
   const sums = sim.rest()
   expect(duplicates(sums)).toBeLessThanOrEqual(40)
+})
+
+test('an heir that was cut off does not know of a copy made meanwhile: it is forgotten all the same', () => {
+  const sim = calm(3)
+  const [owner, heir, third] = [node(sim, 0), node(sim, 1), node(sim, 2)]
+  const mails = queued(sim, owner, 10).filter((mail) => holdersOf(sim, mail).includes(heir))
+  expect(mails.length).toBeGreaterThan(0)
+  sim.hops.unreached.add(owner)
+  sim.hops.isDown = false
+  sim.cluster.fabric.cut('split', around(heir))
+  sim.world.runFor(60_000)
+  for (const mail of mails) expect(holdersOf(sim, mail)).toContain(third)
+  expectDelivered(sim, mails, 35 * MINUTE_MS)
+  sim.cluster.fabric.heal('split')
+  const sums = sim.rest()
+  expect(duplicates(sums)).toBe(0)
+  for (const mail of mails) expect(holdersOf(sim, mail)).toEqual([])
 })
