@@ -50,6 +50,7 @@ import { isTombstone, type WriterId } from './config/merge.ts'
 import { formatEndpoint, SmtpListener } from './mail/accept/listener.ts'
 import { createDeliverer } from './mail/deliver/attempt.ts'
 import { probeNextHop } from './mail/deliver/probe.ts'
+import { inspectConfigs } from './mail/inspect/config.ts'
 import type { Inspectors } from './mail/inspect/contract.ts'
 import { createInspectors } from './mail/inspect/pool.ts'
 import { Pipeline } from './mail/pipeline.ts'
@@ -257,6 +258,7 @@ export async function startNode(
     live,
     ...store,
     inspectors,
+    inspectConfig: inspectConfigs(seat.name, () => null),
     deliverer,
     nodeName: (node) => nodeName(store.nodes, node),
     tally,

@@ -15,6 +15,7 @@ import { join } from 'node:path'
 import { SystemClock } from '../src/base/clock.ts'
 import type { MessageId } from '../src/base/ids.ts'
 import { Observer } from '../src/base/observe.ts'
+import { PLAIN_CONFIG } from '../src/mail/inspect/look.ts'
 import { createInspectors } from '../src/mail/inspect/pool.ts'
 import { seccompFilter } from '../src/mail/inspect/seccomp.ts'
 import { needs } from './real.ts'
@@ -251,6 +252,8 @@ test('a compiled child inspects and previews inside its walls, with every module
       },
       body,
       inspectors: ['gtube', 'eicar', 'headers', 'attachments'],
+      config: PLAIN_CONFIG,
+      clientName: null,
       budgetMs: 10_000,
     })
     expect(unknowns).toEqual([])

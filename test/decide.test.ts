@@ -2,6 +2,7 @@
 import { expect, test } from 'bun:test'
 import type { MessageId } from '../src/base/ids.ts'
 import { NetworkIndex } from '../src/config/networks.ts'
+import { NO_DETECTION } from '../src/config/rules.ts'
 import { initialSettings } from '../src/config/schema.ts'
 import { type Domain, type Lists, NO_LISTS, type Snapshot } from '../src/config/snapshot.ts'
 import { decide } from '../src/mail/decide/decide.ts'
@@ -190,6 +191,7 @@ const SNAPSHOT: Snapshot = {
     ].map((each) => [each.name, each]),
   ),
   lists: NO_LISTS,
+  detection: NO_DETECTION,
 }
 
 const POLICIES: [string, string, Policy][] = [

@@ -5,6 +5,7 @@
  */
 import { RefusalError } from '../base/errors.ts'
 import { DOMAIN_GROUPS, type DomainGroup, domainOfKey } from './cells.ts'
+import { NO_DETECTION } from './rules.ts'
 import {
   checkTogether,
   initialSettings,
@@ -41,6 +42,7 @@ export class Draft {
     settings: null,
     domains: null,
     lists: NO_LISTS,
+    detection: NO_DETECTION,
   }
 
   /** JSON of a cell, as it was put; null: not there. */
@@ -121,7 +123,8 @@ export class Draft {
     compiled.settings ??= this.#settled()
     compiled.domains ??= new Map(this.#domains)
     compiled.lists ??= this.#relist()
-    return { settings: compiled.settings, domains: compiled.domains, lists: compiled.lists }
+    const { settings, domains, lists } = compiled
+    return { settings, domains, lists, detection: NO_DETECTION }
   }
 
   #putSetting(cell: string, key: SettingKey, text: string | null): void {

@@ -4,6 +4,7 @@
  */
 import { assert, RefusalError } from '../base/errors.ts'
 import { RETRY_AGE_MS_MAX } from '../base/limits.ts'
+import type { LineForm } from './lines.ts'
 
 export type Setting =
   | {
@@ -35,6 +36,14 @@ export type Setting =
       readonly group: string
       readonly help: string
     }
+  /** A list of lines, each written as its form says (config/lines). */
+  | {
+      readonly kind: 'lines'
+      readonly initial: readonly string[]
+      readonly form: LineForm
+      readonly group: string
+      readonly help: string
+    }
   /** A list of names from `choices`. */
   | {
       readonly kind: 'names'
@@ -46,7 +55,23 @@ export type Setting =
 
 export type SettingValue = number | boolean | string | readonly string[]
 
-export const INSPECTOR_NAMES = ['gtube', 'eicar', 'headers', 'attachments'] as const
+/** Of the inspector processes, in order of cost. What asks the name servers comes last. */
+export const INSPECTOR_NAMES = [
+  'gtube',
+  'headers',
+  'impersonation',
+  'text',
+  'links',
+  'bayes',
+  'campaign',
+  'rules',
+  'attachments',
+  'eicar',
+  'documents',
+  'yara',
+  'sender',
+  'blocklists',
+] as const
 
 export const SETTINGS = {
   'mail.size': {
@@ -195,7 +220,7 @@ export const SETTINGS = {
   'greylist.mode': {
     kind: 'choice',
     initial: 'off',
-    choices: ['off', 'on'],
+    choices: ['off', 'adaptive', 'on'],
     group: 'Greylist',
     help: 'Asks clients that are not known to come again, with 451, to whichever node. Known is who sent the same recipient mail before, and who had mail accepted lately.',
   },
@@ -241,6 +266,176 @@ export const SETTINGS = {
     unit: 's',
     group: 'Policy',
     help: 'Time for all inspectors. After it the answer is unknown and the sender is asked to try again.',
+  },
+  'dns.servers': {
+    kind: 'lines',
+    initial: [],
+    form: 'server',
+    group: 'Names',
+    help: 'Name servers to ask, one a line; none: those of the system.',
+  },
+  'dns.timeout': {
+    kind: 'number',
+    initial: 5,
+    min: 0.1,
+    max: 60,
+    unit: 's',
+    group: 'Names',
+    help: 'Longest wait for one answer, all name servers together. Without one, what asked is unknown.',
+  },
+  'connection.lists': {
+    kind: 'lines',
+    initial: [],
+    form: 'list',
+    group: 'Connection',
+    help: 'Block lists of addresses and what their answers weigh. A list that is dead, or says that it is not to be asked from here, is left out for a while and raises an alert.',
+  },
+  'connection.reject': {
+    kind: 'number',
+    initial: 8,
+    min: 0.1,
+    max: 1_000,
+    unit: 'score',
+    group: 'Connection',
+    help: 'Weight of all lists together from which a client is refused before its mail; less is added to the score.',
+  },
+  'connection.names': {
+    kind: 'choice',
+    initial: 'score',
+    choices: ['off', 'score'],
+    group: 'Connection',
+    help: 'Whether the name of the client leads back to its address, and what it calls itself, count.',
+  },
+  'connection.failures': {
+    kind: 'whole',
+    initial: 35,
+    min: 0,
+    max: 100_000,
+    unit: 'recipients',
+    group: 'Connection',
+    help: 'Unknown recipients in an hour from which a client network is refused on all nodes; 0 for never. Exempt clients and relay clients are not counted.',
+  },
+  'connection.ban': {
+    kind: 'number',
+    initial: 60,
+    min: 0.1,
+    max: 10_080,
+    unit: 'minutes',
+    group: 'Connection',
+    help: 'How long it is refused.',
+  },
+  'recipients.ask': {
+    kind: 'choice',
+    initial: 'off',
+    choices: ['off', 'on'],
+    group: 'Connection',
+    help: 'Asks the next hop whether it takes a recipient, before the mail comes, and remembers the answer. A next hop that does not answer refuses nobody.',
+  },
+  'sender.enforce': {
+    kind: 'choice',
+    initial: 'on',
+    choices: ['off', 'on'],
+    group: 'Sender',
+    help: 'What a domain asks for in DMARC, that forged mail is refused or held, is done. Off: it only counts in the score.',
+  },
+  'sender.sealers': {
+    kind: 'lines',
+    initial: [],
+    form: 'domain',
+    group: 'Sender',
+    help: 'Forwarders whose ARC seal is believed: mail that they saw pass is not forged.',
+  },
+  'sender.people': {
+    kind: 'lines',
+    initial: [],
+    form: 'person',
+    group: 'Sender',
+    help: 'People whose names others use to be believed, and their addresses.',
+  },
+  'sender.lookalikes': {
+    kind: 'lines',
+    initial: [],
+    form: 'domain',
+    group: 'Sender',
+    help: 'Domains, beside our own, that others imitate: partners, the bank.',
+  },
+  'content.archiveDepth': {
+    kind: 'whole',
+    initial: 5,
+    min: 1,
+    max: 10,
+    unit: 'archives',
+    group: 'Content',
+    help: 'Archives in archives that are opened. What lies deeper is held.',
+  },
+  'content.encrypted': {
+    kind: 'choice',
+    initial: 'hold',
+    choices: ['hold', 'score', 'pass'],
+    group: 'Content',
+    help: 'What happens to files that nobody can look into: held, scored with 3, or let through with a finding without weight.',
+  },
+  'content.macros': {
+    kind: 'choice',
+    initial: 'hold',
+    choices: ['hold', 'score', 'pass'],
+    group: 'Content',
+    help: 'What happens to documents with macros that run by themselves.',
+  },
+  'content.extensions': {
+    kind: 'lines',
+    initial: [],
+    form: 'extension',
+    group: 'Content',
+    help: 'Endings of file names that are held, beside those that we know.',
+  },
+  'content.linkLists': {
+    kind: 'lines',
+    initial: [],
+    form: 'list',
+    group: 'Content',
+    help: 'Block lists of domains that links are looked up in, and what their answers weigh.',
+  },
+  'content.expandLinks': {
+    kind: 'choice',
+    initial: 'off',
+    choices: ['off', 'on'],
+    group: 'Content',
+    help: 'Asks shorteners where their links lead. Never an address inside a private network.',
+  },
+  'learning.minimum': {
+    kind: 'whole',
+    initial: 200,
+    min: 1,
+    max: 100_000,
+    unit: 'mails',
+    group: 'Learning',
+    help: 'Spam and ham, each, that must be learnt before what was learnt counts.',
+  },
+  'engines.list': {
+    kind: 'lines',
+    initial: [],
+    form: 'engine',
+    group: 'Engines',
+    help: 'Other scanners that are asked about each mail: clamd, ICAP, Rspamd, SpamAssassin.',
+  },
+  'engines.timeout': {
+    kind: 'number',
+    initial: 15,
+    min: 0.1,
+    max: 300,
+    unit: 's',
+    group: 'Engines',
+    help: 'Longest wait for the answer of an engine.',
+  },
+  'policy.tag': {
+    kind: 'number',
+    initial: 6,
+    min: 0.1,
+    max: 100,
+    unit: 'score',
+    group: 'Policy',
+    help: 'Score from which a message that is delivered says so in its header.',
   },
   'policy.hold': {
     kind: 'number',

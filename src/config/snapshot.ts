@@ -1,6 +1,7 @@
 /** Frozen view of the configuration: an argument of every mail, so one mail has one policy. */
 import type { NextHop } from '../message/nexthop.ts'
 import { NetworkIndex } from './networks.ts'
+import { type Detection, NO_DETECTION } from './rules.ts'
 import { initialSettings, type Settings } from './schema.ts'
 
 export type Domain = {
@@ -27,6 +28,7 @@ export type Snapshot = {
   readonly settings: Settings
   readonly domains: ReadonlyMap<string, Domain>
   readonly lists: Lists
+  readonly detection: Detection
 }
 
 /** Names of domains that are new or not as they were. */
@@ -47,4 +49,5 @@ export const EMPTY_SNAPSHOT: Snapshot = Object.freeze({
   settings: Object.freeze(initialSettings()),
   domains: new Map(),
   lists: NO_LISTS,
+  detection: NO_DETECTION,
 })

@@ -9,6 +9,7 @@ import { DOMAIN_BYTES_MAX, LOCAL_PART_BYTES_MAX } from '../base/limits.ts'
 import { parseAddress } from '../message/address.ts'
 import { formatNextHop, type NextHop, parseNextHop } from '../message/nexthop.ts'
 import type { DomainGroup } from './cells.ts'
+import { readLines } from './lines.ts'
 import { canonicalNetwork } from './networks.ts'
 import {
   isSettingKey,
@@ -58,6 +59,8 @@ export function readSetting(key: SettingKey, raw: unknown): SettingValue {
       return readChoice(key, setting.choices, raw)
     case 'networks':
       return readNetworks(key, raw)
+    case 'lines':
+      return readLines(key, setting.form, linesOf(key, raw))
     case 'names':
       return readNames(key, setting.choices, raw)
   }
@@ -131,6 +134,12 @@ function readNames(key: string, choices: readonly string[], raw: unknown): reado
   }
   // In the order of the schema: the same set is the same value.
   return choices.filter((choice) => names.includes(choice))
+}
+
+/** A JSON list, or text with an item a line; in a command also parted by semicolons. */
+function linesOf(key: string, raw: unknown): readonly string[] {
+  if (typeof raw === 'string' && !raw.trim().startsWith('[')) return raw.split(/[\r\n;]+/)
+  return readList(key, raw)
 }
 
 /** Items of a JSON list, or of text parted by commas, spaces or lines. */

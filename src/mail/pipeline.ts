@@ -41,6 +41,7 @@ import { type Fate, respond } from './decide/respond.ts'
 import { buildBounce, mayBounce } from './deliver/bounce.ts'
 import type { Deliverer, Route } from './deliver/contract.ts'
 import type { Inspectors } from './inspect/contract.ts'
+import type { InspectConfig } from './inspect/look.ts'
 import { Holder, type HolderDeps } from './quarantine/hold.ts'
 import { Keeper } from './quarantine/keep.ts'
 import { type ReleaseDeps, release } from './quarantine/release.ts'
@@ -61,6 +62,8 @@ export type PipelineDeps = {
   readonly quarantine: Quarantine
   readonly trace: Trace
   readonly inspectors: Inspectors
+  /** What inspectors are told of the configuration: the same object as long as nothing changed. */
+  readonly inspectConfig: (snapshot: Snapshot) => InspectConfig
   readonly deliverer: Deliverer
   /** As lists show a node. */
   readonly nodeName: (node: NodeId) => NodeName
@@ -265,6 +268,8 @@ export class Pipeline {
       envelope: arrival.envelope,
       body,
       inspectors: names,
+      config: this.#deps.inspectConfig(arrival.snapshot),
+      clientName: arrival.clientName ?? null,
       budgetMs: settings['inspect.budget'] * 1_000,
     })
   }

@@ -1,6 +1,6 @@
 /** What lists show: plain data that stages make, the store keeps, and admin, web and cli read. */
 import type { MessageId, NodeId } from '../base/ids.ts'
-import type { Finding, Unknown, VerdictKind } from './verdict.ts'
+import type { Finding, Insight, Unknown, VerdictKind } from './verdict.ts'
 
 /** A node as lists show it; one that nobody knows any more is named by its id. */
 export type NodeName = { readonly id: NodeId; readonly name: string }
@@ -153,4 +153,6 @@ export type Judgement = {
   readonly unknowns: readonly Unknown[]
   readonly holdFrom: number
   readonly rejectFrom: number
+  /** Left out: nothing was seen, or it was judged before this was kept. */
+  readonly insight?: Insight
 }

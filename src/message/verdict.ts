@@ -9,8 +9,16 @@ export type Finding = {
   readonly evidence: string
 }
 
+/** What becomes of mail that an inspector could not judge: asked again, held, or let on and marked. */
+export type Outage = 'defer' | 'hold' | 'pass'
+
 /** An inspector that could not answer. It is not a clean result. */
-export type Unknown = { readonly inspector: string; readonly cause: string }
+export type Unknown = {
+  readonly inspector: string
+  readonly cause: string
+  /** Left out: `defer`. */
+  readonly outage?: Outage
+}
 
 export type VerdictKind = 'deliver' | 'hold' | 'reject' | 'defer'
 
@@ -38,8 +46,80 @@ export type MessageFacts = {
 
 export const NO_FACTS: MessageFacts = { subject: null, from: null, messageId: null, authors: [] }
 
+/** One check of who sent it, in the words of RFC 8601. */
+export type AuthResult = {
+  readonly method: 'spf' | 'dkim' | 'dmarc' | 'arc' | 'iprev'
+  /** `pass`, `fail`, `none`, `softfail`, `temperror`… */
+  readonly result: string
+  /** The domain, name or address that was looked at, at most 255 characters. */
+  readonly about: string
+  /** A whole sentence for people. */
+  readonly evidence: string
+}
+
+/** A file of the message, or of an archive in it. */
+export type FileFact = {
+  /** As it is shown, one clean line of at most 200 characters: `a.zip > b.exe`. */
+  readonly path: string
+  /** By content, lower case, e.g. `pdf`; null when nobody knows. */
+  readonly type: string | null
+  readonly sizeBytes: number
+  /** Hex. */
+  readonly sha256: string
+}
+
+/** What was seen beside findings: for the message page and the hunt for what was let through. */
+export type Insight = {
+  /** SHA-256, hex, of the one strict tree of parts; null when nobody walked it. */
+  readonly tree: string | null
+  /** In the order of the checks; at most 20. */
+  readonly authentication: readonly AuthResult[]
+  /** Domains that vouch for From (DMARC pass, or what stands in for it), A-labels; at most 5. */
+  readonly authenticated: readonly string[]
+  /** Links as a browser would open them, at most 100 of at most 500 characters. */
+  readonly urls: readonly string[]
+  /** At most 50. */
+  readonly files: readonly FileFact[]
+}
+
+export const NO_INSIGHT: Insight = {
+  tree: null,
+  authentication: [],
+  authenticated: [],
+  urls: [],
+  files: [],
+}
+
+/** Octets of the body that must not go on: offset and length, in order, apart from each other. */
+export type Cut = readonly [offset: number, length: number]
+
+/** What a key of ours is to sign: the text over which the signature goes (RFC 6376 section 3.7). */
+export type ToSign = {
+  readonly domain: string
+  readonly selector: string
+  readonly kind: 'dkim' | 'arc-message' | 'arc-seal'
+  /** The field without its signature, ready to have it appended: `DKIM-Signature: …; b=`. */
+  readonly field: string
+  /** What is hashed with SHA-256 and signed, Latin-1, at most 256 KB. */
+  readonly text: string
+}
+
+/** What changes on the way to the next hop. */
+export type Onward = {
+  readonly cuts: readonly Cut[]
+  /** Whole header fields with CRLF that go before the message, below `Received`; at most 64 KB. */
+  readonly fields: string
+  readonly toSign: readonly ToSign[]
+}
+
+export const NOTHING_ONWARD: Onward = { cuts: [], fields: '', toSign: [] }
+
 export type Inspection = {
   readonly findings: readonly Finding[]
   readonly unknowns: readonly Unknown[]
   readonly facts: MessageFacts
+  /** Left out: nothing was seen. */
+  readonly insight?: Insight
+  /** Left out: it goes on as it came. */
+  readonly onward?: Onward
 }

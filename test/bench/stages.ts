@@ -19,6 +19,7 @@ import { SmtpListener } from '../../src/mail/accept/listener.ts'
 import type { Receiver } from '../../src/mail/accept/receive.ts'
 import { createDeliverer } from '../../src/mail/deliver/attempt.ts'
 import type { Deliverer } from '../../src/mail/deliver/contract.ts'
+import { inspectConfigs } from '../../src/mail/inspect/config.ts'
 import { createInspectors } from '../../src/mail/inspect/pool.ts'
 import { Pipeline } from '../../src/mail/pipeline.ts'
 import { reply } from '../../src/message/reply.ts'
@@ -124,6 +125,7 @@ async function listenPostern(stage: Stage, port: number, sinkPort: number, direc
       trace: has(stage, 'trace')
         ? new Trace(databases.trace, { clock, random, observer, node, keepMs: () => 86_400_000 })
         : forgetful(),
+      inspectConfig: inspectConfigs(node.name, () => null),
       inspectors: createInspectors(
         {
           command: [process.execPath, MAIN, 'inspector'],

@@ -2,6 +2,7 @@
 import { SystemClock } from '../../src/base/clock.ts'
 import type { MessageId } from '../../src/base/ids.ts'
 import { Observer } from '../../src/base/observe.ts'
+import { PLAIN_CONFIG } from '../../src/mail/inspect/look.ts'
 import { createInspectors } from '../../src/mail/inspect/pool.ts'
 
 const [spoolDir = '/tmp', ...command] = process.argv.slice(2)
@@ -29,6 +30,8 @@ const inspect = (body: string, budgetMs: number) =>
     },
     body: { kind: 'memory', bytes: Buffer.from(body) },
     inspectors: ['gtube'],
+    config: PLAIN_CONFIG,
+    clientName: null,
     budgetMs,
   })
 while (pool.health().ready < 2) await inspect('Subject: x\r\n\r\n', 10_000)

@@ -11,6 +11,7 @@ import {
   type Report,
 } from '../../src/mail/inspect/frames.ts'
 import { type Answer, inspectMail } from '../../src/mail/inspect/inspectors.ts'
+import { PLAIN_CONFIG } from '../../src/mail/inspect/look.ts'
 
 const reader = new FrameReader(ORDER_BYTES_MAX)
 const eaten: Uint8Array[] = []
@@ -28,16 +29,17 @@ function hang(): never {
   for (;;) Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, 1_000)
 }
 
-function obey(order: Extract<Order, { kind: 'inspect' }>, raw: Buffer): void {
+async function obey(order: Extract<Order, { kind: 'inspect' }>, raw: Buffer): Promise<void> {
   const answers: Answer[] = []
-  const facts = inspectMail(raw, order.session, order.inspectors, (answer) => answers.push(answer))
+  const task = { session: order.session, config: PLAIN_CONFIG, answers: {}, model: null }
+  const seen = await inspectMail(raw, task, order.inspectors, (answer) => answers.push(answer))
   const word = /ILLNESS-([A-Z]+)/.exec(raw.toString('latin1'))?.[1]
   switch (word) {
     case 'HANG':
       return hang()
     case 'HALF':
       // The first inspectors answer, then one hangs.
-      report({ kind: 'answers', job: order.job, answers: answers.slice(0, 2), facts: null })
+      report({ kind: 'answers', job: order.job, answers: answers.slice(0, 2), seen: null })
       return hang()
     case 'CRASH':
       process.kill(process.pid, 'SIGSEGV')
@@ -50,16 +52,16 @@ function obey(order: Extract<Order, { kind: 'inspect' }>, raw: Buffer): void {
       return say(Buffer.alloc(4_096, 0xff))
     case 'FORGED':
       // An answer to a job that is not under way, and clean at that.
-      report({ kind: 'answers', job: order.job + 1, answers: [], facts })
+      report({ kind: 'answers', job: order.job + 1, answers: [], seen })
       return hang()
     case 'EMPTY':
-      report({ kind: 'answers', job: order.job, answers: [], facts })
+      report({ kind: 'answers', job: order.job, answers: [], seen })
       return
     case 'FAILS':
       report({ kind: 'failed', job: order.job, cause: 'it threw' })
       return
     default:
-      report({ kind: 'answers', job: order.job, answers, facts })
+      report({ kind: 'answers', job: order.job, answers, seen })
   }
 }
 
@@ -71,6 +73,6 @@ for (;;) {
   reader.filled(length)
   for (let frame = reader.next(); frame !== null; frame = reader.next()) {
     const order = frame.head as Order
-    if (order.kind === 'inspect') obey(order, frame.raw)
+    if (order.kind === 'inspect') await obey(order, frame.raw)
   }
 }

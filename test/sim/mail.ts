@@ -16,6 +16,7 @@ import { patienceOf } from '../../src/cluster/patience.ts'
 import { LiveConfig } from '../../src/config/live.ts'
 import { EMPTY_SNAPSHOT, type Snapshot } from '../../src/config/snapshot.ts'
 import type { Inspectors } from '../../src/mail/inspect/contract.ts'
+import { PLAIN_CONFIG } from '../../src/mail/inspect/look.ts'
 import { Pipeline, type PipelineDeps } from '../../src/mail/pipeline.ts'
 import type { NodeName } from '../../src/message/rows.ts'
 import { type Inspection, NO_FACTS } from '../../src/message/verdict.ts'
@@ -177,6 +178,7 @@ export class SimMail {
       quarantine,
       trace: quiet as unknown as PipelineDeps['trace'],
       inspectors: inspectorsOf(this.#setting, this.#deps),
+      inspectConfig: () => PLAIN_CONFIG,
       deliverer: this.#setting.hops.deliverer(this.#node, process),
       nodeName,
       tenure,

@@ -2,6 +2,7 @@
 import { Elysia, t } from 'elysia'
 import type { SettingRow } from '../../src/admin/contract.ts'
 import { RefusalError } from '../../src/base/errors.ts'
+import { LINE_WORDS } from '../../src/config/lines.ts'
 import type { Setting, SettingValue } from '../../src/config/schema.ts'
 import { formatNextHop } from '../../src/message/nexthop.ts'
 import type { Visit } from '../guard.ts'
@@ -90,6 +91,10 @@ function read(setting: Setting, field: Field, shown: boolean): SettingValue | nu
       return typeof field === 'string' ? [field] : field
     case 'networks':
       return one === undefined ? null : one.split(/[\s,]+/).filter((word) => word !== '')
+    case 'lines': {
+      const lines = one?.split(/[\r\n]+/).map((line) => line.trim())
+      return lines?.filter((line) => line !== '') ?? null
+    }
     default:
       return one === undefined ? null : one.trim()
   }
@@ -248,6 +253,10 @@ function inputOf(
     case 'networks': {
       const text = typeof typed === 'string' ? typed : listOf(value).join('\n')
       return html`<textarea id="${id}" name="${key}" class="wide" rows="3" placeholder="192.0.2.0/24" maxlength="20000" spellcheck="false"${about}>${text}</textarea><span class="unit">one a line</span>`
+    }
+    case 'lines': {
+      const text = typeof typed === 'string' ? typed : listOf(value).join('\n')
+      return html`<textarea id="${id}" name="${key}" class="wide" rows="3" maxlength="100000" spellcheck="false"${about}>${text}</textarea><span class="unit">${LINE_WORDS[setting.form]}</span>`
     }
     case 'names': {
       const chosen =

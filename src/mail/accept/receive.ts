@@ -4,6 +4,7 @@ import type { Snapshot } from '../../config/snapshot.ts'
 import type { Envelope } from '../../message/envelope.ts'
 import type { Reply } from '../../message/reply.ts'
 import type { NewTraceRow } from '../../message/rows.ts'
+import type { Finding } from '../../message/verdict.ts'
 
 /** What a session knows when DATA begins; id, time and protocol are added at the end. */
 export type Arrival = {
@@ -16,6 +17,10 @@ export type Arrival = {
   readonly sizeBytes: number
   /** The configuration since MAIL: one mail is judged by one. */
   readonly snapshot: Snapshot
+  /** What was seen of the client before its mail: block lists, names, early talk. */
+  readonly findings?: readonly Finding[]
+  /** Name of the client that leads back to its address; null or left out: none is known. */
+  readonly clientName?: string | null
 }
 
 /** A body that is arriving. */

@@ -3,7 +3,7 @@ import { plainLine } from '../../message/header.ts'
 import type { Mail } from '../../message/mime.ts'
 import type { Finding } from '../../message/verdict.ts'
 import { type FileFacts, visitFiles } from './files.ts'
-import type { Inspector } from './inspectors.ts'
+import type { Inspector } from './look.ts'
 
 /** Score of a name by its extension: attached, and inside an archive. */
 type Danger = readonly [attached: number, archived: number]
@@ -62,7 +62,7 @@ const HIDES = 3
 
 export const attachments: Inspector = {
   name: 'attachments',
-  inspect: (mail) => {
+  inspect: ({ mail }) => {
     const found = new Found()
     visitFiles(mail, (file) => lookAt(file, found))
     for (const part of mail.parts) {

@@ -2,12 +2,16 @@
 import type { Body } from '../../message/body.ts'
 import type { Envelope } from '../../message/envelope.ts'
 import type { Inspection } from '../../message/verdict.ts'
+import type { InspectConfig } from './look.ts'
 
 export type InspectionJob = {
   readonly envelope: Envelope
   readonly body: Body
   /** Names of config/schema `inspect.inspectors`; an empty list needs no process. */
   readonly inspectors: readonly string[]
+  readonly config: InspectConfig
+  /** As SessionFacts. */
+  readonly clientName: string | null
   readonly budgetMs: number
 }
 

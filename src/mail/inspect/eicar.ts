@@ -1,7 +1,7 @@
 /** EICAR: the harmless file that every virus scanner must find, in parts and in archives. */
 import type { Finding } from '../../message/verdict.ts'
 import { type ArchiveFacts, visitFiles } from './files.ts'
-import type { Inspector } from './inspectors.ts'
+import type { Inspector } from './look.ts'
 
 /** In two halves, so that no scanner takes this program for it. */
 const EICAR = Buffer.from(
@@ -10,7 +10,7 @@ const EICAR = Buffer.from(
 
 export const eicar: Inspector = {
   name: 'eicar',
-  inspect: (mail) => {
+  inspect: ({ mail }) => {
     let found: string | null = null
     const archives = visitFiles(mail, ({ path }) => {
       if (found !== null) return null

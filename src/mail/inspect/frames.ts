@@ -2,11 +2,22 @@
  * The pipe between the pool and a child: length-prefixed frames, a JSON head and raw bytes.
  * The parent believes nothing that a child says: answers are checked, bounded and clamped.
  */
+import type { DnsAnswers, DnsQuestion, DnsType } from '../../base/names.ts'
 import type { Extent } from '../../message/body.ts'
 import { plainLine } from '../../message/header.ts'
-import type { Finding, MessageFacts } from '../../message/verdict.ts'
+import {
+  type Cut,
+  type Finding,
+  type Insight,
+  type MessageFacts,
+  NO_FACTS,
+  NO_INSIGHT,
+  NOTHING_ONWARD,
+  type Onward,
+} from '../../message/verdict.ts'
 import type { Preview } from './contract.ts'
-import type { Answer, SessionFacts } from './inspectors.ts'
+import type { Answer, Seen } from './inspectors.ts'
+import { type InspectConfig, QUESTIONS_MAX, type SessionFacts } from './look.ts'
 
 /** Parent to child. */
 export type Order =
@@ -15,10 +26,13 @@ export type Order =
       readonly job: number
       readonly inspectors: readonly string[]
       readonly session: SessionFacts
+      readonly answers: DnsAnswers
       /** The body lies in these files; null: it is the raw part of the frame. */
       readonly extents: readonly Extent[] | null
     }
   | { readonly kind: 'preview'; readonly job: number; readonly extents: readonly Extent[] | null }
+  /** For all jobs from here on. No report follows. */
+  | { readonly kind: 'config'; readonly config: InspectConfig }
   /** Nothing to do for a while: give memory back. No report follows. */
   | { readonly kind: 'rest' }
 
@@ -26,12 +40,12 @@ export type Order =
 export type Report =
   /** `missing`: parts of the confinement that this host does not offer. */
   | { readonly kind: 'hello'; readonly missing: readonly string[] }
-  /** Answers so far; `facts` comes with the last ones and ends the job. */
+  /** Answers so far; `seen` comes with the last ones and ends the job. */
   | {
       readonly kind: 'answers'
       readonly job: number
       readonly answers: readonly Answer[]
-      readonly facts: MessageFacts | null
+      readonly seen: Seen | null
     }
   | { readonly kind: 'preview'; readonly job: number; readonly preview: Preview }
   /** The job failed as a whole, or the child could not start (job 0). */
@@ -153,7 +167,7 @@ export function readReport(head: unknown): Report | null {
         kind: 'answers',
         job,
         answers: read.filter((answer) => answer !== null),
-        facts: readFacts(head['facts']),
+        seen: readSeen(head['seen']),
       }
     }
     case 'preview': {
@@ -168,6 +182,8 @@ export function readReport(head: unknown): Report | null {
 function readAnswer(value: unknown): Answer | null {
   if (!isRecord(value)) return null
   const inspector = textOf(value['inspector'], 64)
+  const questions = value['questions']
+  if (Array.isArray(questions)) return { inspector, questions: readQuestions(questions) }
   const findings = value['findings']
   if (!Array.isArray(findings)) return { inspector, cause: textOf(value['cause'], 200) }
   if (findings.length > FINDINGS_MAX) return null
@@ -188,8 +204,125 @@ function readFinding(value: unknown): Finding | null {
   }
 }
 
-function readFacts(value: unknown): MessageFacts | null {
+const DNS_TYPES: readonly DnsType[] = ['A', 'AAAA', 'MX', 'TXT', 'PTR']
+
+/** What is no name is not asked: the inspector never gets an answer, and is unknown. */
+function readQuestions(values: readonly unknown[]): readonly DnsQuestion[] {
+  return values.slice(0, QUESTIONS_MAX).flatMap((value) => {
+    if (!isRecord(value)) return []
+    const type = DNS_TYPES.find((each) => each === value['type'])
+    const name = value['name']
+    const isName = typeof name === 'string' && /^[\x21-\x7e]{1,253}$/.test(name)
+    return type === undefined || !isName ? [] : [{ name, type }]
+  })
+}
+
+function readSeen(value: unknown): Seen | null {
   if (!isRecord(value)) return null
+  return {
+    facts: readFacts(value['facts']),
+    insight: readInsight(value['insight']),
+    onward: readOnward(value['onward']),
+  }
+}
+
+const METHODS = ['spf', 'dkim', 'dmarc', 'arc', 'iprev'] as const
+
+function readInsight(value: unknown): Insight {
+  if (!isRecord(value)) return NO_INSIGHT
+  const { tree } = value
+  return {
+    tree: typeof tree === 'string' && HASH.test(tree) ? tree : null,
+    authentication: recordsOf(value['authentication'], 20).flatMap((one) => {
+      const method = METHODS.find((each) => each === one['method'])
+      if (method === undefined) return []
+      const { result, about, evidence } = one
+      return [
+        {
+          method,
+          result: textOf(result, 20),
+          about: textOf(about, 255),
+          evidence: textOf(evidence, EVIDENCE_CHARS_MAX),
+        },
+      ]
+    }),
+    authenticated: textsOf(value['authenticated']).slice(0, 5),
+    urls: Array.isArray(value['urls'])
+      ? value['urls'].slice(0, 100).map((url: unknown) => textOf(url, 500))
+      : [],
+    files: recordsOf(value['files'], 50).flatMap((file) => {
+      const { sha256, type, sizeBytes, path } = file
+      if (typeof sha256 !== 'string' || !HASH.test(sha256)) return []
+      return [
+        {
+          path: textOf(path, 200),
+          type: typeof type === 'string' ? textOf(type, 40) : null,
+          sizeBytes: isCount(sizeBytes) ? sizeBytes : 0,
+          sha256,
+        },
+      ]
+    }),
+  }
+}
+
+const HASH = /^[0-9a-f]{64}$/
+const FIELDS_CHARS_MAX = 65_536
+const TO_SIGN_CHARS_MAX = 262_144
+
+function readOnward(value: unknown): Onward {
+  if (!isRecord(value)) return NOTHING_ONWARD
+  const { fields } = value
+  return {
+    cuts: readCuts(value['cuts']),
+    fields: typeof fields === 'string' && isHeader(fields) ? fields : '',
+    toSign: recordsOf(value['toSign'], 10).flatMap((one) => {
+      const kind = (['dkim', 'arc-message', 'arc-seal'] as const).find(
+        (each) => each === one['kind'],
+      )
+      const { field, text } = one
+      if (kind === undefined || typeof field !== 'string' || typeof text !== 'string') return []
+      if (text.length > TO_SIGN_CHARS_MAX || !isHeader(`${field}\r\n`)) return []
+      const { domain, selector } = one
+      return [{ domain: textOf(domain, 253), selector: textOf(selector, 253), kind, field, text }]
+    }),
+  }
+}
+
+/** In order and apart from each other; else none: a body must not lose what nobody named. */
+function readCuts(value: unknown): readonly Cut[] {
+  if (!Array.isArray(value) || value.length > 100) return []
+  const cuts: Cut[] = []
+  let at = 0
+  for (const cut of value as readonly unknown[]) {
+    if (!Array.isArray(cut)) return []
+    const [offset, length] = cut as readonly unknown[]
+    if (!isCount(offset) || !isCount(length) || offset < at) return []
+    cuts.push([offset, length])
+    at = offset + length
+  }
+  return cuts
+}
+
+/** Whole fields that cannot end the header or begin a body. */
+function isHeader(text: string): boolean {
+  if (text === '') return true
+  if (text.length > FIELDS_CHARS_MAX || !text.endsWith('\r\n')) return false
+  const lines = text.slice(0, -2).split('\r\n')
+  const isField = /^[\x21-\x39\x3b-\x7e]+:/
+  return lines.every(
+    (line, index) =>
+      !/[\r\n\0]/.test(line) &&
+      line.trim() !== '' &&
+      (isField.test(line) || (index > 0 && /^[ \t]/.test(line))),
+  )
+}
+
+function isCount(value: unknown): value is number {
+  return typeof value === 'number' && Number.isSafeInteger(value) && value >= 0
+}
+
+function readFacts(value: unknown): MessageFacts {
+  if (!isRecord(value)) return NO_FACTS
   const fact = (name: string): string | null => {
     const text = value[name]
     return typeof text === 'string' ? plainLine(text, 500) : null

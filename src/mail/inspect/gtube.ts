@@ -2,7 +2,7 @@
 import { decodeCharset } from '../../message/header.ts'
 import type { Mail } from '../../message/mime.ts'
 import type { Finding } from '../../message/verdict.ts'
-import type { Inspector } from './inspectors.ts'
+import type { Inspector } from './look.ts'
 
 /** In two halves, so that this file may travel by mail. */
 const GTUBE = Buffer.from(
@@ -15,7 +15,7 @@ const FOUND: readonly Finding[] = [
 
 export const gtube: Inspector = {
   name: 'gtube',
-  inspect: (mail) => (holdsGtube(mail) ? FOUND : []),
+  inspect: ({ mail }) => (holdsGtube(mail) ? FOUND : []),
 }
 
 function holdsGtube(mail: Mail): boolean {

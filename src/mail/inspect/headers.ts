@@ -1,7 +1,7 @@
 /** Header sanity: fields that are missing, doubled, malformed or larger than any real mail has (RFC 5322 section 3.6). */
 import { type Header, plainLine } from '../../message/header.ts'
 import type { Finding } from '../../message/verdict.ts'
-import type { Inspector } from './inspectors.ts'
+import type { Inspector } from './look.ts'
 
 /** Fields that occur once at most (RFC 5322 section 3.6, RFC 2045 section 4). */
 const UNIQUE = new Set([
@@ -28,7 +28,7 @@ const BLOCK_BYTES_MAX = 102_400
 
 export const headers: Inspector = {
   name: 'headers',
-  inspect: ({ header }, { smtpUtf8 }) => [
+  inspect: ({ mail: { header }, session: { smtpUtf8 } }) => [
     ...missing(header),
     ...doubled(header),
     ...malformed(header, smtpUtf8),

@@ -2,13 +2,15 @@
 import { readFileSync } from 'node:fs'
 import type { Clock, Timer } from '../../base/clock.ts'
 import { assert, GatewayError, messageOf } from '../../base/errors.ts'
+import { type DnsAnswers, keyOf, type Names } from '../../base/names.ts'
 import type { Observer } from '../../base/observe.ts'
 import { type Body, bodySize } from '../../message/body.ts'
-import { type Inspection, type MessageFacts, NO_FACTS } from '../../message/verdict.ts'
+import { type Inspection, NO_FACTS, NO_INSIGHT, NOTHING_ONWARD } from '../../message/verdict.ts'
 import { Child } from './child.ts'
 import type { InspectionJob, Inspectors, PoolHealth, Preview } from './contract.ts'
 import type { Report } from './frames.ts'
-import { type Answer, capScores, PARSE } from './inspectors.ts'
+import { type Answer, capScores, joinInsight, joinOnward, PARSE, type Seen } from './inspectors.ts'
+import type { InspectConfig } from './look.ts'
 
 export type InspectorOptions = {
   /** The argv of a child, e.g. `[process.execPath, 'inspector']`. */
@@ -23,7 +25,12 @@ export type InspectorOptions = {
   readonly memoryBytesMax?: number
 }
 
-export type InspectorDeps = { readonly clock: Clock; readonly observer: Observer }
+export type InspectorDeps = {
+  readonly clock: Clock
+  readonly observer: Observer
+  /** Asked what inspectors want to know; without it they are unknown. */
+  readonly names?: Names
+}
 
 const MEMORY_BYTES_MAX = 256 * 1024 * 1024
 /** A body above this size may take three times its excess on top of the memory bound. */
@@ -42,6 +49,8 @@ const REST_MS = 2_000
 const STALL_MS = 250
 /** A job that ended this many children is unknown. */
 const STRIKES_MAX = 2
+/** Looks at one message with new answers of the name servers: an SPF record may lead to ten others. */
+const ROUNDS_MAX = 16
 const HELLO_MS_MAX = 10_000
 const BACKOFF_MS_FIRST = 100
 const BACKOFF_MS_MAX = 10_000
@@ -50,6 +59,8 @@ const PREVIEW_MS_MAX = 10_000
 const PREVIEWS_MAX = 2
 const PREVIEWS_WAITING_MAX = 20
 const CLOSE_MS_MAX = 1_000
+/** Recipients that inspectors are told. */
+const RECIPIENTS_MAX = 100
 
 /** A message on its way to a child, or in one. */
 type Job = {
@@ -60,7 +71,13 @@ type Job = {
   readonly finish: (inspection: Inspection) => void
   timer: Timer | null
   strikes: number
+  /** Of the name servers, so far. */
+  known: DnsAnswers
+  rounds: number
+  seen: Seen
 }
+
+const NOTHING_SEEN: Seen = { facts: NO_FACTS, insight: NO_INSIGHT, onward: NOTHING_ONWARD }
 
 type Place = {
   child: Child | null
@@ -72,6 +89,8 @@ type Place = {
   failures: number
   missing: readonly string[]
   hello: Timer | null
+  /** What its child was told last. */
+  config: InspectConfig | null
 }
 
 export function createInspectors(options: InspectorOptions, deps: InspectorDeps): Inspectors {
@@ -86,6 +105,9 @@ class Pool implements Inspectors {
   readonly #observer: Observer
   readonly #places: Place[]
   readonly #waiting: Job[] = []
+  readonly #names: Names | null
+  /** Jobs that wait for the name servers. */
+  readonly #asking = new Set<Job>()
   readonly #retries = new Set<Timer>()
   #watch: Timer | null = null
   #rest: Timer | null = null
@@ -95,7 +117,7 @@ class Pool implements Inspectors {
   readonly #previewsWaiting: (() => void)[] = []
   #closed = false
 
-  constructor(options: InspectorOptions, { clock, observer }: InspectorDeps) {
+  constructor(options: InspectorOptions, { clock, observer, names }: InspectorDeps) {
     assert(
       options.processes >= 1 && options.processes <= 64,
       'between 1 and 64 inspector processes',
@@ -104,6 +126,7 @@ class Pool implements Inspectors {
     this.#options = options
     this.#clock = clock
     this.#observer = observer
+    this.#names = names ?? null
     this.#places = Array.from({ length: options.processes }, () => ({
       child: null,
       ready: false,
@@ -112,6 +135,7 @@ class Pool implements Inspectors {
       failures: 0,
       missing: [],
       hello: null,
+      config: null,
     }))
     for (const place of this.#places) this.#spawn(place)
   }
@@ -128,10 +152,13 @@ class Pool implements Inspectors {
         finish,
         timer: null,
         strikes: 0,
+        known: {},
+        rounds: 0,
+        seen: NOTHING_SEEN,
       }
       this.#nextId += 1
-      if (this.#closed) this.#giveUp(job, 'the inspectors are closed')
-      else if (this.#waiting.length >= WAITING_MAX) this.#giveUp(job, 'too many messages wait')
+      if (this.#closed) this.#conclude(job, 'the inspectors are closed')
+      else if (this.#waiting.length >= WAITING_MAX) this.#conclude(job, 'too many messages wait')
       else {
         job.timer = this.#clock.after(what.budgetMs, () => this.#overrun(job))
         this.#waiting.push(job)
@@ -203,12 +230,14 @@ class Pool implements Inspectors {
     for (const place of this.#places) {
       place.hello?.cancel()
       for (const entry of place.pipe)
-        if (entry.job !== null) this.#giveUp(entry.job, 'the inspectors are closed')
+        if (entry.job !== null) this.#conclude(entry.job, 'the inspectors are closed')
       place.pipe.length = 0
       place.ready = false
       place.child = null
     }
-    for (const job of this.#waiting.splice(0)) this.#giveUp(job, 'the inspectors are closed')
+    for (const job of [...this.#waiting.splice(0), ...this.#asking])
+      this.#conclude(job, 'the inspectors are closed')
+    this.#asking.clear()
     for (const child of children) child.end()
     const timer = this.#clock.after(CLOSE_MS_MAX, () => {
       for (const child of children) child.kill()
@@ -277,7 +306,7 @@ class Pool implements Inspectors {
           const entry = this.#first(place, report.job)
           if (entry === null) return
           this.#advance(place)
-          if (entry.job !== null) this.#giveUp(entry.job, report.cause)
+          if (entry.job !== null) this.#conclude(entry.job, report.cause)
           this.#dispatch()
         }
         return
@@ -291,10 +320,10 @@ class Pool implements Inspectors {
     if (entry === null) return
     const { job } = entry
     if (job !== null) for (const answer of report.answers) job.answers.set(answer.inspector, answer)
-    if (report.facts === null) return
+    if (report.seen === null) return
     this.#advance(place)
     place.failures = 0
-    if (job !== null) this.#conclude(job, report.facts, 'no answer')
+    if (job !== null) this.#looked(job, report.seen)
     this.#dispatch()
   }
 
@@ -340,6 +369,10 @@ class Pool implements Inspectors {
   #hand(place: Place, job: Job): void {
     const { envelope, body, inspectors } = job.what
     const missing = inspectors.filter((name) => !job.answers.has(name))
+    if (place.config !== job.what.config) {
+      place.config = job.what.config
+      place.child?.send({ kind: 'config', config: job.what.config })
+    }
     const id = this.#nextId
     this.#nextId += 1
     if (place.pipe.length === 0) place.firstSinceMs = this.#clock.monoMs()
@@ -351,11 +384,14 @@ class Pool implements Inspectors {
         inspectors: missing,
         session: {
           clientIp: envelope.clientIp,
+          clientName: job.what.clientName,
           greeting: envelope.greeting,
           sender: envelope.sender,
+          recipients: envelope.recipients.slice(0, RECIPIENTS_MAX).map(({ address }) => address),
           outbound: envelope.outbound,
           smtpUtf8: envelope.smtpUtf8,
         },
+        answers: job.known,
         extents: extentsOf(body),
       },
       inlineOf(body),
@@ -369,14 +405,18 @@ class Pool implements Inspectors {
     const index = this.#waiting.indexOf(job)
     if (index !== -1) {
       this.#waiting.splice(index, 1)
-      this.#giveUp(job, cause)
+      this.#conclude(job, cause)
+      return
+    }
+    if (this.#asking.delete(job)) {
+      this.#conclude(job, `no answer of the name servers in ${job.what.budgetMs} ms`)
       return
     }
     for (const place of this.#places) {
       const entry = place.pipe.find((each) => each.job === job)
       if (entry === undefined) continue
       entry.job = null
-      this.#giveUp(job, cause)
+      this.#conclude(job, cause)
       if (place.pipe[0] === entry) this.#replace(place, 'overrun')
       return
     }
@@ -389,6 +429,7 @@ class Pool implements Inspectors {
     const wasReady = place.ready
     const entries = place.pipe.splice(0)
     place.child = null
+    place.config = null
     place.ready = false
     place.hello?.cancel()
     place.hello = null
@@ -399,7 +440,7 @@ class Pool implements Inspectors {
     for (const [index, { job }] of entries.entries()) {
       if (job === null) continue
       if (index === 0) job.strikes += 1
-      if (job.strikes >= STRIKES_MAX) this.#giveUp(job, 'the inspector process ended twice')
+      if (job.strikes >= STRIKES_MAX) this.#conclude(job, 'the inspector process ended twice')
       else moved.push(job)
     }
     this.#waiting.unshift(...moved)
@@ -451,11 +492,42 @@ class Pool implements Inspectors {
     this.#waiting.unshift(...back)
   }
 
-  #giveUp(job: Job, cause: string): void {
-    this.#conclude(job, NO_FACTS, cause)
+  /** One look is over: done, or again with what the name servers say. */
+  #looked(job: Job, seen: Seen): void {
+    job.seen = {
+      facts: seen.facts,
+      insight: joinInsight(job.seen.insight, seen.insight),
+      onward: joinOnward(job.seen.onward, seen.onward),
+    }
+    const asked = [...job.answers.values()].flatMap((answer) =>
+      'questions' in answer ? answer.questions : [],
+    )
+    const questions = new Map(asked.map((question) => [keyOf(question), question]))
+    for (const key of Object.keys(job.known)) questions.delete(key)
+    const names = this.#names
+    // Nothing new to ask: who still waits for an answer never gets one.
+    if (questions.size === 0 || names === null || job.rounds >= ROUNDS_MAX) {
+      this.#conclude(job, 'the name servers were not asked')
+      return
+    }
+    job.rounds += 1
+    this.#asking.add(job)
+    const answers = [...questions].map(
+      async ([key, question]) => [key, await names.query(question)] as const,
+    )
+    void Promise.all(answers).then((found) => {
+      // Over its budget, or closed.
+      if (!this.#asking.delete(job)) return
+      job.known = { ...job.known, ...Object.fromEntries(found) }
+      for (const [name, answer] of job.answers) {
+        if ('questions' in answer) job.answers.delete(name)
+      }
+      this.#waiting.push(job)
+      this.#dispatch()
+    })
   }
 
-  #conclude(job: Job, facts: MessageFacts, cause: string): void {
+  #conclude(job: Job, cause: string): void {
     job.timer?.cancel()
     const parsed = job.answers.get(PARSE)
     const findings = parsed !== undefined && 'findings' in parsed ? [...parsed.findings] : []
@@ -463,12 +535,15 @@ class Pool implements Inspectors {
     for (const inspector of job.what.inspectors) {
       const answer = job.answers.get(inspector)
       if (answer !== undefined && 'findings' in answer) findings.push(...answer.findings)
-      else unknowns.push({ inspector, cause: answer?.cause ?? cause })
+      else {
+        const why = answer !== undefined && 'cause' in answer ? answer.cause : cause
+        unknowns.push({ inspector, cause: why })
+      }
     }
     for (const unknown of unknowns) {
       this.#observer.emit('inspect.silent', { ...unknown, message: job.what.envelope.id })
     }
-    job.finish({ findings: capScores(findings), unknowns, facts })
+    job.finish({ findings: capScores(findings), unknowns, ...job.seen })
   }
 }
 

@@ -6,6 +6,7 @@ import type { Extent } from '../../message/body.ts'
 import { confine } from './confine.ts'
 import { encodeFrame, FrameReader, ORDER_BYTES_MAX, type Order, type Report } from './frames.ts'
 import { type Answer, inspectMail } from './inspectors.ts'
+import type { InspectConfig } from './look.ts'
 import { runProbe } from './probe.ts'
 
 /** Free room for a read: a body of the usual size comes in one call. */
@@ -20,6 +21,7 @@ const BODY_BYTES_MAX = 1_100_000_000
 const COLLECT_EVERY_BYTES = 16 * 1024 * 1024
 
 let uncollectedBytes = 0
+let config: InspectConfig | null = null
 
 /**
  * What `postern inspector` runs; `args` are the words after that command: `--read DIR` for each
@@ -57,9 +59,13 @@ async function obey(order: Order, inline: Buffer, readable: readonly string[]): 
     Bun.gc(true)
     return
   }
+  if (order.kind === 'config') {
+    config = order.config
+    return
+  }
   try {
     const raw = order.extents === null ? inline : readExtents(order.extents, readable)
-    if (order.kind === 'inspect') inspectOne(order, raw)
+    if (order.kind === 'inspect') await inspectOne(order, raw)
     else {
       // Only a child that shows mail pays for the parser and the sanitiser.
       const { previewOf } = await import('./preview.ts')
@@ -78,21 +84,24 @@ function collectAfter(bytes: number): void {
   Bun.gc(true)
 }
 
-function inspectOne(order: Extract<Order, { kind: 'inspect' }>, raw: Buffer): void {
+async function inspectOne(order: Extract<Order, { kind: 'inspect' }>, raw: Buffer): Promise<void> {
+  assert(config !== null, 'a child knows its config before its first job')
   const clock = new SystemClock()
   let toldMs = clock.monoMs()
   let answers: Answer[] = []
-  const facts = inspectMail(raw, order.session, order.inspectors, (answer) => {
+  const { session, answers: known, inspectors } = order
+  const task = { session, config, answers: known, model: null }
+  const seen = await inspectMail(raw, task, inspectors, (answer) => {
     answers.push(answer)
     // What speaks against the mail, and what took long, must survive an overrun of the next one.
     const nowMs = clock.monoMs()
     if (!('findings' in answer && answer.findings.length > 0) && nowMs - toldMs < TELL_MS_MAX)
       return
-    report({ kind: 'answers', job: order.job, answers, facts: null })
+    report({ kind: 'answers', job: order.job, answers, seen: null })
     answers = []
     toldMs = nowMs
   })
-  report({ kind: 'answers', job: order.job, answers, facts })
+  report({ kind: 'answers', job: order.job, answers, seen })
 }
 
 /** @throws Error when a file is outside `readable`, missing or shorter than the extent says */
