@@ -27,6 +27,9 @@ const STEPS = 500
 /** So small that segments are used again and again. */
 const SEGMENT_BYTES = 24 * 1024
 const WEEK_MS = 7 * 86_400_000
+const FIRST_SEEDS = Array.from({ length: 60 }, (_, at) => at + 1)
+/** A final copy is kept anew, and a piece of the new body does not survive: the old one stands. */
+const FOUND_SEEDS = [1409]
 
 type Role = 'own' | 'copy' | 'owed' | 'none'
 
@@ -390,7 +393,7 @@ function commitOf({ id, body, recipients }: Known): Commit {
 test('whatever is done, and wherever it is cut, what was durable is there again', () => {
   const seen = new Map<string, number>()
   const only = process.env['SIM_SEED']
-  const seeds = only === undefined ? Array.from({ length: 60 }, (_, at) => at + 1) : [Number(only)]
+  const seeds = only === undefined ? [...FIRST_SEEDS, ...FOUND_SEEDS] : [Number(only)]
   for (const seed of seeds) {
     const history = new History(seed)
     history.run()

@@ -112,11 +112,13 @@ export class Rebuild {
     this.#drafts.delete(key)
     this.#commits.set(mid, [...(this.#commits.get(mid) ?? []), segment])
     const stored = pieces.reduce((sum, { length }) => sum + length, 0)
-    const isWhole = pieces.length === commit.pieces && stored === commit.sizeBytes
+    const isTorn = pieces.length !== commit.pieces
+    const isWhole = !isTorn && stored === commit.sizeBytes
     const message = new Message(mid, commit)
     const before = this.#rebuilt.get(mid) ?? null
-    // A body that is not whole was never acknowledged, or has gone since: it moves nothing.
-    if (before?.isWhole === true && !isWhole && !message.isFinal) return
+    // A body that is not whole was never acknowledged, or has gone since: it moves nothing. Only
+    // what is final and owed stands without one.
+    if (before?.isWhole === true && !isWhole && (isTorn || !message.isFinal)) return
     this.#before.set(mid, { body, rebuilt: before })
     const place = { segment, length: payload.length }
     if (before !== null && isAbove(before.message, message)) {

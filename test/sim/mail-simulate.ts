@@ -294,6 +294,13 @@ export class MailSimulation {
     return this.#losses.some(({ node, fromMs }) => node === of && Number.isFinite(fromMs))
   }
 
+  #passes(one: NodeId, two: NodeId): boolean {
+    const { fabric, setting } = this.cluster
+    const [from, to] = [setting.nodeOf(one)?.host, setting.nodeOf(two)?.host]
+    if (from === undefined || to === undefined) return false
+    return fabric.passes(from, to, 'tcp') && fabric.passes(to, from, 'tcp')
+  }
+
   #isStopped(id: NodeId): boolean {
     const process = this.cluster.setting.nodeOf(id)?.run?.process
     return process !== undefined && process.stalledUntilMs > this.world.nowMs
@@ -314,8 +321,8 @@ export class MailSimulation {
     const pair = pairOf(one, two)
     const known = this.#contacts.get(pair) ?? { sinceMs: null, lastMs: -1 }
     known.sinceMs = isLinked ? (known.sinceMs ?? nowMs) : null
-    // Who is stopped keeps its links, and hears nothing.
-    const isHeard = ![one, two].some((id) => this.#isStopped(id))
+    // Who is stopped or cut off keeps its links for a while, and hears nothing.
+    const isHeard = this.#passes(one, two) && ![one, two].some((id) => this.#isStopped(id))
     if (known.sinceMs !== null)
       known.lastMs = isHeard ? nowMs : Math.max(known.lastMs, known.sinceMs)
     this.#contacts.set(pair, known)
