@@ -154,9 +154,12 @@ export class MailRules {
 
   /** A copy is forgotten only when some disk says that all of it is final. */
   #checkDiscard(node: SimNode, mid: MessageId): void {
-    const { world, ledger, nodes } = this.#deps
+    const { world, ledger, nodes, hasLost } = this.#deps
     const submission = ledger.submission(mid)
     if (submission === undefined || !submission.isRead) return
+    // The disk that said so may be gone since: a node that stood still hears of it late.
+    const owners = [submission.node, this.#titles.get(mid)?.owner]
+    if (nodes().some((one) => owners.includes(one.id) && hasLost(one))) return
     const { length } = submission.mail.recipients
     const isFinal = nodes().some(({ spool }) => {
       const open = new Set(Array.from({ length }, (_, index) => index))

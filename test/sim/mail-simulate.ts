@@ -287,7 +287,10 @@ export class MailSimulation {
     })
     const hops = new NextHops(world, dice.split('hops'), ledger, knobs.hop)
     const { settings, timeScale, inspectMs } = knobs
-    return { ledger, hops, setting: { world, ledger, hops, settings, timeScale, inspectMs } }
+    // One may open and break between two looks.
+    const onLink = (): void => void world.after(0, () => this.#lookAll())
+    const setting = { world, ledger, hops, settings, timeScale, inspectMs, onLink }
+    return { ledger, hops, setting }
   }
 
   #hasGoneBack(of: SimNode): boolean {
@@ -307,10 +310,14 @@ export class MailSimulation {
   }
 
   #look(): void {
+    this.#lookAll()
+    this.world.after(LOOK_MS, () => this.#look())
+  }
+
+  #lookAll(): void {
     for (const [at, one] of this.nodes.entries()) {
       for (const two of this.nodes.slice(at + 1)) this.#lookAt(one.id, two.id)
     }
-    this.world.after(LOOK_MS, () => this.#look())
   }
 
   #lookAt(one: NodeId, two: NodeId): void {

@@ -42,6 +42,8 @@ export type MailSetting = {
   /** Of the rules for a dead node's mail. */
   readonly timeScale: number
   readonly inspectMs: number
+  /** A link has opened at one of its ends. */
+  readonly onLink: () => void
 }
 
 /** What one run of the node is built with. */
@@ -228,6 +230,7 @@ export function hearMail(setting: MailSetting, event: string, fields: object): v
   }
   if (event === 'queue.adopted') world.sometimes(ADOPTED[why ?? ''] ?? `adopted: ${why}`)
   if (event === 'queue.barred') world.sometimes(`barred: ${why}`)
+  if (event === 'link.opened') setting.onLink()
   const words = SEEN[event]
   if (words !== undefined) world.sometimes(words)
 }
