@@ -12,6 +12,7 @@ import { heldNodes } from './admin/held-nodes.ts'
 import { answerQueue } from './admin/queue-peers.ts'
 import { type Clock, pause, SystemClock } from './base/clock.ts'
 import { type Resolver, SystemResolver } from './base/dns.ts'
+import { formatEndpoint } from './base/endpoint.ts'
 import { messageOf, RefusalError, StoreError } from './base/errors.ts'
 import { diskSpace, lockDirectory, systemDisk } from './base/files.ts'
 import { MessageIds, type NodeId, parseNodeId } from './base/ids.ts'
@@ -47,12 +48,14 @@ import { type Certificate, hasCertificate, openCertificate } from './config/cert
 import { LiveConfig } from './config/live.ts'
 import { type NodeFile, openDataDirectory, openNodeFile, storeNodeName } from './config/local.ts'
 import { isTombstone, type WriterId } from './config/merge.ts'
-import { formatEndpoint, SmtpListener } from './mail/accept/listener.ts'
+import { SmtpListener } from './mail/accept/listener.ts'
 import { createDeliverer } from './mail/deliver/attempt.ts'
 import { probeNextHop } from './mail/deliver/probe.ts'
 import { inspectConfigs } from './mail/inspect/config.ts'
 import type { Inspectors } from './mail/inspect/contract.ts'
+import { Engines } from './mail/inspect/engines/engines.ts'
 import { createInspectors } from './mail/inspect/pool.ts'
+import { withEngines } from './mail/inspect/whole.ts'
 import { Pipeline } from './mail/pipeline.ts'
 import type { NodeName } from './message/rows.ts'
 import { Audit } from './store/audit.ts'
@@ -146,7 +149,8 @@ export async function startNode(
   const { timeScale } = options
   const store = await openStores(dataDir, { file, seat, rows, live, told, timeScale }, seam)
   const { spool, queue, quarantine, operators } = store
-  const inspectors = createInspectors(
+  const engines = new Engines({ clock, observer })
+  const pool = createInspectors(
     {
       command: [...options.command, 'inspector'],
       processes: INSPECTORS,
@@ -154,6 +158,7 @@ export async function startNode(
     },
     { clock, observer },
   )
+  const inspectors = withEngines(pool, engines)
   const problems = (): readonly string[] => [
     ...problemsOf(spool, listener, inspectors, live),
     ...seatProblems(cluster, isWaiting()),

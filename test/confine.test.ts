@@ -254,6 +254,7 @@ test('a compiled child inspects and previews inside its walls, with every module
       inspectors: ['gtube', 'eicar', 'headers', 'attachments'],
       config: PLAIN_CONFIG,
       clientName: null,
+      sha256: null,
       budgetMs: 10_000,
     })
     expect(unknowns).toEqual([])

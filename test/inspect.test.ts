@@ -905,6 +905,7 @@ describe('the pool', () => {
       inspectors,
       config: PLAIN_CONFIG,
       clientName: null,
+      sha256: null,
       budgetMs,
     }
   }

@@ -64,6 +64,12 @@ export const EVENTS = {
     help: 'Held recipients deleted or expired',
     labels: ['why'],
   },
+  'engine.failed': {
+    level: 'warn',
+    counter: 'engine_failed_total',
+    help: 'Questions to scanners beside us that were not answered',
+    labels: ['engine'],
+  },
   'inspect.silent': {
     level: 'warn',
     counter: 'inspect_unknown_total',

@@ -36,6 +36,7 @@ import type { Trace } from '../store/trace.ts'
 import type { Arrival, Incoming, Receiver } from './accept/receive.ts'
 import { decide } from './decide/decide.ts'
 import { listingOf } from './decide/listing.ts'
+import { weigh } from './decide/outcome.ts'
 import { policyFor } from './decide/policy.ts'
 import { type Fate, respond } from './decide/respond.ts'
 import { buildBounce, mayBounce } from './deliver/bounce.ts'
@@ -221,7 +222,7 @@ export class Pipeline {
     try {
       // A whole body is written with its COMMIT; the rest of a large one before it is inspected.
       if (!arrival.isWhole && arrival.last.length > 0) draft.add(arrival.last, true)
-      inspection = await this.#inspect(draft, arrival)
+      inspection = await this.#inspect(draft, arrival, sha256)
     } catch (error) {
       return this.#end(draft, arrival, NO_INSPECTION, [], this.#storeRefusal(error))
     }
@@ -257,10 +258,17 @@ export class Pipeline {
     }
   }
 
-  async #inspect(draft: Draft, arrival: Arrival): Promise<Inspection> {
+  async #inspect(draft: Draft, arrival: Arrival, sha256: string): Promise<Inspection> {
+    const { findings = [], snapshot } = arrival
+    const inspection = await this.#look(draft, arrival, sha256)
+    const all = [...findings, ...inspection.findings]
+    return { ...inspection, findings: weigh(all, snapshot.detection) }
+  }
+
+  async #look(draft: Draft, arrival: Arrival, sha256: string): Promise<Inspection> {
     const { settings } = arrival.snapshot
     const names = settings['inspect.inspectors']
-    if (names.length === 0) return NO_INSPECTION
+    if (names.length === 0 && settings['engines.list'].length === 0) return NO_INSPECTION
     const body: Body = arrival.isWhole
       ? { kind: 'memory', bytes: arrival.last }
       : { kind: 'extents', extents: await draft.extents(), sizeBytes: arrival.sizeBytes }
@@ -270,6 +278,7 @@ export class Pipeline {
       inspectors: names,
       config: this.#deps.inspectConfig(arrival.snapshot),
       clientName: arrival.clientName ?? null,
+      sha256,
       budgetMs: settings['inspect.budget'] * 1_000,
     })
   }
@@ -564,6 +573,7 @@ function judge(
     score: worst?.score ?? 0,
     findings: inspection.findings,
     unknowns: inspection.unknowns,
+    ...(inspection.insight === undefined ? {} : { insight: inspection.insight }),
     holdFrom: snapshot.settings['policy.hold'],
     rejectFrom: snapshot.settings['policy.reject'],
   }

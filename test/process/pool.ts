@@ -32,6 +32,7 @@ const inspect = (body: string, budgetMs: number) =>
     inspectors: ['gtube'],
     config: PLAIN_CONFIG,
     clientName: null,
+    sha256: null,
     budgetMs,
   })
 while (pool.health().ready < 2) await inspect('Subject: x\r\n\r\n', 10_000)

@@ -1,6 +1,5 @@
 /** Port 25: sockets, TLS, throttle and clocks around sessions. */
 
-import { isIPv6 } from 'node:net'
 import type { Socket, TCPSocketListener } from 'bun'
 import { type Clock, pause, type Timer } from '../../base/clock.ts'
 import { messageOf, RefusalError } from '../../base/errors.ts'
@@ -361,9 +360,4 @@ export class SmtpListener {
 function peerOf(socket: Socket<Peer>): Peer | null {
   const peer: Peer | undefined = socket.data
   return peer ?? null
-}
-
-/** `HOST:PORT` for a log line. */
-export function formatEndpoint(host: string, port: number): string {
-  return isIPv6(host) ? `[${host}]:${port}` : `${host}:${port}`
 }

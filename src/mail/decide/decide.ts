@@ -4,11 +4,11 @@ import type { Listing } from './listing.ts'
 import type { Policy } from './policy.ts'
 
 /** What an allowed client may not send either: content that does harm. */
-const HARMFUL: ReadonlySet<string> = new Set(['EICAR'])
+const HARMFUL = /^(?:EICAR$|VIRUS_)/
 
 /**
- * A missing answer defers, unless the rest already refuses: unknown is not clean, but a refusal
- * cannot become a delivery by waiting. A block refuses whatever the score; an allowance takes the
+ * A missing answer defers or holds, or lets on where the operator said so of an engine, unless the
+ * rest already refuses: unknown is not clean, but a refusal cannot become a delivery by waiting. A block refuses whatever the score; an allowance takes the
  * score away, and leaves harm and unknowns as they are.
  */
 export function decide(
@@ -18,23 +18,28 @@ export function decide(
 ): Verdict {
   const score = scoreOf(findings)
   const counted =
-    listing?.kind === 'allow' ? scoreOf(findings.filter(({ rule }) => HARMFUL.has(rule))) : score
+    listing?.kind === 'allow' ? scoreOf(findings.filter(({ rule }) => HARMFUL.test(rule))) : score
   const rules = findings
     .filter((finding) => finding.score > 0)
     .toSorted((a, b) => b.score - a.score)
     .map((finding) => finding.rule)
   return {
-    kind: listing?.kind === 'block' ? 'reject' : kindOf(counted, unknowns.length > 0, policy),
+    kind: listing?.kind === 'block' ? 'reject' : kindOf(counted, unknowns, policy),
     score,
     rules: listing === null ? rules : [listing.finding.rule, ...rules],
     unknown: unknowns.map((unknown) => unknown.inspector),
   }
 }
 
-function kindOf(score: number, silent: boolean, { hold, reject }: Policy): VerdictKind {
+function kindOf(
+  score: number,
+  unknowns: Inspection['unknowns'],
+  { hold, reject }: Policy,
+): VerdictKind {
   if (score >= reject) return 'reject'
-  if (silent) return 'defer'
-  return score >= hold ? 'hold' : 'deliver'
+  const outages = new Set(unknowns.map(({ outage = 'defer' }) => outage))
+  if (outages.has('defer')) return 'defer'
+  return score >= hold || outages.has('hold') ? 'hold' : 'deliver'
 }
 
 /** Hundredths: 0.1 and 0.2 must reach a threshold of 0.3. */

@@ -12,6 +12,8 @@ export type InspectionJob = {
   readonly config: InspectConfig
   /** As SessionFacts. */
   readonly clientName: string | null
+  /** SHA-256 of the body, hex; null: nobody computed it. */
+  readonly sha256: string | null
   readonly budgetMs: number
 }
 
@@ -45,6 +47,14 @@ export type PoolHealth = {
   readonly missing: readonly string[]
   /** Children ended for overrun, memory or a crash since the start. */
   readonly replaced: number
+}
+
+/** An engine that did not answer when it was asked last. */
+export type EngineHealth = {
+  readonly name: string
+  /** Wall ms of its first silence since it answered. */
+  readonly sinceMs: number
+  readonly cause: string
 }
 
 export interface Inspectors {
