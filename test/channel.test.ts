@@ -5,8 +5,9 @@ import { SeededRandom } from '../src/base/random.ts'
 import { BACKLOG_BYTES_MAX, SecureChannel } from '../src/cluster/channel.ts'
 import { MESSAGE_BYTES_MAX, type PeerAddress } from '../src/cluster/contract.ts'
 import { Inbox } from '../src/cluster/inbox.ts'
-import { nonceOf } from '../src/cluster/noise.ts'
-import { hmac, newExchangePair, seal, sha256 } from '../src/cluster/seal.ts'
+import { PROTOCOL } from '../src/cluster/link.ts'
+import { nextKey, nextKeyGcm, nonceOf, nonceOfGcm } from '../src/cluster/noise.ts'
+import { hmac, newExchangePair, open, openGcm, seal, sha256 } from '../src/cluster/seal.ts'
 import {
   ChannelError,
   type DialOptions,
@@ -20,6 +21,8 @@ import { Pipes, settled } from './pipes.ts'
 
 const AT: PeerAddress = { host: 'b', port: 7_900 }
 const CLUSTER = '00112233aabbccdd'
+/** The one whose long frames may be sealed on other threads. */
+const THREADED = { min: 1, max: 1 }
 
 type Got = { readonly type: number; readonly body: Uint8Array }
 
@@ -55,7 +58,7 @@ class Room {
       {
         own: this.b,
         clusterId: CLUSTER,
-        protocol: { min: 1, max: 1 },
+        protocol: PROTOCOL,
         parallelCrypto: false,
         onJoin: null,
         greet: () => ({ greeting: Uint8Array.of(7), refusal: null }),
@@ -83,7 +86,7 @@ class Room {
     const options: DialOptions = {
       own: this.a,
       clusterId: CLUSTER,
-      protocol: { min: 1, max: 1 },
+      protocol: PROTOCOL,
       parallelCrypto: false,
       purpose: { pattern: 'IK' },
       peer: this.b.public,
@@ -145,17 +148,30 @@ describe('a channel', () => {
   })
 
   test('messages of all sizes arrive whole, in order, in any pieces', async () => {
+    for (let max = PROTOCOL.min; max <= PROTOCOL.max; max += 1) {
+      const room = await new Room().open()
+      const here = await room.dial({ protocol: { min: 1, max } })
+      expect(here.protocol).toBe(max)
+      const sizes = [0, 1, 17, 16_384, 65_515, 65_516, 65_517, 200_000, MESSAGE_BYTES_MAX]
+      const bodies = sizes.map((size) => room.random.bytes(size))
+      for (const body of bodies) expect(here.send(5, body)).toBe(true)
+      expect(room.gotB.map(({ body }) => body.length)).toEqual(sizes)
+      for (const [place, body] of bodies.entries()) {
+        expect(Buffer.compare(room.gotB[place]?.body ?? text(''), body)).toBe(0)
+      }
+      expect(room.arrived[0]?.send(6, text('back'))).toBe(true)
+      expect(room.gotA).toEqual([{ type: 6, body: text('back') }])
+    }
+  })
+
+  test('no frame is sealed under a nonce of before, also where the key is the same', async () => {
     const room = await new Room().open()
     const here = await room.dial()
-    const sizes = [0, 1, 17, 16_384, 65_515, 65_516, 65_517, 200_000, MESSAGE_BYTES_MAX]
-    const bodies = sizes.map((size) => room.random.bytes(size))
-    for (const body of bodies) expect(here.send(5, body)).toBe(true)
-    expect(room.gotB.map(({ body }) => body.length)).toEqual(sizes)
-    for (const [place, body] of bodies.entries()) {
-      expect(Buffer.compare(room.gotB[place]?.body ?? text(''), body)).toBe(0)
-    }
-    expect(room.arrived[0]?.send(6, text('back'))).toBe(true)
-    expect(room.gotA).toEqual([{ type: 6, body: text('back') }])
+    const before = room.wire('a').length
+    for (let count = 0; count < 20; count += 1) here.send(5, text('the same words'))
+    const frames = room.wire('a').slice(before)
+    expect(frames.length).toBe(20)
+    expect(new Set(frames.map((frame) => frame.toHex())).size).toBe(20)
   })
 
   test('a stream that is cut into single octets is the same stream', async () => {
@@ -191,7 +207,7 @@ describe('a channel', () => {
   test('threads or not: the same message, opened by the other kind', async () => {
     for (const parallelCrypto of [true, false]) {
       const room = await new Room({ parallelCrypto: !parallelCrypto }).open()
-      const here = await room.dial({ parallelCrypto })
+      const here = await room.dial({ parallelCrypto, protocol: THREADED })
       const bodies = [300_000, 5, 70_000, 0, 16_384].map((size) => room.random.bytes(size))
       const all = new Promise<void>((resolve) => {
         const [there] = room.arrived
@@ -214,7 +230,7 @@ describe('a channel', () => {
   test('the last words of a channel that ends arrive', async () => {
     for (const parallelCrypto of [false, true]) {
       const room = await new Room({ parallelCrypto }).open()
-      const here = await room.dial({ parallelCrypto })
+      const here = await room.dial({ parallelCrypto, protocol: THREADED })
       const closed = new Promise<void>((resolve) => {
         room.arrived[0]?.start({
           message: (type, body) => room.gotB.push({ type, body }),
@@ -264,6 +280,37 @@ describe('keys of a channel', () => {
       'new key',
     ])
     expect(room.gotA.length).toBe(1)
+  })
+
+  test('the next key is that of Noise, whatever the cipher', () => {
+    for (const isGcm of [false, true]) {
+      const clock = new ManualClock()
+      const key = new SeededRandom(8).bytes(32)
+      const sent: Uint8Array[] = []
+      const stream = {
+        remote: AT,
+        write: (bytes: Uint8Array) => sent.push(bytes.slice()) > 0,
+        end: () => {},
+        terminate: () => {},
+      }
+      const channel = new SecureChannel(
+        stream,
+        new Inbox(),
+        { send: key, receive: key, hash: key, peer: key },
+        { peer: key, protocol: isGcm ? 2 : 1, greeting: key },
+        { parallelCrypto: false, confirmed: null },
+        { clock, observer: new Observer(clock, () => {}), random: new SeededRandom(1) },
+      )
+      clock.advance(121_000)
+      channel.send(5, text('under the next key'))
+      // Before it: the first frame of all, and the word that the key changes.
+      const frame = sent[2] ?? text('')
+      const [head, sealed] = [frame.subarray(0, 4), frame.subarray(4)]
+      const opened = isGcm
+        ? openGcm(nextKeyGcm(key), nonceOfGcm(2), head, sealed)
+        : open(nextKey(key), nonceOf(2), head, sealed)
+      expect(opened).toEqual(text('under the next key'))
+    }
   })
 
   test('a machine that slept sends nothing under the keys of before (K07)', async () => {

@@ -240,10 +240,10 @@ describe('dialling', () => {
   test('versions that cannot speak with each other: the words name both (K18)', async () => {
     const { cast, a, b } = alone()
     const table = await cast.open(a, 'a')
-    await cast.open(b, 'b', { protocol: { min: 2, max: 3 } })
+    await cast.open(b, 'b', { protocol: { min: 3, max: 4 } })
     await cast.pass(100)
     expect(table.trouble(b.node)).toBe(
-      'mx-b (0.1.0) speaks protocol 2 to 3, this node (0.1.0) 1: upgrade the older one.',
+      'mx-b (0.1.0) speaks protocol 3 to 4, this node (0.1.0) 1 to 2: upgrade the older one.',
     )
   })
 

@@ -2,14 +2,23 @@
 import { describe, expect, test } from 'bun:test'
 import fc from 'fast-check'
 import { type Random, SeededRandom } from '../src/base/random.ts'
-import { Handshake, nextKey, nonceOf, type Pattern } from '../src/cluster/noise.ts'
+import {
+  Handshake,
+  nextKey,
+  nextKeyGcm,
+  nonceOf,
+  nonceOfGcm,
+  type Pattern,
+} from '../src/cluster/noise.ts'
 import {
   agree,
   exchangePairOf,
   newExchangePair,
   open,
+  openGcm,
   openX,
   seal,
+  sealGcm,
   sealX,
   sha256,
   ThreadedKey,
@@ -245,6 +254,50 @@ describe('sealing', () => {
       ),
       { numRuns: 50 },
     )
+  })
+
+  test('AESGCM gives the bytes of another implementation, and opens nothing that was changed', async () => {
+    await fc.assert(
+      fc.asyncProperty(
+        fc.uint8Array({ minLength: 32, maxLength: 32 }),
+        fc.uint8Array({ maxLength: 8 }),
+        fc.uint8Array({ maxLength: 70_000 }),
+        fc.nat(),
+        async (key, aad, text, count) => {
+          const nonce = nonceOfGcm(count)
+          const sealed = new Uint8Array(Buffer.concat(sealGcm(key, nonce, aad, text)))
+          const other = await crypto.subtle.importKey('raw', key, 'AES-GCM', false, ['encrypt'])
+          const how = { name: 'AES-GCM', iv: nonce, additionalData: aad }
+          const bytes = await crypto.subtle.encrypt(how, other, text)
+          expect(sealed.toHex()).toBe(new Uint8Array(bytes).toHex())
+          expect(openGcm(key, nonce, aad, sealed)?.toHex()).toBe(text.toHex())
+          expect(openGcm(key, nonceOfGcm(count + 1), aad, sealed)).toBeNull()
+          expect(openGcm(key, nonce, Uint8Array.of(...aad, 0), sealed)).toBeNull()
+          expect(openGcm(key, nonce, aad, sealed.subarray(1))).toBeNull()
+          const at = count % sealed.length
+          sealed[at] = (sealed[at] ?? 0) ^ 1
+          expect(openGcm(key, nonce, aad, sealed)).toBeNull()
+        },
+      ),
+      { numRuns: 50 },
+    )
+    expect(openGcm(new Uint8Array(32), nonceOfGcm(0), new Uint8Array(4), new Uint8Array(15))).toBe(
+      null,
+    )
+    // NIST's test case 14 (key, nonce and text all zero): 16 octets and their tag.
+    const zeros = (length: number): Uint8Array => new Uint8Array(length)
+    const [ciphertext, tag] = sealGcm(zeros(32), zeros(12), zeros(0), zeros(16))
+    expect(ciphertext.toHex()).toBe('cea7403d4d606b6e074ec5d3baf39d18')
+    expect(tag.toHex()).toBe('d0d1c8a799996bf0265b98b5d48ab919')
+  })
+
+  test('counters of AESGCM are big-endian, and its next key is not that of ChaChaPoly', () => {
+    expect(nonceOfGcm(0x1_0203_0405).toHex()).toBe('000000000000000102030405')
+    expect(nonceOf(0x1_0203_0405).toHex()).toBe('000000000504030201000000')
+    const key = new SeededRandom(3).bytes(32)
+    expect(nextKeyGcm(key)).toEqual(nextKeyGcm(key.slice()))
+    expect(nextKeyGcm(key)).not.toEqual(nextKey(key))
+    expect([nextKeyGcm(key).length, key.length]).toEqual([32, 32])
   })
 
   test('a Buffer is sealed as the bytes that it holds', () => {

@@ -34,7 +34,7 @@ import {
 } from './secure.ts'
 
 /** What this version speaks. A node speaks the protocol of the version before, too. */
-export const PROTOCOL: ProtocolRange = { min: 1, max: 1 }
+export const PROTOCOL: ProtocolRange = { min: 1, max: 2 }
 
 /** The node with the larger id dials when the other one did not get through. */
 const SECOND_DIAL_MS = 3_000

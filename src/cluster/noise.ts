@@ -14,6 +14,7 @@ import {
   newExchangePair,
   open,
   seal,
+  sealGcm,
   sha256,
   TAG_BYTES,
 } from './seal.ts'
@@ -70,6 +71,8 @@ export type Secrets = {
 }
 
 const NO_BYTES = new Uint8Array(0)
+/** Section 5.1: kept for the next key, the same in either order of octets. */
+const LAST_NONCE = new Uint8Array(12).fill(255, 4)
 /** Noise section 3. */
 const MESSAGE_BYTES_MAX = 65_535
 
@@ -283,8 +286,21 @@ export function nonceOf(count: number): Uint8Array {
   return nonce
 }
 
+/** Section 12: as `nonceOf` for AESGCM, big-endian. */
+export function nonceOfGcm(count: number): Uint8Array {
+  const nonce = new Uint8Array(12)
+  const view = new DataView(nonce.buffer)
+  view.setUint32(4, Math.floor(count / 0x1_0000_0000))
+  view.setUint32(8, count >>> 0)
+  return nonce
+}
+
 /** Section 11.3: the next key of one direction; there is no way back from it. */
 export function nextKey(key: Uint8Array): Uint8Array {
-  const nonce = new Uint8Array(12).fill(255, 4)
-  return seal(key, nonce, NO_BYTES, new Uint8Array(KEY_BYTES)).slice(0, KEY_BYTES)
+  return seal(key, LAST_NONCE, NO_BYTES, new Uint8Array(KEY_BYTES)).slice(0, KEY_BYTES)
+}
+
+/** As `nextKey` for AESGCM. */
+export function nextKeyGcm(key: Uint8Array): Uint8Array {
+  return new Uint8Array(sealGcm(key, LAST_NONCE, NO_BYTES, new Uint8Array(KEY_BYTES))[0])
 }

@@ -1,9 +1,11 @@
 /**
  * The primitives of the channel: ChaCha20-Poly1305 (RFC 8439) and XChaCha20-Poly1305 of
- * @noble/ciphers, the first one also by WebCrypto; X25519 (RFC 7748), SHA-256, HMAC and HKDF
- * (RFC 5869) by node:crypto. Signatures are in keys.ts.
+ * @noble/ciphers, the first one also by WebCrypto; AES-256-GCM (NIST SP 800-38D), X25519 (RFC
+ * 7748), SHA-256, HMAC and HKDF (RFC 5869) by node:crypto. Signatures are in keys.ts.
  */
 import {
+  createCipheriv,
+  createDecipheriv,
   createHash,
   createHmac,
   createPrivateKey,
@@ -72,6 +74,45 @@ export function openX(
   } catch {
     return null
   }
+}
+
+/**
+ * As `seal`, by AES-256-GCM: at 5 KB a 25th of the time of noble, at 64 KB a 9th of WebCrypto's,
+ * and on this thread. Gives the pieces of ciphertext and tag, to be put where they go.
+ */
+export function sealGcm(
+  key: Uint8Array,
+  nonce: Uint8Array,
+  aad: Uint8Array,
+  text: Uint8Array,
+): readonly [ciphertext: Uint8Array, tag: Uint8Array] {
+  const cipher = createCipheriv('aes-256-gcm', key, nonce, { authTagLength: TAG_BYTES })
+  cipher.setAAD(aad)
+  const ciphertext = cipher.update(text)
+  cipher.final()
+  return [ciphertext, cipher.getAuthTag()]
+}
+
+/** As `open`, of what `sealGcm` made. */
+export function openGcm(
+  key: Uint8Array,
+  nonce: Uint8Array,
+  aad: Uint8Array,
+  sealed: Uint8Array,
+): Uint8Array | null {
+  const length = sealed.length - TAG_BYTES
+  if (length < 0) return null
+  const decipher = createDecipheriv('aes-256-gcm', key, nonce, { authTagLength: TAG_BYTES })
+  decipher.setAAD(aad)
+  decipher.setAuthTag(sealed.subarray(length))
+  const text = decipher.update(sealed.subarray(0, length))
+  try {
+    // Only this says that the text is the one that was sealed.
+    decipher.final()
+  } catch {
+    return null
+  }
+  return plain(text)
 }
 
 /** noble is 2 to 5 times slower over a Buffer than over the same bytes as a Uint8Array. */
