@@ -53,9 +53,9 @@ export type MarkupFacts = {
   title: string
   /** Target of the first `base`; null: none. */
   base: string | null
-  /** Letters of which each stands in an element of its own, at most. */
+  /** Letters in a row of which each stands in an element of its own. */
   singles: number
-  /** Table cells without text but with a background, as drawings of squares have them. */
+  /** Table cells with a background of their own, as drawings of squares have them. */
   paintedCells: number
 }
 
@@ -111,9 +111,10 @@ const ENDS: Readonly<Record<string, ReadonlySet<string>>> = {
   option: new Set(['option']),
   a: new Set(['a']),
 }
+const PARAGRAPH: ReadonlySet<string> = new Set(['p'])
 /** Attributes that are read; the values of all others are skipped. */
 const READ = new Set(
-  'style class id hidden href xlink:href src srcset action formaction background bgcolor color size width height type http-equiv content alt data'.split(
+  'style class id hidden href xlink:href src srcset action formaction background bgcolor color width height type http-equiv content alt data'.split(
     ' ',
   ),
 )
@@ -282,7 +283,7 @@ class Reader {
     const attributes = this.#attributes()
     this.#facts.tags += 1
     if (BLOCK.has(name)) this.#break(name)
-    const ends = ENDS[name]
+    const ends = ENDS[name] ?? (BLOCK.has(name) && name !== 'br' ? PARAGRAPH : undefined)
     if (ends !== undefined) {
       for (let top = this.#names.at(-1); top !== undefined && ends.has(top); ) {
         if (top === 'a') this.#closeLink()
@@ -400,11 +401,10 @@ class Reader {
     const bgcolor = attributes.get('bgcolor')
     const background = attributes.get('background')
     const color = attributes.get('color')
-    const size = name === 'font' ? attributes.get('size') : undefined
-    if ((bgcolor ?? background ?? color ?? size) !== undefined) {
+    if ((bgcolor ?? background ?? color) !== undefined) {
       look = {
         gone: look.gone,
-        size: size === undefined ? look.size : fontSize(size),
+        size: look.size,
         ink: color === undefined ? look.ink : (colour(color.trim().toLowerCase()) ?? look.ink),
         paper:
           background !== undefined
@@ -583,11 +583,6 @@ function decode(text: string): string {
 
 function decodeAttribute(text: string): string {
   return text.includes('&') ? decodeHTMLAttribute(text) : text
-}
-
-/** `<font size>`: 1 to 7, or relative; 0 and less are drawn as 1, which is read. */
-function fontSize(size: string): number {
-  return /^\s*0*\s*(?:px|pt)\s*$/.test(size) ? 0 : 16
 }
 
 function oneLine(text: string): string {

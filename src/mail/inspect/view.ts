@@ -1,0 +1,225 @@
+/**
+ * What a reader sees of a message, and what it hides: made once and shared by all inspectors
+ * that look at words and links. Text parts and markup are decoded to characters and read within
+ * bounds; nothing here judges.
+ */
+
+import { isAscii, isUtf8 } from 'node:buffer'
+import { decodeCharset, decodeText, fieldValue, fieldValues } from '../../message/header.ts'
+import type { Mail, Part } from '../../message/mime.ts'
+import { type Leading, type MarkupFacts, noFacts, readMarkup } from './html.ts'
+import { findWritten, INVISIBLE, openTarget, type Target } from './urls.ts'
+
+export type Place = 'text' | 'html' | 'form' | 'image' | 'pdf' | 'qr' | 'header'
+
+export type Link = Target & {
+  /** As it stood, entities decoded; at most 2,000 characters. */
+  readonly written: string
+  /** What a reader sees as the link; null: the link itself, or nothing. */
+  readonly shown: string | null
+  readonly where: Place
+  /** The element of the markup, lower case; empty elsewhere. */
+  readonly tag: string
+}
+
+export type View = {
+  /** Decoded; empty when there is none. */
+  readonly subject: string
+  /**
+   * What a reader sees, text parts and markup alike: invisible characters removed, blanks in a
+   * row made one, a line a block. At most 256 K characters.
+   */
+  readonly text: string
+  /** The same of the text parts alone. */
+  readonly plain: string
+  /** The same of the markup alone. */
+  readonly marked: string
+  /** Text that the markup holds and does not show. */
+  readonly hidden: string
+  /** Null: no part is markup. */
+  readonly html: MarkupFacts | null
+  /** Without doubles, in the order of the message; at most 1,000. */
+  readonly links: readonly Link[]
+  /** Invisible characters between letters of words, of scripts that have no use for them. */
+  readonly splits: number
+  /** Text, markup or links went on past a bound. */
+  readonly cut: boolean
+}
+
+const TEXT_CHARS_MAX = 256 * 1024
+/** Octets of markup, and of text, that are read of one message. */
+const MARKUP_BYTES_MAX = 1024 * 1024
+const TEXT_BYTES_MAX = 512 * 1024
+const LINKS_MAX = 1_000
+
+const views = new WeakMap<Mail, View>()
+
+/** Never throws. The same object for the same mail. */
+export function viewOf(mail: Mail): View {
+  const known = views.get(mail)
+  if (known !== undefined) return known
+  const view = new Sight(mail).view()
+  views.set(mail, view)
+  return view
+}
+
+class Sight {
+  readonly #mail: Mail
+  readonly #links = new Map<string, Link>()
+  readonly #plain: string[] = []
+  readonly #marked: string[] = []
+  readonly #hidden: string[] = []
+  #facts: MarkupFacts | null = null
+  #textLeft = TEXT_BYTES_MAX
+  #markupLeft = MARKUP_BYTES_MAX
+  #splits = 0
+  #cut = false
+
+  constructor(mail: Mail) {
+    this.#mail = mail
+  }
+
+  view(): View {
+    const subject = this.#clean(
+      decodeText((fieldValue(this.#mail.header, 'subject') ?? '').slice(0, 8_000)),
+    )
+    this.#written(subject, 'text')
+    let bodies = 0
+    for (const part of this.#mail.leaves) {
+      const kind = kindOf(part)
+      if (kind === null) continue
+      // A text that is attached is read by who opens it; the first one is the mail itself.
+      const attached = part.disposition === 'attachment' || part.names.length > 0
+      if (kind === 'text' && attached && bodies > 0) continue
+      bodies += 1
+      for (const content of this.#mail.contents(part)) {
+        if (kind === 'text') this.#readText(content, part)
+        else this.#readHtml(content, part)
+      }
+    }
+    for (const value of fieldValues(this.#mail.header, 'list-unsubscribe')) {
+      this.#written(value.slice(0, 4_000), 'header')
+    }
+    const plain = this.#bounded(this.#plain)
+    const marked = this.#bounded(this.#marked)
+    return {
+      subject,
+      text: plain === '' ? marked : marked === '' ? plain : this.#bounded([plain, marked]),
+      plain,
+      marked,
+      hidden: this.#bounded(this.#hidden),
+      html: this.#facts,
+      links: [...this.#links.values()],
+      splits: this.#splits,
+      cut: this.#cut,
+    }
+  }
+
+  #readText(content: Buffer, part: Part): void {
+    const piece = this.#take(content, this.#textLeft)
+    this.#textLeft -= piece.length
+    const written = decodePart(piece, part.charset)
+    // Links first: an invisible character inside one is told by what it was.
+    this.#written(written, 'text')
+    const text = this.#clean(written)
+      .replace(/[ \t\r\f\v\u00a0]+/g, ' ')
+      .trim()
+    if (text !== '') this.#plain.push(text)
+  }
+
+  #readHtml(content: Buffer, part: Part): void {
+    const piece = this.#take(content, this.#markupLeft)
+    this.#markupLeft -= piece.length
+    this.#facts ??= noFacts()
+    const before = this.#facts.base
+    this.#facts.base = null
+    const source = decodePart(piece, part.charset ?? declaredCharset(piece))
+    const { text, loose, hidden, leading, facts } = readMarkup(source, this.#facts)
+    const base = facts.base
+    facts.base ??= before
+    for (const each of leading) this.#lead(each, base)
+    this.#written(loose, 'text')
+    const clean = this.#clean(text)
+    if (clean !== '') this.#marked.push(clean)
+    const unseen = hidden.replace(INVISIBLE, '').trim()
+    if (unseen !== '') this.#hidden.push(unseen)
+  }
+
+  #take(content: Buffer, left: number): Buffer {
+    if (content.length <= left) return content
+    this.#cut = true
+    return content.subarray(0, left)
+  }
+
+  #clean(text: string): string {
+    if (!IS_INVISIBLE.test(text)) return text
+    this.#splits += text.match(SPLIT)?.length ?? 0
+    return text.replace(INVISIBLE, '')
+  }
+
+  #lead({ written, shown, where, tag }: Leading, base: string | null): void {
+    const target = openTarget(written, base)
+    if (target !== null)
+      this.#add({ ...target, written: written.slice(0, 2_000), shown, where, tag })
+  }
+
+  #written(text: string, where: Place): void {
+    if (!text.includes('.') && !text.includes('://')) return
+    for (const { written, bare } of findWritten(text)) {
+      const target = openTarget(bare ? `http://${written}` : written)
+      if (target !== null) this.#add({ ...target, written, shown: null, where, tag: '' })
+    }
+  }
+
+  #add(link: Link): void {
+    const key = `${link.where} ${link.written} ${link.shown ?? ''}`
+    if (this.#links.has(key)) return
+    if (this.#links.size >= LINKS_MAX) this.#cut = true
+    else this.#links.set(key, link)
+  }
+
+  #bounded(pieces: readonly string[]): string {
+    const text = pieces.length === 1 ? (pieces[0] ?? '') : pieces.join('\n')
+    if (text.length <= TEXT_CHARS_MAX) return text
+    this.#cut = true
+    return text.slice(0, TEXT_CHARS_MAX)
+  }
+}
+
+/** INVISIBLE without its state. */
+const IS_INVISIBLE = new RegExp(INVISIBLE.source)
+/** Between letters of Latin, Greek or Cyrillic, where no script needs one; soft hyphens are honest. */
+const SPLIT =
+  /[a-z\u00c0-\u052f](?:\u034f|[\u200b-\u200f\u2060-\u2064\ufeff])+(?=[a-z\u00c0-\u052f])/gi
+
+const MARKUP_TYPES = new Set(['text/html', 'application/xhtml+xml', 'text/x-amp-html'])
+
+function kindOf({ type, names }: Part): 'text' | 'html' | null {
+  if (MARKUP_TYPES.has(type)) return 'html'
+  // A page that is attached under another type opens as a page.
+  if (names.some((name) => /\.x?html?$/i.test(name.trim()))) return 'html'
+  return type.startsWith('text/') ? 'text' : null
+}
+
+/** Text of a part: its charset, or UTF-8 where it is that, or Windows-1252. */
+function decodePart(content: Buffer, charset: string | null): string {
+  if (content[0] === 0xff && content[1] === 0xfe) return decodeCharset(content, 'utf-16le')
+  if (content[0] === 0xfe && content[1] === 0xff) return decodeCharset(content, 'utf-16be')
+  if (isWide(charset)) return decodeCharset(content, charset)
+  if (isAscii(content)) return content.toString('latin1')
+  if (charset !== null && charset !== 'us-ascii') return decodeCharset(content, charset)
+  return decodeCharset(content, isUtf8(content) ? 'utf-8' : 'windows-1252')
+}
+
+/** In these, plain octets mean other characters than they do in ASCII. */
+function isWide(charset: string | null): boolean {
+  return charset !== null && /^(?:utf-?16|utf-?32|iso-2022|hz-|ucs-|unicode)/.test(charset)
+}
+
+/** `<meta charset>` or its older form, in the first kilobyte as browsers look. */
+function declaredCharset(content: Buffer): string | null {
+  const head = content.toString('latin1', 0, 1_024)
+  return (
+    /<meta[^>]{0,200}charset\s*=\s*["']?\s*([\w-]{1,40})/i.exec(head)?.[1]?.toLowerCase() ?? null
+  )
+}
