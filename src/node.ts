@@ -12,10 +12,12 @@ import { heldNodes } from './admin/held-nodes.ts'
 import { answerQueue } from './admin/queue-peers.ts'
 import { type Clock, pause, SystemClock } from './base/clock.ts'
 import { type Resolver, SystemResolver } from './base/dns.ts'
+import { SystemDnsWire } from './base/dns-wire.ts'
 import { formatEndpoint } from './base/endpoint.ts'
 import { messageOf, RefusalError, StoreError } from './base/errors.ts'
 import { diskSpace, lockDirectory, systemDisk } from './base/files.ts'
 import { MessageIds, type NodeId, parseNodeId } from './base/ids.ts'
+import { NameServers, systemServers } from './base/nameserver.ts'
 import { Observer } from './base/observe.ts'
 import { type Random, SystemRandom } from './base/random.ts'
 import { VERSION } from './base/version.ts'
@@ -48,6 +50,7 @@ import { type Certificate, hasCertificate, openCertificate } from './config/cert
 import { LiveConfig } from './config/live.ts'
 import { type NodeFile, openDataDirectory, openNodeFile, storeNodeName } from './config/local.ts'
 import { isTombstone, type WriterId } from './config/merge.ts'
+import { nameServers } from './config/servers.ts'
 import { SmtpListener } from './mail/accept/listener.ts'
 import { createDeliverer } from './mail/deliver/attempt.ts'
 import { probeNextHop } from './mail/deliver/probe.ts'
@@ -113,7 +116,9 @@ export async function startNode(
 ): Promise<RunningNode> {
   const clock = seams.clock ?? new SystemClock()
   const random = seams.random ?? new SystemRandom()
-  const resolver = seams.resolver ?? new SystemResolver(clock)
+  const live = new LiveConfig()
+  const ownServers = nameServers(live, () => [])
+  const resolver = seams.resolver ?? new SystemResolver(clock, ownServers)
   const network = seams.network ?? new SystemNetwork(clock)
   const observer = new Observer(clock, writeLog, options.logLevel)
   const seam = { clock, random, observer, network }
@@ -144,19 +149,26 @@ export async function startNode(
   }
   const rows = openRows(options, file, seam)
   const seat = await takeSeat(options, { file, rows, endpoints }, seam)
-  const live = new LiveConfig()
   const told: Told = { cluster: null, custody: null, holders: null, admin: null }
   const { timeScale } = options
   const store = await openStores(dataDir, { file, seat, rows, live, told, timeScale }, seam)
   const { spool, queue, quarantine, operators } = store
   const engines = new Engines({ clock, observer })
+  const names = new NameServers({
+    clock,
+    random,
+    observer,
+    wire: new SystemDnsWire(),
+    servers: nameServers(live, systemServers(clock)),
+    timeoutMs: () => live.current.settings['dns.timeout'] * 1_000,
+  })
   const pool = createInspectors(
     {
       command: [...options.command, 'inspector'],
       processes: INSPECTORS,
       spoolDir: joinPath(dataDir, 'spool'),
     },
-    { clock, observer },
+    { clock, observer, names },
   )
   const inspectors = withEngines(pool, engines)
   const problems = (): readonly string[] => [
@@ -388,6 +400,7 @@ export async function startNode(
       custody.stop()
       cluster.stop()
       await inspectors.close()
+      names.close()
       await store.close()
       rows.close()
       observer.emit('node.stopped')

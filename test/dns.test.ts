@@ -3,6 +3,7 @@ import { afterAll, beforeAll, expect, test } from 'bun:test'
 import { createSocket, type Socket } from 'node:dgram'
 import { SystemClock } from '../src/base/clock.ts'
 import { NameServerError, NoSuchNameError, SystemResolver } from '../src/base/dns.ts'
+import type { NameServer } from '../src/base/dns-wire.ts'
 import { ManualClock } from './hop.ts'
 
 const A = 1
@@ -11,7 +12,7 @@ const AAAA = 28
 
 let server: Socket
 let questions = 0
-const servers: string[] = []
+const servers: NameServer[] = []
 
 /** Answers by the first label: `nx`, `fail`, `refused`, `silent`, else records by type. */
 function answer(question: Buffer): Buffer | null {
@@ -61,11 +62,11 @@ beforeAll(async () => {
     if (bytes !== null) server.send(bytes, port, address)
   })
   await new Promise<void>((resolve) => server.bind(0, '127.0.0.1', resolve))
-  servers.push(`127.0.0.1:${server.address().port}`)
+  servers.push({ host: '127.0.0.1', port: server.address().port })
 })
 afterAll(() => server.close())
 
-const resolver = (): SystemResolver => new SystemResolver(new SystemClock(), servers)
+const resolver = (): SystemResolver => new SystemResolver(new SystemClock(), () => servers)
 
 test('IPv4 addresses come before IPv6 ones', async () => {
   expect(await resolver().addresses('both.example')).toEqual(['192.0.2.1', '2001:db8::1'])
@@ -111,11 +112,19 @@ for (const name of ['fail.example', 'refused.example']) {
 
 test('a name server that never answers is given up after 15 s by our clock', async () => {
   const clock = new ManualClock()
-  const asked = new SystemResolver(clock, servers).mx('silent.example')
+  const asked = new SystemResolver(clock, () => servers).mx('silent.example')
   clock.advance(15_000)
   const error = await asked.catch((cause) => cause)
   expect(error).toBeInstanceOf(NameServerError)
   expect(error.message).toContain('in time')
+})
+
+test('other servers are asked from the next question on', async () => {
+  let asked: readonly NameServer[] = []
+  const live = new SystemResolver(new SystemClock(), () => asked)
+  expect(await live.addresses('localhost')).toContain('127.0.0.1')
+  asked = servers
+  expect(await live.addresses('both.example')).toEqual(['192.0.2.1', '2001:db8::1'])
 })
 
 test('the hosts file counts when the servers are those of the system', async () => {

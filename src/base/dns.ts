@@ -2,6 +2,7 @@
 import { Resolver as DnsResolver } from 'node:dns/promises'
 import { isIP } from 'node:net'
 import type { Clock } from './clock.ts'
+import type { NameServer } from './dns-wire.ts'
 import { GatewayError, messageOf } from './errors.ts'
 
 /** The name or type does not exist: an answer, not a failure. */
@@ -45,34 +46,44 @@ const ABSENT = new Set([
 
 export class SystemResolver implements Resolver {
   readonly #clock: Clock
-  readonly #resolver: DnsResolver
-  readonly #ownServers: boolean
+  readonly #servers: () => readonly NameServer[]
+  #resolver = newResolver([])
+  /** Those that the resolver asks; none: those of the system. */
+  #asked: readonly NameServer[] = []
 
   /**
-   * `servers`: addresses as `IP` or `IP:PORT` (IPv6 in brackets); empty: those of the system,
-   * with its hosts file.
+   * `servers` is asked for each question; none: those of the system, with its hosts file. The same
+   * array as long as they are the same.
    */
-  constructor(clock: Clock, servers: readonly string[] = []) {
+  constructor(clock: Clock, servers: () => readonly NameServer[] = () => []) {
     this.#clock = clock
-    this.#resolver = new DnsResolver({ timeout: SERVER_MS_MAX, tries: 2 })
-    this.#ownServers = servers.length > 0
-    if (this.#ownServers) this.#resolver.setServers(servers)
+    this.#servers = servers
   }
 
   async addresses(name: string): Promise<readonly string[]> {
     if (isIP(name) !== 0) return [name]
+    this.#look()
     return await this.#bounded(name, this.#addresses(name))
   }
 
   async mx(name: string): Promise<readonly MxRecord[]> {
+    this.#look()
     const records = await this.#bounded(name, this.#resolver.resolveMx(name))
     return records
       .slice(0, RECORDS_MAX)
       .map(({ priority, exchange }) => ({ preference: priority, host: withoutDot(exchange) }))
   }
 
+  /** Questions that run go on with the servers that they began with. */
+  #look(): void {
+    const servers = this.#servers()
+    if (servers === this.#asked || servers.length + this.#asked.length === 0) return
+    this.#asked = servers
+    this.#resolver = newResolver(servers)
+  }
+
   async #addresses(name: string): Promise<readonly string[]> {
-    if (!this.#ownServers) {
+    if (this.#asked.length === 0) {
       // The hosts file counts for next hops. A failure here does not tell SERVFAIL from
       // NXDOMAIN, so the questions below decide what it was.
       const found = await Bun.dns.lookup(name, { backend: 'c-ares' }).catch(() => [])
@@ -98,6 +109,16 @@ export class SystemResolver implements Resolver {
       answer.then(resolve, (cause) => reject(typed(name, cause))).finally(() => timer.cancel())
     })
   }
+}
+
+function newResolver(servers: readonly NameServer[]): DnsResolver {
+  const resolver = new DnsResolver({ timeout: SERVER_MS_MAX, tries: 2 })
+  if (servers.length > 0) {
+    resolver.setServers(
+      servers.map(({ host, port }) => `${host.includes(':') ? `[${host}]` : host}:${port}`),
+    )
+  }
+  return resolver
 }
 
 function familyFirst(addresses: readonly string[]): string[] {

@@ -82,6 +82,17 @@ export const EVENTS = {
     help: 'Inspector processes ended and replaced',
     labels: ['why'],
   },
+  'names.failed': {
+    level: 'debug',
+    counter: 'dns_failed_total',
+    help: 'Questions that no name server could answer',
+  },
+  'names.silent': {
+    level: 'error',
+    counter: 'dns_silent_total',
+    help: 'Times that no name server answered anything any more',
+  },
+  'names.answering': { level: 'info' },
   'deliver.unsecured': {
     level: 'info',
     counter: 'deliver_tls_failed_total',
