@@ -43,6 +43,8 @@ const PACKAGES: readonly (readonly [name: string, where: readonly string[]])[] =
   ['mailparser', ['src/mail/inspect/']],
   ['sanitize-html', ['src/mail/inspect/']],
   ['fflate', ['src/mail/inspect/']],
+  ['7z-wasm', ['src/mail/inspect/archives/']],
+  ['libyara-wasm', ['src/mail/inspect/']],
   ['tldts', ['src/mail/inspect/']],
   ['zxing-wasm', ['src/mail/inspect/']],
   ['entities', ['src/mail/inspect/']],
