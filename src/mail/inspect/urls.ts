@@ -51,7 +51,7 @@ function parsed(written: string, base: string | null): URL | null {
 
 /** Characters that nobody sees: zero width, soft hyphen, direction. */
 export const INVISIBLE =
-  /\u034f|\u061c|[\u00ad\u115f\u1160\u17b4\u17b5\u180b-\u180e\u200b-\u200f\u202a-\u202e\u2060-\u2064\u2066-\u206f\u3164\ufe00-\ufe0f\ufeff\uffa0\ufff9-\ufffb]/g
+  /\u034f|\u061c|\u17b4|\u17b5|[\u00ad\u115f\u1160\u180e\u200b-\u200f\u202a-\u202e\u2060-\u2064\u2066-\u206f\u3164\ufeff\uffa0\ufff9-\ufffb]|[\ufe00-\ufe0f]|[\u180b-\u180d]/g
 
 function trimHost(hostname: string): string {
   const bare = hostname.startsWith('[') ? hostname.slice(1, -1) : hostname
