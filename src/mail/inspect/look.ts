@@ -16,6 +16,8 @@ export type SessionFacts = {
   readonly recipients: readonly string[]
   readonly outbound: boolean
   readonly smtpUtf8: boolean
+  /** Wall ms at which it came: a signature may have ended by then. Left out: none has. */
+  readonly receivedMs?: number
 }
 
 /** What is the same for many messages: a child gets it once, and again when it changes. */

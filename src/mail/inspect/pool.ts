@@ -390,6 +390,7 @@ class Pool implements Inspectors {
           recipients: envelope.recipients.slice(0, RECIPIENTS_MAX).map(({ address }) => address),
           outbound: envelope.outbound,
           smtpUtf8: envelope.smtpUtf8,
+          receivedMs: envelope.receivedMs,
         },
         answers: job.known,
         extents: extentsOf(body),
