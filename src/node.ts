@@ -17,6 +17,7 @@ import { formatEndpoint } from './base/endpoint.ts'
 import { messageOf, RefusalError, StoreError } from './base/errors.ts'
 import { diskSpace, lockDirectory, systemDisk } from './base/files.ts'
 import { MessageIds, type NodeId, parseNodeId } from './base/ids.ts'
+import { ListNames } from './base/list-names.ts'
 import { NameServers, systemServers } from './base/nameserver.ts'
 import { Observer } from './base/observe.ts'
 import { type Random, SystemRandom } from './base/random.ts'
@@ -50,7 +51,7 @@ import { type Certificate, hasCertificate, openCertificate } from './config/cert
 import { LiveConfig } from './config/live.ts'
 import { type NodeFile, openDataDirectory, openNodeFile, storeNodeName } from './config/local.ts'
 import { isTombstone, type WriterId } from './config/merge.ts'
-import { nameServers } from './config/servers.ts'
+import { listZones, nameServers } from './config/servers.ts'
 import { SmtpListener } from './mail/accept/listener.ts'
 import { createDeliverer } from './mail/deliver/attempt.ts'
 import { probeNextHop } from './mail/deliver/probe.ts'
@@ -66,6 +67,7 @@ import { Bodies } from './store/bodies.ts'
 import { Changes } from './store/changes.ts'
 import { Conflicts } from './store/conflicts.ts'
 import { DamagedError } from './store/db.ts'
+import { DetectionStore } from './store/detection.ts'
 import { Fates } from './store/fates.ts'
 import { Greylist } from './store/greylist.ts'
 import { IssuedTokens } from './store/invitations.ts'
@@ -154,13 +156,20 @@ export async function startNode(
   const store = await openStores(dataDir, { file, seat, rows, live, told, timeScale }, seam)
   const { spool, queue, quarantine, operators } = store
   const engines = new Engines({ clock, observer })
-  const names = new NameServers({
+  const nameClient = new NameServers({
     clock,
     random,
     observer,
     wire: new SystemDnsWire(),
     servers: nameServers(live, systemServers(clock)),
     timeoutMs: () => live.current.settings['dns.timeout'] * 1_000,
+  })
+  const names = new ListNames({
+    clock,
+    observer,
+    names: nameClient,
+    zones: listZones(live),
+    isSilent: () => nameClient.trouble !== null,
   })
   const pool = createInspectors(
     {
@@ -306,6 +315,8 @@ export async function startNode(
     live,
     ...store,
     inspectors,
+    // Compiled where it runs: see inspect/yara.
+    checkYara: async () => {},
     mail: pipeline,
     decisions,
     takeover: holders.takeover,
@@ -400,7 +411,7 @@ export async function startNode(
       custody.stop()
       cluster.stop()
       await inspectors.close()
-      names.close()
+      nameClient.close()
       await store.close()
       rows.close()
       observer.emit('node.stopped')
@@ -735,6 +746,7 @@ type Stores = {
   readonly changes: Changes
   readonly conflicts: Conflicts
   readonly lists: Lists
+  readonly detection: DetectionStore
   readonly audit: Audit
   readonly tokens: ApiTokens
   readonly operators: Operators
@@ -838,6 +850,7 @@ async function openStores(
     changes,
     conflicts,
     lists: new Lists(replica, changes),
+    detection: new DetectionStore(replica, changes, live),
     audit,
     tokens,
     operators,

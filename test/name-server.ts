@@ -72,7 +72,7 @@ export class TestNameServer {
       this.#sockets.add(socket)
       socket.on('error', () => {})
       socket.on('data', (chunk) => {
-        const bytes = answerBytes(chunk.subarray(2), this.zone, 'tcp')
+        const bytes = answerBytes(Buffer.from(chunk).subarray(2), this.zone, 'tcp')
         if (bytes === null) return
         const framed = Buffer.alloc(bytes.length + 2)
         framed.writeUInt16BE(bytes.length, 0)

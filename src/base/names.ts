@@ -10,12 +10,13 @@ export type DnsQuestion = {
 
 /**
  * `found`: at least one record; TXT with its pieces joined (Latin-1), MX as `PREFERENCE HOST`, names
- * without the trailing dot. `absent`: the name or the type does not exist. `failed`: nobody knows.
+ * without the trailing dot. `absent`: the name or the type does not exist. `failed`: nobody knows;
+ * `leftOut`: nobody was asked, because the list that would know cannot be believed (base/list-names).
  */
 export type DnsAnswer =
   | { readonly status: 'found'; readonly records: readonly string[] }
   | { readonly status: 'absent' }
-  | { readonly status: 'failed'; readonly cause: string }
+  | { readonly status: 'failed'; readonly cause: string; readonly leftOut?: true }
 
 /** Answers by `keyOf` of their question. */
 export type DnsAnswers = Readonly<Record<string, DnsAnswer>>

@@ -93,6 +93,12 @@ export const EVENTS = {
     help: 'Times that no name server answered anything any more',
   },
   'names.answering': { level: 'info' },
+  'list.left': {
+    level: 'warn',
+    counter: 'lists_left_total',
+    help: 'Times that a list in the DNS was left out because it cannot be believed',
+  },
+  'list.believed': { level: 'info' },
   'deliver.unsecured': {
     level: 'info',
     counter: 'deliver_tls_failed_total',

@@ -1,9 +1,11 @@
-/** The name servers to ask: those of the settings, else those of the system. */
+/** What the settings say of the DNS: the name servers to ask, the lists that are asked. */
 import type { NameServer } from '../base/dns-wire.ts'
-import { parseServer } from './lines.ts'
+import type { ListKind } from '../base/list-names.ts'
+import { parseListZone, parseServer } from './lines.ts'
 import type { LiveConfig } from './live.ts'
+import type { Settings } from './schema.ts'
 
-/** The same array as long as they are the same. */
+/** Those of the settings, else those of the system. The same array as long as they are the same. */
 export function nameServers(
   live: LiveConfig,
   system: () => readonly NameServer[],
@@ -19,4 +21,31 @@ export function nameServers(
     }
     return servers.length > 0 ? servers : system()
   }
+}
+
+/** All lists of the settings, and what each of them lists. */
+export function listZones(live: LiveConfig): () => ReadonlyMap<string, ListKind> {
+  let last: Settings | null = null
+  let zones: ReadonlyMap<string, ListKind> = new Map()
+  return () => {
+    const { settings } = live.current
+    if (settings !== last) {
+      last = settings
+      zones = new Map([
+        ...zonesOf(settings['content.linkLists'], 'name'),
+        ...zonesOf(settings['connection.lists'], 'address'),
+      ])
+    }
+    return zones
+  }
+}
+
+function zonesOf(
+  lines: readonly string[],
+  kind: ListKind,
+): readonly (readonly [string, ListKind])[] {
+  return lines.flatMap((line) => {
+    const list = parseListZone(line)
+    return list === null ? [] : [[list.zone, kind] as const]
+  })
 }
