@@ -282,6 +282,19 @@ test('after a retry the old plan is void: the next attempt waits its full time',
   expect(world.attempts.length).toBe(3)
 })
 
+test('after the clock was set back by a day nothing waits longer than the longest wait', async () => {
+  world.answer = () => LATER
+  const message = await accept(['a@one.test'])
+  const [recipient] = message.recipients
+  if (recipient !== undefined) recipient.nextTryMs += 86_400_000
+  // As after a restart.
+  world.queue.messages = () => [message].values()
+  world.worker.resume()
+  const before = world.attempts.length
+  await advance((4_200_000 * 9) / 8 + 1_000)
+  expect(world.attempts.length).toBe(before + 1)
+})
+
 test('a delivery in doubt waits, is counted when it goes out again, and keeps its bytes', async () => {
   const message = await accept(['a@one.test'])
   const [recipient] = message.recipients

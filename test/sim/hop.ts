@@ -24,6 +24,7 @@ export const KIND_HOP: HopMood = { latencyMs: 5, busy: 0, hangsUp: 0, slow: 0 }
 
 const HOST = 'hop[192.0.2.25]:25'
 const SLOW_MS = 20_000
+const HUNG_UP: Outcome = { kind: 'later', host: HOST, cause: 'closed after the dot', dotSent: true }
 
 export class NextHops {
   readonly #world: World
@@ -61,8 +62,8 @@ export class NextHops {
     const { latencyMs, busy, hangsUp, slow } = this.mood
     const waitMs = dice.exponential(latencyMs) + (dice.chance(slow) ? SLOW_MS : 0)
     await new Promise<void>((resolve) => this.#world.after(waitMs, resolve, process))
-    const all = (cause: string, dotSent = false): readonly Outcome[] =>
-      delivery.recipients.map(() => ({ kind: 'later', host: HOST, cause, dotSent }))
+    const all = (cause: string): readonly Outcome[] =>
+      delivery.recipients.map(() => ({ kind: 'later', host: HOST, cause, dotSent: false }))
     if (this.isDown || this.unreached.has(node)) return all('connect: refused')
     if (dice.chance(busy)) return all('450 4.2.0 busy')
     const wanted = delivery.recipients.map(({ address }) => this.#mayHave(address, delivery.sender))
@@ -84,21 +85,20 @@ export class NextHops {
     return await new Promise<readonly Outcome[]>((resolve) => {
       // The dot is on the wire: what becomes of the process does not matter any more.
       this.#world.after(dice.exponential(latencyMs), () => {
-        if (this.unreached.has(node)) return void this.#hangUp(process, resolve, all)
+        const cutOff = answers.map(
+          (answer): Outcome => (answer.kind === 'never' ? answer : HUNG_UP),
+        )
+        if (this.unreached.has(node)) return void this.#hangUp(process, () => resolve(cutOff))
         if (takes) this.#take(node, delivery, wanted, body)
-        if (hangs) return void this.#hangUp(process, resolve, all)
+        if (hangs) return void this.#hangUp(process, () => resolve(cutOff))
         this.#world.after(dice.exponential(latencyMs), () => resolve(answers), process)
       })
     })
   }
 
-  #hangUp(
-    process: SimProcess,
-    resolve: (outcomes: readonly Outcome[]) => void,
-    all: (cause: string, dotSent: boolean) => readonly Outcome[],
-  ): void {
+  #hangUp(process: SimProcess, resolve: () => void): void {
     this.#world.sometimes('next hop hung up after the dot')
-    this.#world.after(1, () => resolve(all('closed after the dot', true)), process)
+    this.#world.after(1, resolve, process)
   }
 
   #take(node: SimNode, delivery: Delivery, wanted: readonly boolean[], body: Buffer): void {

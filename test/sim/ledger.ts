@@ -32,7 +32,10 @@ export type Submission = {
   readonly atMs: number
   /** What the node said, and whether the sender read it. */
   answer: number | null
+  answeredMs: number
   isRead: boolean
+  /** Since when a notification about it was on one disk only, as it was said to be safe. */
+  noticeAloneMs: number | null
   /** Nodes whose disks had it when the node said 250. */
   copies: number
 }
@@ -76,6 +79,8 @@ export type Witnesses = {
   readonly hasTry: (node: NodeId, mid: MessageId) => boolean
   /** The disk of the node has a mark that says that this recipient is done. */
   readonly hasDone: (node: NodeId, mid: MessageId, index: number) => boolean
+  /** Disks that have a message whole. */
+  readonly copiesOf: (mid: MessageId) => number
   /** Two nodes have been in contact without a break for so long, ms. */
   readonly contactMs: (one: NodeId, two: NodeId) => number
   /** The disk of the node went back to an image of before, at any time. */
@@ -133,8 +138,17 @@ export class Ledger {
 
   submitted(mail: Mail, mid: MessageId, node: NodeId): Submission {
     const { nowMs } = this.#world
-    const made = { mail, mid, node, atMs: nowMs, answer: null, isRead: false, copies: 0 }
-    const submission: Submission = made
+    const submission: Submission = {
+      mail,
+      mid,
+      node,
+      atMs: nowMs,
+      answer: null,
+      answeredMs: nowMs,
+      isRead: false,
+      noticeAloneMs: null,
+      copies: 0,
+    }
     this.mails.set(mail.token, mail)
     mail.submissions.push(submission)
     this.#byMid.set(mid, submission)
@@ -144,6 +158,7 @@ export class Ledger {
   /** The node says `code`; `copies`: the disks that have it whole at this moment. */
   answered(submission: Submission, code: number, copies: number): void {
     submission.answer = code
+    submission.answeredMs = this.#world.nowMs
     submission.copies = copies
     if (code === 250 && copies === 0) {
       this.#world.violate(`250 for ${submission.mid}, which is on no disk`)
@@ -157,6 +172,13 @@ export class Ledger {
     mail.acked ??= submission
     this.sums.accepted += 1
     if (submission.copies < 2) this.sums.alone += 1
+  }
+
+  /** The product has made a notification about a message. */
+  bounced(mid: MessageId, notification: MessageId): void {
+    const submission = this.#byMid.get(mid)
+    if (submission === undefined || this.#ask.copiesOf(notification) > 1) return
+    submission.noticeAloneMs ??= this.#world.nowMs
   }
 
   inspected(mid: MessageId): void {
@@ -256,9 +278,13 @@ export class Ledger {
   }
 
   /** So many disks were lost since a mail was acknowledged that it may be gone. */
-  #mayBeLost({ atMs, copies }: Submission): boolean {
-    const losses = this.#ask.lossesSince(atMs)
+  #mayBeLost({ answeredMs, copies }: Submission): boolean {
+    const losses = this.#ask.lossesSince(answeredMs)
     return losses > 0 && copies <= losses
+  }
+
+  #isNoticeLost({ noticeAloneMs }: Submission): boolean {
+    return noticeAloneMs !== null && this.#ask.lossesSince(noticeAloneMs) > 0
   }
 
   /** Tokens and places that are promised and have come to nothing yet. */
@@ -268,7 +294,10 @@ export class Ledger {
       if (acked === null || (!all && this.#mayBeLost(acked))) return []
       return mail.recipients.flatMap(({ taste }, place) => {
         const key = `${mail.token} ${place}`
-        if (taste === 'refuses' && !mail.isHeld) return this.#notices.has(key) ? [] : [key]
+        if (taste === 'refuses' && !mail.isHeld) {
+          const isGone = !all && this.#isNoticeLost(acked)
+          return this.#notices.has(key) || isGone ? [] : [key]
+        }
         if (this.#deliveries.has(key)) return []
         return mail.submissions.some(({ mid }) => isHeld(mid, place)) ? [] : [key]
       })

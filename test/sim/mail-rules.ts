@@ -34,6 +34,17 @@ export type RulesDeps = {
 
 type Title = { readonly term: number; readonly owner: NodeId }
 
+/** Whose it is, as the disk of a node says. */
+function titleOn({ spool }: SimNode, mid: MessageId): Title | null {
+  let last: Title | null = null
+  for (const { type, text } of spool.durable(mid)) {
+    if (type !== RECORD.adopt && type !== RECORD.xfer && type !== RECORD.commit) continue
+    const title = JSON.parse(text) as Title
+    if (last === null || title.term >= last.term) last = title
+  }
+  return last
+}
+
 export class MailRules {
   readonly #deps: RulesDeps
   readonly #patience: Patience
@@ -118,7 +129,8 @@ export class MailRules {
 
   #checkAdoption(node: SimNode, mid: MessageId): void {
     const { world, ledger, lastContactMs, hasLost } = this.#deps
-    const ownerId = this.#titles.get(mid)?.owner ?? ledger.submission(mid)?.node
+    // Of two sides of a cut each may take over what a third one owned.
+    const ownerId = titleOn(node, mid)?.owner ?? ledger.submission(mid)?.node
     const owner = ownerId === undefined ? null : this.#node(ownerId)
     if (owner === null || owner === node || owner.isRemoved) return
     // What a disk lost is asked for, or comes back; and a COMMIT whose 250 never left may stay,

@@ -275,6 +275,7 @@ export class MailSimulation {
           const commit = JSON.parse(text) as { recipients: { state: string }[] }
           return commit.recipients[index]?.state === 'done'
         }),
+      copiesOf: (mid) => this.copiesOf(mid),
       contactMs: (one, two) => this.contactMs(one, two),
       hasGoneBack: (id) => this.nodes.some((one) => one.id === id && this.#hasGoneBack(one)),
       hasLost: (id) => this.#losses.some((loss) => loss.node.id === id),

@@ -219,7 +219,8 @@ function inspectorsOf(setting: MailSetting, { clock, dice }: MailDeps): Inspecto
 /** What the product says of its mail: counted, and seen at least sometimes. */
 export function hearMail(setting: MailSetting, event: string, fields: object): void {
   const { world, ledger } = setting
-  const { message, recipient, why } = fields as {
+  const { message, recipient, why, notification } = fields as {
+    readonly notification?: MessageId
     readonly message?: MessageId
     readonly recipient?: number
     readonly why?: string
@@ -227,6 +228,9 @@ export function hearMail(setting: MailSetting, event: string, fields: object): v
   if (event === 'queue.doubted' && message !== undefined && recipient !== undefined) {
     ledger.doubted(message, recipient)
     world.sometimes('in doubt delivered')
+  }
+  if (event === 'queue.bounced' && message !== undefined && notification !== undefined) {
+    ledger.bounced(message, notification)
   }
   if (event === 'queue.adopted') world.sometimes(ADOPTED[why ?? ''] ?? `adopted: ${why}`)
   if (event === 'queue.barred') world.sometimes(`barred: ${why}`)

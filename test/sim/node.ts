@@ -37,6 +37,9 @@ import { Memory, type Oracle, type Watched } from './oracle.ts'
 import { SpoolDisk, type SpoolImage } from './spool-disk.ts'
 import { type MachineTime, SimClock, SimProcess, type World } from './world.ts'
 
+/** Others look at a node that is down so often at least. */
+const BRIEF_MS = 1_000
+
 /** Seams at which a mutant takes the place of a part. */
 export type Mutant = {
   readonly rows?: (rows: SharedRows, node: SimNode) => SharedRows
@@ -308,7 +311,9 @@ export class SimNode {
     const { run } = this
     if (run === null) return
     this.run = null
-    this.endedMs = this.#setting.world.nowMs
+    // Nobody may have noticed a run that was as short as this.
+    const { nowMs } = this.#setting.world
+    if (nowMs - run.startedMs > BRIEF_MS) this.endedMs = nowMs
     this.isQuiet = quiet
     run.process.isAlive = false
     this.#setting.fabric.ended(this.host, run.process, quiet)

@@ -15,6 +15,8 @@ export const SIM_SEGMENT_BYTES = 128 * 1024
 export const SPOOL_DIR = 'spool'
 const TOTAL_BYTES = 1_000_000_000
 const RECORD_MAGIC = 0x43455250
+/** Behind the payload of a record. */
+const END_BYTES = 4
 const BODY_TYPES: ReadonlySet<number> = new Set([RECORD.accept, RECORD.copy])
 
 /** How long the disk takes, ms; `stalls`: part of the syncs that take a hundred times as long. */
@@ -278,7 +280,7 @@ export class SpoolDisk {
     const after = isTorn ? whole.subarray(0, this.#dice.below(whole.length + 1)) : whole
     const before = Buffer.from(file.bytes.subarray(position, position + after.length))
     file.write(after, position)
-    const records = isTorn ? [] : recordsIn(after)
+    const records = recordsIn(after)
     file.unsynced.push({ position, before, after, records })
     for (const record of records) {
       this.#seen.add(record.mid)
@@ -362,7 +364,8 @@ function coded(code: string): Error {
 /** The whole records in a stretch of a segment that begins with one, or with the segment's header. */
 function recordsIn(bytes: Buffer): readonly SeenRecord[] {
   return placesIn(bytes).flatMap(({ at, type, mid, index }) => {
-    if (at.end > bytes.length) return []
+    // What may be missing behind it are zeros, which are there already.
+    if (at.payloadEnd + END_BYTES > bytes.length) return []
     const isBody = BODY_TYPES.has(type)
     const text = isBody ? '' : bytes.toString('utf8', at.start + RECORD_HEADER_BYTES, at.payloadEnd)
     return { type, mid, index, text }

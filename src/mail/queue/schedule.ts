@@ -14,6 +14,13 @@ export type Waits = {
 
 /** Doublings after which any sensible first wait has passed the longest one. */
 const DOUBLINGS_MAX = 30
+/** One of so many parts of a delay is added at random. */
+const SPREAD_PARTS = 8
+
+/** No delay is longer than this. */
+export function longestDelayMs(longestMs: number): number {
+  return longestMs + Math.ceil(longestMs / SPREAD_PARTS)
+}
 
 /**
  * Delay in ms before the next attempt, at least 1; null to give up. The delay doubles from the
@@ -29,6 +36,6 @@ export function nextDelayMs(progress: Progress, waits: Waits, random: Random): n
   if (leftMs <= 0) return null
   const doubledMs = waits.firstMs * 2 ** Math.min(progress.attempts - 1, DOUBLINGS_MAX)
   const delayMs = Math.min(doubledMs, waits.longestMs)
-  const spreadMs = random.below(Math.ceil(delayMs / 8))
+  const spreadMs = random.below(Math.ceil(delayMs / SPREAD_PARTS))
   return Math.max(1, Math.min(delayMs + spreadMs, leftMs))
 }

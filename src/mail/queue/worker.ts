@@ -14,7 +14,7 @@ import type { Queue } from '../../store/queue.ts'
 import { isFinal, type Message, type QueuedRecipient } from '../../store/queued.ts'
 import { Hops } from './hops.ts'
 import { isWaiting } from './page.ts'
-import { nextDelayMs } from './schedule.ts'
+import { longestDelayMs, nextDelayMs } from './schedule.ts'
 
 /** What became of a recipient: for the trace. */
 export type Progress = 'delivered' | 'deferred' | 'bounced' | 'inDoubt' | 'dropped' | 'queued'
@@ -137,10 +137,10 @@ export class QueueWorker {
     this.#unplan(message)
     const nowWall = this.#deps.clock.wallMs()
     const groups = new Map<string, number[]>()
-    for (const [index, { state, nextTryMs }] of message.recipients.entries()) {
-      if (state !== 'queued' && state !== 'deferred' && state !== 'inDoubt') continue
+    for (const [index, recipient] of message.recipients.entries()) {
+      if (!isPlannable(recipient.state)) continue
       const key = this.#deps.routeKey(message.envelope.recipients[index]?.address ?? '')
-      const waitMs = state === 'queued' ? 0 : Math.max(0, nextTryMs - nowWall)
+      const waitMs = this.#waitMs(recipient, nowWall)
       // Recipients of one hop that are due within the same second share an attempt.
       const group = `${key}\n${Math.ceil(waitMs / 1_000)}`
       const indexes = groups.get(group)
@@ -152,13 +152,23 @@ export class QueueWorker {
       const waitMs = Math.max(
         ...indexes.map((index) => {
           const recipient = message.recipients[index]
-          return recipient === undefined || recipient.state === 'queued'
-            ? 0
-            : Math.max(0, recipient.nextTryMs - nowWall)
+          return recipient === undefined ? 0 : this.#waitMs(recipient, nowWall)
         }),
       )
       this.#plan(message, indexes, key, waitMs)
     }
+  }
+
+  /** No wait that the settings know is longer: else the clock was set back since it was planned. */
+  #waitMs(recipient: QueuedRecipient, nowMs: number): number {
+    if (recipient.state === 'queued') return 0
+    const { settings } = this.#deps.live.current
+    const longestMs = Math.max(
+      longestDelayMs(settings['queue.longest'] * 1_000),
+      settings['queue.inDoubt'] * 1_000,
+    )
+    recipient.nextTryMs = Math.min(recipient.nextTryMs, nowMs + longestMs)
+    return Math.max(0, recipient.nextTryMs - nowMs)
   }
 
   /** Makes one message, or all, due now. Returns how many messages that concerns. */
