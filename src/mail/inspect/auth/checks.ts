@@ -7,7 +7,13 @@ import { fieldValues } from '../../../message/header.ts'
 import type { Mail } from '../../../message/mime.ts'
 import type { Known, SessionFacts } from '../look.ts'
 import { fieldSpans, without } from './fields.ts'
-import { type ArcSet, type DkimResult, type Mailauth, mailauth } from './library.ts'
+import {
+  type ArcSet,
+  type DkimResult,
+  type DmarcResponse,
+  type Mailauth,
+  mailauth,
+} from './library.ts'
 import { Asking } from './resolve.ts'
 
 /** Signatures that are looked at; further ones are as if they were not there. */
@@ -225,6 +231,8 @@ async function dmarcCheck(
     vouching: result === 'pass' ? passing : [],
   }
   if (result !== 'fail') return { ...known, result: result === 'pass' ? 'pass' : 'temperror' }
+  const parents = parentsOf(response, domain, spf, dkim)
+  if (parents.length > 0) return { ...known, result: 'pass', vouching: parents }
   // It failed without what the name servers kept back: would it have passed with it?
   const doubtful = [...spfDomains(spf, ['temperror']), ...dkimDomains(dkim, ['temperror'])]
   if (doubtful.length === 0) return { ...known, result: 'fail' }
@@ -243,6 +251,25 @@ function policyOf(
 ) {
   if (record?.pct !== 0 || testMode === true) return policy
   return policy === 'reject' ? 'quarantine' : 'none'
+}
+
+/**
+ * Domains above the author's that speak for it. RFC 7489 section 3.1 counts them; by RFC 9989
+ * section 4.10.2 a domain with the only record is an organisation of its own. Many records are of
+ * the time before, and who has the domain above can say what it wants below: they count, unless
+ * `psd=n` says otherwise.
+ */
+function parentsOf(
+  { record, alignment }: DmarcResponse,
+  domain: string,
+  spf: readonly SpfCheck[],
+  dkim: readonly DkimCheck[],
+): readonly string[] {
+  if (record?.psd === 'n') return []
+  return [
+    ...(alignment?.spf.strict === false ? spfDomains(spf, ['pass']) : []),
+    ...(alignment?.dkim.strict === false ? dkimDomains(dkim, ['pass']) : []),
+  ].filter((each) => isParent(each, domain))
 }
 
 /** RFC 9989 section 5.3.3: the MAIL FROM identity, which is HELO for a mail without a sender. */

@@ -56,7 +56,12 @@ export type DmarcResponse = {
   readonly testMode?: boolean
   readonly error?: string
   readonly status: { readonly result: string }
-  readonly record?: { readonly pct?: number; readonly t?: string }
+  readonly record?: { readonly pct?: number; readonly psd?: string }
+  /** Whether only the author's domain itself may vouch. */
+  readonly alignment?: {
+    readonly spf: { readonly strict: boolean }
+    readonly dkim: { readonly strict: boolean }
+  }
 }
 
 export type Mailauth = {
