@@ -155,7 +155,7 @@ class Reader {
   /** Target of the link whose text is read, and where that text begins. */
   #link: { written: string; from: number; tag: string } | null = null
   #at = 0
-  /** Where the next comment ends, or past the end: looked for once, so that many don't cost more. */
+  /** No comment ends behind here: looked for once, so that many don't cost more. */
   #noCommentEnd = false
   #inOne = 0
 
@@ -219,7 +219,7 @@ class Reader {
       }
       if (source.startsWith('-->', this.#at)) this.#at += 3
       else if (source.startsWith('--->', this.#at)) this.#at += 4
-      else if (this.#noCommentEnd) this.#toTagEnd()
+      else if (this.#noCommentEnd) this.#at += 2
       else {
         const plain = source.indexOf('-->', this.#at + 2)
         const close = source.slice(this.#at, plain === -1 ? undefined : plain).indexOf('--!>', 2)
@@ -232,7 +232,7 @@ class Reader {
         } else {
           // Browsers hide all the rest; some mail programs do not: it is read.
           this.#noCommentEnd = true
-          this.#toTagEnd()
+          this.#at += 2
         }
       }
       return

@@ -224,6 +224,7 @@ function factsOf({ header }: Mail): MessageFacts {
 const GROUPS: readonly { readonly rules: RegExp; readonly scoreMax: number }[] = [
   { rules: /^(?:EICAR$|BAD_ATTACHMENT_|ATTACHMENT_|ARCHIVE_)/, scoreMax: 12 },
   { rules: /^MIME_/, scoreMax: 10 },
+  { rules: /^URL_/, scoreMax: 10 },
 ]
 
 /** In each group the highest rules count in full, the rest up to what the group may weigh. */

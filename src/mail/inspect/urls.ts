@@ -82,13 +82,37 @@ export type Written = {
   readonly written: string
   /** Nothing but a domain: some mail programs make a link of it. */
   readonly bare: boolean
+  /** How it is kept from programs, for a reader to put right: null, with marks, or in words. */
+  readonly spelled: 'marks' | 'words' | null
 }
 
 const FOUND_MAX = 500
 
-/** Links in text that programs make clickable, in order. Never throws; linear in the text. */
+/** Links in text, in order, and behind them those that are spelled out. Never throws; linear. */
 export function findWritten(text: string): readonly Written[] {
-  const found: { at: number; written: string; bare: boolean }[] = []
+  const found = findClickable(text)
+  const kind = IN_MARKS.some((mark) => text.includes(mark))
+    ? 'marks'
+    : IN_WORDS.some((word) => text.includes(word))
+      ? 'words'
+      : null
+  if (kind === null) return found
+  const known = new Set(found.map(({ written }) => written))
+  const meant = text
+    .replace(/\s{0,3}[[({]\s{0,3}(?:\.|dot)\s{0,3}[\])}]\s{0,3}/gi, '.')
+    .replace(/ dot (?=(?:com|net|org|info|biz|ru|xyz|top|online|site|co|io)\b)/gi, '.')
+    .replace(/\bh\s?[t*]{2}\s?ps?\s{0,3}(?::|\[:\])\s{0,3}\/\s?\/\s{0,3}(?=[a-z0-9])/gi, 'http://')
+  for (const each of findClickable(meant)) {
+    if (!known.has(each.written)) found.push({ ...each, spelled: kind })
+  }
+  return found
+}
+
+const IN_MARKS = ['[.', '(.', '{.', '[:]', '[dot', '(dot', '[DOT', '(DOT']
+const IN_WORDS = [' dot ', ' DOT ', 'http :', 'h ttp', 'ht tp', ': //', ':/ /', 'http: //']
+
+function findClickable(text: string): Written[] {
+  const found: (Written & { at: number })[] = []
   // Behind this a link was found already.
   const taken: number[] = []
   for (let at = text.indexOf('://'); at !== -1; at = text.indexOf('://', at + 3)) {
@@ -99,7 +123,13 @@ export function findWritten(text: string): readonly Written[] {
     const end = linkEnd(text, at + 3)
     if (end <= at + 3) continue
     const rest = text.slice(at, end)
-    found.push({ at: at - scheme.length, written: honest(scheme) + rest, bare: false })
+    const real = honest(scheme)
+    found.push({
+      at: at - scheme.length,
+      written: real + rest,
+      bare: false,
+      spelled: real === scheme ? null : 'marks',
+    })
     taken.push(at - scheme.length, end)
   }
   let next = 0
@@ -120,16 +150,18 @@ export function findWritten(text: string): readonly Written[] {
     if (!part && isLinkedHost(host, ahead)) {
       const path = ahead === 47 || ahead === 58 || ahead === 63
       const end = path ? linkEnd(text, to) : to
-      found.push({ at: from, written: text.slice(from, end), bare: true })
+      found.push({ at: from, written: text.slice(from, end), bare: true, spelled: null })
       dot = end - 1
     } else dot = to - 1
   }
-  return found.sort((a, b) => a.at - b.at)
+  return found
+    .sort((a, b) => a.at - b.at)
+    .map(({ written, bare, spelled }) => ({ written, bare, spelled }))
 }
 
 /** `hxxp` and its kin as what a reader is asked to make of them. */
 function honest(scheme: string): string {
-  if (!/^h[tx*]{2}ps?$/i.test(scheme)) return scheme
+  if (!/^h(?:xx|xt|tx|\*\*)ps?$/i.test(scheme)) return scheme
   return /s$/i.test(scheme) ? 'https' : 'http'
 }
 
@@ -206,15 +238,55 @@ function hostEnd(text: string, dot: number): number {
 
 /** Suffixes that are endings of files much more often: no link without a path or `www`. */
 const FILE_LIKE = new Set(
-  'ai app bz cc cfd gz java js la md mm mov pl pm ps pub py rs sh so st tf ts vi zip'.split(' '),
+  'ai app bz cc cf cfd gz java js la md mm mov pl pm ps pub py rs sh so st tf ts vi zip'.split(' '),
 )
 
 function isLinkedHost(host: string, ahead: number): boolean {
   const suffix = host.slice(host.lastIndexOf('.') + 1)
-  if (suffix.length < 2 || /^\d/.test(suffix)) return false
+  if (suffix.length < 2 || /^\d/.test(suffix) || host.includes('_')) return false
   if (/^www\./i.test(host)) return isPublic(host)
   // `the end.It was` is no link: a domain begins no sentence.
   if (/^[A-Z][a-z]/.test(suffix)) return false
   if (ahead !== 47 && FILE_LIKE.has(suffix.toLowerCase())) return false
   return isPublic(host)
+}
+
+/** An address inside an address, as redirectors and trackers carry it. */
+const NESTED = /https?(?::|%3a|%253a)(?:\/\/|%2f%2f|%252f%252f)[^/\s]/i
+/** A token of Bing and its kin: base64 of `http`, behind two letters. */
+const TOKEN = /[?&]u=a1(aHR0c[\w-]{8,1500})/
+/** `google.com/amp/s/HOST/…` */
+const MIRRORED = /^https?:\/\/[^/]*google\.[a-z.]{2,6}\/amp\/s\/([^/?#]+\.[^?#]*)/i
+/** Proofpoint's second form: `u=https-3A__HOST_PATH`. */
+const DASHED = /[?&]u=(https?-3A__[^&]+)/i
+
+/** Where the address inside `url` leads; null: there is none. */
+export function nestedTarget(url: string): Target | null {
+  if (url.length < 20) return null
+  const rest = url.slice(8)
+  const found = NESTED.exec(rest)
+  if (found !== null) {
+    const before = rest.slice(0, found.index)
+    const tail = rest.slice(found.index)
+    // In a query it ends where the next parameter begins.
+    return openTarget(unescaped(before.includes('?') ? (tail.split('&')[0] ?? tail) : tail))
+  }
+  const token = TOKEN.exec(url)?.[1]
+  if (token !== undefined) return openTarget(Buffer.from(token, 'base64url').toString('latin1'))
+  const mirrored = MIRRORED.exec(url)?.[1]
+  if (mirrored !== undefined) return openTarget(`https://${mirrored}`)
+  const dashed = DASHED.exec(url)?.[1]
+  if (dashed === undefined) return null
+  return openTarget(unescaped(dashed.replaceAll('_', '/').replace(/-(?=[0-9A-F]{2})/gi, '%')))
+}
+
+/** Escapes taken off up to twice, as long as the scheme is still hidden by them. */
+function unescaped(text: string): string {
+  let plain = text
+  for (let round = 0; round < 2 && !/^https?:\/\//i.test(plain); round += 1) {
+    plain = plain.replace(/%([0-9a-f]{2})/gi, (_, hex: string) =>
+      String.fromCharCode(Number.parseInt(hex, 16)),
+    )
+  }
+  return plain
 }

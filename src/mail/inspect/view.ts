@@ -8,7 +8,15 @@ import { isAscii, isUtf8 } from 'node:buffer'
 import { decodeCharset, decodeText, fieldValue, fieldValues } from '../../message/header.ts'
 import type { Mail, Part } from '../../message/mime.ts'
 import { type Leading, type MarkupFacts, noFacts, readMarkup } from './html.ts'
-import { findWritten, INVISIBLE, openTarget, type Target } from './urls.ts'
+import {
+  findWritten,
+  INVISIBLE,
+  nestedTarget,
+  openTarget,
+  type Target,
+  URL_CHARS_MAX,
+  type Written,
+} from './urls.ts'
 
 export type Place = 'text' | 'html' | 'form' | 'image' | 'pdf' | 'qr' | 'header'
 
@@ -20,6 +28,10 @@ export type Link = Target & {
   readonly where: Place
   /** The element of the markup, lower case; empty elsewhere. */
   readonly tag: string
+  /** It stands inside this address, which sends a reader on; null: it stands by itself. */
+  readonly via: string | null
+  /** Text that keeps it from programs, for a reader to put right; see urls.ts. */
+  readonly spelled: Written['spelled']
 }
 
 export type View = {
@@ -51,6 +63,8 @@ const TEXT_CHARS_MAX = 256 * 1024
 const MARKUP_BYTES_MAX = 1024 * 1024
 const TEXT_BYTES_MAX = 512 * 1024
 const LINKS_MAX = 1_000
+/** Addresses inside an address inside an address. */
+const NESTED_MAX = 3
 
 const views = new WeakMap<Mail, View>()
 
@@ -158,24 +172,36 @@ class Sight {
   }
 
   #lead({ written, shown, where, tag }: Leading, base: string | null): void {
-    const target = openTarget(written, base)
-    if (target !== null)
-      this.#add({ ...target, written: written.slice(0, 2_000), shown, where, tag })
+    const link = { written: written.slice(0, URL_CHARS_MAX), shown, where, tag, spelled: null }
+    this.#add(openTarget(written, base), link)
   }
 
   #written(text: string, where: Place): void {
-    if (!text.includes('.') && !text.includes('://')) return
-    for (const { written, bare } of findWritten(text)) {
-      const target = openTarget(bare ? `http://${written}` : written)
-      if (target !== null) this.#add({ ...target, written, shown: null, where, tag: '' })
+    for (const { written, bare, spelled } of findWritten(text)) {
+      const link = { written, shown: null, where, tag: '', spelled }
+      this.#add(openTarget(bare ? `http://${written}` : written), link)
     }
   }
 
-  #add(link: Link): void {
+  #add(target: Target | null, link: Omit<Link, keyof Target | 'via'>): void {
+    if (target === null || !this.#keep({ ...target, ...link, via: null })) return
+    // Bounded: each one is shorter than the one around it.
+    let outer = target
+    for (let depth = 0; depth < NESTED_MAX; depth += 1) {
+      const inner = nestedTarget(outer.url)
+      if (inner === null) return
+      this.#keep({ ...inner, ...link, written: inner.url, via: outer.url })
+      outer = inner
+    }
+  }
+
+  /** False: it is known already. */
+  #keep(link: Link): boolean {
     const key = `${link.where} ${link.written} ${link.shown ?? ''}`
-    if (this.#links.has(key)) return
+    if (this.#links.has(key)) return false
     if (this.#links.size >= LINKS_MAX) this.#cut = true
     else this.#links.set(key, link)
+    return true
   }
 
   #bounded(pieces: readonly string[]): string {
