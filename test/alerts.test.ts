@@ -123,6 +123,8 @@ describe('an alert', () => {
     ],
     ['spool mx2', (ward) => ward.turn('mx2', { report: { troubles: ['spool'] } })],
     ['spool mx1', (ward) => ward.observer.emit('spool.corrupted')],
+    ['rolledBack mx2', (ward) => ward.turn('mx2', { report: { troubles: ['rolledBack'] } })],
+    ['rolledBack mx1', (ward) => ward.observer.emit('node.rolledBack')],
     ['refused mx2', (ward) => ward.turn('mx2', { report: { troubles: ['refused'] } })],
     ['refused mx1', (ward) => ward.observer.emit('copy.refused', { why: 'full' })],
     ['parked mx2', (ward) => ward.turn('mx2', { report: { troubles: ['parked'] } })],

@@ -126,6 +126,7 @@ export class Alerts {
     return [
       ...new Set(alarms().map(({ kind }) => kind)),
       ...(observer.count('spool_corrupt_total') > 0 ? (['spool'] as const) : []),
+      ...(observer.count('rolled_back_total') > 0 ? (['rolledBack'] as const) : []),
       ...(this.#grew('copies_refused_total') ? (['refused'] as const) : []),
       ...(parked() > 0 ? (['parked'] as const) : []),
     ]
@@ -308,6 +309,16 @@ function ofTrouble(node: NodeView, word: string, parked: number | null): Draft {
         meaning:
           'What fails its checksum is not delivered from there; another copy is, where there is one. It is told until the node starts again.',
         advice: `Look for spool.corrupted in the log of ${name}, and test its disk and memory.`,
+      }
+    case 'rolledBack':
+      return {
+        ...about,
+        kind: 'rolledBack',
+        level: 'bad',
+        title: `The disk of ${name} went back in time`,
+        meaning:
+          'Other nodes know of things that it did and that its disk does not: an older image was put back. What they know to be done is not done again; the rest may arrive twice. It is told until the node starts again.',
+        advice: `Never put back a snapshot of a node. If this was not you, look at the disk of ${name}; a node that is let in anew gets its mail from the others.`,
       }
     case 'refused':
       return {

@@ -15,8 +15,10 @@ import type {
   TraceEvent,
   TraceRow,
 } from '../message/rows.ts'
+import type { MapRow, RuleRow, ScoreRow, YaraRow } from '../store/detection.ts'
 
 export type { ClusterEvent, ClusterView, NodeState, TokenView } from '../cluster/contract.ts'
+export type { MapRow, RuleRow, ScoreRow, YaraRow } from '../store/detection.ts'
 
 export type Page<Row> = {
   readonly rows: readonly Row[]
@@ -137,7 +139,7 @@ export type SearchResult = Page<TraceRow> & {
 
 export type NextHopProbe = { readonly hop: string; readonly ok: boolean; readonly answer: string }
 
-export interface Admin extends ClusterAdmin {
+export interface Admin extends ClusterAdmin, DetectionAdmin {
   status(): NodeStatus
   metrics(): string
 
@@ -347,6 +349,7 @@ export type AlertKind =
   | 'drained'
   /** Rows of the future. */
   | 'parked'
+  | 'rolledBack'
   /** Held mail that waits for a node, or for a person. */
   | 'pending'
   /** Told by a newer node. */
@@ -423,6 +426,35 @@ export interface ClusterAdmin {
     },
   ): ListEntry
   removeListEntry(author: Author, list: string, kind: string, value: string): void
+}
+
+/** A rule and what it weighs. */
+export type RuleScore = {
+  readonly rule: string
+  /** Its usual weight; null: this version does not know the rule. */
+  readonly initial: number | null
+  /** What the operator gave it; null: its own counts. */
+  readonly score: number | null
+  readonly says: string
+  /** A rule of the operator. */
+  readonly own: boolean
+}
+
+/** What an operator adds to detection. */
+export interface DetectionAdmin {
+  ownRules(): readonly RuleRow[]
+  scores(): readonly ScoreRow[]
+  maps(): readonly MapRow[]
+  yara(): readonly YaraRow[]
+  ruleScores(): readonly RuleScore[]
+  /**
+   * `kind` rule: `{score, on, describe, look}`; score: `{score}`; map: `{entries}`; yara:
+   * `{source}`. In force on this node when it returns.
+   * @throws RefusalError invalid, with the field; notFound
+   */
+  putDetection(author: Author, kind: string, name: string, value: unknown): Promise<void>
+  /** @throws RefusalError notFound */
+  removeDetection(author: Author, kind: string, name: string): void
 }
 
 export type RemovedNode = {

@@ -35,6 +35,12 @@ export const EVENTS = {
     help: 'SMTP connections and commands refused',
     labels: ['why'],
   },
+  'client.banned': {
+    level: 'warn',
+    counter: 'client_bans_total',
+    help: 'Client networks refused for a while for recipients that nobody has',
+  },
+  'client.unbanned': { level: 'info' },
   'smtp.failed': {
     level: 'warn',
     counter: 'smtp_failed_total',
@@ -175,6 +181,11 @@ export const EVENTS = {
     adds: 'messages',
     help: 'Messages of which no holder in reach could say whether another node has them',
     labels: ['why'],
+  },
+  'node.rolledBack': {
+    level: 'error',
+    counter: 'rolled_back_total',
+    help: 'Starts at which others knew more of the acts of this node than its own disk',
   },
   'node.confirmedDead': {
     level: 'error',

@@ -6,11 +6,11 @@
 import type { Clock } from '../base/clock.ts'
 import type { MessageId, NodeId } from '../base/ids.ts'
 import type { Observer } from '../base/observe.ts'
-import { isFinal } from '../store/queued.ts'
+import { isFinal, type Message } from '../store/queued.ts'
 import type { Roster } from './contract.ts'
 import type { Hearing } from './hearing.ts'
 import type { Patience } from './patience.ts'
-import { STANDINGS_MAX, titleOf } from './standing.ts'
+import { STANDINGS_MAX, type Standing, titleOf } from './standing.ts'
 import type { MailStore } from './yield.ts'
 
 const OVER = 'It was final before the disk of this node went back in time.'
@@ -51,6 +51,8 @@ export class Barrier {
   readonly #known = new Set<MessageId>()
   /** Messages that a holder had durably once, and has no more. */
   readonly #forgotten = new Set<MessageId>()
+  /** Messages that a holder was told to forget, by this node itself. */
+  readonly #over = new Set<MessageId>()
   #isRolledBack = false
   #isPassed: boolean
 
@@ -119,8 +121,11 @@ export class Barrier {
       const said = await hearing.ask(node, titles)
       if (said === null) break
       witness.hasSpoken = true
-      for (const { id } of said.standings) this.#known.add(id)
-      if (said.epoch > roster.self.epoch && !this.#isRolledBack) this.#rollBack()
+      for (const standing of said.standings) {
+        ;(this.#isOver(standing) ? this.#over : this.#known).add(standing.id)
+      }
+      const isLater = said.epoch > roster.self.epoch || this.#over.size > 0
+      if (isLater && !this.#isRolledBack) this.#rollBack()
       if (said.isBehind) break
       witness.awayMs = 0
       for (const id of ids) this.#answered(id, node, witness, said.standings)
@@ -147,12 +152,25 @@ export class Barrier {
     this.#options.store.setHolder(own, node, null)
   }
 
+  /**
+   * It ended there under the title that it has here: on the word of this node, which says so only
+   * when all is final and durable. The disk has forgotten that, even if no start came between. (What
+   * is made again under its id, a release or a notification, may have ended there once before.)
+   */
+  #isOver({ id, kind, owner, term }: Standing): boolean {
+    const { store } = this.#options
+    const own = store.get(id)
+    if (kind !== 'fate' || own === null || own.commit.dsn || own.commit.heldMoved) return false
+    return owner === store.node && term === own.term
+  }
+
   /** Who had a copy may stand in what was lost: everybody is asked about everything. */
   #rollBack(): void {
     this.#isRolledBack = true
     const { store, observer } = this.#options
     const old = this.#old.filter((id) => store.get(id) !== null)
     observer.emit('queue.barred', { why: 'rolledBack', messages: old.length })
+    observer.emit('node.rolledBack', { messages: old.length })
     for (const id of old) this.#wait(id, [...this.#witnesses.keys()])
   }
 
@@ -182,7 +200,7 @@ export class Barrier {
       if (![...nodes].every((node) => away.has(node))) continue
       if (nodes.size > 0) unanswered += 1
       this.#waiting.delete(id)
-      if (this.#isRolledBack && !this.#known.has(id)) this.#conclude(id)
+      if (this.#isRolledBack) this.#afterRollBack(id)
       freed.push(id)
     }
     if (unanswered > 0) {
@@ -192,17 +210,31 @@ export class Barrier {
     if (freed.length > 0) this.#options.freed(freed)
   }
 
+  #afterRollBack(id: MessageId): void {
+    const { store, clock } = this.#options
+    const message = store.get(id)
+    if (message === null) return
+    if (this.#over.has(id) || !this.#known.has(id)) return this.#conclude(message)
+    // The last marks before the end may have reached nobody: each delivery is counted as one more.
+    for (const [index, recipient] of message.recipients.entries()) {
+      const { state, attempts, nextTryMs } = recipient
+      if (isFinal(state) || state === 'held' || recipient.doubtful) continue
+      recipient.doubtful = true
+      const at = state === 'queued' ? clock.wallMs() : nextTryMs
+      store.mark('defer', message, [index], { at, attempts, doubt: true })
+    }
+  }
+
   /**
    * Nobody has its marks. A holder forgets what it has when all is final, on the word of its owner:
    * of this node, in the time that its disk has lost. What never had a holder is in doubt.
    */
-  #conclude(id: MessageId): void {
+  #conclude(message: Message): void {
     const { store, clock, inDoubtMs } = this.#options
-    const message = store.get(id)
-    if (message === null) return
+    const { id } = message
     for (const [index, recipient] of message.recipients.entries()) {
       if (isFinal(recipient.state) || recipient.state === 'held') continue
-      if (this.#forgotten.has(id)) {
+      if (this.#over.has(id) || this.#forgotten.has(id)) {
         store.mark('fail', message, [index], { reply: OVER })
         Object.assign(recipient, { state: 'dropped', lastReply: OVER })
       } else {

@@ -247,6 +247,7 @@ const ADOPTED: Readonly<Record<string, string>> = {
 }
 
 const SEEN: Readonly<Record<string, string>> = {
+  'node.rolledBack': 'rolled back, and it was told so',
   'queue.yielded': 'stale answered',
   'queue.transferred': 'XFER',
   'copy.healed': 'healed',
