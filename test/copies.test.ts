@@ -1,6 +1,6 @@
 /** Copies of mail in the spool: what a node keeps for another one, takes over, hands over, forgets. */
 import { afterAll, expect, test } from 'bun:test'
-import { mkdirSync, mkdtempSync, rmSync } from 'node:fs'
+import { cpSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import fc from 'fast-check'
@@ -28,7 +28,7 @@ import {
   type NewCommit,
   type QueuedRecipient,
 } from '../src/store/queued.ts'
-import { RECORD } from '../src/store/records.ts'
+import { RECORD, readRecords, readSegmentHeader } from '../src/store/records.ts'
 import { Spool } from '../src/store/spool.ts'
 import { ManualClock } from './clock.ts'
 import { aCommit as plainCommit } from './commits.ts'
@@ -689,6 +689,27 @@ test('how a message ended is remembered when one of its holders was removed: it 
   await second.spool.close()
 })
 
+test('a fate is known to the next process', async () => {
+  const dir = join(root, String(++directories))
+  mkdirSync(dir)
+  const time = new ManualClock()
+  const store = openDatabase(join(dir, 'state.db'), {
+    synchronous: 'NORMAL',
+    migrations: STATE_MIGRATIONS,
+    clock: time,
+    observer: new Observer(time, () => {}),
+  })
+  const deps = { clock: time, keepMs: WEEK_MS }
+  const first = new Fates(store, deps)
+  const fate = { id: ids.next(), term: 2, owner: B, states: ended('done') }
+  expect(first.get(fate.id)).toBeNull()
+  first.add(fate, () => {})
+  first.close()
+  expect(first.get(fate.id)).toEqual(fate)
+  expect(new Fates(store, deps).get(fate.id)).toEqual(fate)
+  store.close()
+})
+
 // ---- holders ----
 
 test('a final message stays known to its last holder: across restarts, without its body', async () => {
@@ -718,6 +739,118 @@ test('a final message stays known to its last holder: across restarts, without i
   expect([...fourth.queue.owed()]).toEqual([])
   expect(fourth.queue.size).toBe(0)
   await fourth.spool.close()
+})
+
+/** As the mirror's acknowledgement, and later its word that it forgot. */
+function copiedTo(node: NodeId): FakeMirror {
+  const mirror = new FakeMirror()
+  mirror.holders = [node]
+  mirror.answer = async () => ({ kind: 'kept', by: node })
+  return mirror
+}
+
+/** Records of who holds what, since the spool was made. */
+function holderRecords(dir: string): readonly { readonly type: number; readonly text: string }[] {
+  const names = readdirSync(dir).filter((name) => name.endsWith('.seg'))
+  return names.flatMap((name) => {
+    const data = readFileSync(join(dir, name))
+    const said = readSegmentHeader(data.subarray(0, 64))
+    if (typeof said === 'string') return []
+    return [...readRecords(data, said.generation)].flatMap((found) =>
+      'gapAt' in found || (found.type !== RECORD.holders && found.type !== RECORD.holdings)
+        ? []
+        : [{ type: found.type, text: found.payload.toString() }],
+    )
+  })
+}
+
+/** The same disk after a kill -9 at this moment: what waits in the process is gone. */
+async function killed(node: Opened): Promise<Opened> {
+  await node.spool.written()
+  const dir = join(root, String(++directories))
+  cpSync(node.dir, dir, { recursive: true })
+  return await open({}, dir)
+}
+
+test('who has a copy costs one record for many messages, and none for those that are over', async () => {
+  const first = await open()
+  first.queue.mirror = copiedTo(B)
+  const waiting: Message[] = []
+  for (let count = 0; count < 30; count += 1) {
+    const message = await accept(first.queue, 'x\r\n')
+    expect([...message.holders]).toEqual([[B, 'kept']])
+    if (count % 2 === 0) waiting.push(message)
+    else finish(first.queue, message)
+  }
+  first.spool.beforeLazySync()
+  await first.spool.written()
+  const [record, ...more] = holderRecords(first.dir)
+  expect([record?.type, more.length]).toEqual([RECORD.holdings, 0])
+  const named = waiting.map(({ id }) => id)
+  expect(JSON.parse(record?.text ?? '')).toEqual({ node: B, state: 'kept', ids: named })
+  for (const message of waiting) finish(first.queue, message)
+  await first.queue.synced()
+  for (const message of [...first.queue.owed()]) first.queue.setHolder(message, B, null)
+  first.spool.beforeLazySync()
+  first.spool.beforeLazySync()
+  await first.spool.written()
+  const records = holderRecords(first.dir)
+  expect(records.length).toBe(2)
+  expect(JSON.parse(records[1]?.text ?? '')).toMatchObject({ node: B, state: null })
+  const { queue, spool } = await first.again()
+  expect([queue.size, [...queue.owed()].length]).toEqual([0, 0])
+  await spool.close()
+})
+
+test('before that record a kill takes only what the holder says again, never who it is', async () => {
+  const first = await open()
+  first.queue.mirror = copiedTo(B)
+  const message = await accept(first.queue, 'x\r\n')
+  const early = await killed(first)
+  expect([...(early.queue.get(message.id)?.holders ?? [])]).toEqual([[B, 'sent']])
+  first.spool.beforeLazySync()
+  const late = await killed(first)
+  expect([...(late.queue.get(message.id)?.holders ?? [])]).toEqual([[B, 'kept']])
+  finish(first.queue, message)
+  await first.queue.synced()
+  first.queue.setHolder(message, B, null)
+  expect([...first.queue.owed()]).toEqual([])
+  // It asks once more.
+  const again = await killed(first)
+  expect([...again.queue.owed()].map(({ id }) => id)).toEqual([message.id])
+  first.spool.beforeLazySync()
+  const over = await killed(first)
+  expect([...over.queue.owed()]).toEqual([])
+  // One that nobody knew of is in the list at once.
+  const other = await accept(first.queue, 'y\r\n')
+  first.queue.setHolder(other, C, 'kept')
+  const found = await killed(first)
+  expect(found.queue.get(other.id)?.holders.get(C)).toBe('kept')
+  for (const { spool } of [first, early, late, again, over, found]) await spool.close()
+})
+
+test('who forgot a message is not struck off the list of the same one when it is released anew', async () => {
+  const first = await open()
+  const mirror = copiedTo(B)
+  first.queue.mirror = mirror
+  const message = await accept(first.queue, 'x\r\n')
+  finish(first.queue, message)
+  await first.queue.synced()
+  first.queue.setHolder(message, B, null)
+  // It gets the new copy, and its answer is lost.
+  mirror.answer = async () => ({ kind: 'alone', why: 'it said nothing' })
+  const draft = first.queue.draft(message.id)
+  draft.add(Buffer.from('x\r\n'))
+  const committing = first.queue.commit(draft, aCommit(message.id, 3), null)
+  // In the time of its sync.
+  first.spool.beforeLazySync()
+  await committing
+  first.spool.beforeLazySync()
+  for (const node of [await killed(first), await first.again()]) {
+    // It was delivered once, says the spool: it is over, and B may have the new copy.
+    expect([...node.queue.owed()].map(({ holders }) => [...holders.keys()])).toEqual([[B]])
+    await node.spool.close()
+  }
 })
 
 test('what is owed stays known when all around it is used again, and does not pin the disk', async () => {

@@ -33,6 +33,8 @@ export class Fates {
   readonly #statements: ReturnType<typeof prepare>
   /** Not yet in the table, in order. */
   readonly #waiting = new Map<MessageId, Waiting>()
+  /** Most nodes never have one, and every copy that comes is asked about. */
+  #isEmpty: boolean
   #isPlanned = false
   #closed = false
 
@@ -42,6 +44,7 @@ export class Fates {
     this.#clock = deps.clock
     this.#keepMs = deps.keepMs
     this.#statements = prepare(store.sqlite)
+    this.#isEmpty = store.attempt(() => this.#statements.any.get()) === null
   }
 
   /** Calls `kept` once the fate is durable; a disk that refuses is asked again. */
@@ -59,6 +62,7 @@ export class Fates {
   get(id: MessageId): Fate | null {
     const waiting = this.#waiting.get(id)
     if (waiting !== undefined) return waiting.fate
+    if (this.#isEmpty) return null
     const row = this.#store.attempt(() => this.#statements.get.get(id, this.#oldestMs()))
     const owner = row === null ? null : parseNodeId(row.owner)
     if (row === null || owner === null) return null
@@ -86,6 +90,7 @@ export class Fates {
   #write(): boolean {
     const batch = [...this.#waiting.values()].slice(0, BATCH_ROWS)
     const nowMs = this.#clock.wallMs()
+    this.#isEmpty &&= batch.length === 0
     try {
       this.#store.transact(() => {
         for (const { fate } of batch) {
@@ -111,6 +116,7 @@ export class Fates {
 
 function prepare(sqlite: Database) {
   return {
+    any: sqlite.query<unknown, []>('SELECT 1 FROM fate LIMIT 1'),
     get: sqlite.query<Row, [string, number]>('SELECT * FROM fate WHERE id = ? AND at_ms > ?'),
     // A restart tells the same again: it does not live longer for that.
     add: sqlite.query<null, [string, number, string, string, number]>(

@@ -14,6 +14,7 @@ import type { RecipientState } from '../message/rows.ts'
 import type { Copied, CopyDraft, CopyStore, Fate, Mirror } from './copies.ts'
 import { Draft } from './draft.ts'
 import type { Fates } from './fates.ts'
+import { HolderNotes } from './holder-notes.ts'
 import { applyMark, changeOwner, doubt, isAbove, joinStates, type Title } from './marks.ts'
 import {
   type Commit,
@@ -25,7 +26,7 @@ import {
   type NewCommit,
   shifted,
 } from './queued.ts'
-import { type HolderPayload, Rebuild, type TitlePayload } from './rebuild.ts'
+import { type HolderPayload, type HoldingsPayload, Rebuild, type TitlePayload } from './rebuild.ts'
 import { BODIES_MAX, RECORD, type RecordType } from './records.ts'
 import type { Segment } from './segments.ts'
 import { Spool, type SpoolRecord } from './spool.ts'
@@ -47,6 +48,7 @@ export class AloneError extends StoreError {
 
 const ALONE: Copied = { kind: 'alone', why: 'no node takes copies' }
 const NOBODY: readonly NodeId[] = []
+const NO_BYTES = new Uint8Array(0)
 
 export type QueueDeps = {
   readonly clock: Clock
@@ -71,6 +73,7 @@ export class Queue implements CopyStore {
   readonly #keeping = new Map<MessageId, Message>()
   /** Own ones that are final, whose holders are still to forget them. */
   readonly #owed = new Map<MessageId, Message>()
+  readonly #holderNotes = new HolderNotes()
   /** Copies that ended here lately, the oldest first; in memory, since there is one for every mail. */
   readonly #forgotten = new Map<MessageId, Fate>()
   readonly #keptListeners: ((copy: Message) => void)[] = []
@@ -86,6 +89,7 @@ export class Queue implements CopyStore {
     this.#deps = deps
     this.node = deps.node
     spool.onPressure = () => void this.#compact()
+    spool.beforeLazySync = () => this.#writeHolderNotes()
   }
 
   /** Own messages. */
@@ -166,6 +170,7 @@ export class Queue implements CopyStore {
     const before = this.#current(id)
     const message = this.#newMessage(draft, given, before)
     const record = draft.commit(Buffer.from(JSON.stringify(message.commit)))
+    this.#holderNotes.forget(id)
     const told = commitOf(message, this.#deps.clock.wallMs())
     const copied = copying?.commit(told, () => bodyOf(draft, bytes))
     let outcome: Copied = ALONE
@@ -287,6 +292,7 @@ export class Queue implements CopyStore {
       copy.commits.push(...before.commits)
     }
     const record = draft.commit(Buffer.from(JSON.stringify(copy.commit)))
+    this.#holderNotes.forget(id)
     // What the owner says next may come before the sync has ended.
     this.#keeping.set(id, copy)
     this.#noteCommit(copy, record)
@@ -332,7 +338,7 @@ export class Queue implements CopyStore {
   forgetCopy(id: MessageId): void {
     const [copy, ...before] = this.#heard(id)
     if (copy === undefined || copy.isDiscarded) return
-    this.#append(copy, RECORD.discard, { r: [] })
+    this.#append(copy, RECORD.discard, null)
     for (const one of [copy, ...before]) applyMark(one, 'discard', { r: [] })
     if (!this.#keeping.has(id)) this.#settleCopy(copy)
   }
@@ -350,8 +356,15 @@ export class Queue implements CopyStore {
     if (known === state) return
     if (state === null) message.holders.delete(node)
     else message.holders.set(node, state)
-    // That all is final says it already: a restart asks every holder to forget.
-    if (state !== 'discarding') {
+    // Who stands in the list already: a restart that knows no more hears it when the link opens, or
+    // asks once more to forget.
+    const isLazy =
+      state === 'kept' ? known === 'sent' : state === null && this.#owed.has(message.id)
+    if (isLazy) {
+      this.#holderNotes.add(message, node, state)
+      this.#spool.syncSoon()
+    } else if (state !== 'discarding') {
+      // That all is final says it already: a restart asks every holder to forget.
       this.#append(message, RECORD.holders, { node, state } satisfies HolderPayload)
     }
     if (message.holders.size > 0 || !this.#owed.delete(message.id)) return
@@ -513,14 +526,34 @@ export class Queue implements CopyStore {
     }
   }
 
+  /** What is final is asked for in any case: who kept it need not be known. @throws StoreError */
+  #writeHolderNotes(): void {
+    const isWanted = (message: Message, state: HolderState | null): boolean => {
+      const known = this.#current(message.id)
+      if (state === null) return known === null || known === message
+      return known === message && !this.#owed.has(message.id)
+    }
+    for (const { node, state, messages } of this.#holderNotes.take(isWanted)) {
+      const [first] = messages
+      if (first === undefined) continue
+      const payload: HoldingsPayload = { node, state, ids: messages.map(({ id }) => id) }
+      const bytes = Buffer.from(JSON.stringify(payload))
+      const record = this.#spool.append(RECORD.holdings, first.id, 0, bytes)
+      record.whenPlaced((segment) => {
+        for (const message of messages) this.#guard(message, segment)
+      })
+    }
+  }
+
   #entitle(message: Message, type: RecordType, title: TitlePayload): void {
     this.#append(message, type, title, false)
     changeOwner(message, title)
   }
 
   /** A record about a message that has a COMMIT; it outlives all of them. @throws StoreError */
-  #append(message: Message, type: RecordType, payload: object, isLazy = true): void {
-    const record = this.#spool.append(type, message.id, 0, Buffer.from(JSON.stringify(payload)))
+  #append(message: Message, type: RecordType, payload: object | null, isLazy = true): void {
+    const bytes = payload === null ? NO_BYTES : Buffer.from(JSON.stringify(payload))
+    const record = this.#spool.append(type, message.id, 0, bytes)
     if (isLazy) this.#spool.syncSoon()
     // Marks wait for a place only on a full disk.
     record.whenPlaced((segment) => this.#guard(message, segment))

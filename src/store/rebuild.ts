@@ -57,15 +57,31 @@ export class Rebuild {
     const { type, mid } = record
     if (type === RECORD.accept || type === RECORD.copy) return this.#piece(record)
     if (type === RECORD.commit) return this.#commit(record)
-    const commits = this.#commits.get(mid)
-    if (commits !== undefined) this.guards.push([record.segment, commits])
-    if (type === RECORD.abort) return this.#abort(record)
-    const rebuilt = this.#rebuilt.get(mid)
+    if (type === RECORD.holdings) {
+      const { ids, ...holder } = JSON.parse(record.payload.toString()) as HoldingsPayload
+      for (const id of ids) this.#hear(id, record.segment, (message) => setHolder(message, holder))
+      return
+    }
+    if (type !== RECORD.abort) {
+      return this.#hear(mid, record.segment, (message) => this.#mark(message, record))
+    }
+    this.#guard(mid, record.segment)
+    this.#abort(record)
+  }
+
+  #guard(id: MessageId, mark: Segment): void {
+    const commits = this.#commits.get(id)
+    if (commits !== undefined) this.guards.push([mark, commits])
+  }
+
+  #hear(id: MessageId, mark: Segment, apply: (message: Message) => void): void {
+    this.#guard(id, mark)
+    const rebuilt = this.#rebuilt.get(id)
     if (rebuilt === undefined) return
-    this.#mark(rebuilt.message, record)
+    apply(rebuilt.message)
     // Should the youngest COMMIT be void, what was before it has heard this too.
-    const before = this.#before.get(mid)?.rebuilt
-    if (before != null && before.message !== rebuilt.message) this.#mark(before.message, record)
+    const before = this.#before.get(id)?.rebuilt
+    if (before != null && before.message !== rebuilt.message) apply(before.message)
   }
 
   /** The states of every message whose COMMIT counts, final ones too. */
@@ -156,11 +172,7 @@ export class Rebuild {
       const { term, owner } = JSON.parse(payload.toString()) as TitlePayload
       if (isAbove({ term, owner }, message)) changeOwner(message, { term, owner })
     } else if (type === RECORD.holders) {
-      const { node, state } = JSON.parse(payload.toString()) as HolderPayload
-      // Before the end nobody is asked to forget it: that one was removed.
-      message.mayBeElsewhere ||= state === null && !message.isFinal
-      if (state === null) message.holders.delete(node)
-      else message.holders.set(node, state)
+      setHolder(message, JSON.parse(payload.toString()) as HolderPayload)
     }
   }
 }
@@ -169,6 +181,15 @@ export class Rebuild {
 export type TitlePayload = { readonly term: number; readonly owner: NodeId }
 /** What a `holders` record says; null: it has nothing of the message any more. */
 export type HolderPayload = { readonly node: NodeId; readonly state: HolderState | null }
+/** The same of many messages. */
+export type HoldingsPayload = HolderPayload & { readonly ids: readonly MessageId[] }
+
+function setHolder(message: Message, { node, state }: HolderPayload): void {
+  // Before the end nobody is asked to forget it: that one was removed.
+  message.mayBeElsewhere ||= state === null && !message.isFinal
+  if (state === null) message.holders.delete(node)
+  else message.holders.set(node, state)
+}
 
 /** A record of before there were copies says nothing of owner, term and holders. */
 function readCommit(payload: Buffer, node: NodeId): Commit {

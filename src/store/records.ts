@@ -22,7 +22,9 @@ export const RECORD = {
   xfer: 11,
   adopt: 12,
   discard: 13,
+  /** Of one message, as `holdings` of many: the mid of such a record is the first of them. */
   holders: 14,
+  holdings: 15,
 } as const
 export type RecordType = (typeof RECORD)[keyof typeof RECORD]
 

@@ -99,6 +99,7 @@ export class Spool {
   #writing = false
   #syncing = false
   #syncsSoon = false
+  #pumpsSoon = false
   /** Reused segments whose new header is not yet durable. */
   #activated: Segment[] = []
   #writtenWaiters: Waiter[] = []
@@ -109,6 +110,8 @@ export class Spool {
   #closed = false
   /** Set by the queue: tries to empty sparse segments when many are in use. */
   onPressure: () => void = () => {}
+  /** Set by the queue: appends what waited for company. Called before a sync that nobody hurries. */
+  beforeLazySync: () => void = () => {}
 
   private constructor(options: SpoolOptions) {
     this.#options = options
@@ -254,7 +257,7 @@ export class Spool {
       this.#unplaced.push(pending)
       this.#roll()
     }
-    this.#pump()
+    this.#pumpSoon()
     return record
   }
 
@@ -264,7 +267,7 @@ export class Spool {
       if (this.#failure !== null) reject(this.#failure)
       else {
         this.#writtenWaiters.push({ seq: this.#appendedSeq, resolve, reject })
-        this.#pump()
+        this.#pumpSoon()
       }
     })
   }
@@ -278,7 +281,7 @@ export class Spool {
       if (this.#failure !== null) reject(this.#failure)
       else {
         this.#syncWaiters.push({ seq: this.#appendedSeq, resolve, reject })
-        this.#pump()
+        this.#pumpSoon()
       }
     })
   }
@@ -295,8 +298,10 @@ export class Spool {
     this.#syncsSoon = true
     this.#options.clock.after(LAZY_SYNC_MS, () => {
       this.#syncsSoon = false
+      if (this.#closed || this.#failure !== null) return
+      this.beforeLazySync()
       // A failure is told through onFailure.
-      if (!this.#closed) this.synced().catch(() => {})
+      this.synced().catch(() => {})
     })
   }
 
@@ -328,7 +333,10 @@ export class Spool {
   }
 
   async close(): Promise<void> {
-    if (this.#failure === null && this.#tail !== null) await this.synced().catch(() => {})
+    if (this.#failure === null && this.#tail !== null) {
+      this.beforeLazySync()
+      await this.synced().catch(() => {})
+    }
     this.#closed = true
     await this.#segments.close()
   }
@@ -393,6 +401,16 @@ export class Spool {
     record.offset = RECORD_HEADER_BYTES
     this.#backlogBytes += header.length
     this.#unwritten.push({ bytes: header, record, mark: true, isBlock: false, seq: 0 })
+  }
+
+  /** What is appended in the same turn goes out in one write: each one is a call of two threads. */
+  #pumpSoon(): void {
+    if (this.#pumpsSoon || this.#writing) return
+    this.#pumpsSoon = true
+    queueMicrotask(() => {
+      this.#pumpsSoon = false
+      this.#pump()
+    })
   }
 
   #pump(): void {

@@ -123,6 +123,8 @@ export class SpoolDisk {
   open(process: SimProcess): Disk {
     return {
       write: (fd, buffers, position, done) => {
+        // What it had put off to the end of the turn in which it died.
+        if (!process.isAlive) return
         const writing = { file: this.#file(fd), buffers, position }
         this.#writing.push(writing)
         const ms = this.#dice.exponential(this.pace.writeMs)
