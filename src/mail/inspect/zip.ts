@@ -2,7 +2,7 @@
  * Zip archives, read as their hostile makers hope nobody does: by the directory and by the local
  * headers, entries that only one of them shows included. Content comes in pieces, within a budget.
  */
-import { crc32 } from 'node:zlib'
+import { crc32, inflateRawSync } from 'node:zlib'
 import { Inflate } from 'fflate'
 
 export type ZipEntry = {
@@ -10,11 +10,17 @@ export type ZipEntry = {
   readonly names: readonly string[]
   readonly encrypted: boolean
   readonly method: number
+  /** Hour and minute as MS-DOS writes them: of old encryption, a check of the password. */
+  readonly time: number
+  /** Strength of WinZip's AES: 1 for 128 bits, 2 for 192, 3 for 256; 0 for none. */
+  readonly aes: number
   /** Range of the packed content in the archive. */
   readonly start: number
   readonly end: number
   /** Of the directory; null when only the local header is there and defers it. */
   readonly crc: number | null
+  /** Unpacked size as it is written; it may lie. */
+  readonly sizeHint: number
   /** The packed size is not known: it ends where the deflate stream does. */
   readonly open: boolean
 }
@@ -50,7 +56,7 @@ const ENCRYPTED = 0x41
 const DEFERRED = 0x08
 /** Method of an entry that is not packed at all. */
 export const STORED = 0
-const DEFLATED = 8
+export const DEFLATED = 8
 
 /** Whether some reader would open it as a zip archive. `names`: the file's. */
 export function looksLikeZip(head: Buffer, names: readonly string[]): boolean {
@@ -131,7 +137,11 @@ export function unpack(
   if (entry.method === STORED) {
     for (let at = 0; at < packed.length && going; at += PIECE_BYTES)
       give(packed.subarray(at, at + PIECE_BYTES))
-  } else inflate(packed, entry.open, give, () => going)
+  } else {
+    const quick = entry.open ? null : inflateWhole(packed, Math.min(bytesMax, QUICK_BYTES))
+    if (quick === null) inflate(packed, entry.open, give, () => going)
+    else give(quick)
+  }
   if (size > bytesMax || (going && packed.length > bytesMax)) return bytesMax + 1
   if (going && entry.crc !== null && entry.crc !== crc)
     throw new ZipError('An entry fails its checksum.')
@@ -143,6 +153,19 @@ const PIECE_BYTES = 1024 * 1024
 const PACKED_BYTES = 16 * 1024
 /** The first piece is small: who looks only at the head pays only for it. */
 const PACKED_BYTES_FIRST = 2 * 1024
+
+/** What unpacks to no more than this goes through the decoder of the runtime, in one call. */
+const QUICK_BYTES = 4 * 1024 * 1024
+
+/** Null: it is larger, or damaged, which the other way tells. */
+function inflateWhole(packed: Buffer, bytesMax: number): Buffer | null {
+  if (packed.length > QUICK_BYTES) return null
+  try {
+    return inflateRawSync(packed, { maxOutputLength: bytesMax })
+  } catch {
+    return null
+  }
+}
 
 function inflate(
   packed: Buffer,
@@ -198,11 +221,25 @@ function entryOf(bytes: Buffer, at: number, local: number): ZipEntry | null {
     names: [...names],
     encrypted: (flags & ENCRYPTED) !== 0,
     method: bytes.readUInt16LE(at + 10),
+    time: bytes.readUInt16LE(at + 12),
+    aes: aesStrength(bytes, nameEnd, nameEnd + bytes.readUInt16LE(at + 30)),
     start: inside.start,
     end: Math.min(bytes.length, inside.start + size),
     crc: bytes.readUInt32LE(at + 16),
+    sizeHint: bytes.readUInt32LE(at + 24),
     open: false,
   }
+}
+
+/** Extra field 0x9901 of WinZip: its fifth byte is the strength. */
+function aesStrength(bytes: Buffer, from: number, to: number): number {
+  const end = Math.min(bytes.length, to)
+  for (let field = from; field + 4 <= end; field += 4 + bytes.readUInt16LE(field + 2)) {
+    if (bytes.readUInt16LE(field) !== 0x9901 || field + 9 > end) continue
+    const strength = bytes[field + 8] ?? 0
+    return strength <= 3 ? strength : 0
+  }
+  return 0
 }
 
 /** Of the directory; sizes of 4 GB and above, or of careful writers, lie in the extra field 1. */
@@ -223,7 +260,9 @@ type Local = {
   readonly name: string
   readonly flags: number
   readonly method: number
+  readonly time: number
   readonly size: number
+  readonly extraAt: number
   readonly start: number
 }
 
@@ -236,7 +275,9 @@ function readLocal(bytes: Buffer, at: number): Local | null {
     name: nameOf(bytes, at + LOCAL_BYTES, nameEnd),
     flags: bytes.readUInt16LE(at + 6),
     method: bytes.readUInt16LE(at + 8),
+    time: bytes.readUInt16LE(at + 10),
     size: bytes.readUInt32LE(at + 18),
+    extraAt: nameEnd,
     start,
   }
 }
@@ -280,9 +321,12 @@ function* hiddenEntries(
           names: [local.name],
           encrypted: (local.flags & ENCRYPTED) !== 0,
           method: local.method,
+          time: local.time,
+          aes: aesStrength(bytes, local.extraAt, local.start),
           start: local.start,
           end,
           crc: null,
+          sizeHint: 0,
           open,
         }
         from = open ? at + 4 : Math.max(from, end)
