@@ -52,6 +52,7 @@ import { LiveConfig } from './config/live.ts'
 import { type NodeFile, openDataDirectory, openNodeFile, storeNodeName } from './config/local.ts'
 import { isTombstone, type WriterId } from './config/merge.ts'
 import { listZones, nameServers } from './config/servers.ts'
+import { Bans } from './mail/accept/bans.ts'
 import { SmtpListener } from './mail/accept/listener.ts'
 import { createDeliverer } from './mail/deliver/attempt.ts'
 import { probeNextHop } from './mail/deliver/probe.ts'
@@ -59,6 +60,7 @@ import { inspectConfigs } from './mail/inspect/config.ts'
 import type { Inspectors } from './mail/inspect/contract.ts'
 import { Engines } from './mail/inspect/engines/engines.ts'
 import { createInspectors } from './mail/inspect/pool.ts'
+import { domainOf } from './mail/inspect/urls.ts'
 import { withEngines } from './mail/inspect/whole.ts'
 import { Pipeline } from './mail/pipeline.ts'
 import type { NodeName } from './message/rows.ts'
@@ -292,6 +294,7 @@ export async function startNode(
     share: holders.share,
     deletedMs: patience.deletedMs,
   })
+  const bans = new Bans({ clock, observer, tally })
   const listener = new SmtpListener(
     { ...options.smtp, hostname: seat.name, tls: certificate },
     {
@@ -302,6 +305,10 @@ export async function startNode(
       receiver: pipeline.receiver,
       tally,
       greylist: store.greylist,
+      names,
+      bans,
+      isPeer: peersOf(cluster),
+      domainOf,
       witness: (question) => custody.succession.witness.answer(question),
     },
   )
@@ -665,6 +672,14 @@ function waitingProblem({ roster, sync }: Cluster): string {
   return roster.peers().every(({ node }) => sync.isWaiting(node))
     ? `${waits}, and all other nodes wait for them too: they are lost, but for a backup.`
     : `${waits}.`
+}
+
+/** Whether a client at port 25 has the address of another node. */
+function peersOf({ roster }: Cluster): (ip: string) => boolean {
+  return (ip) =>
+    roster
+      .members()
+      .some(({ node, peer }) => node !== roster.self.node && peer.some(({ host }) => host === ip))
 }
 
 /** Closes port 25 to new mail while this node is drained. */

@@ -36,6 +36,8 @@ type Stand = {
   readonly untilMs: number
 }
 
+type Known = Stand & { readonly isKnown: boolean }
+
 /** Settings of `greylist.`, in ms. */
 type Times = { readonly delayMs: number; readonly retryMs: number; readonly keepMs: number }
 
@@ -71,27 +73,50 @@ export class Greylist {
 
   /**
    * Ms after which it would pass; 0: it does now. Everybody passes while the store cannot take what
-   * is new: mail that is only unknown is not lost for that.
+   * is new: mail that is only unknown is not lost for that. `also`: by what else than its address
+   * the client is known when it comes again from elsewhere; one that passes is enough.
    */
-  ask(ip: string, sender: string, recipient: string, settings: Settings): number {
+  ask(
+    ip: string,
+    sender: string,
+    recipient: string,
+    settings: Settings,
+    also: readonly string[] = [],
+  ): number {
     const times = timesOf(settings)
-    const key = keyOf(ip, sender, recipient)
+    const keys = [greyNetwork(ip), ...also].map((who) => keyOf(who, sender, recipient))
     const nowMs = this.#clock.wallMs()
+    const stands = keys.map((key) => ({ key, stand: this.#standOf(key, nowMs) }))
+    const passing = stands.find(({ stand }) => waitOf(stand, nowMs, times) === 0)
+    if (passing?.stand !== undefined) {
+      this.#pass(passing.key, passing.stand, nowMs, times)
+      return 0
+    }
+    const waits = stands.map(({ key, stand }) =>
+      stand.isKnown ? waitOf(stand, nowMs, times) : this.#see(key, stand, nowMs, times),
+    )
+    return Math.min(...waits)
+  }
+
+  /** As it is remembered; a new generation when it is not, or no more. */
+  #standOf(key: string, nowMs: number): Known {
     const known = this.#fresh.get(key) ?? standOf(this.#rows.owned(GREYLIST_KIND, key))
-    if (known === null || known.untilMs <= nowMs) {
-      const generation = known === null ? 0 : known.generation + 1
-      const untilMs = Math.round(nowMs + times.delayMs + times.retryMs)
-      const isKept = this.#keep(key, { generation, hasPassed: false, firstMs: nowMs, untilMs })
-      return isKept ? times.delayMs : 0
-    }
-    // Seen in the future by a node whose clock is ahead: never longer than the delay.
-    const sinceMs = Math.max(0, nowMs - known.firstMs)
-    if (!known.hasPassed && sinceMs < times.delayMs) return times.delayMs - sinceMs
+    if (known !== null && known.untilMs > nowMs) return { ...known, isKnown: true }
+    const generation = known === null ? 0 : known.generation + 1
+    return { generation, hasPassed: false, firstMs: nowMs, untilMs: 0, isKnown: false }
+  }
+
+  #see(key: string, { generation }: Stand, nowMs: number, times: Times): number {
+    const untilMs = Math.round(nowMs + times.delayMs + times.retryMs)
+    const isKept = this.#keep(key, { generation, hasPassed: false, firstMs: nowMs, untilMs })
+    return isKept ? times.delayMs : 0
+  }
+
+  #pass(key: string, known: Stand, nowMs: number, times: Times): void {
     const untilMs = Math.round(nowMs + times.keepMs)
-    if (!known.hasPassed || untilMs - known.untilMs >= REFRESH_MS) {
-      this.#keep(key, { ...known, hasPassed: true, untilMs })
-    }
-    return 0
+    if (known.hasPassed && untilMs - known.untilMs < REFRESH_MS) return
+    const { generation, firstMs } = known
+    this.#keep(key, { generation, firstMs, hasPassed: true, untilMs })
   }
 
   /** Writes what is fresh. */
@@ -154,8 +179,14 @@ export function greyNetwork(ip: string): string {
   return [...left, ...zeros.fill('0'), ...right].slice(0, 4).join(':')
 }
 
-function keyOf(ip: string, sender: string, recipient: string): string {
-  const text = `${greyNetwork(ip)}\n${sender.toLowerCase()}\n${recipient.toLowerCase()}`
+/** Ms that it still waits. Seen in the future by a node whose clock is ahead: never longer than the delay. */
+function waitOf({ isKnown, hasPassed, firstMs }: Known, nowMs: number, times: Times): number {
+  if (!isKnown) return times.delayMs
+  return hasPassed ? 0 : Math.max(0, times.delayMs - Math.max(0, nowMs - firstMs))
+}
+
+function keyOf(who: string, sender: string, recipient: string): string {
+  const text = `${who}\n${sender.toLowerCase()}\n${recipient.toLowerCase()}`
   return new Bun.CryptoHasher('sha256').update(text).digest('hex').slice(0, 32)
 }
 

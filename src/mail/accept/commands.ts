@@ -131,3 +131,20 @@ function readParameters(text: string): ReadonlyMap<string, string | null> | null
   }
   return found
 }
+
+/** The line without its CRLF; null when it has a bare CR, a bare LF or a NUL. */
+export function readCommandLine(bytes: Buffer): { readonly text: string } | 'not UTF-8' | null {
+  if (bytes.length < 2 || bytes[bytes.length - 2] !== 13) return null
+  const line = bytes.subarray(0, bytes.length - 2)
+  let ascii = true
+  for (const octet of line) {
+    if (octet === 13 || octet === 0) return null
+    if (octet > 0x7f) ascii = false
+  }
+  if (ascii) return { text: line.toString('latin1') }
+  try {
+    return { text: new TextDecoder('utf-8', { fatal: true }).decode(line) }
+  } catch {
+    return 'not UTF-8'
+  }
+}

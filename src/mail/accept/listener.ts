@@ -5,14 +5,17 @@ import { type Clock, pause, type Timer } from '../../base/clock.ts'
 import { messageOf, RefusalError } from '../../base/errors.ts'
 import type { MessageIds } from '../../base/ids.ts'
 import { TrafficMemory } from '../../base/memory.ts'
+import type { Names } from '../../base/names.ts'
 import type { Observer } from '../../base/observe.ts'
 import type { Tally } from '../../base/tally.ts'
 import type { LiveConfig } from '../../config/live.ts'
 import { reply } from '../../message/reply.ts'
 import type { Greylist } from '../../store/greylist.ts'
+import type { Bans } from './bans.ts'
 import type { Receiver } from './receive.ts'
-import { Session } from './session.ts'
+import { BANNED, Session, type SessionDeps } from './session.ts'
 import { networkList, plainIp, Throttle } from './throttle.ts'
+import { NOTHING_ASKED, Visitor } from './visitor.ts'
 
 export type ListenerOptions = {
   readonly host: string
@@ -22,7 +25,7 @@ export type ListenerOptions = {
   readonly tls: { readonly key: string; readonly cert: string } | null
 }
 
-type ListenerDeps = {
+export type ListenerDeps = {
   readonly clock: Clock
   readonly observer: Observer
   readonly ids: MessageIds
@@ -33,11 +36,23 @@ type ListenerDeps = {
   readonly tally: Tally
   /** Null: nobody is greylisted, whatever the setting. */
   readonly greylist: Pick<Greylist, 'ask'> | null
+  /** Asked about clients; without it nothing is known of them. */
+  readonly names?: Names
+  /** Who asked for too many recipients that nobody has; without it nobody is refused for that. */
+  readonly bans?: Bans
+  /** As the session has it. */
+  readonly exists?: SessionDeps['exists']
+  /** Another node of the cluster: never refused. */
+  readonly isPeer?: (ip: string) => boolean
+  /** The domain that somebody registered, of the name of a host. */
+  readonly domainOf?: (host: string) => string
 }
 
 type Peer = {
   ip: string
   session: Session | null
+  /** Null: nobody asks about this client. */
+  visitor: Visitor | null
   /** The socket that speaks now: after STARTTLS the encrypted one. */
   socket: Socket<Peer>
   /** Ciphertext is also handed to the handlers of the bare socket; they ignore it. */
@@ -60,6 +75,8 @@ const SWEEP_MS = 1_000
 const UNSENT_BYTES_MAX = 256 * 1024
 /** TLS handshakes at a time; beyond it STARTTLS gets 454 (faults.md B08). */
 const HANDSHAKES_MAX = 200
+/** So many times the usual wait before its greeting, for whom a list has. */
+const SUSPECT_TIMES = 2
 
 export class SmtpListener {
   readonly #options: ListenerOptions
@@ -176,6 +193,7 @@ export class SmtpListener {
     const peer: Peer = {
       ip,
       session: null,
+      visitor: null,
       socket,
       isTls: false,
       unsent: Buffer.alloc(0),
@@ -199,6 +217,8 @@ export class SmtpListener {
       )
     }
     const isExempt = this.#isExempt(ip)
+    const isOurs = this.#isOurs(ip)
+    if (!isOurs && this.#deps.bans?.isBanned(ip) === true) return session.refuse(BANNED, 'banned')
     if (!isExempt) {
       if (!this.#throttle.opened(ip, settings)) {
         return session.refuse(
@@ -208,10 +228,34 @@ export class SmtpListener {
       }
       peer.counted = true
     }
+    if (!isOurs) peer.visitor = this.#visitor(ip)
     const isKnown = isExempt || this.#throttle.hasBehaved(ip)
     const delayMs = isKnown ? 0 : settings['smtp.greetingDelay']
-    if (delayMs === 0) session.open()
-    else this.#deps.clock.after(delayMs, () => session.open())
+    if (delayMs === 0) return session.open()
+    this.#deps.clock.after(delayMs, () => {
+      // Whom a list has waits longer: it costs nobody but him.
+      if (peer.visitor?.isSuspect !== true) session.open()
+      else this.#deps.clock.after(SUSPECT_TIMES * delayMs, () => session.open())
+    })
+  }
+
+  /** Never asked about, counted or refused for what others say of it. */
+  #isOurs(ip: string): boolean {
+    return this.#isExempt(ip) || this.#mayRelay(ip) || this.#deps.isPeer?.(ip) === true
+  }
+
+  /** An allowed client is not looked up in lists: they could not change what becomes of its mail. */
+  #visitor(ip: string): Visitor | null {
+    const { clock, names, live } = this.#deps
+    if (names === undefined) return null
+    const { settings, lists, domains } = live.current
+    const hostname = this.#options.hostname.toLowerCase()
+    return new Visitor(ip, lists.allowedClients.find(ip) === null, {
+      clock,
+      names,
+      settings,
+      isOurs: (name) => name === hostname || domains.has(name),
+    })
   }
 
   #session(peer: Peer): Session {
@@ -241,7 +285,13 @@ export class SmtpListener {
         begun: (ip) => this.#isExempt(ip) || this.#throttle.begun(ip, live.current.settings),
         addressed: (ip) =>
           this.#isExempt(ip) || this.#throttle.addressed(ip, live.current.settings),
-        greylisted: (ip, sender, recipient) => this.#greylisted(ip, sender, recipient),
+        greylisted: (ip, sender, recipient, name) => this.#greylisted(ip, sender, recipient, name),
+        known: () => peer.visitor?.known() ?? NOTHING_ASKED,
+        greeted: (name) => peer.visitor?.greeted(name),
+        exists: (recipient, snapshot) => this.#deps.exists?.(recipient, snapshot) ?? true,
+        failed: (ip) =>
+          !this.#isOurs(ip) && this.#deps.bans?.failed(ip, live.current.settings) === true,
+        isBanned: (ip) => !this.#isOurs(ip) && this.#deps.bans?.isBanned(ip) === true,
         behaved: (ip) => {
           if (!this.#isExempt(ip)) this.#throttle.behaved(ip)
         },
@@ -253,12 +303,14 @@ export class SmtpListener {
   }
 
   /** Not who may relay, who is exempt from limits, or had mail accepted here. In whole seconds. */
-  #greylisted(ip: string, sender: string, recipient: string): number {
-    const { live, greylist } = this.#deps
+  #greylisted(ip: string, sender: string, recipient: string, name: string | null): number {
+    const { live, greylist, domainOf } = this.#deps
     const { settings } = live.current
-    if (greylist === null || settings['greylist.mode'] === 'off') return 0
+    if (greylist === null || settings['greylist.mode'] !== 'on') return 0
     if (this.#isExempt(ip) || this.#mayRelay(ip) || this.#throttle.hasBehaved(ip)) return 0
-    return Math.ceil(greylist.ask(ip, sender, recipient, settings) / 1_000)
+    // A sender with many addresses comes again from another one, of the same name.
+    const also = name === null || domainOf === undefined ? [] : [`name:${domainOf(name)}`]
+    return Math.ceil(greylist.ask(ip, sender, recipient, settings, also) / 1_000)
   }
 
   #write(peer: Peer, text: string): void {

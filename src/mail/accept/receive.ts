@@ -4,7 +4,7 @@ import type { Snapshot } from '../../config/snapshot.ts'
 import type { Envelope } from '../../message/envelope.ts'
 import type { Reply } from '../../message/reply.ts'
 import type { NewTraceRow } from '../../message/rows.ts'
-import type { Finding } from '../../message/verdict.ts'
+import type { AuthResult, Finding } from '../../message/verdict.ts'
 
 /** What a session knows when DATA begins; id, time and protocol are added at the end. */
 export type Arrival = {
@@ -21,6 +21,8 @@ export type Arrival = {
   readonly findings?: readonly Finding[]
   /** Name of the client that leads back to its address; null or left out: none is known. */
   readonly clientName?: string | null
+  /** Whether the name of the client leads back to its address; left out: nobody asked. */
+  readonly iprev?: AuthResult | null
 }
 
 /** A body that is arriving. */

@@ -4,7 +4,7 @@ import { type Address, hidesRoute } from '../../message/address.ts'
 import { type Reply, reply } from '../../message/reply.ts'
 
 const NO_RELAY = reply(550, '5.7.1', 'Relaying denied')
-const NO_SUCH_USER = reply(550, '5.1.1', 'No such recipient here')
+export const NO_SUCH_USER = reply(550, '5.1.1', 'No such recipient here')
 
 /**
  * The address that a RCPT means, or the refusal. Never an open relay: without `outbound` only
@@ -26,6 +26,11 @@ export function checkRecipient(
   if (hidesRoute(address.local)) return NO_RELAY
   if (domain.recipients !== null && !knows(domain.recipients, address.local)) return NO_SUCH_USER
   return { address: address.text }
+}
+
+/** Postmaster is there for everybody, also for whom we take no other mail from. */
+export function mustExist(address: string): boolean {
+  return /^postmaster@/i.test(address)
 }
 
 /** `<postmaster>` needs no domain (RFC 5321 section 4.5.1): that of our first domain is meant. */

@@ -11,10 +11,12 @@ import type { Observer } from '../../base/observe.ts'
 import type { Snapshot } from '../../config/snapshot.ts'
 import type { Envelope, Recipient } from '../../message/envelope.ts'
 import { formatReply, type Reply, reply } from '../../message/reply.ts'
-import { type MailArguments, readMail, readRcpt } from './commands.ts'
+import type { Finding } from '../../message/verdict.ts'
+import { type MailArguments, readCommandLine, readMail, readRcpt } from './commands.ts'
 import { DataDecoder, type Newlines } from './data.ts'
 import type { Incoming, Receiver } from './receive.ts'
-import { checkRecipient } from './recipients.ts'
+import { checkRecipient, mustExist, NO_SUCH_USER } from './recipients.ts'
+import { type ClientFacts, NOTHING_ASKED } from './visitor.ts'
 
 /** What a session asks of its connection. */
 export type Line = {
@@ -43,7 +45,22 @@ export type SessionDeps = {
   /** False when one more recipient from this client is too many. */
   readonly addressed: (ip: string) => boolean
   /** Seconds after which a recipient of this client may come again; 0: now. */
-  readonly greylisted: (ip: string, sender: string, recipient: string) => number
+  readonly greylisted: (
+    ip: string,
+    sender: string,
+    recipient: string,
+    clientName: string | null,
+  ) => number
+  /** What is known of the client before its mail; waited for at the first recipient. */
+  readonly known?: () => ClientFacts | Promise<ClientFacts>
+  /** It said EHLO with this name. */
+  readonly greeted?: (name: string) => void
+  /** Whether whoever has the mailbox takes it; false: there is none. Waited for. */
+  readonly exists?: (recipient: string, snapshot: Snapshot) => boolean | Promise<boolean>
+  /** It asked for a recipient that nobody has: true when its network is refused from now on. */
+  readonly failed?: (ip: string) => boolean
+  /** Its network is refused (mail/accept/bans). */
+  readonly isBanned?: (ip: string) => boolean
   /** A message of this client was accepted. */
   readonly behaved: (ip: string) => void
   readonly tlsOffered: boolean
@@ -68,6 +85,8 @@ type Reception = {
 
 const NEWLINE = 10
 const BAD_SEQUENCE = reply(503, '5.5.1', 'Bad sequence of commands')
+/** To a network that asked for too many recipients that nobody has. */
+export const BANNED = reply(421, '4.7.1', 'Too many unknown recipients from your network')
 const NOT_IMPLEMENTED = reply(502, '5.5.1', 'Command not implemented')
 const TOO_MANY_MESSAGES = reply(450, '4.7.1', 'Too many messages from your network, try later')
 const UNKNOWN = reply(500, '5.5.2', 'Unknown command')
@@ -88,7 +107,7 @@ export class Session {
   #transaction: Transaction | null = null
   #data: Reception | null = null
   #dataStartMono = 0
-  /** A reply to the final dot is on its way: input waits. */
+  /** A reply to the final dot, or to a recipient, is on its way: input waits. */
   #isBusy = false
   #isOver = false
   /** The greeting is out: before it nothing is read. */
@@ -98,6 +117,8 @@ export class Session {
   #commands = 0
   #activeMono: number
   #out = ''
+  /** As far as it was waited for. */
+  #client = NOTHING_ASKED
 
   constructor(ip: string, line: Line, deps: SessionDeps) {
     this.#ip = ip
@@ -332,6 +353,7 @@ export class Session {
     // RFC 2920 section 3.1: EHLO is the last of its group; the client cannot know PIPELINING yet.
     if (this.#input.length > 0) return this.#over(SYNC_ERROR, 'sync')
     this.#greeting = name
+    this.#deps.greeted?.(name)
     this.#isExtended = isExtended
     this.#transaction = null
     if (!isExtended) return this.#say(`250 ${this.#deps.hostname}\r\n`)
@@ -382,6 +404,7 @@ export class Session {
     if (this.#messages >= settings['limits.messages'] && !this.#isExempt()) {
       return this.#over(reply(421, '4.7.0', 'Too many messages in this session'), 'messages')
     }
+    if (this.#deps.isBanned?.(this.#ip) === true) return this.#over(BANNED, 'banned')
     const refusal = this.#deps.receiver.refusal(mail.sizeBytes)
     if (refusal !== null) return this.#reply(refusal)
     if (!this.#deps.begun(this.#ip)) {
@@ -411,22 +434,56 @@ export class Session {
     }
     const checked = checkRecipient(rcpt.recipient, snapshot, this.#deps.mayRelay(this.#ip))
     if ('code' in checked) return this.#refuseRecipient(checked, rcpt.recipient?.text ?? '')
-    const seconds = this.#deps.greylisted(this.#ip, mail.sender?.text ?? '', checked.address)
+    const { address } = checked
+    this.#when(this.#deps.known?.() ?? NOTHING_ASKED, (client) => {
+      this.#client = client
+      if (client.refusal !== null && !mustExist(address)) {
+        return this.#refuseRecipient(client.refusal, address, 'listed')
+      }
+      this.#when(this.#deps.exists?.(address, snapshot) ?? true, (exists) => {
+        if (!exists) return this.#refuseRecipient(NO_SUCH_USER, address)
+        this.#take(transaction, { address, notify: rcpt.notify, orcpt: rcpt.orcpt })
+      })
+    })
+  }
+
+  #take({ mail, recipients }: Transaction, recipient: Recipient): void {
+    const { address } = recipient
+    const sender = mail.sender?.text ?? ''
+    const seconds = this.#deps.greylisted(this.#ip, sender, address, this.#client.name)
     if (seconds > 0) {
       const later = reply(
         451,
         '4.7.1',
         `Greylisted: try again in ${seconds} s, at any of our hosts`,
       )
-      return this.#refuseRecipient(later, checked.address, 'greylist')
+      return this.#refuseRecipient(later, address, 'greylist')
     }
-    recipients.push({ address: checked.address, notify: rcpt.notify, orcpt: rcpt.orcpt })
+    recipients.push(recipient)
     this.#reply(reply(250, '2.1.5', 'Ok'))
   }
 
-  #refuseRecipient(answer: Reply, recipient: string, temporarily = 'rate'): void {
+  /** At once, or when it is known: input waits meanwhile. Both promises end within their own time. */
+  #when<Value>(value: Value | Promise<Value>, then: (value: Value) => void): void {
+    if (!(value instanceof Promise)) return then(value)
+    this.#isBusy = true
+    void value.then((known) => {
+      this.#isBusy = false
+      this.#activeMono = this.#deps.clock.monoMs()
+      if (this.#isOver) return
+      then(known)
+      if (this.#isBusy) return
+      this.#line.resume()
+      this.#run()
+      this.#flush()
+    })
+  }
+
+  #refuseRecipient(answer: Reply, recipient: string, because?: string): void {
+    const isUnknown = answer.enhanced === '5.1.1'
+    const usual = answer.code < 500 ? 'rate' : isUnknown ? 'recipient' : 'relay'
     this.#deps.observer.emit('smtp.refused', {
-      why: answer.code < 500 ? temporarily : answer.enhanced === '5.1.1' ? 'recipient' : 'relay',
+      why: because ?? usual,
       client: this.#ip,
       reply: formatReply(answer),
     })
@@ -442,6 +499,7 @@ export class Session {
     })
     if (answer.code < 500) this.#reply(answer)
     else this.#error(answer)
+    if (isUnknown && this.#deps.failed?.(this.#ip) === true) this.#over(BANNED, 'banned')
   }
 
   #beginData(rest: string): void {
@@ -513,6 +571,9 @@ export class Session {
           isWhole: decoder.isWhole,
           sizeBytes: decoder.sizeBytes,
           snapshot: transaction.snapshot,
+          findings: this.#findings(),
+          clientName: this.#client.name,
+          iprev: this.#client.iprev,
         })
       } catch (error) {
         this.#deps.observer.emit('smtp.failed', {
@@ -534,6 +595,13 @@ export class Session {
     this.#line.resume()
     this.#run()
     this.#flush()
+  }
+
+  /** Postmaster is reached by whoever is listed, and so that it is read, not held. */
+  #findings(): readonly Finding[] {
+    const { findings, refusal } = this.#client
+    if (refusal === null) return findings
+    return findings.map((finding) => ({ ...finding, score: Math.min(0, finding.score) }))
   }
 
   #refusalOfData(decoder: DataDecoder): Reply | null {
@@ -587,22 +655,5 @@ export class Session {
       envid: mail.envid,
       recipients,
     }
-  }
-}
-
-/** The line without its CRLF; null when it has a bare CR, a bare LF or a NUL. */
-function readCommandLine(bytes: Buffer): { readonly text: string } | 'not UTF-8' | null {
-  if (bytes.length < 2 || bytes[bytes.length - 2] !== 13) return null
-  const line = bytes.subarray(0, bytes.length - 2)
-  let ascii = true
-  for (const octet of line) {
-    if (octet === 13 || octet === 0) return null
-    if (octet > 0x7f) ascii = false
-  }
-  if (ascii) return { text: line.toString('latin1') }
-  try {
-    return { text: new TextDecoder('utf-8', { fatal: true }).decode(line) }
-  } catch {
-    return 'not UTF-8'
   }
 }

@@ -1,0 +1,109 @@
+/** Networks that guess recipients are refused on all nodes, and nobody else is. */
+import { expect, test } from 'bun:test'
+import { initialSettings } from '../src/config/schema.ts'
+import { Bans } from '../src/mail/accept/bans.ts'
+import { type Tellers, tellers } from './tellers.ts'
+
+const IP = '192.0.2.1'
+const settings = { ...initialSettings(), 'connection.failures': 35, 'connection.ban': 60 }
+const MINUTE_MS = 60_000
+
+function bansOf({ sides }: Tellers): readonly Bans[] {
+  return sides.map(({ node, tally }) => new Bans({ clock: node, observer: node.observer, tally }))
+}
+
+function attack(bans: Bans, times: number, ip = IP, rules = settings): boolean {
+  let isOver = false
+  for (let at = 0; at < times; at++) isOver = bans.failed(ip, rules)
+  return isOver
+}
+
+test('an attack on A is refused on B and C within two seconds, for as long as the setting says', () => {
+  const world = tellers(3)
+  const [a, b, c] = bansOf(world) as [Bans, Bans, Bans]
+  expect(attack(a, 34)).toBe(false)
+  expect(a.isBanned(IP)).toBe(false)
+  expect(attack(a, 1)).toBe(true)
+  expect(a.isBanned(IP)).toBe(true)
+  world.mesh.run(2_000)
+  for (const bans of [b, c]) {
+    expect(bans.isBanned(IP)).toBe(true)
+    expect(bans.isBanned('192.0.2.2')).toBe(false)
+    expect(bans.list()).toHaveLength(1)
+  }
+  world.mesh.run(58 * MINUTE_MS)
+  expect(b.isBanned(IP)).toBe(true)
+  world.mesh.run(3 * MINUTE_MS)
+  for (const bans of [a, b, c]) {
+    expect(bans.isBanned(IP)).toBe(false)
+    expect(bans.list()).toEqual([])
+  }
+})
+
+test('an attack that is spread over the nodes counts as one', () => {
+  const world = tellers(3)
+  const [a, b, c] = bansOf(world) as [Bans, Bans, Bans]
+  expect(attack(a, 12)).toBe(false)
+  expect(attack(b, 12)).toBe(false)
+  world.mesh.run(2_000)
+  expect(attack(c, 11)).toBe(true)
+  world.mesh.run(2_000)
+  expect(a.isBanned(IP)).toBe(true)
+})
+
+test('unknown recipients of more than an hour ago count no more; 0 is never', () => {
+  const world = tellers(1)
+  const [a] = bansOf(world) as [Bans]
+  attack(a, 34)
+  world.mesh.run(61 * MINUTE_MS)
+  expect(attack(a, 34)).toBe(false)
+  expect(attack(a, 1_000, '192.0.2.9', { ...settings, 'connection.failures': 0 })).toBe(false)
+})
+
+test('all addresses of an IPv6 /64 are one network', () => {
+  const world = tellers(1)
+  const [a] = bansOf(world) as [Bans]
+  for (let at = 0; at < 35; at++) a.failed(`2001:db8::${at.toString(16)}`, settings)
+  expect(a.isBanned('2001:db8::ffff')).toBe(true)
+  expect(a.isBanned('2001:db8:1::1')).toBe(false)
+})
+
+test('lifted on one node it is lifted on all, and its count begins anew', () => {
+  const world = tellers(3)
+  const [a, b, c] = bansOf(world) as [Bans, Bans, Bans]
+  attack(a, 35)
+  world.mesh.run(2_000)
+  expect(b.lift('192.0.2.1')).toBe(true)
+  expect(b.lift('192.0.2.1')).toBe(false)
+  world.mesh.run(4_000)
+  for (const bans of [a, b, c]) expect(bans.isBanned(IP)).toBe(false)
+  expect(attack(c, 34)).toBe(false)
+  expect(attack(c, 1)).toBe(true)
+  world.mesh.run(2_000)
+  expect(a.isBanned(IP)).toBe(true)
+})
+
+test('a ban of days outlives the node that made it, and a node that comes later hears of it', () => {
+  const world = tellers(3)
+  const [a, b, c] = world.sides as [
+    Tellers['sides'][number],
+    Tellers['sides'][number],
+    Tellers['sides'][number],
+  ]
+  const [first, second, third] = bansOf(world) as [Bans, Bans, Bans]
+  const days = { ...settings, 'connection.ban': 3 * 24 * 60 }
+  world.mesh.unlink(b.node, c.node)
+  world.mesh.unlink(a.node, c.node)
+  attack(first, 35, IP, days)
+  for (let hour = 0; hour < 4; hour++) {
+    world.mesh.run(60 * MINUTE_MS)
+    expect(second.isBanned(IP)).toBe(true)
+  }
+  world.mesh.unlink(a.node, b.node)
+  world.mesh.link(b.node, c.node)
+  world.mesh.run(3_000)
+  expect(third.isBanned(IP)).toBe(true)
+  const [ban] = third.list()
+  expect(ban?.leftMs).toBeLessThan(68.5 * 60 * MINUTE_MS)
+  expect(ban?.leftMs).toBeGreaterThan(67 * 60 * MINUTE_MS)
+})
