@@ -4,6 +4,7 @@ import { domainToASCII } from 'node:url'
 import { initialSettings } from '../src/config/schema.ts'
 import type { InspectConfig } from '../src/mail/inspect/look.ts'
 import type { Finding } from '../src/message/verdict.ts'
+import { labelledMail } from './bench/detection/set.ts'
 import { lookAt } from './look.ts'
 
 const CONFIG: Partial<InspectConfig> = {
@@ -211,4 +212,13 @@ describe('impersonation', () => {
     )
     expect(found).toEqual([])
   })
+})
+
+test('of 4,150 real honest mails at most one in a hundred is flagged', () => {
+  const ham = labelledMail().filter(({ isSpam }) => !isSpam)
+  const flagged = ham.filter(({ raw }) =>
+    findings(raw, '').some(({ rule, score }) => RULES.test(rule) && score >= 1),
+  )
+  expect(ham.length).toBeGreaterThan(4_000)
+  expect(flagged.length / ham.length).toBeLessThanOrEqual(0.01)
 })

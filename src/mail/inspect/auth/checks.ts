@@ -182,7 +182,7 @@ function dkimCheck(result: DkimResult): DkimCheck {
     domain: (result.signingDomain ?? '').toLowerCase(),
     selector: (result.selector ?? '').toLowerCase(),
     result: status.result,
-    comment: status.comment ?? rules,
+    comment: rules === '' ? (status.comment ?? '') : rules,
     mark: (result.signature ?? '').slice(0, 8),
     isPartial: result.canonBodyLengthLimited === true,
     uncovered: status.underSized ?? 0,

@@ -1,0 +1,409 @@
+/** Who sent it: what each result weighs, what is unknown, what is told to the next hop, and what is forged. */
+import { describe, expect, test } from 'bun:test'
+import { generateKeyPairSync } from 'node:crypto'
+import { createSeal } from 'mailauth/lib/arc/index.js'
+import { dkimSign } from 'mailauth/lib/dkim/sign.js'
+import { initialSettings } from '../src/config/schema.ts'
+import { without } from '../src/mail/inspect/auth/fields.ts'
+import type { SessionFacts } from '../src/mail/inspect/look.ts'
+import { lookIn, type Zone } from './zone.ts'
+
+const RSA = generateKeyPairSync('rsa', {
+  modulusLength: 2048,
+  privateKeyEncoding: { type: 'pkcs8', format: 'pem' },
+  publicKeyEncoding: { type: 'spki', format: 'der' },
+})
+const WEAK = generateKeyPairSync('rsa', {
+  modulusLength: 512,
+  privateKeyEncoding: { type: 'pkcs8', format: 'pem' },
+  publicKeyEncoding: { type: 'spki', format: 'der' },
+})
+const key = (pair: typeof RSA): string => `v=DKIM1; k=rsa; p=${pair.publicKey.toString('base64')}`
+
+const ZONE: Zone = {
+  'good.example': { TXT: ['v=spf1 ip4:192.0.2.1 -all'] },
+  's1._domainkey.good.example': { TXT: [key(RSA)] },
+  'weak._domainkey.good.example': { TXT: [key(WEAK)] },
+  '_dmarc.good.example': { TXT: ['v=DMARC1; p=reject'] },
+  'strict.example': { TXT: ['v=spf1 -all'] },
+  '_dmarc.strict.example': { TXT: ['v=DMARC1; p=quarantine; adkim=s; aspf=s'] },
+  's1._domainkey.mail.strict.example': { TXT: [key(RSA)] },
+  '_dmarc.testing.example': { TXT: ['v=DMARC1; p=reject; t=y'] },
+  '_dmarc.np.example': { TXT: ['v=DMARC1; p=none; np=reject'] },
+  'is.np.example': { A: ['192.0.2.9'] },
+  '_dmarc.lost.example': { TXT: 'SERVFAIL' },
+  'vague.example': { TXT: ['v=spf1 include:dead.example ~all'] },
+  'dead.example': { TXT: 'SERVFAIL' },
+  '_dmarc.vague.example': { TXT: ['v=DMARC1; p=reject'] },
+  'mild.example': { TXT: ['v=spf1 include:dead.example ~all'] },
+  '_dmarc.mild.example': { TXT: ['v=DMARC1; p=none'] },
+  'ours.example': { TXT: ['v=spf1 ip4:198.51.100.1 ~all'] },
+  's1._domainkey.list.example': { TXT: [key(RSA)] },
+  'deep.example': { TXT: ['v=spf1 include:a.deep.example include:b.deep.example -all'] },
+  'a.deep.example': { TXT: ['v=spf1 include:c.deep.example -all'] },
+  'b.deep.example': { TXT: ['v=spf1 a:d.deep.example mx:e.deep.example -all'] },
+  'c.deep.example': { TXT: ['v=spf1 ip4:203.0.113.1 -all'] },
+  'e.deep.example': { MX: ['10 f.deep.example'] },
+  'f.deep.example': { A: ['192.0.2.1'] },
+}
+
+function mail(from: string, body = 'Hello.\r\n', more = ''): Buffer {
+  return Buffer.from(
+    `${more}From: ${from}\r\nTo: b@ours.example\r\nSubject: Hello\r\nDate: Sun, 22 Nov 2026 10:00:00 +0000\r\nMessage-ID: <1@x.example>\r\n\r\n${body}`,
+  )
+}
+
+type Signing = {
+  readonly domain?: string
+  readonly selector?: string
+  readonly pair?: typeof RSA
+  readonly more?: object
+}
+
+async function signed(
+  raw: Buffer,
+  { domain = 'good.example', selector = 's1', pair = RSA, more = {} }: Signing = {},
+) {
+  const made = await dkimSign(raw, {
+    canonicalization: 'relaxed/relaxed',
+    ...more,
+    signatureData: [
+      {
+        signingDomain: domain,
+        selector,
+        privateKey: pair.privateKey,
+        algorithm: 'rsa-sha256',
+        ...more,
+      },
+    ],
+  } as Parameters<typeof dkimSign>[1])
+  return Buffer.concat([Buffer.from(made.signatures), raw])
+}
+
+async function look(
+  raw: Buffer,
+  session: Partial<SessionFacts> = {},
+  settings: Partial<ReturnType<typeof initialSettings>> = {},
+  zone: Zone = ZONE,
+) {
+  const seen = await lookIn(zone, raw, {
+    session: {
+      clientIp: '203.0.113.66',
+      greeting: 'mx.stranger.example',
+      sender: 'a@stranger.example',
+      ...session,
+    },
+    config: {
+      domains: ['ours.example'],
+      authority: 'mx.ours.example',
+      settings: { ...initialSettings(), ...settings },
+    },
+    inspectors: ['impersonation', 'sender'],
+  })
+  const rules = seen.findings.map(({ rule }) => rule)
+  return {
+    ...seen,
+    rules,
+    score: (rule: string) => seen.findings.find((each) => each.rule === rule)?.score,
+  }
+}
+
+describe('weights', () => {
+  test('a mail from a server of its domain, signed, vouches for its author', async () => {
+    const raw = await signed(mail('a@good.example'))
+    const { rules, insight } = await look(raw, { clientIp: '192.0.2.1', sender: 'a@good.example' })
+    expect(rules).toEqual(['SPF_PASS', 'DKIM_VALID', 'DMARC_PASS'])
+    expect(insight.authenticated).toEqual(['good.example'])
+  })
+
+  test('from anywhere else without a signature it is what the domain asks for', async () => {
+    const { rules, insight, findings } = await look(mail('a@good.example'), {
+      sender: 'a@good.example',
+    })
+    expect(rules).toEqual(['SPF_FAIL', 'DMARC_REJECT'])
+    expect(insight.authenticated).toEqual([])
+    expect(findings[0]?.evidence).toBe(
+      "The sender's domain good.example names the servers that may send for it; 203.0.113.66 is not one of them.",
+    )
+  })
+
+  test('a signature over another domain does not help it', async () => {
+    const raw = await signed(mail('a@good.example'), { domain: 'list.example' })
+    expect((await look(raw)).rules).toEqual(['DKIM_VALID', 'DMARC_REJECT'])
+  })
+
+  test('strict alignment takes no subdomain', async () => {
+    const raw = await signed(mail('a@strict.example'), { domain: 'mail.strict.example' })
+    expect((await look(raw)).rules).toEqual(['DKIM_VALID', 'DMARC_QUARANTINE'])
+  })
+
+  test('t=y is one step milder; np is for names that are not there', async () => {
+    expect((await look(mail('a@testing.example'))).rules).toEqual(['DMARC_QUARANTINE'])
+    expect((await look(mail('a@no.np.example'))).rules).toEqual(['DMARC_REJECT'])
+    expect((await look(mail('a@is.np.example'))).rules).toEqual(['DMARC_NONE'])
+  })
+
+  test('a key of 512 bits, and SHA-1, are of no use', async () => {
+    const weak = await signed(mail('a@good.example'), { selector: 'weak', pair: WEAK })
+    expect((await look(weak)).rules).toEqual(['DKIM_INVALID', 'DMARC_REJECT'])
+    const old = await signed(mail('a@good.example'), { more: { algorithm: 'rsa-sha1' } })
+    const { rules, findings } = await look(old)
+    expect(rules).toEqual(['DKIM_INVALID', 'DMARC_REJECT'])
+    expect(findings[0]?.evidence).toContain('SHA-1')
+  })
+
+  test('what is written below the signed part of the body (l=) has no author', async () => {
+    const raw = await signed(mail('a@good.example'), { more: { maxBodyLength: 8 } })
+    expect((await look(raw)).rules).toEqual(['DKIM_VALID', 'DKIM_PARTIAL', 'DMARC_PASS'])
+    const added = Buffer.concat([raw, Buffer.from('Pay to this account instead.\r\n')])
+    const { rules, score } = await look(added)
+    expect(rules).toEqual(['DKIM_VALID', 'DKIM_PARTIAL', 'DMARC_REJECT'])
+    expect(score('DKIM_PARTIAL')).toBe(2)
+  })
+
+  test('a signature that has ended when the mail comes is of no use', async () => {
+    const raw = await signed(mail('a@good.example'), {
+      more: { signTime: new Date(1_000_000_000_000), expires: new Date(1_000_000_600_000) },
+    })
+    expect((await look(raw, { receivedMs: 1_000_000_300_000 })).rules).toContain('DMARC_PASS')
+    expect((await look(raw, { receivedMs: 1_000_000_900_000 })).rules).toContain('DMARC_REJECT')
+  })
+
+  test('of a thousand signatures ten are looked at', async () => {
+    const one = (index: number): string =>
+      `DKIM-Signature: v=1; a=rsa-sha256; c=simple/simple; d=d${index}.example; s=s; l=${index}; h=from; bh=x; b=x\r\n`
+    const many = Array.from({ length: 1_000 }, (_, index) => one(index)).join('')
+    const { asked, insight } = await look(mail('a@stranger.example', 'x\r\n', many))
+    expect(asked.filter((name) => name.includes('_domainkey')).length).toBe(10)
+    expect(insight.authentication.filter(({ method }) => method === 'dkim').length).toBe(10)
+  })
+
+  test('mail of our own people is not judged', async () => {
+    const { rules, asked } = await look(mail('a@good.example'), { outbound: true })
+    expect(rules).toEqual([])
+    expect(asked).toEqual([])
+  })
+})
+
+describe('authors', () => {
+  for (const from of [
+    'a@good.example, b@stranger.example',
+    'b@stranger.example, a@good.example',
+    'Team: a@good.example, b@stranger.example;',
+    'a@good.example\0@stranger.example',
+    'b@stranger.example\r\nFrom: a@good.example',
+    'a@good.example\r\nFrom : b@stranger.example',
+  ]) {
+    test(`each of them must be vouched for: ${JSON.stringify(from)}`, async () => {
+      const raw = await signed(mail(from), { domain: 'stranger.example' })
+      const zone = { ...ZONE, 's1._domainkey.stranger.example': { TXT: [key(RSA)] } }
+      const { rules, insight } = await look(raw, {}, {}, zone)
+      expect(rules).toContain('DMARC_REJECT')
+      expect(insight.authenticated).toEqual([])
+    })
+  }
+
+  test('our own domain from outside without proof is forged', async () => {
+    const { score, findings } = await look(mail('boss@ours.example'))
+    expect(score('OWN_DOMAIN_SPOOF')).toBe(8)
+    expect(findings.find(({ rule }) => rule === 'OWN_DOMAIN_SPOOF')?.evidence).toContain(
+      '203.0.113.66',
+    )
+  })
+
+  test('from a server of ours it is not', async () => {
+    const own = { clientIp: '198.51.100.1', sender: 'boss@ours.example' }
+    expect((await look(mail('boss@ours.example'), own)).rules).toEqual(['SPF_PASS'])
+  })
+})
+
+describe('name servers that fail', () => {
+  test('a policy that nobody can read is unknown, not none', async () => {
+    const { causes, rules } = await look(mail('a@lost.example'))
+    expect(rules).toEqual([])
+    expect(causes).toEqual(['the name servers failed, so lost.example may be forged or not'])
+  })
+
+  test('an SPF record that could have vouched for it leaves it unknown', async () => {
+    const { causes } = await look(mail('a@vague.example'), { sender: 'a@vague.example' })
+    expect(causes.length).toBe(1)
+  })
+
+  test('one that could not have is a finding beside the failure of DMARC', async () => {
+    const { rules, causes } = await look(mail('a@good.example'), { sender: 'a@vague.example' })
+    expect(causes).toEqual([])
+    expect(rules).toEqual(['SPF_TEMPERROR', 'DMARC_REJECT'])
+  })
+
+  test('a domain that asks for nothing is not kept waiting', async () => {
+    const { rules, causes } = await look(mail('a@mild.example'), { sender: 'a@mild.example' })
+    expect(causes).toEqual([])
+    expect(rules).toEqual(['SPF_TEMPERROR', 'DMARC_TEMPERROR'])
+  })
+
+  test('a key that does not come, of the only signature that would vouch, is unknown', async () => {
+    const zone = { ...ZONE, 's1._domainkey.good.example': { TXT: 'timeout' } }
+    const raw = await signed(mail('a@good.example'))
+    expect((await look(raw, {}, {}, zone)).causes.length).toBe(1)
+  })
+
+  test('our own domain is never forged or not by chance', async () => {
+    const zone = { ...ZONE, 'ours.example': { TXT: 'timeout' } }
+    const { causes } = await look(
+      mail('boss@ours.example'),
+      { sender: 'boss@ours.example' },
+      {},
+      zone,
+    )
+    expect(causes.length).toBe(1)
+  })
+})
+
+describe('forwarders', () => {
+  /** As a list does it: the subject is changed, which breaks the signature; then it is sealed. */
+  async function forwarded(results: string, sealer = 'list.example'): Promise<Buffer> {
+    const raw = await signed(mail('a@good.example'))
+    const changed = Buffer.from(raw.toString().replace('Subject: Hello', 'Subject: [list] Hello'))
+    const { headers } = await createSeal(changed, {
+      seal: {
+        signingDomain: sealer,
+        selector: 's1',
+        privateKey: RSA.privateKey,
+        authResults: `${sealer}; ${results}`,
+        cv: 'none',
+      },
+    } as Parameters<typeof createSeal>[1])
+    return Buffer.concat([Buffer.from(`${headers.join('\r\n')}\r\n`), changed])
+  }
+  const trusted = { 'sender.sealers': ['list.example'] }
+  const passed = 'dmarc=pass header.from=good.example'
+
+  test('a sealer who is trusted and saw it pass vouches for it', async () => {
+    const { rules, insight } = await look(await forwarded(passed), {}, trusted)
+    expect(rules).toEqual(['DKIM_INVALID', 'ARC_VALID', 'ARC_TRUSTED'])
+    expect(insight.authenticated).toEqual(['good.example'])
+  })
+
+  test('a sealer whom nobody trusts does not', async () => {
+    expect((await look(await forwarded(passed))).rules).toContain('DMARC_REJECT')
+  })
+
+  for (const results of [
+    'dmarc=fail header.from=good.example',
+    'dmarc=pass header.from=other.example',
+    'spf=pass smtp.mailfrom="x; dmarc=pass header.from=good.example"',
+    'spf=pass (; dmarc=pass header.from=good.example)',
+    'dkim=pass header.d=stranger.example',
+  ]) {
+    test(`nor does one who did not see it pass: ${results}`, async () => {
+      expect((await look(await forwarded(results), {}, trusted)).rules).toContain('DMARC_REJECT')
+    })
+  }
+
+  test('a seal over another mail is none', async () => {
+    const raw = Buffer.from((await forwarded(passed)).toString().replace('Hello.\r\n', 'Pay.\r\n'))
+    expect((await look(raw, {}, trusted)).rules).toEqual([
+      'DKIM_INVALID',
+      'ARC_INVALID',
+      'DMARC_REJECT',
+    ])
+  })
+
+  test('a seal whose key does not come leaves it unknown', async () => {
+    const zone = { ...ZONE, 's1._domainkey.list.example': { TXT: 'timeout' } }
+    expect((await look(await forwarded(passed), {}, trusted, zone)).causes.length).toBe(1)
+  })
+})
+
+describe('what is told on', () => {
+  test('the results, in our name', async () => {
+    const raw = await signed(mail('a@good.example'))
+    const { onward } = await look(raw, { clientIp: '192.0.2.1', sender: 'a@good.example' })
+    expect(onward.fields.replace(/header\.b="?[\w+/]{8}"?/, 'header.b=…')).toBe(
+      [
+        'Authentication-Results: mx.ours.example;',
+        '\tspf=pass smtp.mailfrom=good.example;',
+        '\tspf=none smtp.helo=mx.stranger.example;',
+        '\tdkim=pass header.d=good.example header.s=s1 header.b=…;',
+        '\tdmarc=pass header.from=good.example policy.dmarc=reject',
+        '',
+      ].join('\r\n'),
+    )
+  })
+
+  for (const written of [
+    'mx.ours.example; dmarc=pass',
+    'MX.Ours.Example; dmarc=pass',
+    ' (so says) mx.ours.example 1; dmarc=pass',
+    '\r\n\tmx.ours.example;\r\n\tdmarc=pass',
+    '"mx.ours.example"; dmarc=pass',
+    'mail.ours.example; dmarc=pass',
+    'ours.example',
+    'mx.ours.example.; dmarc=pass',
+    'mx.ours.example/1; dmarc=pass',
+    '(mx.ours.example; dmarc=pass',
+  ]) {
+    test(`results that are not ours are cut off: ${JSON.stringify(written)}`, async () => {
+      for (const name of ['Authentication-Results', 'authentication-RESULTS ']) {
+        const raw = mail(
+          'a@stranger.example',
+          'x\r\n',
+          `X-One: 1\r\n${name}: ${written}\r\nX-Two: 2\r\n`,
+        )
+        const { onward, rules } = await look(raw)
+        expect(rules).toContain('FORGED_RESULTS')
+        const rest = without(raw, onward.cuts).toString()
+        expect(rest).toBe(
+          mail('a@stranger.example', 'x\r\n', 'X-One: 1\r\nX-Two: 2\r\n').toString(),
+        )
+      }
+    })
+  }
+
+  test('results of others stay', async () => {
+    const raw = mail(
+      'a@stranger.example',
+      'x\r\n',
+      'Authentication-Results: mx.other.example (for mx.ours.example); dmarc=pass\r\n',
+    )
+    expect((await look(raw)).onward.cuts).toEqual([])
+  })
+
+  test('forged ones are cut off also where the name servers fail', async () => {
+    const raw = mail(
+      'a@lost.example',
+      'x\r\n',
+      'Authentication-Results: mx.ours.example; dmarc=pass\r\n',
+    )
+    expect((await look(raw)).onward.cuts.length).toBe(1)
+  })
+})
+
+describe('questions', () => {
+  test('a usual mail needs two rounds, and one of three levels of SPF five', async () => {
+    const raw = await signed(mail('a@good.example'))
+    const usual = await look(raw, { clientIp: '192.0.2.1', sender: 'a@good.example' })
+    expect(usual.rounds).toBe(2)
+    const deep = await look(mail('a@deep.example'), {
+      clientIp: '192.0.2.1',
+      sender: 'a@deep.example',
+    })
+    expect(deep.rules).toContain('SPF_PASS')
+    expect(deep.rounds).toBe(5)
+  })
+
+  test('the same answers in another order give the same findings', async () => {
+    const many: Zone = {
+      ...ZONE,
+      'good.example': { TXT: ['v=spf1 mx -all', 'other'], MX: ['10 b.example', '5 a.example'] },
+    }
+    const turned: Zone = {
+      ...ZONE,
+      'good.example': { TXT: ['other', 'v=spf1 mx -all'], MX: ['5 a.example', '10 b.example'] },
+    }
+    const session = { sender: 'a@good.example' }
+    const one = await look(mail('a@good.example'), session, {}, many)
+    const two = await look(mail('a@good.example'), session, {}, turned)
+    expect(two.findings).toEqual(one.findings)
+  })
+})
