@@ -143,6 +143,7 @@ async function house(): Promise<House> {
   const admin = createAdmin({
     ...room,
     mail,
+    checkYara: async () => {},
     cluster,
     decisions,
     takeover: holders.takeover,

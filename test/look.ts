@@ -1,8 +1,10 @@
 /** One message under the inspectors of this process: no child, no name server. */
+import type { MessageId } from '../src/base/ids.ts'
 import type { DnsAnswers } from '../src/base/names.ts'
 import { type Answer, inspectMail, type Seen } from '../src/mail/inspect/inspectors.ts'
 import { type InspectConfig, PLAIN_CONFIG, type SessionFacts } from '../src/mail/inspect/look.ts'
 import type { Model } from '../src/mail/inspect/model.ts'
+import type { Envelope } from '../src/message/envelope.ts'
 import type { Finding } from '../src/message/verdict.ts'
 
 export const SESSION: SessionFacts = {
@@ -13,6 +15,22 @@ export const SESSION: SessionFacts = {
   recipients: ['b@ours.example'],
   outbound: false,
   smtpUtf8: false,
+}
+
+export const ENVELOPE: Envelope = {
+  id: '01hzy7c3k0000000000000000a' as MessageId,
+  receivedMs: 0,
+  clientIp: SESSION.clientIp,
+  greeting: SESSION.greeting,
+  protocol: 'ESMTP',
+  tls: null,
+  outbound: false,
+  sender: SESSION.sender,
+  eightBit: false,
+  smtpUtf8: false,
+  ret: null,
+  envid: null,
+  recipients: SESSION.recipients.map((address) => ({ address, notify: null, orcpt: null })),
 }
 
 export type Given = {

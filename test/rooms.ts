@@ -13,6 +13,7 @@ import { Audit } from '../src/store/audit.ts'
 import { Bodies, type HeldMail } from '../src/store/bodies.ts'
 import { Changes } from '../src/store/changes.ts'
 import { Conflicts } from '../src/store/conflicts.ts'
+import { DetectionStore } from '../src/store/detection.ts'
 import { Lists } from '../src/store/lists.ts'
 import { openDatabases } from '../src/store/open.ts'
 import { Operators } from '../src/store/operators.ts'
@@ -40,6 +41,7 @@ export class Room {
   readonly changes: Changes
   readonly conflicts: Conflicts
   readonly lists: Lists
+  readonly detection: DetectionStore
   readonly tokens: ApiTokens
   /** Why nothing may be set; a test sets it. */
   readOnly: string | null = null
@@ -76,6 +78,7 @@ export class Room {
     this.changes = new Changes(state, this.rows, this.live, deps)
     this.conflicts = new Conflicts(this.rows, this.changes, deps)
     this.lists = new Lists(this.rows, this.changes)
+    this.detection = new DetectionStore(this.rows, this.changes, this.live)
     this.tokens = new ApiTokens(this.rows, this.changes, this.audit, deps)
     this.operators = new Operators(this.rows, this.changes, directory, {
       ...deps,

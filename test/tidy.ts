@@ -43,6 +43,7 @@ const PACKAGES: readonly (readonly [name: string, where: readonly string[]])[] =
   ['mailparser', ['src/mail/inspect/']],
   ['sanitize-html', ['src/mail/inspect/']],
   ['fflate', ['src/mail/inspect/']],
+  ['re2js', ['src/config/rules.ts', 'src/mail/inspect/rules.ts']],
   ['7z-wasm', ['src/mail/inspect/archives/']],
   ['libyara-wasm', ['src/mail/inspect/']],
   ['tldts', ['src/mail/inspect/']],

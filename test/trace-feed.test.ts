@@ -10,6 +10,7 @@ import { Observer } from '../src/base/observe.ts'
 import { SeededRandom } from '../src/base/random.ts'
 import { canonicalText, covers } from '../src/config/merge.ts'
 import type { DeliveryState, Judgement } from '../src/message/rows.ts'
+import { NO_INSIGHT } from '../src/message/verdict.ts'
 import { idFloor } from '../src/store/conditions.ts'
 import { openDatabase, type StoreDatabase } from '../src/store/db.ts'
 import type { OwnWrite } from '../src/store/feed.ts'
@@ -465,6 +466,40 @@ describe('a history', () => {
       delivered: 1,
       waiting: 1,
     })
+  })
+
+  test('is found by a link, its host or a file on every node, and forgotten with its mail', () => {
+    const [a, b] = two()
+    const file = { path: 'a.zip', type: 'zip', sizeBytes: 9, sha256: 'ab'.repeat(32) }
+    const urls = ['https://login.evil.example/x?y=1', 'http://[broken', 'mailto:a@b.example']
+    const insight = { ...NO_INSIGHT, urls, files: [file] }
+    const id = a.record(3, a.ids.next(), { ...judgement(0), insight })
+    a.record(1)
+    settle([a, b])
+    const total = ({ trace }: Witness, text: string): number =>
+      trace.search(parseQuery(text, 0), { limit: 10, cursor: null }).total
+    for (const node of [a, b]) {
+      for (const text of [
+        'link:https://login.evil.example/x?y=1',
+        'link:login.evil.example',
+        'link:Evil.Example.',
+        `file:${file.sha256.toUpperCase()}`,
+        `file:${file.sha256} link:evil.example`,
+      ])
+        expect([text, total(node, text)]).toEqual([text, 3])
+      for (const text of [
+        'link:example',
+        'link:vil.example',
+        'link:https://login.evil.example/x',
+        'file:00',
+      ])
+        expect([text, total(node, text)]).toEqual([text, 0])
+      expect(total(node, '-link:evil.example')).toBe(1)
+    }
+    expect(b.trace.message(id).judgement?.insight?.files).toEqual([file])
+    b.clock.advance(2_000)
+    b.trace.prune(b.clock.wallMs(), 100)
+    expect(b.store.sqlite.query('SELECT count(*) AS n FROM sighting').get()).toEqual({ n: 0 })
   })
 
   test('goes on where the batch before ended, and what is known is not sent again', () => {

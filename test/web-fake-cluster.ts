@@ -16,6 +16,7 @@ import type {
 import type { Clock } from '../src/base/clock.ts'
 import { RefusalError } from '../src/base/errors.ts'
 import type { NodeId } from '../src/base/ids.ts'
+import { FakeDetection } from './web-fake-detection.ts'
 
 type NodeView = ClusterView['nodes'][number]
 type LinkView = ClusterView['links'][number]
@@ -30,7 +31,7 @@ export function nodeId(name: string): NodeId {
 }
 
 /** What the tests turn: who is there, how they are, what the pages warn of. */
-export class FakeCluster implements ClusterAdmin {
+export class FakeCluster extends FakeDetection implements ClusterAdmin {
   readonly calls: string[] = []
   nodes: NodeView[]
   /** In place of links that all work. */
@@ -50,11 +51,10 @@ export class FakeCluster implements ClusterAdmin {
   parked = 0
   /** Pages that listen. */
   readonly listeners = new Set<() => void>()
-  protected readonly clock: Clock
   #waiting: (() => void)[] = []
 
   constructor(clock: Clock, names: readonly string[]) {
-    this.clock = clock
+    super(clock)
     this.nodes = names.map((name, i) => this.#node(name, i))
   }
 

@@ -3,6 +3,7 @@ import { t } from 'elysia'
 import type { HeldDetail, SearchQuery } from '../src/admin/contract.ts'
 import { RefusalError } from '../src/base/errors.ts'
 import { clusterRoutes, conflictRoutes, listRoutes, tokenRoutes } from './cluster-routes.ts'
+import { detectionRoutes } from './detection-routes.ts'
 import { sourceOf } from './pages/frame.ts'
 import { isPending } from './parts/holder.ts'
 import { type Call, limitOf, optional, param, type Route, TEXT, text } from './route.ts'
@@ -52,6 +53,7 @@ export function apiRoutes(site: Parts): readonly Route[] {
     ...conflictRoutes(site),
     ...tokenRoutes(site),
     ...listRoutes(site),
+    ...detectionRoutes(site),
   ]
 }
 

@@ -409,3 +409,33 @@ export const ENTRY = t.Object({
   by: t.String(),
   addedAt: TIME,
 })
+
+const CHANGED = { by: t.String(), changedAt: TIME }
+export const RULE_LOOK = t.Object({
+  kind: t.String({ description: 'header, body, link, raw, composite or map' }),
+  field: t.Optional(t.String({ description: 'Of header: its name, or * for all' })),
+  pattern: t.Optional(t.String({ description: 'Of header, body, link and raw: RE2 syntax' })),
+  expression: t.Optional(t.String({ description: 'Of composite: A & (B | !C)' })),
+  map: t.Optional(t.String({ description: 'Of map: its name' })),
+  of: t.Optional(
+    t.String({ description: 'Of map: sender, author, client, link, file or recipient' }),
+  ),
+})
+export const RULE = t.Object({
+  name: t.String(),
+  score: t.Number(),
+  on: t.Boolean(),
+  describe: t.String(),
+  look: RULE_LOOK,
+  ...CHANGED,
+})
+export const SCORE = t.Object({ rule: t.String(), score: t.Number(), ...CHANGED })
+export const MAP = t.Object({ name: t.String(), entries: TEXTS, ...CHANGED })
+export const YARA = t.Object({ name: t.String(), source: t.String(), ...CHANGED })
+export const RULE_SCORE = t.Object({
+  rule: t.String(),
+  initial: orNull(t.Number({ description: 'Its usual weight' })),
+  score: orNull(t.Number({ description: 'What the operator gave it' })),
+  says: t.String(),
+  own: t.Boolean({ description: 'A rule of the operator' }),
+})

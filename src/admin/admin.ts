@@ -8,6 +8,7 @@ import type { Inspectors } from '../mail/inspect/contract.ts'
 import type { Audit } from '../store/audit.ts'
 import type { Changes } from '../store/changes.ts'
 import type { Conflicts } from '../store/conflicts.ts'
+import type { DetectionStore } from '../store/detection.ts'
 import type { Lists } from '../store/lists.ts'
 import type { Operators } from '../store/operators.ts'
 import type { Quarantine } from '../store/quarantine.ts'
@@ -18,6 +19,7 @@ import { Alerts } from './alerts.ts'
 import { alarmsOf, type ClusterPartDeps, clusterPart } from './cluster.ts'
 import { conflictsPart } from './conflicts.ts'
 import type { Admin, NextHopProbe, NodeStatus } from './contract.ts'
+import { detectionPart } from './detection.ts'
 import { domainsPart } from './domains.ts'
 import { registerMailGauges } from './gauges.ts'
 import { type HeldDeps, heldPart } from './held.ts'
@@ -51,6 +53,8 @@ export type AdminDeps = {
   readonly changes: Changes
   readonly conflicts: Conflicts
   readonly lists: Lists
+  readonly detection: DetectionStore
+  readonly checkYara: (source: string) => Promise<void>
   readonly tokens: ApiTokens
   readonly trace: Trace
   readonly quarantine: Quarantine
@@ -101,6 +105,7 @@ export function createAdmin(deps: AdminDeps): Admin & Pick<Alerts, 'told'> {
     ...settingsPart(deps),
     ...conflictsPart(deps),
     ...listsPart(deps),
+    ...detectionPart(deps),
     ...messagesPart({ ...deps, queuePeers, held }),
     ...held,
     ...queuePart({ ...deps, queuePeers }),

@@ -10,7 +10,7 @@ import type { HeldNodes } from '../mail/quarantine/nodes.ts'
 import type { HeldTakeover } from '../mail/quarantine/takeover.ts'
 import type { Claim, NodeName } from '../message/rows.ts'
 import type { Operators } from '../store/operators.ts'
-import { HELD_STATES, type HeldEntry, type Quarantine } from '../store/quarantine.ts'
+import { HELD_FIELDS, HELD_STATES, type HeldEntry, type Quarantine } from '../store/quarantine.ts'
 import { parseQuery } from '../store/query.ts'
 import type { Trace } from '../store/trace.ts'
 import { mustAct, readMessageId, unknownMessage } from './authorise.ts'
@@ -223,7 +223,7 @@ export function heldPart(deps: HeldDeps): HeldPart {
 
   return {
     held({ text, limit, cursor }) {
-      const query = parseQuery(text, clock.wallMs(), HELD_STATES)
+      const query = parseQuery(text, clock.wallMs(), HELD_STATES, HELD_FIELDS)
       const found = quarantine.search(query, { limit, cursor })
       return { ...found, words: query.words, mistakes: query.mistakes }
     },

@@ -2,10 +2,12 @@
  * The cells that hold what an operator may set: their names, and how several values of one are
  * read. The same on every node, for ever: a later version may add names and never changes these.
  */
+
 import { type Cell, type Head, headInForce, isConflict, type Reading } from './merge.ts'
+import { DETECTION_KINDS } from './rules.ts'
 
 /** What a snapshot is made of. */
-export const CONFIG_KINDS = ['setting', 'domain', 'list'] as const
+export const CONFIG_KINDS = ['setting', 'domain', 'list', ...DETECTION_KINDS] as const
 /** Every kind in which two values may stand beside each other until somebody keeps one. */
 export const CELL_KINDS = [...CONFIG_KINDS, 'operator', 'apitoken'] as const
 

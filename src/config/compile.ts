@@ -5,7 +5,16 @@
  */
 import { RefusalError } from '../base/errors.ts'
 import { DOMAIN_GROUPS, type DomainGroup, domainOfKey } from './cells.ts'
-import { NO_DETECTION } from './rules.ts'
+import {
+  type Detection,
+  type DetectionKind,
+  NO_DETECTION,
+  type Rule,
+  readMap,
+  readRule,
+  readScore,
+  readYara,
+} from './rules.ts'
 import {
   checkTogether,
   initialSettings,
@@ -37,6 +46,10 @@ export class Draft {
   #lists: Lists = NO_LISTS
   readonly #relisted = new Set<string>()
   #listed = 0
+  readonly #rules = new Map<string, Rule>()
+  readonly #scores = new Map<string, number>()
+  readonly #maps = new Map<string, readonly string[]>()
+  readonly #yara = new Map<string, string>()
   /** As `compile` gave it last; a part is null when its cells have changed since. */
   #compiled: { -readonly [Part in keyof Snapshot]: Snapshot[Part] | null } = {
     settings: null,
@@ -83,11 +96,45 @@ export class Draft {
         return this.#putSetting(cell, key as SettingKey, text)
       case 'domain':
         return this.#putDomain(cell, key, text)
-      default:
+      case 'list':
         this.#compiled.lists = null
         this.#relisted.add(cell)
         this.#listed += (text === null ? 0 : 1) - (before === null ? 0 : 1)
+        return
+      default:
+        return this.#putDetection(cell, kind as DetectionKind, key, text)
     }
+  }
+
+  /** Cells of a kind of detection. */
+  detectionCount(kind: DetectionKind): number {
+    return this.#detectionOf(kind).size
+  }
+
+  #detectionOf(kind: DetectionKind): { readonly size: number; delete(key: string): boolean } {
+    switch (kind) {
+      case 'rule':
+        return this.#rules
+      case 'score':
+        return this.#scores
+      case 'map':
+        return this.#maps
+      case 'yara':
+        return this.#yara
+    }
+  }
+
+  #putDetection(cell: string, kind: DetectionKind, key: string, text: string | null): void {
+    this.#compiled.detection = null
+    this.#detectionOf(kind).delete(key)
+    if (text === null) return
+    this.#read(cell, () => {
+      const raw: unknown = JSON.parse(text)
+      if (kind === 'rule') this.#rules.set(key, readRule(key, raw))
+      else if (kind === 'score') this.#scores.set(key, readScore(memberOf(raw, 'score')))
+      else if (kind === 'map') this.#maps.set(key, readMap(memberOf(raw, 'entries')))
+      else this.#yara.set(key, readYara(memberOf(raw, 'source')))
+    })
   }
 
   /** Empty: `compile` gives a snapshot that holds. */
@@ -123,8 +170,9 @@ export class Draft {
     compiled.settings ??= this.#settled()
     compiled.domains ??= new Map(this.#domains)
     compiled.lists ??= this.#relist()
-    const { settings, domains, lists } = compiled
-    return { settings, domains, lists, detection: NO_DETECTION }
+    compiled.detection ??= this.#detection()
+    const { settings, domains, lists, detection } = compiled
+    return { settings, domains, lists, detection }
   }
 
   #putSetting(cell: string, key: SettingKey, text: string | null): void {
@@ -182,6 +230,18 @@ export class Draft {
     return Object.freeze({ ...initialSettings(), ...own }) as unknown as Settings
   }
 
+  /** In the order of names: the same cells are the same value on every node. */
+  #detection(): Detection {
+    const sorted = <Value>(entries: ReadonlyMap<string, Value>): (readonly [string, Value])[] =>
+      [...entries].sort(([a], [b]) => (a < b ? -1 : 1))
+    return Object.freeze({
+      rules: sorted(this.#rules).map(([, rule]) => rule),
+      scores: Object.fromEntries(sorted(this.#scores)),
+      maps: Object.fromEntries(sorted(this.#maps)),
+      yara: Object.fromEntries(sorted(this.#yara)),
+    })
+  }
+
   #relist(): Lists {
     const { allowedClients, blockedClients, blockedSenders } = this.#lists
     const senders = new Set(blockedSenders)
@@ -216,6 +276,13 @@ export function newDomain(name: string): Domain {
   return { name, nextHops: [], recipients: null, hold: null, reject: null }
 }
 
+/** Of an object; undefined of anything else. */
+function memberOf(raw: unknown, name: string): unknown {
+  return typeof raw === 'object' && raw !== null && Object.hasOwn(raw, name)
+    ? (raw as Readonly<Record<string, unknown>>)[name]
+    : undefined
+}
+
 function isKnown(kind: string, key: string): boolean {
   switch (kind) {
     case 'setting':
@@ -226,6 +293,12 @@ function isKnown(kind: string, key: string): boolean {
     }
     case 'list':
       return /^(?:allow\/ip|block\/ip|block\/sender)\/./.test(key)
+    case 'rule':
+    case 'score':
+      return /^[A-Z][A-Z0-9_]{1,63}$/.test(key)
+    case 'map':
+    case 'yara':
+      return /^[a-z][a-z0-9-]{0,39}$/.test(key)
     default:
       return false
   }

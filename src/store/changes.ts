@@ -19,6 +19,7 @@ import {
 import { Draft, newDomain, type Trouble } from '../config/compile.ts'
 import type { LiveConfig } from '../config/live.ts'
 import { type Cell, covers, joinVectors, type Vector, type WriterId } from '../config/merge.ts'
+import { DETECTION_KINDS, type DetectionKind } from '../config/rules.ts'
 import { checkTogether, isSettingKey, type SettingKey, type Settings } from '../config/schema.ts'
 import type { Domain } from '../config/snapshot.ts'
 import { wallMsOf } from '../config/stamp.ts'
@@ -273,6 +274,11 @@ export class Changes {
     return this.#draft.listedCount
   }
 
+  /** Entries of a kind of detection. */
+  detectionCount(kind: DetectionKind): number {
+    return this.#draft.detectionCount(kind)
+  }
+
   /** Who set a cell last and when; null: it is not there. @throws StoreError */
   stamp(key: string): Stamp | null {
     const [kind, name] = partsOf(key)
@@ -341,7 +347,7 @@ export class Changes {
     const [kind, name] = partsOf(key)
     if (change.isCut) throw notUndone(key, 'it is too long to be kept in the history')
     if (kind === 'setting' && isSettingKey(name)) this.#putSetting(author, name, before, null)
-    else if (kind === 'list') {
+    else if (kind === 'list' || (DETECTION_KINDS as readonly string[]).includes(kind)) {
       this.write(
         author,
         [{ kind, key: name, value: before }],
@@ -421,7 +427,8 @@ export class Changes {
     const isNew =
       next.settings !== current.settings ||
       next.domains !== current.domains ||
-      next.lists !== current.lists
+      next.lists !== current.lists ||
+      next.detection !== current.detection
     if (isNew) this.#live.swap(next)
     this.#saveGood()
   }

@@ -1,6 +1,7 @@
 /** From a parsed query to the WHERE clause of a list. Every value is a parameter (faults.md J12). */
 import { and, type Column, eq, gt, gte, lt, lte, not, or, type SQL, sql } from 'drizzle-orm'
 import type { Comparison, Query, State, Term } from './query.ts'
+import { soughtNumber } from './sightings.ts'
 
 /** How one list names what the language can ask. Null: the list has no such thing. */
 export type Searchable = {
@@ -14,6 +15,8 @@ export type Searchable = {
   readonly score: Column
   readonly sizeBytes: Column
   readonly state: (state: State) => SQL
+  /** Rows of messages in which that was seen (store/sightings); null: this list does not know. */
+  readonly seen: ((what: number) => SQL) | null
   /** Rows of the nodes whose name or id begins like that. */
   readonly node: (text: string) => SQL
 }
@@ -66,6 +69,9 @@ function textCondition(field: TextField, value: string, list: Searchable): SQL {
     }
     case 'node':
       return list.node(value)
+    case 'link':
+    case 'file':
+      return list.seen?.(soughtNumber(field, value)) ?? sql`1 = 0`
     case 'rule':
       return contains(list.rules, `% ${escaped(value)} %`)
     default:

@@ -364,6 +364,7 @@ export class HeldList {
       subject: sql`coalesce(${held.foldedSubject}, ${held.subject}, '')`,
       ip: held.clientIp,
       rules: held.rules,
+      seen: null,
       score: held.score,
       sizeBytes: held.sizeBytes,
       state: (state) => (state === 'unknown' ? gt(held.unknownCount, 0) : gt(held.undecided, 0)),

@@ -24,7 +24,7 @@ import {
   readHeldValue,
 } from './held-row.ts'
 import type { NodeNames } from './names.ts'
-import type { Query, State } from './query.ts'
+import { FIELDS, type Field, type Query, type State } from './query.ts'
 import type { SharedRows } from './shared.ts'
 import { held, heldCopies, heldFormer, heldPending } from './tables.ts'
 import type { Found } from './trace.ts'
@@ -33,6 +33,10 @@ export type { HeldCopy, HeldEntry } from './held-list.ts'
 
 /** What `is:` may ask of held mail. */
 export const HELD_STATES: readonly State[] = ['held', 'unknown']
+/** What was seen in a mail is kept with its trace only. */
+export const HELD_FIELDS: readonly Field[] = FIELDS.filter(
+  (field) => field !== 'link' && field !== 'file',
+)
 
 const FLUSH_MS = 200
 const FLUSH_ROWS = 200

@@ -22,9 +22,9 @@ export const STATES = [
 ] as const
 export type State = (typeof STATES)[number]
 
-const TEXT_FIELDS = ['from', 'to', 'subject', 'ip', 'id', 'node', 'rule'] as const
-const FIELDS = [...TEXT_FIELDS, 'is', 'score', 'size', 'after', 'before'] as const
-type Field = (typeof FIELDS)[number]
+const TEXT_FIELDS = ['from', 'to', 'subject', 'ip', 'id', 'node', 'rule', 'link', 'file'] as const
+export const FIELDS = [...TEXT_FIELDS, 'is', 'score', 'size', 'after', 'before'] as const
+export type Field = (typeof FIELDS)[number]
 
 export type Comparison = '>' | '>=' | '<' | '<=' | '='
 
@@ -50,9 +50,14 @@ export type Query = {
 
 /**
  * Reads any text; never throws. Relative times (`after:24h`) count back from `nowMs`. UTC.
- * `states`: what `is:` may ask of this list.
+ * `states`: what `is:` may ask of this list; `fields`: what else.
  */
-export function parseQuery(text: string, nowMs: number, states: readonly State[] = STATES): Query {
+export function parseQuery(
+  text: string,
+  nowMs: number,
+  states: readonly State[] = STATES,
+  fields: readonly Field[] = FIELDS,
+): Query {
   const terms: Term[] = []
   const mistakes: string[] = []
   if (text.length > TEXT_CHARACTERS_MAX) {
@@ -61,7 +66,7 @@ export function parseQuery(text: string, nowMs: number, states: readonly State[]
   const pieces = split(text.slice(0, TEXT_CHARACTERS_MAX))
   if (pieces.length > TERMS_MAX) mistakes.push(`Only the first ${TERMS_MAX} words were used.`)
   for (const piece of pieces.slice(0, TERMS_MAX)) {
-    const term = readTerm(piece, nowMs, states)
+    const term = readTerm(piece, nowMs, states, fields)
     if (typeof term === 'string') mistakes.push(term)
     else terms.push(term)
   }
@@ -74,7 +79,12 @@ function split(text: string): readonly string[] {
 }
 
 /** A term, or the sentence that says why it is none. */
-function readTerm(piece: string, nowMs: number, states: readonly State[]): Term | string {
+function readTerm(
+  piece: string,
+  nowMs: number,
+  states: readonly State[],
+  fields: readonly Field[],
+): Term | string {
   const not = /^-./.test(piece)
   const body = not ? piece.slice(1) : piece
   const [, name, rest] = /^([a-z]+):(.*)$/is.exec(body) ?? []
@@ -86,8 +96,8 @@ function readTerm(piece: string, nowMs: number, states: readonly State[]): Term 
     const values = alternatives(body)
     return values.length === 0 ? `${shown(piece)} holds no word.` : { field: 'any', values, not }
   }
-  if (!isField(field)) {
-    return `${shown(`${field}:`)} is not known; use ${FIELDS.map((known) => `${known}:`).join(' ')}.`
+  if (!isField(field) || !fields.includes(field)) {
+    return `${shown(`${field}:`)} is not known here; use ${fields.map((known) => `${known}:`).join(' ')}.`
   }
   const values = alternatives(rest)
   if (values.length === 0) return `${shown(`${field}:`)} needs a value after the colon.`
@@ -210,6 +220,8 @@ const BEFORE_TEXT: Readonly<Record<string, string>> = {
   id: 'with the id',
   node: 'on node',
   rule: 'with the rule',
+  link: 'with a link to',
+  file: 'with the file',
 }
 
 const COMPARED: Readonly<Record<Comparison, string>> = {

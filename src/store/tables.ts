@@ -16,6 +16,12 @@ export const lines = sqliteTable(
   (table) => [primaryKey({ columns: [table.kind, table.id] })],
 )
 
+export const samples = sqliteTable('sample', {
+  fingerprint: text('fingerprint').primaryKey(),
+  label: text('label', { enum: ['spam', 'ham'] }).notNull(),
+  learntMs: integer('learnt_ms').notNull(),
+})
+
 export const held = sqliteTable('held', {
   id: text('id').primaryKey(),
   owner: text('owner').notNull(),
@@ -141,3 +147,12 @@ export const judgements = sqliteTable('judgement', {
   id: text('id').primaryKey(),
   said: text('said').notNull(),
 })
+
+export const sightings = sqliteTable(
+  'sighting',
+  {
+    id: text('id').notNull(),
+    what: integer('what').notNull(),
+  },
+  (table) => [primaryKey({ columns: [table.id, table.what] })],
+)

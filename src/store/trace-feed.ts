@@ -12,9 +12,11 @@ import { assert, RefusalError } from '../base/errors.ts'
 import { type MessageId, type NodeId, parseMessageId, parseNodeId } from '../base/ids.ts'
 import { type Random, randomHex } from '../base/random.ts'
 import { canonicalText, covers, EMPTY_VECTOR, type Vector, type WriterId } from '../config/merge.ts'
+import type { Judgement } from '../message/rows.ts'
 import { foldedOrNull, idFloor } from './conditions.ts'
 import type { StoreDatabase } from './db.ts'
 import type { Applied, Cursor, Feed, Incoming, Outgoing, OwnWrite, Place } from './feed.ts'
+import { sightingsOf } from './sightings.ts'
 import type { judgements, trace, traceEvents } from './tables.ts'
 
 /** Recipients of one part of a message. With all their texts they fit a message of a link. */
@@ -357,14 +359,23 @@ export class TraceFeed implements Feed {
 
   /** How many rows and lines changed. */
   #merge({ id, rows, lines, judgement }: TracePart): number {
-    const { addLine, judge } = this.#statements
+    const { addLine } = this.#statements
     let changed = 0
     for (const row of rows) if (this.mergeRow({ id, ...row })) changed += 1
     for (const { seq, writer, dot, atMs, recipient, what, detail } of lines) {
       changed += addLine.run(id, writer, dot, seq, atMs, recipient, what, detail).changes
     }
-    if (judgement !== null) changed += judge.run(id, judgement).changes
+    if (judgement !== null && this.judge(id, judgement)) changed += 1
     return changed
+  }
+
+  /** Keeps a judgement and what its message can be found by. Inside a transaction. */
+  judge(id: string, said: string): boolean {
+    const { judge, sight } = this.#statements
+    if (judge.run(id, said).changes === 0) return false
+    // Checked when it came, or made by this node.
+    for (const what of sightingsOf(JSON.parse(said) as Judgement)) sight.run(id, what)
+    return true
   }
 
   #takeOver(counts: ReadonlyMap<WriterId, number>, logged: readonly Dot[]): void {
@@ -572,7 +583,7 @@ function columnsOf(row: RowState): (string | number | null)[] {
 }
 
 /** There is one of each message; of two the same one wins everywhere. */
-export const JOIN_JUDGEMENT = `INSERT INTO judgement VALUES (?, ?)
+const JOIN_JUDGEMENT = `INSERT INTO judgement VALUES (?, ?)
   ON CONFLICT DO UPDATE SET said = excluded.said WHERE excluded.said > said`
 
 const ROW = `place, at_ms AS atMs, client_ip AS clientIp, sender, recipient, subject,
@@ -621,6 +632,7 @@ function prepare({ sqlite }: StoreDatabase) {
       'SELECT said FROM judgement WHERE id = ?',
     ),
     judge: sqlite.query<null, [string, string]>(JOIN_JUDGEMENT),
+    sight: sqlite.query<null, [string, number]>('INSERT OR IGNORE INTO sighting VALUES (?, ?)'),
     vector: sqlite.query<{ writer: string; seq: number }, []>(
       'SELECT writer, seq FROM trace_vector ORDER BY writer',
     ),

@@ -24,8 +24,8 @@ import { conditionOf, contains, foldedOrNull, idFloor, type Searchable } from '.
 import type { StoreDatabase } from './db.ts'
 import { type NodeNames, nodeName, nodesNamed } from './names.ts'
 import type { Query, State } from './query.ts'
-import { judgements, trace, traceEvents } from './tables.ts'
-import { JOIN_JUDGEMENT, partOf, TraceFeed, WRITE_LINES_MAX } from './trace-feed.ts'
+import { judgements, sightings, trace, traceEvents } from './tables.ts'
+import { partOf, TraceFeed, WRITE_LINES_MAX } from './trace-feed.ts'
 
 const FLUSH_MS = 200
 /** Buffered rows and events that are written without waiting for the time. */
@@ -296,6 +296,7 @@ export class Trace {
       const last = this.#statements.oldest.get(floor, limit)
       if (last === null) return 0
       this.#statements.pruneJudgements.run(last.id)
+      this.#statements.pruneSightings.run(last.id)
       this.#statements.pruneEvents.run(last.id)
       this.#statements.pruneTrace.run(last.id)
       return last.count
@@ -420,7 +421,7 @@ export class Trace {
   }
 
   #write(id: MessageId, pending: Pending): void {
-    const { update, judge } = this.#statements
+    const { update } = this.#statements
     const { rows, changes, events, judgement, releasedMs } = pending
     /** By part; nearly always there is one. */
     const touched: boolean[] = []
@@ -437,7 +438,7 @@ export class Trace {
     }
     if (judgement !== null) {
       touched[0] = true
-      judge.run(id, JSON.stringify(judgement))
+      this.feed.judge(id, JSON.stringify(judgement))
     }
     for (const { part } of events) touched[part] = true
     const isOne = touched.length === 1
@@ -520,6 +521,8 @@ export class Trace {
       subject: sql`coalesce(${trace.folded}, ${trace.subject}, '')`,
       ip: trace.clientIp,
       rules: trace.rules,
+      seen: (what) =>
+        sql`${trace.id} IN (SELECT ${sightings.id} FROM ${sightings} WHERE ${sightings.what} = ${what})`,
       score: trace.score,
       sizeBytes: trace.sizeBytes,
       state: stateCondition,
@@ -654,10 +657,10 @@ function prepare({ sqlite }: StoreDatabase) {
        WHERE id = ? AND place = ? AND (delivery IS NOT 'delivered' OR ? = 'delivered')`,
     ),
     event: sqlite.prepare('INSERT OR IGNORE INTO trace_event VALUES (?,?,?,?,?,?,?,?)'),
-    judge: sqlite.prepare(JOIN_JUDGEMENT),
     oldest,
     pruneTrace: sqlite.prepare('DELETE FROM trace WHERE id <= ?'),
     pruneEvents: sqlite.prepare('DELETE FROM trace_event WHERE id <= ?'),
     pruneJudgements: sqlite.prepare('DELETE FROM judgement WHERE id <= ?'),
+    pruneSightings: sqlite.prepare('DELETE FROM sighting WHERE id <= ?'),
   }
 }

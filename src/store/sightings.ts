@@ -1,0 +1,68 @@
+/**
+ * What was seen in mail, by a hash of it: links, their hosts and files. It answers who got
+ * something that turned out to be bad later. Kept as long as the trace, on every node.
+ */
+import type { Judgement } from '../message/rows.ts'
+import type { Insight } from '../message/verdict.ts'
+
+/** Things of one message that can be found again; further ones only with the message. */
+const URLS_MAX = 20
+const HOSTS_MAX = 40
+const FILES_MAX = 50
+
+export type Sought = 'link' | 'file'
+
+/** 52 bits: two of a hundred million are the same once in 50 times, and then a row too many is shown. */
+function numberOf(kind: string, text: string): number {
+  const digest = new Bun.CryptoHasher('sha256').update(`${kind} ${text}`).digest('hex')
+  return Number.parseInt(digest.slice(0, 13), 16)
+}
+
+/** What a message can be found by. */
+export function sightingsOf({ insight }: Pick<Judgement, 'insight'>): readonly number[] {
+  if (insight === undefined) return []
+  const urls = listed(insight, 'urls').slice(0, URLS_MAX)
+  const hosts = new Set(listed(insight, 'urls').flatMap((url) => hostsOf(hostOf(url))))
+  const files = insight.files ?? []
+  return [
+    ...urls.map((url) => numberOf('url', withoutEnd(url))),
+    ...[...hosts].slice(0, HOSTS_MAX).map((host) => numberOf('host', host)),
+    ...files.slice(0, FILES_MAX).map(({ sha256 }) => numberOf('file', String(sha256))),
+  ]
+}
+
+function listed(insight: Insight, name: 'urls'): readonly string[] {
+  const list: unknown = insight[name]
+  return Array.isArray(list) ? list.filter((item): item is string => typeof item === 'string') : []
+}
+
+/** What somebody looks for, as typed: a link, a host or a domain; the SHA-256 of a file. */
+export function soughtNumber(kind: Sought, typed: string): number {
+  const text = typed.trim()
+  if (kind === 'file') return numberOf('file', text.toLowerCase())
+  const isHost = /^[^/:\s]+$/.test(text)
+  return isHost
+    ? numberOf('host', text.toLowerCase().replace(/\.$/, ''))
+    : numberOf('url', withoutEnd(text))
+}
+
+/** The host of a link that a browser would open; empty when it has none. */
+function hostOf(url: string): string {
+  try {
+    return new URL(url).hostname.replace(/\.$/, '')
+  } catch {
+    return ''
+  }
+}
+
+/** The host and the domains above it, down to two labels. */
+function hostsOf(host: string): readonly string[] {
+  if (host === '' || /^[\d.]+$|[:[\]]/.test(host)) return host === '' ? [] : [host]
+  const labels = host.split('.')
+  return labels.slice(0, -1).map((_, index) => labels.slice(index).join('.'))
+}
+
+/** One slash at the end is the same place. */
+function withoutEnd(url: string): string {
+  return url.replace(/\/$/, '')
+}
