@@ -13,7 +13,7 @@ import {
 } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { basename, join } from 'node:path'
-import { SystemClock } from '../src/base/clock.ts'
+import { pause, SystemClock } from '../src/base/clock.ts'
 import { type Disk, systemDisk } from '../src/base/files.ts'
 import type { MessageId, NodeId, SpoolId } from '../src/base/ids.ts'
 import { MessageIds } from '../src/base/ids.ts'
@@ -220,6 +220,44 @@ test('segments are used again: ten times their size goes through a spool that do
     await copy.spool.close()
   }
   expect(spool.segmentCount).toBeLessThan(24)
+  await spool.close()
+})
+
+test('a large body is given up while it is synced: no file is closed under the sync', async () => {
+  const closed = new Set<number>()
+  const waiting: (() => void)[] = []
+  const disk: Disk = {
+    ...systemDisk,
+    open: (path, how) => {
+      const fd = systemDisk.open(path, how)
+      closed.delete(fd)
+      return fd
+    },
+    close: (fd) => {
+      closed.add(fd)
+      systemDisk.close(fd)
+    },
+    sync: (fd, done) => {
+      const end = (): void => done(closed.has(fd) ? new Error('EBADF') : null)
+      if (isSlow) waiting.push(end)
+      else end()
+    },
+  }
+  let isSlow = false
+  const { queue, spool, failures } = await open(join(root, 'given-up'), { disk })
+  const draft = queue.draft(ids.next())
+  for (let at = 0; at < 200; at += 1) draft.add(new Uint8Array(8_192))
+  await spool.written()
+  isSlow = true
+  const synced = spool.synced()
+  while (waiting.length === 0) await Bun.sleep(0)
+  draft.abort()
+  // All its segments are free now, and most of them go back to the disk when they may.
+  await pause(clock, 20)
+  isSlow = false
+  for (const end of waiting.splice(0)) end()
+  await synced
+  expect(failures).toEqual([])
   await spool.close()
 })
 

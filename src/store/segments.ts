@@ -45,6 +45,8 @@ export class Segment {
   /** Segments whose marks speak of commits in this one. */
   readonly guardedBy = new Set<Segment>()
   dirty = false
+  /** A sync of it may be under way: its file stays open. */
+  isSyncing = false
   sealed = false
 
   constructor(path: string, fd: number, generation: number) {
@@ -227,7 +229,10 @@ export class Segments {
 
   /** Gives back what a backlog left, the oldest first: no mark goes before its commit. */
   #shrink(): void {
-    const spare = this.#free.splice(0, this.#free.length - FREE_SEGMENTS_MAX)
+    const most = this.#free.length - FREE_SEGMENTS_MAX
+    const busy = this.#free.findIndex(({ isSyncing }) => isSyncing)
+    const spare = this.#free.splice(0, busy < 0 ? most : Math.min(most, busy))
+    if (spare.length === 0) return
     const { disk, dir } = this.#options
     for (const segment of spare) {
       disk.close(segment.fd)

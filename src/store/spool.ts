@@ -495,7 +495,11 @@ export class Spool {
     const dirty = this.#segments.all
       .filter((segment) => segment.dirty)
       .sort((a, b) => b.generation - a.generation)
-    for (const segment of dirty) segment.dirty = false
+    const syncing = [...dirty]
+    for (const segment of syncing) {
+      segment.dirty = false
+      segment.isSyncing = true
+    }
     const activated = this.#activated
     this.#activated = []
     this.#syncAll(
@@ -507,6 +511,7 @@ export class Spool {
           segment.guardedBy.clear()
         }
         this.#syncing = false
+        for (const segment of syncing) segment.isSyncing = false
         this.#unsynced = this.#unsynced.filter(({ seq }) => seq > safeSeq)
         for (const { resolve } of ready) resolve()
         this.#tellSynced(safeSeq)
