@@ -1,4 +1,4 @@
-/** Header fields: read from bytes without changing them, and made readable (RFC 5322 section 2.2, RFC 2047, RFC 2231). */
+/** Header fields: read from bytes without changing them, and made readable (RFC 5322 section 2.2, RFC 2047). */
 
 /** One field. Strings hold one character an octet (Latin-1), so that no octet is lost. */
 export type Field = {
@@ -14,6 +14,12 @@ export type HeaderFlaws = {
   readonly blankBeforeColon: readonly string[]
   /** Lines that are neither a field, nor a fold, nor the mbox line `From `. */
   readonly junkLines: number
+  /** Where the first of them begins: to some the body does. -1: there is none. */
+  readonly firstJunk: number
+  /** Names that stand in a fold as if it were a field of its own, lower case: `From` and the like. */
+  readonly folded: readonly string[]
+  /** A Content field in a fold or a junk line, or with foreign characters in its name. */
+  readonly oddContent: boolean
   /** Octets of the longest line without its line end. */
   readonly longestLine: number
   readonly nul: boolean
@@ -58,7 +64,10 @@ export function readHeader(bytes: Buffer, start: number, end: number, bytesMax: 
   const text = block.toString('latin1', 0, length)
   const fields: Field[] = []
   const blankBeforeColon: string[] = []
+  const folded: string[] = []
   let junkLines = 0
+  let firstJunk = -1
+  let oddContent = false
   let longestLine = 0
   let at = 0
   let name: string | null = null
@@ -71,18 +80,26 @@ export function readHeader(bytes: Buffer, start: number, end: number, bytesMax: 
     const first = text.charCodeAt(at)
     if ((first === 32 || first === 9) && name !== null) {
       value += text.slice(at, lineEnd)
+      const hidden = fieldInFold(text, at, lineEnd)
+      // Signatures list the names of fields, and fold the list.
+      if (hidden !== null && !name.endsWith('signature')) folded.push(hidden)
     } else {
       if (name !== null) fields.push({ name, value: value.trim() })
       name = null
       const colon = text.indexOf(':', at)
       if (colon === -1 || colon > lineEnd || !isFieldName(text, at, colon)) {
         // `From a@b Mon…` of mbox files, first line only, is no field and no flaw.
-        if (!(at === 0 && /^>?From /.test(text.slice(0, 6)))) junkLines += 1
+        if (!(at === 0 && /^>?From /.test(text.slice(0, 6)))) {
+          if (firstJunk === -1) firstJunk = start + at
+          junkLines += 1
+          oddContent ||= /^[^a-z]{0,8}content-/i.test(text.slice(at, Math.min(lineEnd, at + 16)))
+        }
       } else {
         const written = text.slice(at, colon)
         const bare = trimBlanks(written)
         if (bare.length !== written.length) blankBeforeColon.push(bare.toLowerCase())
         name = bare.toLowerCase()
+        oddContent ||= name.startsWith('content-') && /[^a-z0-9-]/.test(name)
         value = text.slice(colon + 1, lineEnd)
       }
     }
@@ -97,12 +114,26 @@ export function readHeader(bytes: Buffer, start: number, end: number, bytesMax: 
     flaws: {
       blankBeforeColon,
       junkLines,
+      firstJunk,
+      folded,
+      oddContent: oddContent || folded.some((hidden) => hidden.startsWith('content-')),
       longestLine,
       nul: text.includes('\0'),
       eightBit: /[^\x00-\x7f]/.test(text),
       bareCr: /\r(?!\n)/.test(text),
     },
   }
+}
+
+/** Name of the field that the fold from `at` would be if its blanks were not there; null: none that matters. */
+function fieldInFold(text: string, at: number, lineEnd: number): string | null {
+  let from = at
+  while (from < lineEnd && isBlank(text.charCodeAt(from))) from += 1
+  const first = text.charCodeAt(from) | 32
+  // `c`, `f`, `s`: most folds end here.
+  if (first !== 99 && first !== 102 && first !== 115) return null
+  const match = /^(content-[a-z-]+|from|sender)[ \t\0]*:/i.exec(text.slice(from, from + 60))
+  return match?.[1]?.toLowerCase() ?? null
 }
 
 /** Length of the header lines and where the body begins; -1 when no empty line is there. */
@@ -228,104 +259,4 @@ export function plainLine(text: string, charsMax: number): string {
     .replace(/[\u202a-\u202e\u2066-\u2069\ufeff]/g, '')
     .trim()
     .slice(0, charsMax)
-}
-
-/** A value such as `text/plain; charset=x; name*0="a"`, read leniently. */
-export type Parametered = {
-  /** What stands before the first semicolon, lower case, comments removed. */
-  readonly value: string
-  /** Names in lower case, in order, doubles kept; values still in octets, quotes removed. */
-  readonly params: readonly { readonly name: string; readonly value: string }[]
-}
-
-/** Parameters that are read of one field; further ones are dropped. */
-const PARAMS_MAX = 200
-
-/** Never throws; one pass over the text. */
-export function parseParametered(text: string): Parametered {
-  const pieces = splitOutside(text)
-  const params: { name: string; value: string }[] = []
-  for (let index = 1; index < pieces.length; index += 1) {
-    const piece = pieces[index] ?? ''
-    const equals = piece.indexOf('=')
-    if (equals === -1) continue
-    const name = piece.slice(0, equals).trim().toLowerCase()
-    if (name !== '') params.push({ name, value: piece.slice(equals + 1).trim() })
-  }
-  return { value: (pieces[0] ?? '').trim().toLowerCase(), params }
-}
-
-/** Pieces between semicolons that are outside quotes and comments; both are taken off. */
-function splitOutside(text: string): string[] {
-  if (!/["(\\]/.test(text)) return text.split(';', PARAMS_MAX)
-  const pieces: string[] = []
-  let piece = ''
-  let quoted = false
-  let depth = 0
-  for (let at = 0; at < text.length && pieces.length < PARAMS_MAX; at += 1) {
-    const char = text[at] ?? ''
-    if (char === '\\' && (quoted || depth > 0)) {
-      at += 1
-      if (depth === 0) piece += text[at] ?? ''
-    } else if (quoted) {
-      if (char === '"') quoted = false
-      else piece += char
-    } else if (char === '(') depth += 1
-    else if (char === ')' && depth > 0) depth -= 1
-    else if (depth > 0) continue
-    else if (char === '"') quoted = true
-    else if (char === ';') {
-      pieces.push(piece)
-      piece = ''
-    } else piece += char
-  }
-  pieces.push(piece)
-  return pieces
-}
-
-/**
- * Every value that some reader would take for the parameter `name`: the plain one, the one of
- * RFC 2231 (with charset and continuations), each also with encoded words decoded. As octets
- * for `boundary`, as text for file names.
- */
-export function paramReadings({ params }: Parametered, name: string): readonly string[] {
-  const readings = new Set<string>()
-  const pieces: { order: number; octets: string; charset: string | null }[] = []
-  for (const param of params) {
-    if (param.name === name) {
-      readings.add(octetsToText(param.value))
-      if (param.value.includes('=?')) readings.add(decodeText(param.value))
-      continue
-    }
-    if (!param.name.startsWith(`${name}*`)) continue
-    const rest = /^(?:(\d{1,3}))?(\*)?$/.exec(param.name.slice(name.length + 1))
-    if (rest === null) continue
-    const extended = rest[2] === '*' || rest[1] === undefined
-    pieces.push({
-      order: Number(rest[1] ?? 0),
-      ...(extended ? unpercent(param.value) : { octets: param.value, charset: null }),
-    })
-  }
-  if (pieces.length > 0) {
-    pieces.sort((a, b) => a.order - b.order)
-    const charset = pieces.find((piece) => piece.charset !== null)?.charset ?? null
-    const octets = pieces.map((piece) => piece.octets).join('')
-    const text =
-      charset === null
-        ? octetsToText(octets)
-        : decodeCharset(Buffer.from(octets, 'latin1'), charset)
-    readings.add(text)
-    if (text.includes('=?')) readings.add(decodeText(octets))
-  }
-  return [...readings]
-}
-
-/** `charset'language'percent-encoded` of RFC 2231 section 4, the first two optional. */
-function unpercent(text: string): { octets: string; charset: string | null } {
-  const match = /^([^']{0,80})'[^']{0,80}'/.exec(text)
-  const octets = (match === null ? text : text.slice(match[0].length)).replace(
-    /%([0-9a-f]{2})/gi,
-    (_, hex: string) => String.fromCharCode(Number.parseInt(hex, 16)),
-  )
-  return { octets, charset: match?.[1] ? match[1].toLowerCase() : null }
 }

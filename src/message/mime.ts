@@ -1,10 +1,15 @@
 /**
- * The parts of a message within bounds (RFC 2045, RFC 2046). One walk over the raw bytes; where
- * readers differ (two boundaries, two encodings) it follows every reading and notes a flaw.
+ * The parts of a message within bounds (RFC 2045, RFC 2046). One walk over the raw bytes builds the one
+ * tree of the standard, and beside it what other readers would see: two boundaries, two encodings, a
+ * header where none is. Where they differ there is a flaw.
  * Only inspector processes use it: the main process never parses MIME.
  */
-import { fieldValues, type Header, paramReadings, parseParametered, readHeader } from './header.ts'
-import { decodeBase64, decodeQuotedPrintable } from './transfer.ts'
+import { createHash } from 'node:crypto'
+import { type EnclosedFile, enclosedFiles } from './enclosed.ts'
+import { fieldValues, type Header, readHeader } from './header.ts'
+import { fileNames, type Parametered, paramReadings, parseParametered } from './parameters.ts'
+import { hiddenHeaders, nextDelimiter } from './sweep.ts'
+import { type Decoded, decodeBase64, decodeQuotedPrintable } from './transfer.ts'
 
 export type MimeBounds = {
   /** Levels of multipart and message/rfc822; the message itself is level 0. */
@@ -27,7 +32,7 @@ export type Part = {
   readonly header: Header
   /** The first declared type in lower case, or the default of its place. */
   readonly type: string
-  /** Every charset that is declared for it, lower case. */
+  /** The first charset that is declared for it, lower case. */
   readonly charset: string | null
   /** Every file name that some reader would show; at most 10, decoded, not cleaned. */
   readonly names: readonly string[]
@@ -38,6 +43,11 @@ export type Part = {
   readonly depth: number
   /** Holds other parts; its own content is not decoded. */
   readonly container: boolean
+  /**
+   * `strict`: of the one tree. `lenient`: only some readers see it, or see it so.
+   * `enclosed`: a file inside the content of another part (uuencode, TNEF…), already decoded.
+   */
+  readonly view: 'strict' | 'lenient' | 'enclosed'
   /** Content as it stands, still encoded: `source` from `start` to `end`. */
   readonly source: Buffer
   readonly start: number
@@ -55,18 +65,14 @@ export type MimeFlaw = {
 
 /** Flaws that are kept; the first ones tell enough. */
 const FLAWS_MAX = 20
-const NAMES_MAX = 10
-const NAME_CHARS_MAX = 4_096
 /** RFC 2046 section 5.1.1. */
 const BOUNDARY_CHARS_MAX = 70
-
-type Place = {
-  readonly source: Buffer
-  readonly start: number
-  readonly end: number
-  readonly depth: number
-  readonly digest: boolean
-}
+/** Headers of one message that stand where none should. */
+const HIDDEN_MAX = 200
+/** Octets of such a header. */
+const HIDDEN_BYTES_MAX = 16 * 1024
+/** Encoded octets of all parts that only some readers see: each is decoded in several ways. */
+const LENIENT_BYTES_MAX = 64 * 1024 * 1024
 
 /** One message, parsed once and shared by all inspectors. */
 export class Mail {
@@ -78,15 +84,19 @@ export class Mail {
   readonly flaws: readonly MimeFlaw[]
   readonly #bounds: MimeBounds
   readonly #contents = new Map<Part, readonly Buffer[]>()
+  readonly #digests = new Map<Part, string>()
   #keptBytes = 0
+  #tree: string | null = null
 
   constructor(raw: Uint8Array, bounds: MimeBounds = MIME_BOUNDS) {
     this.raw = Buffer.from(raw.buffer, raw.byteOffset, raw.byteLength)
     this.#bounds = bounds
     const walk = new Walk(bounds)
     walk.run(this.raw)
+    const leaves = walk.parts.filter(isLeaf)
+    this.#open(leaves, walk)
     this.parts = walk.parts
-    this.leaves = walk.parts.filter((part) => !part.container)
+    this.leaves = walk.enclosed === 0 ? leaves : walk.parts.filter(isLeaf)
     this.flaws = walk.flaws
   }
 
@@ -96,166 +106,325 @@ export class Mail {
     return root === undefined ? EMPTY_HEADER : root.header
   }
 
-  /** The decoded content in every reading; more than one only where the encoding is doubtful. */
+  /** The decoded content in every reading, the most common first; more than one only where it is doubtful. */
   contents(part: Part): readonly Buffer[] {
-    const kept = this.#contents.get(part)
-    if (kept !== undefined) return kept
-    const contents = part.encodings.map((encoding) => decodeContent(part, encoding))
+    return this.#contents.get(part) ?? this.#decode(part).contents
+  }
+
+  /** SHA-256, hex, of the content in its most common reading. Hashed once. */
+  digest(part: Part): string {
+    const known = this.#digests.get(part)
+    if (known !== undefined) return known
+    const digest = sha256(this.contents(part)[0] ?? Buffer.of())
+    this.#digests.set(part, digest)
+    return digest
+  }
+
+  /**
+   * SHA-256, hex, of the one tree: of each part the depth, type, encoding, disposition and names, of
+   * each leaf the digest of its content. Equal for equal bytes, whoever parses them.
+   */
+  get tree(): string {
+    if (this.#tree !== null) return this.#tree
+    const lines: string[] = []
+    for (const part of this.parts) {
+      if (part.view !== 'strict') continue
+      const { depth, type, encodings, disposition, names, container } = part
+      lines.push(
+        JSON.stringify([
+          depth,
+          type,
+          encodings[0],
+          disposition,
+          names,
+          container ? null : this.digest(part),
+        ]),
+      )
+    }
+    this.#tree = sha256(lines.join('\n'))
+    return this.#tree
+  }
+
+  /** Decodes every leaf: what its encoding hides is a flaw, what it encloses is a part. */
+  #open(leaves: readonly Part[], walk: Walk): void {
+    for (const part of leaves) {
+      const { contents, sound } = this.#decode(part)
+      if (!sound && part.view === 'strict' && isFile(part)) {
+        walk.flaw('ambiguous', 'The encoding of an attached file is malformed.')
+      }
+      const text = part.type.startsWith('text/') || part.encodings.length > 1
+      for (const content of contents) {
+        const { files, broken } = enclosedFiles(content, text)
+        for (const file of files) walk.enclose(part, file)
+        if (broken) walk.flaw('ambiguous', 'A file inside the text is malformed or too large.')
+      }
+    }
+  }
+
+  #decode(part: Part): Decoded {
+    const decoded = part.encodings.map((encoding) => decodeContent(part, encoding))
+    const sound = decoded.every((each) => each.sound)
+    const contents =
+      decoded.length === 1 ? (decoded[0]?.contents ?? []) : decoded.flatMap((each) => each.contents)
     const bytes = contents.reduce((sum, content) => sum + content.length, 0)
     if (this.#keptBytes + bytes <= this.#bounds.keptBytesMax) {
       this.#keptBytes += bytes
       this.#contents.set(part, contents)
     }
-    return contents
+    return { contents, sound }
   }
 }
 
 const EMPTY_HEADER: Header = readHeader(Buffer.of(), 0, 0, 0)
 
-function decodeContent(part: Part, encoding: TransferEncoding): Buffer {
+function isLeaf(part: Part): boolean {
+  return !part.container
+}
+
+/** Not read as text by those who see it: each octet counts. */
+function isFile({ names, disposition, type, view }: Part): boolean {
+  return (
+    names.length > 0 ||
+    disposition === 'attachment' ||
+    !type.startsWith('text/') ||
+    view !== 'strict'
+  )
+}
+
+function sha256(content: Buffer | string): string {
+  return createHash('sha256').update(content).digest('hex')
+}
+
+function decodeContent(part: Part, encoding: TransferEncoding): Decoded {
   switch (encoding) {
     case 'base64':
       return decodeBase64(part.source, part.start, part.end)
     case 'quoted-printable':
-      return decodeQuotedPrintable(part.source, part.start, part.end)
+      return decodeQuotedPrintable(part.source, part.start, part.end, isFile(part))
     case 'identity':
-      return part.source.subarray(part.start, part.end)
+      return { contents: [part.source.subarray(part.start, part.end)], sound: true }
   }
+}
+
+/** Where a part is to be read, and whether the one tree has it. */
+type Place = {
+  readonly source: Buffer
+  readonly start: number
+  readonly end: number
+  readonly depth: number
+  readonly digest: boolean
+  readonly strict: boolean
+}
+
+/** A stretch that is no header to the tree. `gap`: outside all parts of its multipart. */
+type Region = {
+  readonly part: Part
+  readonly start: number
+  readonly end: number
+  readonly gap: boolean
 }
 
 class Walk {
   readonly parts: Part[] = []
   readonly flaws: MimeFlaw[] = []
+  /** Files found inside the content of parts. */
+  enclosed = 0
   readonly #bounds: MimeBounds
   /** A stack of our own: 100,000 nested messages must not end ours. */
   readonly #todo: Place[] = []
+  readonly #regions: Region[] = []
+  #lenientBytes = 0
 
   constructor(bounds: MimeBounds) {
     this.#bounds = bounds
   }
 
   run(raw: Buffer): void {
-    this.#todo.push({ source: raw, start: 0, end: raw.length, depth: 0, digest: false })
+    const whole = { source: raw, start: 0, end: raw.length, depth: 0, digest: false, strict: true }
+    this.#todo.push(whole)
     for (let place = this.#todo.pop(); place !== undefined; place = this.#todo.pop()) {
-      if (this.parts.length >= this.#bounds.partsMax) {
-        this.#flaw('limit', `The message has more than ${this.#bounds.partsMax} parts.`)
-        return
-      }
+      if (!this.#room()) break
       this.#read(place)
     }
+    this.#sweep()
   }
 
-  #flaw(kind: MimeFlaw['kind'], what: string): void {
+  flaw(kind: MimeFlaw['kind'], what: string): void {
     if (this.flaws.length >= FLAWS_MAX || this.flaws.some((flaw) => flaw.what === what)) return
     this.flaws.push({ kind, what })
   }
 
-  #read({ source, start, end, depth, digest }: Place): void {
+  enclose(part: Part, { name, content }: EnclosedFile): void {
+    if (!this.#room()) return
+    this.enclosed += 1
+    this.parts.push({
+      header: EMPTY_HEADER,
+      type: 'application/octet-stream',
+      charset: null,
+      names: name === '' ? [] : [name],
+      disposition: 'attachment',
+      encodings: IDENTITY,
+      depth: part.depth + 1,
+      container: false,
+      view: 'enclosed',
+      source: content,
+      start: 0,
+      end: content.length,
+    })
+  }
+
+  #room(): boolean {
+    if (this.parts.length < this.#bounds.partsMax) return true
+    this.flaw('limit', `The message has more than ${this.#bounds.partsMax} parts.`)
+    return false
+  }
+
+  #read({ source, start, end, depth, digest, strict }: Place): void {
     const header = readHeader(source, start, end, this.#bounds.headerBytesMax)
-    if (header.cut)
-      this.#flaw('limit', `A header is larger than ${this.#bounds.headerBytesMax} bytes.`)
-    if (header.flaws.blankBeforeColon.some((name) => name.startsWith('content-'))) {
-      this.#flaw('ambiguous', 'A Content field has blanks before its colon.')
-    }
-    const types = fieldValues(header, 'content-type').map(parseParametered)
-    if (types.length > 1) this.#flaw('ambiguous', 'A part has two Content-Type fields.')
+    const odd = this.#oddities(header)
+    const values = fieldValues(header, 'content-type')
+    const types = values.map(parseBare)
+    if (types.length > 1) this.flaw('ambiguous', 'A part has two Content-Type fields.')
     if (types.some(({ value }) => value.includes(','))) {
-      this.#flaw('ambiguous', 'A Content-Type field names two types.')
+      this.flaw('ambiguous', 'A Content-Type field names two types.')
     }
     const declared = types[0]?.value ?? ''
     const type = declared === '' ? (digest ? 'message/rfc822' : 'text/plain') : declared
-    const multipart = types.find(({ value }) => value.includes('multipart/'))
+    const multipart = types.some(({ value }) => value.includes('multipart/'))
     const nested = isMessage(type) || types.some(({ value }) => isMessage(value))
-    const encodings = this.#encodings(header)
-    const dispositions = fieldValues(header, 'content-disposition').map(parseParametered)
+    const dispositions = fieldValues(header, 'content-disposition')
     const charset = types
       .map((each) => paramReadings(each, 'charset')[0])
       .find((each) => each !== undefined)
+    const [disposition] = dispositions
     const part: Part = {
       header,
       type,
       charset: charset?.toLowerCase() ?? null,
-      names: fileNames(types, dispositions),
-      disposition: dispositions[0]?.value ?? null,
-      encodings,
+      names: fileNames(dispositions, values),
+      disposition: disposition === undefined ? null : parseParametered(disposition).value,
+      encodings: this.#encodings(header, odd),
       depth,
-      container: multipart !== undefined || nested,
+      container: multipart || nested,
+      view: strict ? 'strict' : 'lenient',
       source,
       start: header.bodyStart,
       end,
     }
     this.parts.push(part)
-    if (!part.container) return
-    if (depth >= this.#bounds.depthMax) {
-      this.#flaw('limit', `Parts are nested more than ${this.#bounds.depthMax} deep.`)
+    if (header.flaws.firstJunk !== -1) this.#asText(part, header.flaws.firstJunk)
+    if (!part.container) {
+      this.#regions.push({ part, start: part.start, end, gap: false })
       return
     }
-    if (multipart !== undefined) this.#split(part, types)
+    // To a reader that takes another type, or no type, it is one file.
+    if (types.length > 1 || declared.includes(',')) this.#asText(part, part.start)
+    if (depth >= this.#bounds.depthMax) {
+      this.flaw('limit', `Parts are nested more than ${this.#bounds.depthMax} deep.`)
+      return
+    }
+    if (multipart) this.#split(part, types, values)
     else this.#enter(part)
+  }
+
+  /** Says what makes this header another one to some; true when its fields cannot be relied on. */
+  #oddities({ cut, flaws, fields }: Header): boolean {
+    if (cut) this.flaw('limit', `A header is larger than ${this.#bounds.headerBytesMax} bytes.`)
+    const blank = flaws.blankBeforeColon.some((name) => name.startsWith('content-'))
+    if (blank) this.flaw('ambiguous', 'A Content field has blanks before its colon.')
+    if (flaws.oddContent) {
+      this.flaw('ambiguous', 'A Content field stands in a fold or on a line that is no field.')
+    }
+    if (flaws.nul) this.flaw('ambiguous', 'A header holds a NUL.')
+    if (flaws.bareCr) this.flaw('ambiguous', 'A header holds a CR that ends no line.')
+    const controls = fields.some(
+      ({ name, value }) => name.startsWith('content-') && CONTROLS.test(value),
+    )
+    if (controls) this.flaw('ambiguous', 'A Content field holds control characters.')
+    return blank || flaws.oddContent || flaws.nul || flaws.bareCr || controls
+  }
+
+  /** Adds what some readers see; false when too much was added. */
+  #lenient(part: Part): boolean {
+    this.#lenientBytes += part.end - part.start
+    if (this.#lenientBytes > LENIENT_BYTES_MAX) {
+      this.flaw('limit', 'The message can be read in too many ways.')
+      return false
+    }
+    if (!this.#room()) return false
+    this.parts.push(part)
+    return true
+  }
+
+  /** The same part to a reader for whom its content is one file that begins at `start`. */
+  #asText(part: Part, start: number): void {
+    const lenient: Part = { ...part, encodings: EVERY, container: false, view: 'lenient', start }
+    if (!this.#lenient(lenient)) return
+    this.#regions.push({ part, start, end: part.end, gap: false })
   }
 
   /** message/rfc822: its content is a message again, decoded first where it is encoded. */
   #enter(part: Part): void {
-    for (const encoding of part.encodings) {
-      const source = encoding === 'identity' ? part.source : decodeContent(part, encoding)
+    for (const [index, encoding] of part.encodings.entries()) {
       const whole = encoding === 'identity'
+      const source = whole
+        ? part.source
+        : (decodeContent(part, encoding).contents[0] ?? part.source)
       this.#todo.push({
         source,
         start: whole ? part.start : 0,
         end: whole ? part.end : source.length,
         depth: part.depth + 1,
         digest: false,
+        strict: part.view === 'strict' && index === 0,
       })
     }
   }
 
-  #split(part: Part, types: readonly ReturnType<typeof parseParametered>[]): void {
+  #split(part: Part, types: readonly Parametered[], values: readonly string[]): void {
     if (part.encodings.some((encoding) => encoding !== 'identity')) {
-      this.#flaw('ambiguous', 'A multipart has a transfer encoding.')
+      this.flaw('ambiguous', 'A multipart has a transfer encoding.')
+      this.#asText(part, part.start)
     }
     const boundaries = new Set<string>()
-    for (const type of types) {
-      for (const reading of paramReadings(type, 'boundary')) {
-        boundaries.add(reading.trimEnd().replace(/\0/g, ''))
-      }
-      if (type.params.filter(({ name }) => name === 'boundary').length > 1) {
-        this.#flaw('ambiguous', 'A Content-Type field has two boundary parameters.')
+    for (const [index, type] of types.entries()) {
+      for (const reading of boundaryReadings(type, values[index] ?? '')) boundaries.add(reading)
+      if (type.value.includes('multipart/') && !isPlain(type.value, values[index] ?? '')) {
+        this.flaw('ambiguous', 'A multipart has no boundary that all readers take alike.')
       }
     }
-    if (boundaries.size > 1) this.#flaw('ambiguous', 'A multipart has two boundaries.')
+    if (boundaries.size > 1) this.flaw('ambiguous', 'A multipart has two boundaries.')
     for (const boundary of boundaries) {
       if (boundary === '' || boundary.length > BOUNDARY_CHARS_MAX) {
-        this.#flaw('ambiguous', 'A boundary is empty or longer than the standard allows.')
+        this.flaw('ambiguous', 'A boundary is empty or longer than the standard allows.')
       }
     }
     const digest = part.type === 'multipart/digest'
     let found = 0
-    for (const boundary of boundaries) found += this.#cut(part, boundary, digest)
-    if (found > 0) return
-    if (part.end - part.start <= 2) return
-    this.#flaw('broken', 'A multipart has no part that its boundary marks.')
+    for (const boundary of boundaries) {
+      found += this.#cut(part, boundary, digest, part.view === 'strict' && found === 0)
+    }
+    if (found > 0 || part.end - part.start <= 2) return
+    this.flaw('broken', 'A multipart has no part that its boundary marks.')
+    this.#asText(part, part.start)
     // Some readers guess the boundary by the first line that looks like one.
     const guess = guessBoundary(part.source.subarray(part.start, part.end))
-    if (guess !== null) this.#cut(part, guess, digest)
-    else
-      this.#todo.push({
-        source: part.source,
-        start: part.start,
-        end: part.end,
-        depth: part.depth + 1,
-        digest,
-      })
+    if (guess !== null) this.#cut(part, guess, digest, false)
   }
 
   /** Puts the parts between the lines of `boundary` on the list; returns their number. */
-  #cut(part: Part, boundary: string, digest: boolean): number {
+  #cut(part: Part, boundary: string, digest: boolean, strict: boolean): number {
     const body = part.source.subarray(part.start, part.end)
     const needle = Buffer.from(`--${boundary}`, 'utf8')
     const places: Place[] = []
     let open = -1
+    let gap = 0
     let closed = false
     const close = (before: number): void => {
-      if (open === -1) return
+      if (open === -1) {
+        this.#gap(part, gap, before)
+        return
+      }
       // The line end before a delimiter belongs to the delimiter (RFC 2046 section 5.1.1).
       let end = before
       if (end > open && body[end - 1] === 10) end -= 1
@@ -266,6 +435,7 @@ class Walk {
         end: part.start + Math.max(open, end),
         depth: part.depth + 1,
         digest,
+        strict,
       })
     }
     for (let at = body.indexOf(needle); at !== -1; at = body.indexOf(needle, at + needle.length)) {
@@ -279,11 +449,12 @@ class Walk {
       else if (after < body.length && body[after - 1] !== 13) continue
       close(at)
       open = last ? -1 : Math.min(after, body.length)
-      if (!last && closed) this.#flaw('ambiguous', 'A part stands after the end of its multipart.')
+      if (last) gap = after
+      if (!last && closed) this.flaw('ambiguous', 'A part stands after the end of its multipart.')
       closed ||= last
       if (places.length + this.parts.length > this.#bounds.partsMax) break
     }
-    close(body.length)
+    if (open !== -1 || places.length > 0) close(body.length)
     // A stack: the last one goes on first, so that the parts come out in their order.
     for (let index = places.length - 1; index >= 0; index -= 1) {
       const place = places[index]
@@ -292,25 +463,88 @@ class Walk {
     return places.length
   }
 
-  #encodings(header: Header): readonly TransferEncoding[] {
+  #gap(part: Part, from: number, to: number): void {
+    if (to - from < 40) return
+    this.#regions.push({ part, start: part.start + from, end: part.start + to, gap: true })
+  }
+
+  #encodings(header: Header, odd: boolean): readonly TransferEncoding[] {
     const values = fieldValues(header, 'content-transfer-encoding')
-    if (values.length === 0) return IDENTITY
-    if (values.length === 1) {
+    if (values.length === 0) return odd ? EVERY : IDENTITY
+    if (values.length === 1 && !odd) {
       const plain = KNOWN.get(values[0]?.toLowerCase() ?? '')
       if (plain !== undefined) return plain
     }
     const words = new Set(
       values.flatMap((value) =>
-        parseParametered(value.replace(/\0/g, ''))
+        parseBare(value)
           .value.split(/[\s,;]+/)
           .filter((word) => word !== ''),
       ),
     )
-    if (words.size > 1) this.#flaw('ambiguous', 'A part has two transfer encodings.')
-    const only = words.size === 1 ? KNOWN.get([...words][0] ?? '') : undefined
-    return only ?? EVERY
+    if (words.size > 1) this.flaw('ambiguous', 'A part has two transfer encodings.')
+    return EVERY
+  }
+
+  /** Adds what readers see as parts where the tree has none. */
+  #sweep(): void {
+    const seen = new Map<Buffer, Set<number>>()
+    let left = HIDDEN_MAX
+    for (const { part, start, end, gap } of this.#regions) {
+      if (left <= 0) break
+      const hidden = hiddenHeaders(part.source, start, end, left)
+      if (hidden.length === 0) continue
+      const known = seen.get(part.source) ?? new Set<number>()
+      seen.set(part.source, known)
+      // One header is one part: its further fields are not counted again.
+      const heads: { readonly at: number; readonly header: Header }[] = []
+      for (const at of hidden) {
+        if (known.has(at) || at < (heads.at(-1)?.header.bodyStart ?? 0)) continue
+        known.add(at)
+        left -= 1
+        heads.push({ at, header: readHeader(part.source, at, end, HIDDEN_BYTES_MAX) })
+        if (gap || at - start < 8) {
+          this.flaw('ambiguous', 'A header stands where no part begins.')
+        }
+      }
+      for (const [index, { header }] of heads.entries()) {
+        this.#hide(part, header, heads[index + 1]?.at ?? end, gap)
+      }
+    }
+    if (left <= 0) this.flaw('limit', `The message has more than ${HIDDEN_MAX} hidden headers.`)
+  }
+
+  #hide(part: Part, header: Header, end: number, gap: boolean): void {
+    const values = fieldValues(header, 'content-type')
+    const dispositions = fieldValues(header, 'content-disposition')
+    const says = fieldValues(header, 'content-transfer-encoding').length > 0
+    const [disposition] = dispositions
+    const hidden: Part = {
+      header,
+      type: parseBare(values[0] ?? '').value || 'text/plain',
+      charset: null,
+      names: fileNames(dispositions, values),
+      disposition: disposition === undefined ? null : parseParametered(disposition).value,
+      encodings: says
+        ? this.#encodings(header, header.flaws.junkLines > 0)
+        : gap
+          ? EVERY
+          : part.encodings,
+      depth: part.depth + 1,
+      container: false,
+      view: 'lenient',
+      source: part.source,
+      start: header.flaws.firstJunk === -1 ? header.bodyStart : header.flaws.firstJunk,
+      end,
+    }
+    if (!this.#lenient(hidden)) return
+    const delimiter = nextDelimiter(part.source, hidden.start, end)
+    if (delimiter < end) this.#lenient({ ...hidden, end: delimiter })
   }
 }
+
+/** Controls but TAB. */
+const CONTROLS = /[\x00-\x08\x0a-\x1f\x7f]/
 
 const IDENTITY: readonly TransferEncoding[] = ['identity']
 /** A doubtful encoding is read in every way. */
@@ -327,23 +561,29 @@ function isMessage(type: string): boolean {
   return type === 'message/rfc822' || type === 'message/global' || type === 'message/news'
 }
 
-function fileNames(
-  types: readonly ReturnType<typeof parseParametered>[],
-  dispositions: readonly ReturnType<typeof parseParametered>[],
-): readonly string[] {
-  if (types.every(({ params }) => params.length === 0) && dispositions.length === 0) return []
-  const names = new Set<string>()
-  for (const disposition of dispositions) {
-    for (const name of paramReadings(disposition, 'filename'))
-      names.add(name.slice(-NAME_CHARS_MAX))
-    for (const name of paramReadings(disposition, 'name')) names.add(name.slice(-NAME_CHARS_MAX))
-  }
-  for (const type of types) {
-    for (const name of paramReadings(type, 'name')) names.add(name.slice(-NAME_CHARS_MAX))
-    for (const name of paramReadings(type, 'filename')) names.add(name.slice(-NAME_CHARS_MAX))
-  }
-  names.delete('')
-  return [...names].slice(0, NAMES_MAX)
+function parseBare(value: string): Parametered {
+  return parseParametered(value.includes('\0') ? value.replaceAll('\0', '') : value)
+}
+
+/** Without the blanks at its end, which RFC 2046 section 5.1.1 forbids. */
+function boundaryReadings(type: Parametered, value: string): readonly string[] {
+  const readings = paramReadings(type, 'boundary').map((reading) => reading.trimEnd())
+  if (readings.length > 0) return readings
+  // No semicolon before it.
+  const match = /[\s,]boundary[\s\0]*=\s*"?([^\s";,]{1,200})/i.exec(value)
+  return match === null ? [] : [match[1] ?? '']
+}
+
+const MULTIPART = /^multipart\/[a-z0-9.+-]+$/
+/** Quoted without anything to unquote, or one word; the signs that mailers leave bare are no matter. */
+const BOUNDARY =
+  /;\s*boundary=\s*(?:"(?! )[^"\\\x00-\x1f\x7f]{1,70}(?<! )"|[^\s"(),;\\\x00-\x1f\x7f]{1,70})\s*(?:;|$)/gi
+
+/** One type, and one boundary that needs no art to be read. */
+function isPlain(type: string, value: string): boolean {
+  if (!MULTIPART.test(type)) return false
+  const found = value.match(BOUNDARY)
+  return found?.length === 1 && value.match(/boundary[*\d\s\0]*=/gi)?.length === 1
 }
 
 /** What stands after `--` on the first line that begins with it, within the first 64 KB. */

@@ -1,80 +1,180 @@
-/** Content-Transfer-Encoding: base64 and quoted-printable, decoded leniently (RFC 2045 section 6). */
-
 /**
- * Decodes base64 in `source` from `start` to `end`. Line ends and foreign characters are
- * skipped; data after padding is read on, as mail readers do. Never throws.
+ * Content-Transfer-Encoding: base64 and quoted-printable (RFC 2045 section 6). Sound content has one
+ * reading. Where it is malformed decoders disagree on what to skip, and each reading is given.
  */
-export function decodeBase64(source: Buffer, start: number, end: number): Buffer {
-  const padding = source.subarray(start, end).indexOf(61)
-  if (padding !== -1 && !isBlankFrom(source, start + padding, end))
-    return decodePieces(source, start, end)
-  if (end - start <= STEP_BYTES) return Buffer.from(source.toString('latin1', start, end), 'base64')
-  return (
-    decodeSteps(source, start, end) ?? Buffer.from(source.toString('latin1', start, end), 'base64')
-  )
+
+/** Every content that some reader would take; the first is what most take. */
+export type Decoded = {
+  readonly contents: readonly Buffer[]
+  /** The encoding is as the standard has it, or so that all decoders agree. */
+  readonly sound: boolean
 }
 
 /** Text at a time: the decoder is native and quick, but takes a string, which is a copy. */
 const STEP_BYTES = 1024 * 1024
+/** Encoded octets that are read in more than one way: above it one reading, and it is not sound. */
+const READINGS_BYTES_MAX = 8 * 1024 * 1024
 
-/** Line by line in large steps; null where a step does not end with a whole group of four. */
-function decodeSteps(source: Buffer, start: number, end: number): Buffer | null {
+/** Base64 in `source` from `start` to `end`. Never throws. */
+export function decodeBase64(source: Buffer, start: number, end: number): Decoded {
+  const sound = soundBase64(source, start, end)
+  if (sound !== null) return { contents: [sound], sound: true }
+  const { digits, lines } = base64Digits(source, start, end, false)
+  const contents = [decodePieces(digits)]
+  if (end - start <= READINGS_BYTES_MAX) {
+    // Padding skipped as any foreign character is.
+    keepOther(contents, decodeDigits(digits.filter((byte) => byte !== PAD)))
+    // Each line by itself: what is left of a group of four at its end does not go on.
+    keepOther(contents, decodeLines(digits, lines))
+    if (holds(source, 45, start, end) || holds(source, 95, start, end)) {
+      // RFC 4648 section 5: `-` and `_` are digits to some and foreign to others.
+      keepOther(contents, decodePieces(base64Digits(source, start, end, true).digits))
+    }
+  }
+  return { contents, sound: false }
+}
+
+const PAD = 61
+
+/** Null where there is more than digits, line ends, blanks, and padding at the end. */
+function soundBase64(source: Buffer, start: number, end: number): Buffer | null {
   const out = Buffer.allocUnsafeSlow(Math.ceil(((end - start) * 3) / 4))
   let length = 0
-  for (let at = start; at < end; ) {
-    const last = end - at <= STEP_BYTES
-    const lineEnd = last ? end : source.lastIndexOf(10, at + STEP_BYTES) + 1
-    if (lineEnd <= at) return null
-    if (!last && digits(source, at, lineEnd) % 4 !== 0) return null
-    length += out.write(source.toString('latin1', at, lineEnd), length, 'base64')
-    at = lineEnd
+  try {
+    for (let at = start; at < end; ) {
+      const last = end - at <= STEP_BYTES
+      const stop = last ? end : at + STEP_BYTES
+      if (!last && holds(source, PAD, at, stop)) return null
+      const { read, written } = fromBase64(
+        out.subarray(length),
+        source.toString('latin1', at, stop),
+        last ? 'loose' : 'stop-before-partial',
+      )
+      length += written
+      if (last) break
+      if (written === 0) return null
+      at += read
+    }
+  } catch {
+    return null
   }
   return out.subarray(0, length)
 }
 
-const IS_DIGIT = Uint8Array.from({ length: 256 }, (_, code) =>
-  /[A-Za-z0-9+/_-]/.test(String.fromCharCode(code)) ? 1 : 0,
-)
+/** The types of the runtime still lack the options of ECMAScript. Throws on a foreign character. */
+function fromBase64(
+  target: Buffer,
+  text: string,
+  lastChunkHandling: 'loose' | 'stop-before-partial',
+): { readonly read: number; readonly written: number } {
+  const options = { lastChunkHandling } as unknown as number
+  return target.setFromBase64(text, options)
+}
 
-function digits(source: Buffer, start: number, end: number): number {
-  let count = 0
-  for (let at = start; at < end; at += 1) count += IS_DIGIT[source[at] ?? 0] ?? 0
-  return count
+function holds(source: Buffer, byte: number, start: number, end: number): boolean {
+  const at = source.indexOf(byte, start)
+  return at !== -1 && at < end
+}
+
+/** 1: a digit of RFC 4648 section 4. 2: one of section 5 alone. */
+const DIGIT = Uint8Array.from({ length: 256 }, (_, code) => {
+  const char = String.fromCharCode(code)
+  return /[A-Za-z0-9+/]/.test(char) ? 1 : /[-_]/.test(char) ? 2 : 0
+})
+
+/** Digits and padding alone, and where the lines ended, as indexes into them. */
+function base64Digits(
+  source: Buffer,
+  start: number,
+  end: number,
+  urlSafe: boolean,
+): { digits: Buffer; lines: number[] } {
+  const out = Buffer.allocUnsafe(end - start)
+  const lines: number[] = []
+  let length = 0
+  for (let at = start; at < end; at += 1) {
+    const byte = source[at] ?? 0
+    const kind = DIGIT[byte]
+    if (kind === 1 || byte === PAD || (urlSafe && kind === 2)) {
+      out[length] = byte
+      length += 1
+    } else if (byte === 10 && length !== lines.at(-1) && lines.length < PIECES_MAX) {
+      lines.push(length)
+    }
+  }
+  return { digits: out.subarray(0, length), lines }
+}
+
+/** Pieces between paddings, or lines, that are decoded by themselves: a mail of `=` alone must not make millions. */
+const PIECES_MAX = 100_000
+
+function decodeDigits(digits: Uint8Array): Buffer {
+  const text = Buffer.from(digits.buffer, digits.byteOffset, digits.length).toString('latin1')
+  return Buffer.from(text, 'base64')
 }
 
 /** The native decoder stops at padding: each stretch between two is decoded by itself. */
-function decodePieces(source: Buffer, start: number, end: number): Buffer {
+function decodePieces(digits: Buffer): Buffer {
   const pieces: Buffer[] = []
-  for (const piece of source.toString('latin1', start, end).split(/=+/, PIECES_MAX)) {
-    pieces.push(Buffer.from(piece, 'base64'))
+  let from = 0
+  while (from < digits.length && pieces.length < PIECES_MAX) {
+    const pad = digits.indexOf(PAD, from)
+    const to = pad === -1 ? digits.length : pad
+    if (to > from) pieces.push(decodeDigits(digits.subarray(from, to)))
+    from = to
+    while (digits[from] === PAD) from += 1
+  }
+  return pieces.length === 1 ? (pieces[0] ?? Buffer.of()) : Buffer.concat(pieces)
+}
+
+function decodeLines(digits: Buffer, lines: readonly number[]): Buffer {
+  const pieces: Buffer[] = []
+  let from = 0
+  for (const to of [...lines, digits.length]) {
+    if (to > from) pieces.push(decodePieces(digits.subarray(from, to)))
+    from = to
   }
   return Buffer.concat(pieces)
 }
 
-/** Pieces between paddings that are decoded: a mail of `=` alone must not make millions. */
-const PIECES_MAX = 100_000
-
-/** Only padding, blanks and line ends are left. */
-function isBlankFrom(source: Buffer, start: number, end: number): boolean {
-  for (let at = start; at < end; at += 1) {
-    const byte = source[at]
-    if (byte !== 61 && byte !== 13 && byte !== 10 && byte !== 32 && byte !== 9) return false
-  }
-  return true
+function keepOther(contents: Buffer[], other: Buffer): void {
+  if (contents.every((content) => !content.equals(other))) contents.push(other)
 }
 
-/** Decodes quoted-printable in `source` from `start` to `end`; what is malformed stays. */
-export function decodeQuotedPrintable(source: Buffer, start: number, end: number): Buffer {
+/**
+ * Quoted-printable in `source` from `start` to `end`. `file`: nobody reads it as text, so each
+ * octet counts. Never throws.
+ */
+export function decodeQuotedPrintable(
+  source: Buffer,
+  start: number,
+  end: number,
+  file: boolean,
+): Decoded {
   const body = source.subarray(start, end)
-  const first = body.indexOf(61)
-  if (first === -1) return body
+  const first = body.indexOf(PAD)
+  if (first === -1 && !file) return { contents: [body], sound: true }
+  const { content, stray } = decodeStrays(body, first === -1 ? body.length : first)
+  const contents = [content]
+  if ((stray || (file && !isClean(body))) && body.length <= READINGS_BYTES_MAX) {
+    // What some drop with a stray `=`: nothing, one octet, two. Some keep no line end at all.
+    keepOther(contents, mend(body, 0, true))
+    for (const drop of [0, 1, 2]) keepOther(contents, mend(body, drop, false))
+  }
+  return { contents, sound: !stray }
+}
+
+/** What is malformed stays as it is: most readers do so. */
+function decodeStrays(body: Buffer, first: number): { content: Buffer; stray: boolean } {
+  if (first === body.length) return { content: body, stray: false }
   const out = Buffer.allocUnsafe(body.length)
   out.set(body.subarray(0, first))
+  let stray = false
   let to = first
   let at = first
   while (at < body.length) {
     const byte = body[at] ?? 0
-    if (byte !== 61) {
+    if (byte !== PAD) {
       out[to] = byte
       to += 1
       at += 1
@@ -90,12 +190,70 @@ export function decodeQuotedPrintable(source: Buffer, start: number, end: number
     }
     const next = afterSoftBreak(body, at + 1)
     if (next !== -1) {
+      // A CR that no LF follows ends a line for some.
+      if (body[next - 1] === 13) stray = true
       at = next
       continue
     }
+    stray = true
     out[to] = byte
     to += 1
     at += 1
+  }
+  return { content: out.subarray(0, to), stray }
+}
+
+/** RFC 2045 section 6.7: printable, no blank before a line end or soft break, CRLF. */
+function isClean(body: Buffer): boolean {
+  for (let at = 0; at < body.length; at += 1) {
+    const byte = body[at] ?? 0
+    if (byte > 126 || (byte < 32 && byte !== 9 && byte !== 13 && byte !== 10)) return false
+    if (byte !== 32 && byte !== 9) continue
+    const next = body[at + 1]
+    if (next === 13 || next === 10 || (next === PAD && isBreak(body[at + 2]))) return false
+  }
+  return true
+}
+
+function isBreak(byte: number | undefined): boolean {
+  return byte === 13 || byte === 10 || byte === undefined
+}
+
+/** Read by one who drops what does not belong: `drop` octets behind a stray `=`, blanks at line ends, octets that must not stand there. */
+function mend(body: Buffer, drop: number, keepLines: boolean): Buffer {
+  const out = Buffer.allocUnsafe(body.length)
+  let to = 0
+  const trim = (): void => {
+    while (to > 0 && (out[to - 1] === 32 || out[to - 1] === 9)) to -= 1
+  }
+  for (let at = 0; at < body.length; at += 1) {
+    const byte = body[at] ?? 0
+    if (byte === PAD) {
+      const high = hexDigit(body[at + 1])
+      const low = hexDigit(body[at + 2])
+      if (high !== -1 && low !== -1) {
+        out[to] = high * 16 + low
+        to += 1
+        at += 2
+        continue
+      }
+      const next = afterSoftBreak(body, at + 1)
+      if (next === -1) {
+        at += drop
+        continue
+      }
+      trim()
+      at = next - 1
+      while (body[at + 1] === 13 || body[at + 1] === 10) at += 1
+    } else if (byte === 13 || byte === 10) {
+      trim()
+      if (!keepLines) continue
+      out[to] = byte
+      to += 1
+    } else if (byte === 9 || (byte >= 32 && byte <= 126)) {
+      out[to] = byte
+      to += 1
+    }
   }
   return out.subarray(0, to)
 }

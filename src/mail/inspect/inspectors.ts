@@ -94,7 +94,8 @@ export function inspectMail(
     }
   }
   const wanted = INSPECTORS.filter(({ name }) => names.includes(name))
-  const seen: Seen = { facts: factsOf(mail), insight: NO_INSIGHT, onward: NOTHING_ONWARD }
+  const insight = { ...NO_INSIGHT, tree: mail.tree }
+  const seen: Seen = { facts: factsOf(mail), insight, onward: NOTHING_ONWARD }
   return lookOn(wanted, { mail, task, tell }, seen)
 }
 
@@ -223,7 +224,10 @@ function factsOf({ header }: Mail): MessageFacts {
  */
 const GROUPS: readonly { readonly rules: RegExp; readonly scoreMax: number }[] = [
   { rules: /^(?:EICAR$|BAD_ATTACHMENT_|ATTACHMENT_|ARCHIVE_)/, scoreMax: 12 },
-  { rules: /^MIME_/, scoreMax: 10 },
+  {
+    rules: /^(?:MIME_|HEADER_NUL$|HEADER_BARE_CR$|MALFORMED_HEADER$)/,
+    scoreMax: 10,
+  },
   { rules: /^URL_/, scoreMax: 10 },
 ]
 
