@@ -1,6 +1,9 @@
 /** Greylisting on several nodes: who comes again passes, on whichever node, and is known for a while. */
 import { expect, test } from 'bun:test'
 import { initialSettings, type Settings } from '../src/config/schema.ts'
+import { type GreyCase, greylistAfter } from '../src/mail/decide/greylist.ts'
+import type { Envelope } from '../src/message/envelope.ts'
+import { type Insight, NO_INSIGHT, type Verdict } from '../src/message/verdict.ts'
 import { GREYLIST_KIND, Greylist, greyNetwork } from '../src/store/greylist.ts'
 import { Mesh, type MeshNode } from './mesh.ts'
 
@@ -158,4 +161,123 @@ test('a first sight in the future of a slow clock makes nobody wait longer than 
   ask(a)
   mesh.run(5_000)
   expect(ask(b)).toBeLessThanOrEqual(180_000)
+})
+
+/** Suspicious mail of a sender with many addresses, as the pipeline asks about it. */
+function arrive(
+  side: Side,
+  ip: string,
+  more: Partial<Omit<GreyCase, 'settings'>> & { readonly mode?: string } = {},
+): number {
+  const { mode = 'adaptive', ...given } = more
+  const rules: Settings = { ...settings, 'greylist.mode': mode }
+  const questions = greylistAfter({
+    settings: rules,
+    envelope: envelopeFrom(ip),
+    clientName: null,
+    verdicts: [verdict(5)],
+    listing: null,
+    networkOf: greyNetwork,
+    domainOf: (host) => host.split('.').slice(-2).join('.'),
+    ...given,
+  })
+  const waits = questions.map(({ names, sender, recipient }) =>
+    side.list.askAs(names, sender, recipient, rules),
+  )
+  return Math.max(0, ...waits)
+}
+
+function verdict(score: number, kind: Verdict['kind'] = 'deliver'): Verdict {
+  return { kind, score, rules: [], unknown: [] }
+}
+
+function envelopeFrom(clientIp: string, more: Partial<Envelope> = {}): Envelope {
+  return {
+    id: '' as Envelope['id'],
+    receivedMs: 0,
+    clientIp,
+    greeting: 'mx',
+    protocol: 'ESMTP',
+    tls: null,
+    outbound: false,
+    sender: 'ann@mail.pool.example',
+    eightBit: false,
+    smtpUtf8: false,
+    ret: null,
+    envid: null,
+    recipients: [{ address: 'bob@example.com', notify: null, orcpt: null }],
+    ...more,
+  }
+}
+
+const SPF: Insight = {
+  ...NO_INSIGHT,
+  authentication: [{ method: 'spf', result: 'pass', about: 'pool.example', evidence: '' }],
+}
+/** Twenty addresses in twenty networks. */
+const POOL = Array.from({ length: 20 }, (_, at) => `198.51.${at}.7`)
+
+for (const [why, more] of [
+  ['of one domain by SPF', () => ({ insight: SPF })],
+  ['with names of one domain', (at: number) => ({ clientName: `mail-${at}.out.pool.example` })],
+  [
+    'whose domain vouches for them',
+    () => ({ insight: { ...SPF, authenticated: ['pool.example'] } }),
+  ],
+] as const) {
+  test(`a pool of 20 addresses ${why} is accepted on the 2nd try, from whichever address and node`, () => {
+    const all = world(2)
+    const [a, b] = all.sides as [Side, Side]
+    expect(arrive(a, POOL[0] ?? '', more(0))).toBe(180_000)
+    all.mesh.run(200_000)
+    for (const [at, ip] of POOL.entries()) {
+      expect(arrive(at % 2 === 0 ? b : a, ip, more(at))).toBe(0)
+      all.mesh.run(1_000)
+    }
+  })
+}
+
+test('a pool of addresses that have nothing in common starts anew from each of them', () => {
+  const { mesh, sides } = world(1)
+  const [a] = sides as [Side]
+  arrive(a, POOL[0] ?? '')
+  mesh.run(200_000)
+  expect(arrive(a, POOL[1] ?? '')).toBe(180_000)
+  expect(arrive(a, POOL[0] ?? '')).toBe(0)
+})
+
+test('a domain that vouches for its mail is known once it came again, for every recipient', () => {
+  const all = world(1)
+  const [a] = all.sides as [Side]
+  const insight = { ...NO_INSIGHT, authenticated: ['pool.example'] }
+  arrive(a, POOL[0] ?? '', { insight })
+  all.mesh.run(200_000)
+  arrive(a, POOL[1] ?? '', { insight })
+  later(all, 30 * DAY_MS)
+  const envelope = envelopeFrom('203.0.113.1', {
+    sender: 'eve@pool.example',
+    recipients: [{ address: 'new@example.com', notify: null, orcpt: null }],
+  })
+  expect(arrive(a, '203.0.113.1', { insight, envelope })).toBe(0)
+})
+
+test('only suspicious mail that would be delivered is asked to come again, in the mode adaptive', () => {
+  const { sides } = world(1)
+  const [a] = sides as [Side]
+  const ip = '192.0.2.9'
+  const evidence = ''
+  const allow = { kind: 'allow', finding: { rule: 'ALLOW_LIST', score: 0, evidence } } as const
+  for (const more of [
+    { mode: 'on' },
+    { mode: 'off' },
+    { verdicts: [verdict(3.9)] },
+    { verdicts: [verdict(9, 'hold')] },
+    { verdicts: [verdict(20, 'reject')] },
+    { listing: allow },
+    { envelope: envelopeFrom(ip, { outbound: true }) },
+    { envelope: envelopeFrom('127.0.0.1') },
+  ]) {
+    expect(arrive(a, ip, more)).toBe(0)
+  }
+  expect(arrive(a, ip, { verdicts: [verdict(4)] })).toBe(180_000)
 })

@@ -28,6 +28,7 @@ import { type Inspection, NO_FACTS, type Verdict } from '../message/verdict.ts'
 import type { Bodies } from '../store/bodies.ts'
 import type { Tenure } from '../store/copies.ts'
 import type { Draft } from '../store/draft.ts'
+import { type Greylist, greyNetwork } from '../store/greylist.ts'
 import type { Quarantine } from '../store/quarantine.ts'
 import { AloneError, type Queue } from '../store/queue.ts'
 import { freshRecipient, type Message } from '../store/queued.ts'
@@ -35,7 +36,8 @@ import type { Spool } from '../store/spool.ts'
 import type { Trace } from '../store/trace.ts'
 import type { Arrival, Incoming, Receiver } from './accept/receive.ts'
 import { decide } from './decide/decide.ts'
-import { listingOf } from './decide/listing.ts'
+import { greylistAfter } from './decide/greylist.ts'
+import { type Listing, listingOf } from './decide/listing.ts'
 import { weigh } from './decide/outcome.ts'
 import { policyFor } from './decide/policy.ts'
 import { type Fate, respond } from './decide/respond.ts'
@@ -43,6 +45,7 @@ import { buildBounce, mayBounce } from './deliver/bounce.ts'
 import type { Deliverer, Route } from './deliver/contract.ts'
 import type { Inspectors } from './inspect/contract.ts'
 import type { InspectConfig } from './inspect/look.ts'
+import { domainOf } from './inspect/urls.ts'
 import { Holder, type HolderDeps } from './quarantine/hold.ts'
 import { Keeper } from './quarantine/keep.ts'
 import { type ReleaseDeps, release } from './quarantine/release.ts'
@@ -72,6 +75,8 @@ export type PipelineDeps = {
   readonly tenure?: Tenure | null
   /** What the other nodes know of next hops; without it this one is alone. */
   readonly tally?: Tally
+  /** Who is known; without it nobody is asked to come again. */
+  readonly greylist?: Pick<Greylist, 'askAs'>
   /** Told of held mail of other nodes; none without others. */
   readonly share?: Pick<HeldShare, 'sealed'>
   /** How long a deleted body is kept, ms; 10 minutes unless times are shrunk. */
@@ -85,6 +90,11 @@ const NO_ROOM = reply(452, '4.3.1', 'Insufficient system storage')
 const TRY_LATER = reply(451, '4.3.0', 'Local error, try again later')
 /** `cluster.copies` is `require`, and no other node has acknowledged a copy. */
 const ALONE = reply(451, '4.4.0', 'No second copy could be made, try again later')
+
+function greylisted(waitMs: number): Reply {
+  const seconds = Math.ceil(waitMs / 1_000)
+  return reply(451, '4.7.1', `Greylisted: try again in ${seconds} s, at any of our hosts`)
+}
 
 export class Pipeline {
   readonly #deps: PipelineDeps
@@ -104,8 +114,7 @@ export class Pipeline {
       random,
       observer,
       routeKey: (address) => routeKey(routeOf(address, live.current)),
-      attempt: (message, indexes, beforeDot, mayDot) =>
-        this.#attempt(message, indexes, beforeDot, mayDot),
+      attempt: (message, indexes, dots) => this.#attempt(message, indexes, dots),
       bounce: (message, kind, about) => this.#bounce({ message, kind, about }),
       progress: (message, index, what, detail) => this.#progress(message, index, what, detail),
       nodeName: deps.nodeName,
@@ -238,6 +247,8 @@ export class Pipeline {
     if (response.fates.every((fate) => fate === 'none')) {
       return this.#end(draft, arrival, inspection, verdicts, response.reply)
     }
+    const waitMs = this.#greylisted(arrival, inspection, verdicts, listing)
+    if (waitMs > 0) return this.#end(draft, arrival, inspection, verdicts, greylisted(waitMs))
     try {
       if (arrival.isWhole) draft.add(arrival.last)
       const message = await this.#commit(
@@ -256,6 +267,32 @@ export class Pipeline {
     } catch (error) {
       return this.#end(draft, arrival, inspection, verdicts, this.#storeRefusal(error))
     }
+  }
+
+  /** Ms after which this message may come again; 0: now. */
+  #greylisted(
+    { envelope, snapshot, clientName = null }: Arrival,
+    { insight }: Inspection,
+    verdicts: readonly Verdict[],
+    listing: Listing | null,
+  ): number {
+    const { greylist } = this.#deps
+    if (greylist === undefined) return 0
+    const { settings } = snapshot
+    const questions = greylistAfter({
+      settings,
+      envelope,
+      clientName,
+      ...(insight === undefined ? {} : { insight }),
+      verdicts,
+      listing,
+      networkOf: greyNetwork,
+      domainOf,
+    })
+    const waits = questions.map(({ names, sender, recipient }) =>
+      greylist.askAs(names, sender, recipient, settings),
+    )
+    return Math.max(0, ...waits)
   }
 
   async #inspect(draft: Draft, arrival: Arrival, sha256: string): Promise<Inspection> {
@@ -383,8 +420,7 @@ export class Pipeline {
   async #attempt(
     message: Message,
     indexes: readonly number[],
-    beforeDot: () => Promise<void>,
-    mayDot: () => boolean,
+    dots: Dots,
   ): ReturnType<Deliverer['deliver']> {
     const { envelope, commit } = message
     const recipients = indexes.flatMap((index) => envelope.recipients[index] ?? [])
@@ -400,8 +436,7 @@ export class Pipeline {
         envid: envelope.envid,
         prepend: commit.prepend,
         body: message.body(),
-        beforeDot,
-        mayDot,
+        ...dots,
       },
       routeOf(recipients[0]?.address ?? '', snapshot),
       {

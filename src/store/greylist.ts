@@ -83,8 +83,13 @@ export class Greylist {
     settings: Settings,
     also: readonly string[] = [],
   ): number {
+    return this.askAs([greyNetwork(ip), ...also], sender, recipient, settings)
+  }
+
+  /** As `ask`, of a client that is known by any of `names`; at least one. */
+  askAs(names: readonly string[], sender: string, recipient: string, settings: Settings): number {
     const times = timesOf(settings)
-    const keys = [greyNetwork(ip), ...also].map((who) => keyOf(who, sender, recipient))
+    const keys = names.map((who) => keyOf(who, sender, recipient))
     const nowMs = this.#clock.wallMs()
     const stands = keys.map((key) => ({ key, stand: this.#standOf(key, nowMs) }))
     const passing = stands.find(({ stand }) => waitOf(stand, nowMs, times) === 0)
