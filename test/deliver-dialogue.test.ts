@@ -313,7 +313,12 @@ test('more recipients than every server takes go out in several transactions', a
   const beforeDot = async (): Promise<void> => {
     marks += 1
   }
-  const outcomes = await stage.deliverTo(hop, mail({ to, beforeDot }))
+  const spared: (readonly number[])[] = []
+  const outcomes = await stage.deliverTo(
+    hop,
+    mail({ to, beforeDot, spared: async (places) => void spared.push(places) }),
+  )
+  expect(spared).toEqual([[150]])
   expect(hop.arrivals.map(({ recipients }) => recipients.length)).toEqual([100, 99, 50])
   expect(outcomes.map(({ kind }) => kind)).toEqual(
     to.map((_, at) => (at === 150 ? 'never' : 'delivered')),

@@ -49,6 +49,8 @@ type World = {
   mayAct: (message: Message) => boolean
   /** Between the TRY and the final dot. */
   meanwhile: (message: Message) => void
+  /** Of each attempt, by the next hop, before the dot. */
+  refusedPlaces: readonly number[]
   dots: number
   readonly free: (messages: readonly Message[]) => void
 }
@@ -102,13 +104,14 @@ beforeEach(async () => {
     random: new SeededRandom(1),
     observer,
     routeKey: (address) => address.slice(address.indexOf('@') + 1),
-    attempt: async (message, indexes, beforeDot, mayDot) => {
+    attempt: async (message, indexes, { beforeDot, spared, mayDot }) => {
       attempts.push({ id: message.id, indexes: [...indexes], atMs: clock.monoMs() })
       try {
         await beforeDot()
       } catch {
         return indexes.map(() => NO_DOT)
       }
+      if (world.refusedPlaces.length > 0) await spared(world.refusedPlaces)
       world.meanwhile(message)
       if (!mayDot()) return indexes.map(() => NO_DOT)
       world.dots += 1
@@ -138,6 +141,7 @@ beforeEach(async () => {
     answer: () => DELIVERED,
     mayAct: () => true,
     meanwhile: () => {},
+    refusedPlaces: [],
     dots: 0,
     free,
   }
@@ -421,6 +425,14 @@ test('a recipient that another node has served meanwhile gets no dot, the others
   expect(world.dots).toBe(1)
   expect(message.recipients.map(({ attempts }) => attempts)).toEqual([1, 1])
   expect(world.queue.size).toBe(0)
+})
+
+test('who was refused before the dot is not in doubt when the node stops after it', async () => {
+  world.refusedPlaces = [1]
+  const inDoubt: number[][] = []
+  world.meanwhile = ({ tried }) => inDoubt.push([...tried])
+  await accept(['a@one.test', 'b@one.test'])
+  expect(inDoubt).toEqual([[0]])
 })
 
 test('in doubt once: tried again and again, never reported as failed', async () => {

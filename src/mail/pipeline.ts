@@ -24,7 +24,7 @@ import type {
   NodeName,
   QueueRow,
 } from '../message/rows.ts'
-import { type Inspection, NO_FACTS, type Verdict } from '../message/verdict.ts'
+import { type Inspection, NO_FACTS, NO_INSIGHT, type Verdict } from '../message/verdict.ts'
 import type { Bodies } from '../store/bodies.ts'
 import type { Tenure } from '../store/copies.ts'
 import type { Draft } from '../store/draft.ts'
@@ -44,6 +44,7 @@ import { type Fate, respond } from './decide/respond.ts'
 import { buildBounce, mayBounce } from './deliver/bounce.ts'
 import type { Deliverer, Route } from './deliver/contract.ts'
 import type { Inspectors } from './inspect/contract.ts'
+import { joinInsight } from './inspect/inspectors.ts'
 import type { InspectConfig } from './inspect/look.ts'
 import { domainOf } from './inspect/urls.ts'
 import { Holder, type HolderDeps } from './quarantine/hold.ts'
@@ -52,7 +53,7 @@ import { type ReleaseDeps, release } from './quarantine/release.ts'
 import type { HeldShare } from './quarantine/share.ts'
 import { type BuiltNotice, type Notice, notify } from './queue/notify.ts'
 import { QueueList, type QueuePart, type QueueQuery } from './queue/page.ts'
-import { type Progress, QueueWorker } from './queue/worker.ts'
+import { type Dots, type Progress, QueueWorker } from './queue/worker.ts'
 
 export type PipelineDeps = {
   readonly hostname: string
@@ -236,7 +237,12 @@ export class Pipeline {
       return this.#end(draft, arrival, NO_INSPECTION, [], this.#storeRefusal(error))
     }
     const { envelope, snapshot } = arrival
-    const listing = listingOf(snapshot.lists, envelope, inspection.facts)
+    const listing = listingOf(
+      snapshot.lists,
+      envelope,
+      inspection.facts,
+      inspection.insight ?? NO_INSIGHT,
+    )
     const verdicts = envelope.recipients.map(({ address }) =>
       decide(inspection, policyFor(snapshot, address), listing),
     )
@@ -296,10 +302,13 @@ export class Pipeline {
   }
 
   async #inspect(draft: Draft, arrival: Arrival, sha256: string): Promise<Inspection> {
-    const { findings = [], snapshot } = arrival
+    const { findings = [], iprev = null, snapshot } = arrival
     const inspection = await this.#look(draft, arrival, sha256)
     const all = [...findings, ...inspection.findings]
-    return { ...inspection, findings: weigh(all, snapshot.detection) }
+    const weighed = { ...inspection, findings: weigh(all, snapshot.detection) }
+    if (iprev === null) return weighed
+    const insight = joinInsight(inspection.insight ?? NO_INSIGHT, { authentication: [iprev] })
+    return { ...weighed, insight }
   }
 
   async #look(draft: Draft, arrival: Arrival, sha256: string): Promise<Inspection> {

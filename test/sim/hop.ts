@@ -75,6 +75,8 @@ export class NextHops {
     if (!wanted.includes(true)) return answers
     try {
       await delivery.beforeDot()
+      const refused = wanted.flatMap((takes, place) => (takes ? [] : [place]))
+      if (refused.length > 0) await delivery.spared?.(refused)
     } catch (error) {
       return all(String(error))
     }

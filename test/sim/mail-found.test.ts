@@ -3,6 +3,7 @@ import { afterEach, expect, setDefaultTimeout, test } from 'bun:test'
 import {
   around,
   calm,
+  calmSenders,
   closeAll,
   duplicates,
   expectDelivered,
@@ -37,6 +38,22 @@ test('an heir is lost, and the first in rank has delivered before it heard of hi
   expect(duplicates(sums)).toBeLessThanOrEqual(40)
 })
 
+test('a crash right after the dot: who was refused in the same attempt is told so all the same', () => {
+  const sim = calm(2, { senders: { ...calmSenders(), refused: 0.5 } })
+  const owner = node(sim, 0)
+  const mails = queued(sim, owner, 20)
+  const isMixed = mails.some(
+    ({ recipients }) => new Set(recipients.map(({ taste }) => taste)).size > 1,
+  )
+  expect(isMixed).toBe(true)
+  sim.hops.onTaken = () => owner.crash(false)
+  sim.hops.isDown = false
+  sim.world.runFor(5_000)
+  sim.hops.onTaken = null
+  sim.world.act(() => owner.start())
+  sim.rest()
+})
+
 test('an heir that was cut off does not know of a copy made meanwhile: it is forgotten all the same', () => {
   const sim = calm(3)
   const [owner, heir, third] = [node(sim, 0), node(sim, 1), node(sim, 2)]
@@ -49,6 +66,8 @@ test('an heir that was cut off does not know of a copy made meanwhile: it is for
   for (const mail of mails) expect(holdersOf(sim, mail)).toContain(third)
   expectDelivered(sim, mails, 35 * MINUTE_MS)
   sim.cluster.fabric.heal('split')
+  // It hears of the heir before it reaches a next hop.
+  sim.world.runFor(20_000)
   const sums = sim.rest()
   expect(duplicates(sums)).toBe(0)
   for (const mail of mails) expect(holdersOf(sim, mail)).toEqual([])

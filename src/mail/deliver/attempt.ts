@@ -94,7 +94,9 @@ class PooledDeliverer implements Deliverer {
       const recipients = delivery.recipients.slice(from, from + RECIPIENTS_FLOOR)
       try {
         whole = whole === undefined ? await wholeIfSmall(delivery) : whole
-        const mail: Mail = { delivery: { ...delivery, recipients }, whole, marks }
+        const spared = async (places: readonly number[]): Promise<void> =>
+          await delivery.spared?.(places.map((place) => from + place))
+        const mail: Mail = { delivery: { ...delivery, recipients, spared }, whole, marks }
         outcomes.push(...(await this.#attempt(mail, route, settings)))
       } catch (error) {
         // What ends the attempt before a hop has answered ends it for all that are left.

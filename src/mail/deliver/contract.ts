@@ -23,6 +23,12 @@ export type Delivery = {
    * When it rejects, the attempt ends without a dot and every outcome is `later`.
    */
   readonly beforeDot: () => Promise<void>
+  /**
+   * Awaited after `beforeDot` and before a dot that is not for all: these places (indexes of
+   * `recipients`) were refused before it, so nothing about them is in doubt. As `beforeDot` when it
+   * rejects.
+   */
+  readonly spared?: (places: readonly number[]) => Promise<void>
   /** Asked right before each final dot; false: it does not leave, and every outcome is `later`. */
   readonly mayDot?: () => boolean
 }

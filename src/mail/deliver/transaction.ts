@@ -156,8 +156,10 @@ class Transaction {
   }
 
   async #marks(): Promise<void> {
+    const spared = this.#outcomes.flatMap((outcome, index) => (outcome === null ? [] : [index]))
     try {
       await this.#mail.marks()
+      if (spared.length > 0) await this.#mail.delivery.spared?.(spared)
     } catch (cause) {
       const text = `the attempt cannot be recorded: ${messageOf(cause)}`
       throw new MarksError(text, { remedy: 'retry', cause })

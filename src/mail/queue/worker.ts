@@ -31,9 +31,7 @@ export type QueueWorkerDeps = {
   readonly attempt: (
     message: Message,
     indexes: readonly number[],
-    beforeDot: () => Promise<void>,
-    /** Asked right before each final dot. */
-    mayDot: () => boolean,
+    dots: Dots,
   ) => Promise<readonly Outcome[]>
   /** Tells the sender, if it may be told; resolves when the DSN is as safe as the mail was. */
   readonly bounce: (
@@ -48,6 +46,16 @@ export type QueueWorkerDeps = {
   readonly tenure?: Tenure | null
   /** What the other nodes know of next hops; without it this one is alone. */
   readonly tally?: Tally
+}
+
+/** What is to be said and asked around a final dot; `places` are indexes of the attempt's. */
+export type Dots = {
+  /** Makes the TRY marks durable; no dot leaves when it rejects. */
+  readonly beforeDot: () => Promise<void>
+  /** These were refused before the dot, which is for others: nothing about them is in doubt. */
+  readonly spared: (places: readonly number[]) => Promise<void>
+  /** Asked right before each final dot. */
+  readonly mayDot: () => boolean
 }
 
 /** A recipient, and the reply for good. */
@@ -415,12 +423,38 @@ export class QueueWorker {
       queue.mark('try', message, indexes)
       await queue.synced()
     }
-    const outcomes = await this.#deps.attempt(message, indexes, beforeDot, mayDot)
+    const spared = async (places: readonly number[]): Promise<void> => {
+      const told = places.flatMap((place) => indexes[place] ?? [])
+      if (this.#spare(message, before, told)) await queue.synced()
+    }
+    const dots: Dots = { beforeDot, spared, mayDot }
+    const outcomes = await this.#deps.attempt(message, indexes, dots)
     const isNone = outcomes.every((outcome) => outcome.kind === 'later' && !outcome.dotSent)
     if (isForbidden && isNone) this.#undo(message, before)
     else await this.#conclude(message, before, outcomes)
     queue.settle(message)
     return isForbidden || outcomes.some(({ kind }) => kind !== 'later')
+  }
+
+  /**
+   * What the TRY said of them is not so: after a crash their failure must still be told. Who was in
+   * doubt before stays so. False: there is nothing to write.
+   */
+  #spare(
+    message: Message,
+    before: ReadonlyMap<number, QueuedRecipient['state']>,
+    indexes: readonly number[],
+  ): boolean {
+    let isMarked = false
+    for (const index of indexes) {
+      const recipient = message.recipients[index]
+      if (recipient?.state !== 'trying' || before.get(index) === 'inDoubt') continue
+      const { attempts, doubtful } = recipient
+      const at = this.#deps.clock.wallMs()
+      this.#deps.queue.mark('defer', message, [index], { at, attempts, doubt: doubtful })
+      isMarked = true
+    }
+    return isMarked
   }
 
   #mayAct(message: Message): boolean {
