@@ -140,7 +140,10 @@ export class MailRules {
     if (owner.run?.cluster?.roster.get(owner.id)?.drain !== 'accepting' && owner.isUp) return
     const { adoptConfirmedMs, adoptSilentMs } = this.#patience
     const { nowMs } = world
-    if (!owner.isUp && nowMs - owner.endedMs >= this.#least(adoptConfirmedMs)) return
+    // A start of a moment ago may not have been noticed.
+    const startedMs = owner.run?.startedMs ?? nowMs
+    const deadMs = startedMs - owner.endedMs
+    if (nowMs - startedMs < SLACK_MS && deadMs >= this.#least(adoptConfirmedMs)) return
     if (nowMs - lastContactMs(node.id, owner.id) >= this.#least(adoptSilentMs)) return
     world.violate(
       `adopted too soon: ${node.name} takes ${mid} of ${owner.name}, ` +
