@@ -136,3 +136,52 @@ export function placeOf(slots: Uint32Array, token: number): number {
     at = (at + 2) & mask
   }
 }
+
+/** A sample as JSON: octets as base64, the tokens four little-endian ones each. */
+export type SampleText = {
+  readonly fingerprint: string
+  readonly tokens: string
+  readonly signature: string | null
+  readonly subject: string
+}
+
+export function writeSample({ fingerprint, tokens, signature, subject }: Sample): SampleText {
+  const bytes = Buffer.alloc(4 * tokens.length)
+  for (const [index, token] of tokens.entries()) bytes.writeUInt32LE(token, 4 * index)
+  return {
+    fingerprint,
+    tokens: bytes.toString('base64'),
+    signature: signature === null ? null : Buffer.from(signature).toString('base64'),
+    subject,
+  }
+}
+
+/** Null: it is none. Tokens that are not ascending would not be forgotten as they are counted. */
+export function readSample(raw: Readonly<Record<string, unknown>>): Sample | null {
+  const { fingerprint, tokens, signature, subject } = raw
+  if (typeof fingerprint !== 'string' || !/^[0-9a-f]{32}$/.test(fingerprint)) return null
+  const read = readTokens(tokens)
+  const octets = typeof signature === 'string' ? Buffer.from(signature, 'base64') : null
+  if (read === null || (octets !== null && octets.length !== SIGNATURE_BYTES)) return null
+  return {
+    fingerprint,
+    tokens: read,
+    signature: octets,
+    subject: typeof subject === 'string' ? subject.slice(0, SUBJECT_CHARS_MAX) : '',
+  }
+}
+
+function readTokens(text: unknown): Uint32Array | null {
+  if (typeof text !== 'string' || text.length > 6 * TOKENS_MAX) return null
+  const bytes = Buffer.from(text, 'base64')
+  const tokens = new Uint32Array(Math.floor(bytes.length / 4))
+  if (tokens.length > TOKENS_MAX) return null
+  let before = 0
+  for (let index = 0; index < tokens.length; index += 1) {
+    const token = bytes.readUInt32LE(4 * index)
+    if (token <= before) return null
+    tokens[index] = token
+    before = token
+  }
+  return tokens
+}

@@ -16,10 +16,9 @@ import { wallMsOf } from '../config/stamp.ts'
 import {
   type Counts,
   type Label,
+  readSample,
   SAMPLE_VERSION,
-  SIGNATURE_BYTES,
-  SUBJECT_CHARS_MAX,
-  TOKENS_MAX,
+  writeSample,
 } from '../message/learned.ts'
 import type { StoreDatabase } from './db.ts'
 import { LearnedTable, type Learnt } from './learned-table.ts'
@@ -337,58 +336,24 @@ function learntMsOf(state: SharedState): number {
   return state.shape === 'cell' ? wallMsOf(headInForce(state, 'latest').stamp) : 0
 }
 
-/** The value of a cell. Octets as base64: the tokens are four little-endian ones each. */
+/** The value of a cell; the fingerprint is its key. */
 function textOf({ sample, label, domain }: Learnt): string {
-  const { tokens, signature, subject } = sample
-  const bytes = Buffer.alloc(4 * tokens.length)
-  for (const [index, token] of tokens.entries()) bytes.writeUInt32LE(token, 4 * index)
-  return JSON.stringify({
-    label,
-    domain,
-    subject,
-    version: SAMPLE_VERSION,
-    tokens: bytes.toString('base64'),
-    signature: signature === null ? null : Buffer.from(signature).toString('base64'),
-  })
+  const { fingerprint: _, ...rest } = writeSample(sample)
+  return JSON.stringify({ label, domain, version: SAMPLE_VERSION, ...rest })
 }
 
 /** Null: deleted, of a version that this one does not count, or nothing that a node wrote. */
 function learntOf(fingerprint: string, state: SharedState | null): Learnt | null {
-  if (state === null || state.shape !== 'cell' || !/^[0-9a-f]{32}$/.test(fingerprint)) return null
+  if (state === null || state.shape !== 'cell') return null
   const { value } = headInForce(state, 'latest')
   if (value === null) return null
   const raw = parse(value)
-  const { label, domain, subject, tokens, signature } = raw
+  const { label, domain } = raw
   if (raw['version'] !== SAMPLE_VERSION || (label !== 'spam' && label !== 'ham')) return null
-  const read = tokensOf(tokens)
-  const octets = typeof signature === 'string' ? Buffer.from(signature, 'base64') : null
-  if (read === null || (octets !== null && octets.length !== SIGNATURE_BYTES)) return null
-  return {
-    label,
-    domain: typeof domain === 'string' && domain.length <= 253 ? domain : null,
-    sample: {
-      fingerprint,
-      tokens: read,
-      signature: octets,
-      subject: typeof subject === 'string' ? subject.slice(0, SUBJECT_CHARS_MAX) : '',
-    },
-  }
-}
-
-/** Null: not ascending, or too many: it would be counted otherwise than it is forgotten. */
-function tokensOf(text: unknown): Uint32Array | null {
-  if (typeof text !== 'string' || text.length > 6 * TOKENS_MAX) return null
-  const bytes = Buffer.from(text, 'base64')
-  const tokens = new Uint32Array(Math.floor(bytes.length / 4))
-  if (tokens.length > TOKENS_MAX) return null
-  let before = 0
-  for (let index = 0; index < tokens.length; index += 1) {
-    const token = bytes.readUInt32LE(4 * index)
-    if (token <= before) return null
-    tokens[index] = token
-    before = token
-  }
-  return tokens
+  const sample = readSample({ ...raw, fingerprint })
+  if (sample === null) return null
+  const isDomain = typeof domain === 'string' && domain.length <= 253
+  return { label, domain: isDomain ? domain : null, sample }
 }
 
 function parse(text: string): Readonly<Record<string, unknown>> {

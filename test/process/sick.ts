@@ -8,7 +8,7 @@ import {
   FrameReader,
   ORDER_BYTES_MAX,
   type Order,
-  type Report,
+  type Said,
 } from '../../src/mail/inspect/frames.ts'
 import { type Answer, inspectMail } from '../../src/mail/inspect/inspectors.ts'
 import { PLAIN_CONFIG } from '../../src/mail/inspect/look.ts'
@@ -20,7 +20,7 @@ function say(bytes: Uint8Array): void {
   for (let at = 0; at < bytes.length; ) at += writeSync(1, bytes, at)
 }
 
-function report(head: Report): void {
+function report(head: Said): void {
   say(encodeFrame(head))
 }
 

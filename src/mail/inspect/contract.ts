@@ -1,6 +1,7 @@
 /** What the pipeline asks of the inspectors, and what it gets: the seam to the pool. */
 import type { Body } from '../../message/body.ts'
 import type { Envelope } from '../../message/envelope.ts'
+import type { Sample } from '../../message/learned.ts'
 import type { Inspection } from '../../message/verdict.ts'
 import type { InspectConfig } from './look.ts'
 
@@ -65,6 +66,8 @@ export interface Inspectors {
   inspect(job: InspectionJob): Promise<Inspection>
   /** @throws GatewayError when no process answers in 10 s */
   preview(body: Body): Promise<Preview>
+  /** What is learnt of a message. @throws GatewayError when no process answers in 10 s */
+  sample(body: Body): Promise<Sample>
   health(): PoolHealth
   close(): Promise<void>
 }

@@ -5,6 +5,7 @@
 import type { DnsAnswers, DnsQuestion, DnsType } from '../../base/names.ts'
 import type { Extent } from '../../message/body.ts'
 import { plainLine } from '../../message/header.ts'
+import { readSample, type Sample, type SampleText } from '../../message/learned.ts'
 import {
   type Cut,
   type Finding,
@@ -30,7 +31,11 @@ export type Order =
       /** The body lies in these files; null: it is the raw part of the frame. */
       readonly extents: readonly Extent[] | null
     }
-  | { readonly kind: 'preview'; readonly job: number; readonly extents: readonly Extent[] | null }
+  | {
+      readonly kind: 'preview' | 'sample'
+      readonly job: number
+      readonly extents: readonly Extent[] | null
+    }
   /** For all jobs from here on. No report follows. */
   | { readonly kind: 'config'; readonly config: InspectConfig }
   /** Nothing to do for a while: give memory back. No report follows. */
@@ -48,8 +53,13 @@ export type Report =
       readonly seen: Seen | null
     }
   | { readonly kind: 'preview'; readonly job: number; readonly preview: Preview }
+  | { readonly kind: 'sample'; readonly job: number; readonly sample: Sample }
   /** The job failed as a whole, or the child could not start (job 0). */
   | { readonly kind: 'failed'; readonly job: number; readonly cause: string }
+
+/** As it is written: a sample as JSON. */
+export type Said = Exclude<Report, { kind: 'sample' }> | SaidSample
+type SaidSample = { readonly kind: 'sample'; readonly job: number; readonly sample: SampleText }
 
 export type Frame = { readonly head: unknown; readonly raw: Buffer }
 
@@ -62,7 +72,7 @@ const PREFIX_BYTES = 8
 const NO_BYTES = Buffer.alloc(0)
 
 /** u32 length of the rest, u32 length of the head (both little endian), head, raw bytes. */
-export function encodeFrame(head: Order | Report, raw: Uint8Array = NO_BYTES): Buffer {
+export function encodeFrame(head: Order | Said, raw: Uint8Array = NO_BYTES): Buffer {
   const json = JSON.stringify(head)
   const headBytes = Buffer.byteLength(json)
   const frame = Buffer.allocUnsafe(PREFIX_BYTES + headBytes + raw.length)
@@ -173,6 +183,12 @@ export function readReport(head: unknown): Report | null {
     case 'preview': {
       const preview = readPreview(head['preview'])
       return typeof job === 'number' && preview !== null ? { kind: 'preview', job, preview } : null
+    }
+    case 'sample': {
+      const said = head['sample']
+      const sample = isRecord(said) ? readSample(said) : null
+      if (typeof job !== 'number' || sample === null) return null
+      return { kind: 'sample', job, sample: { ...sample, subject: textOf(sample.subject, 200) } }
     }
     default:
       return null

@@ -4,6 +4,7 @@
  */
 import { dlopen, ptr, toArrayBuffer } from 'bun:ffi'
 import { closeSync, constants, fstatSync, openSync } from 'node:fs'
+import { messageOf } from '../../base/errors.ts'
 import {
   ABOUT,
   ABOUT_BYTES,
@@ -119,6 +120,27 @@ function isCloser(one: Likeness, other: Likeness): boolean {
   return one.part > other.part || (one.part === other.part && one.fingerprint < other.fingerprint)
 }
 
+/** In place of a file that cannot be read: what asks it is unknown. */
+class NoModel implements Model {
+  readonly #cause: string
+
+  constructor(cause: string) {
+    this.#cause = cause
+  }
+
+  samples(): Counts {
+    throw new Error(this.#cause)
+  }
+
+  count(): Counts {
+    throw new Error(this.#cause)
+  }
+
+  alike(): readonly Likeness[] {
+    throw new Error(this.#cause)
+  }
+}
+
 const PROT_READ = 1
 const MAP_SHARED = 1
 const ADDRESS_MAX = 2 ** 48
@@ -132,17 +154,26 @@ export class ModelFiles {
     mmap: { args: ['ptr', 'u64', 'i32', 'i32', 'i32', 'i64'], returns: 'ptr' },
     munmap: { args: ['ptr', 'u64'], returns: 'i32' },
   }).symbols
-  #open: { readonly path: string; readonly buffer: ArrayBuffer; readonly model: Model } | null =
-    null
+  #path: string | null = null
+  #buffer: ArrayBuffer | null = null
+  #model: Model | null = null
 
-  /** The same one as long as the path is the same. @throws Error when it cannot be read */
+  /**
+   * The same one as long as the path is the same; null without a path. Of a file that cannot be
+   * read, one that throws whatever it is asked.
+   */
   at(path: string | null): Model | null {
-    if (this.#open !== null && this.#open.path === path) return this.#open.model
+    if (path === this.#path) return this.#model
     this.#close()
+    this.#path = path
     if (path === null) return null
-    const buffer = this.#map(path)
-    this.#open = { path, buffer, model: new LearntModel(buffer) }
-    return this.#open.model
+    try {
+      this.#buffer = this.#map(path)
+      this.#model = new LearntModel(this.#buffer)
+    } catch (error) {
+      this.#model = new NoModel(messageOf(error))
+    }
+    return this.#model
   }
 
   #map(path: string): ArrayBuffer {
@@ -151,8 +182,9 @@ export class ModelFiles {
       const { size } = fstatSync(fd)
       const at = this.#c.mmap(null, size, PROT_READ, MAP_SHARED, fd, 0)
       // MAP_FAILED is the last address of all.
-      if (at === null || Number(at) > ADDRESS_MAX)
+      if (at === null || Number(at) > ADDRESS_MAX) {
         throw new Error('the file of what was learnt cannot be mapped')
+      }
       return toArrayBuffer(at, 0, size)
     } finally {
       closeSync(fd)
@@ -161,9 +193,9 @@ export class ModelFiles {
 
   /** Nothing reads it any more: one message at a time is looked at. */
   #close(): void {
-    if (this.#open === null) return
-    const { buffer } = this.#open
-    this.#open = null
-    this.#c.munmap(ptr(buffer), buffer.byteLength)
+    if (this.#buffer !== null) this.#c.munmap(ptr(this.#buffer), this.#buffer.byteLength)
+    this.#buffer = null
+    this.#model = null
+    this.#path = null
   }
 }

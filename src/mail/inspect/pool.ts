@@ -5,6 +5,7 @@ import { assert, GatewayError, messageOf } from '../../base/errors.ts'
 import { type DnsAnswers, keyOf, type Names } from '../../base/names.ts'
 import type { Observer } from '../../base/observe.ts'
 import { type Body, bodySize } from '../../message/body.ts'
+import type { Sample } from '../../message/learned.ts'
 import { type Inspection, NO_FACTS, NO_INSIGHT, NOTHING_ONWARD } from '../../message/verdict.ts'
 import { Child } from './child.ts'
 import type { InspectionJob, Inspectors, PoolHealth, Preview } from './contract.ts'
@@ -54,10 +55,10 @@ const ROUNDS_MAX = 16
 const HELLO_MS_MAX = 10_000
 const BACKOFF_MS_FIRST = 100
 const BACKOFF_MS_MAX = 10_000
-const PREVIEW_MS_MAX = 10_000
-/** Previews at a time; each has a child of its own. */
-const PREVIEWS_MAX = 2
-const PREVIEWS_WAITING_MAX = 20
+const ALONE_MS_MAX = 10_000
+/** Previews and samples at a time; each has a child of its own. */
+const ALONE_MAX = 2
+const ALONE_WAITING_MAX = 20
 const CLOSE_MS_MAX = 1_000
 /** Recipients that inspectors are told. */
 const RECIPIENTS_MAX = 100
@@ -113,8 +114,8 @@ class Pool implements Inspectors {
   #rest: Timer | null = null
   #nextId = 1
   #replaced = 0
-  #previews = 0
-  readonly #previewsWaiting: (() => void)[] = []
+  #alones = 0
+  readonly #aloneWaiting: (() => void)[] = []
   #closed = false
 
   constructor(options: InspectorOptions, { clock, observer, names }: InspectorDeps) {
@@ -176,28 +177,40 @@ class Pool implements Inspectors {
     }
   }
 
-  /** One child a preview: it pays for the parser, and no two mails ever meet in it. */
   async preview(body: Body): Promise<Preview> {
+    const report = await this.#alone('preview', body)
+    assert(report.kind === 'preview', 'a preview was asked for')
+    return report.preview
+  }
+
+  async sample(body: Body): Promise<Sample> {
+    const report = await this.#alone('sample', body)
+    assert(report.kind === 'sample', 'a sample was asked for')
+    return report.sample
+  }
+
+  /** One child an order: it pays for the parser, and no two mails ever meet in it. */
+  async #alone(kind: 'preview' | 'sample', body: Body): Promise<Report> {
     // A page and its frame, and another operator: they wait for each other, within reason.
-    if (this.#closed || this.#previewsWaiting.length >= PREVIEWS_WAITING_MAX) {
-      throw new GatewayError('Too many previews are being made.', { remedy: 'retry' })
+    if (this.#closed || this.#aloneWaiting.length >= ALONE_WAITING_MAX) {
+      throw new GatewayError(`Too many ${kind}s are being made.`, { remedy: 'retry' })
     }
-    if (this.#previews >= PREVIEWS_MAX) {
-      await new Promise<void>((resolve) => this.#previewsWaiting.push(resolve))
-    } else this.#previews += 1
+    if (this.#alones >= ALONE_MAX) {
+      await new Promise<void>((resolve) => this.#aloneWaiting.push(resolve))
+    } else this.#alones += 1
     let child: Child | null = null
     try {
-      return await new Promise<Preview>((resolve, reject) => {
+      return await new Promise<Report>((resolve, reject) => {
         const fail = (cause: string): void =>
-          reject(new GatewayError(`No preview: ${cause}.`, { remedy: 'retry' }))
-        const timer = this.#clock.after(PREVIEW_MS_MAX, () => fail('it took too long'))
+          reject(new GatewayError(`No ${kind}: ${cause}.`, { remedy: 'retry' }))
+        const timer = this.#clock.after(ALONE_MS_MAX, () => fail('it took too long'))
         child = this.#open({
           report: (report) => {
             if (report.kind === 'hello')
-              child?.send({ kind: 'preview', job: 1, extents: extentsOf(body) }, inlineOf(body))
-            else if (report.kind === 'preview') {
+              child?.send({ kind, job: 1, extents: extentsOf(body) }, inlineOf(body))
+            else if (report.kind === kind) {
               timer.cancel()
-              resolve(report.preview)
+              resolve(report)
             } else if (report.kind === 'failed') {
               timer.cancel()
               fail(report.cause)
@@ -214,8 +227,8 @@ class Pool implements Inspectors {
       throw new GatewayError(messageOf(error), { remedy: 'retry', cause: error })
     } finally {
       // The place goes to whoever waited longest, else it is free.
-      const next = this.#previewsWaiting.shift()
-      if (next === undefined) this.#previews -= 1
+      const next = this.#aloneWaiting.shift()
+      if (next === undefined) this.#alones -= 1
       else next()
       ;(child as Child | null)?.kill()
     }
@@ -311,6 +324,7 @@ class Pool implements Inspectors {
         }
         return
       case 'preview':
+      case 'sample':
         this.#replace(place, 'protocol')
     }
   }

@@ -15,6 +15,7 @@ export function withEngines(pool: Inspectors, engines: Pick<Engines, 'ask'>): In
       }
     },
     preview: (body) => pool.preview(body),
+    sample: (body) => pool.sample(body),
     health: () => pool.health(),
     close: () => pool.close(),
   }

@@ -3,10 +3,12 @@ import { closeSync, constants, openSync, readSync, writeSync } from 'node:fs'
 import { SystemClock } from '../../base/clock.ts'
 import { assert, messageOf } from '../../base/errors.ts'
 import type { Extent } from '../../message/body.ts'
+import { writeSample } from '../../message/learned.ts'
 import { confine } from './confine.ts'
-import { encodeFrame, FrameReader, ORDER_BYTES_MAX, type Order, type Report } from './frames.ts'
+import { encodeFrame, FrameReader, ORDER_BYTES_MAX, type Order, type Said } from './frames.ts'
 import { type Answer, inspectMail } from './inspectors.ts'
 import type { InspectConfig } from './look.ts'
+import { ModelFiles } from './model.ts'
 import { runProbe } from './probe.ts'
 
 /** Free room for a read: a body of the usual size comes in one call. */
@@ -22,6 +24,8 @@ const COLLECT_EVERY_BYTES = 16 * 1024 * 1024
 
 let uncollectedBytes = 0
 let config: InspectConfig | null = null
+/** Null until the walls stand, which it must be made before. */
+let models: ModelFiles | null = null
 
 /**
  * What `postern inspector` runs; `args` are the words after that command: `--read DIR` for each
@@ -35,6 +39,7 @@ export async function runInspector(
   const readable = args.filter((_, index) => args[index - 1] === '--read')
   const reader = new FrameReader(ORDER_BYTES_MAX)
   try {
+    models = new ModelFiles()
     report({ kind: 'hello', missing: confine({ readable }, args).missing })
     // Blocking reads: this process has nothing else to wait for, and they cost a third of events.
     for (;;) {
@@ -66,7 +71,10 @@ async function obey(order: Order, inline: Buffer, readable: readonly string[]): 
   try {
     const raw = order.extents === null ? inline : readExtents(order.extents, readable)
     if (order.kind === 'inspect') await inspectOne(order, raw)
-    else {
+    else if (order.kind === 'sample') {
+      const { sampleOf } = await import('./sample.ts')
+      report({ kind: 'sample', job: order.job, sample: writeSample(sampleOf(raw)) })
+    } else {
       // Only a child that shows mail pays for the parser and the sanitiser.
       const { previewOf } = await import('./preview.ts')
       report({ kind: 'preview', job: order.job, preview: await previewOf(raw) })
@@ -90,7 +98,7 @@ async function inspectOne(order: Extract<Order, { kind: 'inspect' }>, raw: Buffe
   let toldMs = clock.monoMs()
   let answers: Answer[] = []
   const { session, answers: known, inspectors } = order
-  const task = { session, config, answers: known, model: null }
+  const task = { session, config, answers: known, model: models?.at(config.modelPath) ?? null }
   const seen = await inspectMail(raw, task, inspectors, (answer) => {
     answers.push(answer)
     // What speaks against the mail, and what took long, must survive an overrun of the next one.
@@ -140,12 +148,12 @@ function isBelow(path: string, directories: readonly string[]): boolean {
 }
 
 /** @throws Error when the parent is gone */
-function report(head: Report): void {
+function report(head: Said): void {
   const frame = encodeFrame(head)
   for (let at = 0; at < frame.length; ) at += writeSync(1, frame, at)
 }
 
-function tryReport(head: Report): void {
+function tryReport(head: Said): void {
   try {
     report(head)
   } catch {
