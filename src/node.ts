@@ -330,6 +330,11 @@ export async function startNode(
     heldNodes: nodes,
     cluster,
     patience,
+    outside: {
+      names: () => nameClient.trouble,
+      lists: () => names.troubles(),
+      bans: () => bans.list(),
+    },
     probe: (hop) => probeNextHop(hop, { clock, resolver, hostname: seat.name }),
     door: () => ({
       url: doorOf(options, servers.url, seat.advertise),

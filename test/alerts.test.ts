@@ -4,9 +4,12 @@ import { Alerts } from '../src/admin/alerts.ts'
 import type { Alarm } from '../src/admin/contract.ts'
 import { registerMailGauges } from '../src/admin/gauges.ts'
 import type { NodeId } from '../src/base/ids.ts'
+import type { ListTrouble } from '../src/base/list-names.ts'
+import type { NamesTrouble } from '../src/base/nameserver.ts'
 import { Observer } from '../src/base/observe.ts'
 import type { NodeReport, NodeView } from '../src/cluster/contract.ts'
 import { patienceOf } from '../src/cluster/patience.ts'
+import type { Ban } from '../src/mail/accept/bans.ts'
 import { ManualClock } from './clock.ts'
 
 const REPORT: NodeReport = {
@@ -43,6 +46,11 @@ class Ward {
     admittedMs: 0,
   }))
   alarms: readonly Alarm[] = []
+  outside: {
+    readonly names: NamesTrouble | null
+    readonly lists: readonly ListTrouble[]
+    readonly bans: readonly Ban[]
+  } = { names: null, lists: [], bans: [] }
   parked = 0
   inDoubt = 0
   pending = 0
@@ -57,6 +65,11 @@ class Ward {
     problems: () => this.problems,
     pending: () => this.pending,
     patience: patienceOf(1),
+    outside: {
+      names: () => this.outside.names,
+      lists: () => this.outside.lists,
+      bans: () => this.outside.bans,
+    },
     totals: () => {
       this.counted += 1
       return { messages: 0, oldestMs: null, inDoubt: this.inDoubt }
@@ -142,6 +155,29 @@ describe('an alert', () => {
         ward.alarms = [{ kind: 'duplicate', message: 'Two.', advice: 'Stop one.' }]
       },
     ],
+    [
+      'names mx1',
+      (ward) => {
+        const names = { sinceMs: ward.clock.wallMs(), cause: 'no answer within 5000 ms' }
+        ward.outside = { ...ward.outside, names }
+      },
+    ],
+    ['names mx2', (ward) => ward.turn('mx2', { report: { troubles: ['names'] } })],
+    [
+      'list mx1',
+      (ward) => {
+        const list = { zone: 'bl.test', sinceMs: ward.clock.wallMs(), cause: 'The list says no.' }
+        ward.outside = { ...ward.outside, lists: [list] }
+      },
+    ],
+    ['list mx2', (ward) => ward.turn('mx2', { report: { troubles: ['list'] } })],
+    [
+      'ban mx1',
+      (ward) => {
+        ward.outside = { ...ward.outside, bans: [{ network: '192.0.2.1', leftMs: 3_600_000 }] }
+      },
+    ],
+    ['ban mx2', (ward) => ward.turn('mx2', { report: { troubles: ['ban'] } })],
     [
       'pending -',
       (ward) => {

@@ -27,6 +27,7 @@ import type { HeldDecisions } from './held-decisions.ts'
 import { listsPart } from './lists.ts'
 import type { MailActions } from './mail-actions.ts'
 import { messagesPart } from './messages.ts'
+import type { Outside } from './outside.ts'
 import { queuePart } from './queue.ts'
 import { queuePeersOf } from './queue-peers.ts'
 import { settingsPart } from './settings.ts'
@@ -72,6 +73,7 @@ export type AdminDeps = {
   readonly remains: ClusterPartDeps['remains']
   readonly join: ClusterPartDeps['join']
   readonly patience: Patience
+  readonly outside?: Outside
 }
 
 export function createAdmin(deps: AdminDeps): Admin & Pick<Alerts, 'told'> {

@@ -9,6 +9,14 @@ import type { Patience } from '../cluster/patience.ts'
 import type { NodeName } from '../message/rows.ts'
 import type { Alarm, Alert, AlertKind } from './contract.ts'
 import type { QueueTotals } from './mail-actions.ts'
+import {
+  NOTHING_OUTSIDE,
+  OUTSIDE_KINDS,
+  type Outside,
+  type OutsideKind,
+  outsideAlerts,
+  outsideTitle,
+} from './outside.ts'
 
 /** A mail has one copy for a moment whenever a node goes away: only what lasts is told. */
 const SETTLED_MS = 10_000
@@ -35,6 +43,8 @@ export type AlertsDeps = {
   /** Held messages for which somebody clicked, and whose owner does not answer. */
   readonly pending: () => number
   readonly patience: Patience
+  /** Name servers, lists and clients of this node. */
+  readonly outside?: Outside
 }
 
 type Draft = Omit<Alert, 'sinceMs' | 'id'> & {
@@ -102,12 +112,14 @@ export class Alerts {
     if (state === 'dead') return [dead(node, patience)]
     if (state === 'suspect') return []
     const drained = state !== 'alive' ? [resting(node, patience)] : []
-    if (report === null) return drained
+    const outside = here ? this.#outside(node) : []
+    if (report === null) return [...drained, ...outside]
     const troubles = here ? this.#troubles() : report.troubles
     const isReady = here ? problems().length === 0 : report.ready
     const inDoubt = here ? this.#counted().inDoubt : report.inDoubt
     return [
       ...drained,
+      ...outside,
       ...(isReady || state !== 'alive' ? [] : [notReady(node, here ? problems() : [])]),
       ...disk(node, report),
       ...(report.alone === 0 || members.length < 2 ? [] : [alone(node, report, members)]),
@@ -115,15 +127,23 @@ export class Alerts {
       ...farClock(node),
       // Of this node the alarms above say more.
       ...troubles.flatMap((word) =>
-        here && ALARMS.has(word) ? [] : [ofTrouble(node, word, here ? this.#deps.parked() : null)],
+        here && SAID_ABOVE.has(word)
+          ? []
+          : [ofTrouble(node, word, here ? this.#deps.parked() : null)],
       ),
     ].map((draft) => ({ ...draft, sinceMs: sinceOf(draft, nowMs) }))
   }
 
+  #outside(node: NodeView): readonly Draft[] {
+    const { outside = NOTHING_OUTSIDE } = this.#deps
+    return outsideAlerts(outside, node.name).map((told) => ({ ...told, node: nameOf(node) }))
+  }
+
   /** Words of AlertKind that only this node can know. */
   #troubles(): readonly AlertKind[] {
-    const { alarms, observer, parked } = this.#deps
+    const { alarms, observer, parked, outside = NOTHING_OUTSIDE } = this.#deps
     return [
+      ...outsideAlerts(outside, '').map(({ kind }) => kind),
       ...new Set(alarms().map(({ kind }) => kind)),
       ...(observer.count('spool_corrupt_total') > 0 ? (['spool'] as const) : []),
       ...(observer.count('rolled_back_total') > 0 ? (['rolledBack'] as const) : []),
@@ -157,7 +177,12 @@ function sinceOf({ sinceMs = null }: Draft, nowMs: number): number | null {
   return sinceMs === null ? null : Math.min(sinceMs, nowMs)
 }
 
-const ALARMS: ReadonlySet<string> = new Set<Alarm['kind']>(['clock', 'config', 'duplicate'])
+const SAID_ABOVE: ReadonlySet<string> = new Set<AlertKind>([
+  'clock',
+  'config',
+  'duplicate',
+  ...OUTSIDE_KINDS,
+])
 
 const ALARM_TITLES: Readonly<Record<Alarm['kind'], string>> = {
   clock: 'The clock of this node is wrong',
@@ -339,6 +364,10 @@ function ofTrouble(node: NodeView, word: string, parked: number | null): Draft {
           'Some node made them while its clock ran ahead. They count when their time has come.',
         advice: 'Find the node whose clock is ahead on the page Cluster, and set it right.',
       }
+    case 'names':
+    case 'list':
+    case 'ban':
+      return ofOutside(node, word)
     case 'clock':
     case 'config':
     case 'duplicate':
@@ -361,6 +390,18 @@ function ofTrouble(node: NodeView, word: string, parked: number | null): Draft {
         advice: `Look at the page Alerts of ${name}, or run there:`,
         command: 'postern status',
       }
+  }
+}
+
+function ofOutside(node: NodeView, kind: OutsideKind): Draft {
+  return {
+    kind,
+    level: kind === 'names' ? 'bad' : 'warn',
+    node: nameOf(node),
+    title: outsideTitle(kind, node.name),
+    meaning: `${node.name} says so of itself, and says more on its own pages.`,
+    advice: `Look at the page Alerts of ${node.name}, or run there:`,
+    command: 'postern status',
   }
 }
 

@@ -16,6 +16,7 @@ import type {
   TraceRow,
 } from '../message/rows.ts'
 import type { MapRow, RuleRow, ScoreRow, YaraRow } from '../store/detection.ts'
+import type { OutsideKind } from './outside.ts'
 
 export type { ClusterEvent, ClusterView, NodeState, TokenView } from '../cluster/contract.ts'
 export type { MapRow, RuleRow, ScoreRow, YaraRow } from '../store/detection.ts'
@@ -183,6 +184,7 @@ export interface Admin extends ClusterAdmin, DetectionAdmin {
       readonly recipients?: readonly string[] | null
       readonly hold?: number | null
       readonly reject?: number | null
+      readonly enforce?: boolean | null
       /** As for `setSetting`, of the fields that are given. */
       readonly seen?: string
     },
@@ -292,7 +294,10 @@ export type ApiTokenRow = {
 /** An entry of the allow or the block list. */
 export type ListEntry = {
   readonly list: 'allow' | 'block'
-  /** `ip`: an address or network. `sender`: an address, or `@domain`. Allow takes `ip` only. */
+  /**
+   * `ip`: an address or network. `sender`: an address, or `@domain`; allowed only where somebody
+   * vouches for the author.
+   */
   readonly kind: 'ip' | 'sender'
   readonly value: string
   readonly note: string
@@ -335,6 +340,8 @@ export type Alert = {
 
 export type AlertKind =
   | Alarm['kind']
+  /** Name servers that do not answer, lists in the DNS that are left out, networks that are refused. */
+  | OutsideKind
   /** A node that gives no answer. */
   | 'dead'
   /** It takes no mail although nobody drained it. */

@@ -1,0 +1,102 @@
+/**
+ * What this node knows of the world outside that somebody should look at: name servers that are
+ * silent, lists in the DNS that cannot be believed, networks that it refuses. As alerts say it.
+ */
+import type { ListTrouble } from '../base/list-names.ts'
+import type { NamesTrouble } from '../base/nameserver.ts'
+import type { Ban } from '../mail/accept/bans.ts'
+import type { Alert } from './contract.ts'
+
+export const OUTSIDE_KINDS = ['names', 'list', 'ban'] as const
+export type OutsideKind = (typeof OUTSIDE_KINDS)[number]
+
+/** Read whenever somebody asks. */
+export type Outside = {
+  /** Null: they answer. */
+  readonly names: () => NamesTrouble | null
+  readonly lists: () => readonly ListTrouble[]
+  readonly bans: () => readonly Ban[]
+}
+
+/** Without one: nothing is outside. */
+export const NOTHING_OUTSIDE: Outside = { names: () => null, lists: () => [], bans: () => [] }
+
+type Told = Pick<Alert, 'level' | 'title' | 'meaning' | 'advice' | 'command'> & {
+  readonly kind: OutsideKind
+  /** Null: since it was seen first. */
+  readonly sinceMs: number | null
+}
+
+/** Networks and lists that are named; the rest is a number. */
+const NAMED_MAX = 3
+
+export function outsideAlerts({ names, lists, bans }: Outside, node: string): readonly Told[] {
+  const silent = names()
+  const out = lists()
+  const banned = bans()
+  return [
+    ...(silent === null ? [] : [silentNames(silent, node)]),
+    ...(out.length === 0 ? [] : [leftOut(out, node)]),
+    ...(banned.length === 0 ? [] : [refused(banned)]),
+  ]
+}
+
+function silentNames({ sinceMs, cause }: NamesTrouble, node: string): Told {
+  return {
+    kind: 'names',
+    level: 'bad',
+    sinceMs,
+    title: `No name server answers ${node}`,
+    meaning: `What has to be asked of a mail is not known, so it is not judged clean: senders are told to come again where a check needs the answer. Next hops that have a name are not found either. ${cause}.`,
+    advice: 'See that the name servers run and can be reached, or enter others as dns.servers.',
+    command: 'postern doctor',
+  }
+}
+
+function leftOut(lists: readonly ListTrouble[], node: string): Told {
+  const [first] = lists
+  return {
+    kind: 'list',
+    level: 'warn',
+    sinceMs: Math.min(...lists.map(({ sinceMs }) => sinceMs)),
+    title: `${node} leaves out ${named(lists.map(({ zone }) => zone))}`,
+    meaning: `${lists
+      .slice(0, NAMED_MAX)
+      .map(({ cause }) => cause)
+      .join(' ')} Mail is judged without ${lists.length === 1 ? 'it' : 'them'}, and says so.`,
+    advice: `It is tried again by itself. If ${first?.zone ?? 'it'} is gone for good, take it out of connection.lists and content.linkLists; a list that refuses public name servers needs a name server of your own in dns.servers.`,
+    command: null,
+  }
+}
+
+function refused(bans: readonly Ban[]): Told {
+  const [first] = bans
+  const minutes = Math.ceil((first?.leftMs ?? 0) / 60_000)
+  return {
+    kind: 'ban',
+    level: 'warn',
+    sinceMs: null,
+    title: `${named(bans.map(({ network }) => network))} ${bans.length === 1 ? 'is' : 'are'} refused on all nodes`,
+    meaning: `Too many mails for recipients that nobody has came from there: somebody guesses addresses. It is over by itself, the last in ${minutes} min.`,
+    advice:
+      'Nothing has to be done. If it is a partner or a server of your own, lift it, and add it to limits.exempt.',
+    command: bans.length === 1 ? `postern unban ${first?.network ?? ''}` : 'postern bans',
+  }
+}
+
+function named(names: readonly string[]): string {
+  const rest = names.length - NAMED_MAX
+  return `${names.slice(0, NAMED_MAX).join(', ')}${rest > 0 ? ` and ${rest} more` : ''}`
+}
+
+/** As another node is told of it; it says more itself. */
+export function outsideTitle(kind: OutsideKind, node: string): string {
+  switch (kind) {
+    case 'names':
+      return `No name server answers ${node}`
+    case 'list':
+      return `${node} leaves out a list in the DNS`
+    case 'ban':
+      return `${node} refuses networks that guess recipients`
+  }
+}
