@@ -369,6 +369,7 @@ describe('domains and settings', () => {
       recipients: ['ann'],
       hold: null,
       reject: null,
+      enforce: null,
     })
     admin.putDomain(ADMIN, 'example.com', { hold: 5 })
     admin.putDomain(ADMIN, 'example.com', { nextHops: ['lmtp://[::1]:24'], recipients: null })
@@ -379,6 +380,7 @@ describe('domains and settings', () => {
         recipients: null,
         hold: 5,
         reject: null,
+        enforce: null,
       },
     ])
     expect(room.live.current.domains.get('example.com')?.hold).toBe(5)

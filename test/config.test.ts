@@ -249,6 +249,7 @@ describe('next hops and recipients', () => {
       recipients: null,
       hold: null,
       reject: null,
+      enforce: null,
     }
     const settings = initialSettings()
     checkDomain({ ...domain, hold: 3 }, settings)
@@ -264,6 +265,7 @@ describe('next hops and recipients', () => {
       recipients: ['a', 'b'],
       hold: 5,
       reject: null,
+      enforce: true,
     }
     const groups = JSON.parse(JSON.stringify(domainGroups(domain)))
     const read = DOMAIN_GROUPS.map((group) => readDomainGroup('a.example', group, groups[group]))

@@ -1,5 +1,5 @@
 /** Tables: findings and policy to verdict; verdicts to reply and copies. One row a promise. */
-import { expect, test } from 'bun:test'
+import { describe, expect, test } from 'bun:test'
 import type { MessageId } from '../src/base/ids.ts'
 import { NetworkIndex } from '../src/config/networks.ts'
 import { NO_DETECTION } from '../src/config/rules.ts'
@@ -14,11 +14,12 @@ import { formatReply } from '../src/message/reply.ts'
 import {
   type Inspection,
   NO_FACTS,
+  NO_INSIGHT,
   type Verdict,
   type VerdictKind,
 } from '../src/message/verdict.ts'
 
-const POLICY: Policy = { hold: 8, reject: 15 }
+const POLICY: Policy = { hold: 8, reject: 15, enforce: true }
 const ID = '01hzy7c3k0000000000000000a' as MessageId
 
 type DecideRow = {
@@ -41,7 +42,7 @@ const DECIDE: DecideRow[] = [
   {
     name: 'tenths add up to what a person sees',
     scores: [0.1, 0.2],
-    policy: { hold: 0.3, reject: 9 },
+    policy: { hold: 0.3, reject: 9, enforce: true },
     kind: 'hold',
     score: 0.3,
   },
@@ -70,7 +71,7 @@ const DECIDE: DecideRow[] = [
   {
     name: 'where reject is not above hold, reject wins',
     scores: [8],
-    policy: { hold: 8, reject: 5 },
+    policy: { hold: 8, reject: 5, enforce: true },
     kind: 'reject',
     score: 8,
   },
@@ -179,7 +180,7 @@ test('every mix of verdicts keeps a copy only behind 250, and delivers only what
 })
 
 function domain(name: string, hold: number | null, reject: number | null): Domain {
-  return { name, nextHops: [], recipients: null, hold, reject }
+  return { name, nextHops: [], recipients: null, hold, reject, enforce: null }
 }
 const SNAPSHOT: Snapshot = {
   settings: initialSettings(),
@@ -198,14 +199,18 @@ const POLICIES: [string, string, Policy][] = [
   [
     'a domain without thresholds has those of the settings',
     'a@other.example',
-    { hold: 8, reject: 15 },
+    { hold: 8, reject: 15, enforce: true },
   ],
-  ['a domain has its own', 'a@strict.example', { hold: 3, reject: 5 }],
-  ['a domain may have one of its own', 'a@half.example', { hold: 6, reject: 15 }],
-  ['case and the trailing dot make no difference', 'A@Strict.EXAMPLE.', { hold: 3, reject: 5 }],
-  ['the last @ counts', '"a@b"@strict.example', { hold: 3, reject: 5 }],
-  ['a U-label finds its A-label', 'a@bücher.example', { hold: 4, reject: 9 }],
-  ['a subdomain is another domain', 'a@sub.strict.example', { hold: 8, reject: 15 }],
+  ['a domain has its own', 'a@strict.example', { hold: 3, reject: 5, enforce: true }],
+  ['a domain may have one of its own', 'a@half.example', { hold: 6, reject: 15, enforce: true }],
+  [
+    'case and the trailing dot make no difference',
+    'A@Strict.EXAMPLE.',
+    { hold: 3, reject: 5, enforce: true },
+  ],
+  ['the last @ counts', '"a@b"@strict.example', { hold: 3, reject: 5, enforce: true }],
+  ['a U-label finds its A-label', 'a@bücher.example', { hold: 4, reject: 9, enforce: true }],
+  ['a subdomain is another domain', 'a@sub.strict.example', { hold: 8, reject: 15, enforce: true }],
 ]
 for (const [name, address, policy] of POLICIES) {
   test(name, () => expect(policyFor(SNAPSHOT, address)).toEqual(policy))
@@ -215,6 +220,7 @@ const LISTS: Lists = {
   allowedClients: new NetworkIndex(['10.0.0.0/8', '198.51.100.7']),
   blockedClients: new NetworkIndex(['192.0.2.0/24', '2001:db8::/32', '198.51.100.7']),
   blockedSenders: new Set(['x@bad.example', '@worse.example', '@xn--bcher-kva.example']),
+  allowedSenders: new Set(['a@partner.example', '@good.example', 'x@bad.example']),
 }
 
 type Sent = [name: string, clientIp: string, sender: string, authors: string[], by: string | null]
@@ -235,14 +241,14 @@ const LISTED: Sent[] = [
 ]
 for (const [name, clientIp, sender, authors, by] of LISTED) {
   test(`the block list: ${name}`, () => {
-    const listing = listingOf(LISTS, { clientIp, sender }, { authors })
+    const listing = listingOf(LISTS, { clientIp, sender }, { authors }, NO_INSIGHT)
     const evidence = listing?.kind === 'block' ? listing.finding.evidence : null
     expect(evidence?.replace(/.* by the entry /, '') ?? null).toBe(by === null ? null : `${by}.`)
   })
 }
 
 test('what is blocked is refused whatever else is said, and told so', () => {
-  const listing = listingOf(LISTS, { clientIp: '192.0.2.1', sender: '' }, NO_FACTS)
+  const listing = listingOf(LISTS, { clientIp: '192.0.2.1', sender: '' }, NO_FACTS, NO_INSIGHT)
   for (const [score, silent] of [
     [0, false],
     [-50, false],
@@ -259,7 +265,12 @@ test('what is blocked is refused whatever else is said, and told so', () => {
 })
 
 test('an allowed client is let in whatever the score, but not with harm, and not unseen', () => {
-  const listing = listingOf(LISTS, { clientIp: '10.9.9.9', sender: 'a@b.example' }, NO_FACTS)
+  const listing = listingOf(
+    LISTS,
+    { clientIp: '10.9.9.9', sender: 'a@b.example' },
+    NO_FACTS,
+    NO_INSIGHT,
+  )
   const kind = (findings: [string, number][], silent = false) =>
     decide(inspected(findings, silent), POLICY, listing).kind
   expect(
@@ -308,3 +319,98 @@ function inspected(findings: readonly (readonly [string, number])[], silent: boo
     facts: NO_FACTS,
   }
 }
+
+describe("what an author's domain asks for in DMARC", () => {
+  const kind = (findings: [string, number][], policy: Policy = POLICY, silent = false) =>
+    decide(inspected(findings, silent), policy, null).kind
+
+  test('is done, whatever the score', () => {
+    expect(
+      kind([
+        ['DMARC_REJECT', 4],
+        ['BAYES_HAM', -8],
+      ]),
+    ).toBe('reject')
+    expect(
+      kind([
+        ['DMARC_QUARANTINE', 1.5],
+        ['BAYES_HAM', -8],
+      ]),
+    ).toBe('hold')
+    expect(kind([['DMARC_NONE', 0.1]])).toBe('deliver')
+    expect(
+      kind([
+        ['DMARC_QUARANTINE', 1.5],
+        ['GTUBE', 20],
+      ]),
+    ).toBe('reject')
+  })
+
+  test('is a score where it is not to be done', () => {
+    const mild = { ...POLICY, enforce: false }
+    expect(kind([['DMARC_REJECT', 4]], mild)).toBe('deliver')
+    expect(
+      kind(
+        [
+          ['DMARC_REJECT', 4],
+          ['X', 4],
+        ],
+        mild,
+      ),
+    ).toBe('hold')
+  })
+
+  test('does not hold what nobody has looked at whole', () => {
+    expect(kind([['DMARC_QUARANTINE', 1.5]], POLICY, true)).toBe('defer')
+  })
+
+  test('a client that was let in by hand may forward what is broken by it', () => {
+    const allowed = listingOf(LISTS, { clientIp: '10.1.1.1', sender: '' }, NO_FACTS, NO_INSIGHT)
+    expect(decide(inspected([['DMARC_REJECT', 4]], false), POLICY, allowed).kind).toBe('deliver')
+  })
+
+  test('each domain of ours may say whether it is done for its recipients', () => {
+    const one = { ...domain('mild.example', null, null), enforce: false }
+    const snapshot = { ...SNAPSHOT, domains: new Map([[one.name, one]]) }
+    expect(policyFor(snapshot, 'a@mild.example').enforce).toBe(false)
+    expect(policyFor(snapshot, 'a@other.example').enforce).toBe(true)
+    const off = { ...snapshot, settings: { ...SNAPSHOT.settings, 'sender.enforce': 'off' } }
+    expect(policyFor(off, 'a@other.example').enforce).toBe(false)
+  })
+})
+
+describe('an author who is allowed', () => {
+  const client = { clientIp: '203.0.113.1', sender: 'bounce@sender.example' }
+  const listing = (authors: string[], authenticated: string[]) =>
+    listingOf(LISTS, client, { authors }, { authenticated })
+
+  test('is let in where his domain vouches for the mail', () => {
+    const found = listing(['any@good.example'], ['good.example'])
+    expect(found?.kind).toBe('allow')
+    expect(decide(inspected([['BAYES_SPAM', 12]], false), POLICY, found).kind).toBe('deliver')
+  })
+
+  test('is not, and told so, where nobody proves it', () => {
+    for (const proven of [[], ['other.example'], ['sub.good.example']]) {
+      const found = listing(['any@good.example'], proven)
+      expect(found?.finding.rule).toBe('ALLOW_UNPROVEN')
+      expect(decide(inspected([['BAYES_SPAM', 12]], false), POLICY, found).kind).toBe('hold')
+    }
+  })
+
+  test('does not let in another one beside him', () => {
+    expect(
+      listing(['any@good.example', 'x@evil.example'], ['good.example', 'evil.example']),
+    ).toBeNull()
+    expect(listing(['a@partner.example', 'b@partner.example'], ['partner.example'])).toBeNull()
+  })
+
+  test('does not count as the envelope sender: that is not who is shown', () => {
+    const sent = { ...client, sender: 'any@good.example' }
+    expect(listingOf(LISTS, sent, { authors: [] }, { authenticated: ['good.example'] })).toBeNull()
+  })
+
+  test('a block wins', () => {
+    expect(listing(['x@bad.example'], ['bad.example'])?.kind).toBe('block')
+  })
+})

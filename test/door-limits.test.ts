@@ -34,7 +34,7 @@ function open(settings: Partial<Settings>, more: Partial<ListenerDeps> = {}): Op
   const refused: unknown[] = []
   const observer = new Observer(clock, () => {})
   const live = new LiveConfig()
-  const domain = { name: 'example.com', nextHops: [], recipients: null, hold: null, reject: null }
+  const domain = { name: 'example.com', nextHops: [], recipients: null, hold: null, reject: null, enforce: null }
   live.swap({
     ...EMPTY_SNAPSHOT,
     domains: new Map([['example.com', domain]]),

@@ -15,6 +15,7 @@ const domainOf = (name: string, part: Partial<Domain> = {}): Domain => ({
   recipients: null,
   hold: null,
   reject: null,
+  enforce: null,
   ...part,
 })
 
@@ -656,10 +657,22 @@ describe('the lists', () => {
     expect(here.live.current.lists.blockedSenders.size).toBe(0)
   })
 
+  test('let a sender in by another part than they keep one out', () => {
+    const here = room()
+    here.lists.add('ruiz', { list: 'allow', kind: 'sender', value: '@Good.example', note: '' })
+    here.lists.add('ruiz', { list: 'allow', kind: 'sender', value: 'a@b.example', note: 'n' })
+    const { allowedSenders, blockedSenders } = here.live.current.lists
+    expect([...allowedSenders].sort()).toEqual(['@good.example', 'a@b.example'])
+    expect(blockedSenders.size).toBe(0)
+    here.lists.remove('ruiz', 'allow', 'sender', '@good.example')
+    expect([...here.live.current.lists.allowedSenders]).toEqual(['a@b.example'])
+    expect(here.lists.entries('allow')).toMatchObject([{ kind: 'sender', value: 'a@b.example' }])
+  })
+
   test.each([
     ['deny', 'ip', '192.0.2.1', 'list'],
     ['block', 'name', 'x', 'kind'],
-    ['allow', 'sender', 'a@b.example', 'kind'],
+    ['allow', 'sender', 'b.example', 'value'],
     ['block', 'ip', '192.0.2', 'value'],
     ['block', 'ip', '192.0.2.1/33', 'value'],
     ['block', 'ip', '0.0.0.0/0', 'value'],

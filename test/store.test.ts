@@ -214,7 +214,7 @@ describe('a database', () => {
       .get() ?? { page_count: 0 }
     databases.state.sqlite.run(`PRAGMA max_page_count = ${page_count}`)
     const recipients = Array.from({ length: 40_000 }, (_, index) => `r${index}`)
-    const domain = { name: 'a.example', nextHops: [], recipients, hold: null, reject: null }
+    const domain = { name: 'a.example', nextHops: [], recipients, hold: null, reject: null, enforce: null }
     let thrown: unknown
     try {
       changes.putDomain('cli', domain)

@@ -239,8 +239,8 @@ export class FakeCluster extends FakeDetection implements ClusterAdmin {
     if (list !== 'allow' && list !== 'block') {
       throw new RefusalError('invalid', 'list', `There is no list ${list}.`, 'Use allow or block.')
     }
-    if (kind !== 'ip' && (kind !== 'sender' || list === 'allow')) {
-      throw new RefusalError('invalid', 'kind', `${kind} cannot be listed.`, 'Use ip.')
+    if (kind !== 'ip' && kind !== 'sender') {
+      throw new RefusalError('invalid', 'kind', `${kind} cannot be listed.`, 'Use ip or sender.')
     }
     if (kind === 'ip' && !/^[0-9a-f.:]+(\/\d+)?$/.test(value)) {
       throw new RefusalError('invalid', 'value', `“${value}” is no address.`, 'Enter 192.0.2.1.')

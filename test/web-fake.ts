@@ -116,7 +116,14 @@ export class FakeAdmin extends FakeCluster implements Admin {
     for (const mail of mails.toReversed()) this.add(mail)
     const nextHops = readNextHops(['smtp://exchange.example.com:25'])
     for (const name of domains) {
-      this.#domains.set(name, { name, nextHops, recipients: null, hold: null, reject: null })
+      this.#domains.set(name, {
+        name,
+        nextHops,
+        recipients: null,
+        hold: null,
+        reject: null,
+        enforce: null,
+      })
     }
     if (setup) return
     const addedMs = clock.wallMs() - 9 * 86_400_000
@@ -277,6 +284,7 @@ export class FakeAdmin extends FakeCluster implements Admin {
         input.reject === undefined
           ? (before?.reject ?? null)
           : readThreshold('reject', input.reject),
+      enforce: input.enforce === undefined ? (before?.enforce ?? null) : input.enforce,
     }
     this.#domains.set(name, domain)
     this.#note(

@@ -777,6 +777,7 @@ describe('API', () => {
         recipients: null,
         hold: null,
         reject: null,
+        enforce: null,
       },
     ])
     const status = (await (
@@ -1542,7 +1543,7 @@ describe('lists and tokens', () => {
     expect(body).toContain('id="allow-value-e"')
     expect(body).toContain('value="mail.example"')
     expect(body).not.toContain('id="block-value-e"')
-    for (const odd of [{ list: 'grey' }, { list: 'allow', kind: 'sender', value: '@a.example' }]) {
+    for (const odd of [{ list: 'grey' }, { list: 'allow', kind: 'name', value: '@a.example' }]) {
       const answer = await ask(place, '/lists/add', { session, form: { ...form, ...odd } })
       expect([odd, answer.status]).toEqual([odd, 422])
     }

@@ -426,6 +426,7 @@ function domainRoutes({ admin }: Parts): readonly Route[] {
           recipients: t.Optional(t.Union([t.Array(TEXT('Local part', 400)), t.Null()])),
           hold: t.Optional(t.Union([t.Number(), t.Null()])),
           reject: t.Optional(t.Union([t.Number(), t.Null()])),
+          enforce: t.Optional(t.Union([t.Boolean(), t.Null()])),
         }),
       ),
       answer: shape.DOMAIN,

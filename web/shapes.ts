@@ -250,6 +250,7 @@ export const DOMAIN = t.Object({
   recipients: orNull(TEXTS),
   hold: orNull(t.Number()),
   reject: orNull(t.Number()),
+  enforce: orNull(t.Boolean()),
 })
 
 const VALUE = t.Union([t.Number(), t.Boolean(), t.String(), TEXTS])

@@ -1,7 +1,13 @@
 /** Domains: which mail is ours, where it goes, who exists. */
 import { RefusalError } from '../base/errors.ts'
 import type { LiveConfig } from '../config/live.ts'
-import { readDomainName, readNextHops, readRecipients, readThreshold } from '../config/validate.ts'
+import {
+  readDomainName,
+  readEnforce,
+  readNextHops,
+  readRecipients,
+  readThreshold,
+} from '../config/validate.ts'
 import { formatNextHop, parseNextHop } from '../message/nexthop.ts'
 import type { Changes } from '../store/changes.ts'
 import { mustAct } from './authorise.ts'
@@ -21,7 +27,7 @@ export function domainsPart(deps: {
     putDomain(author, rawName, input) {
       mustAct(author)
       const name = readDomainName(rawName)
-      const { nextHops, recipients, hold, reject, seen = null } = input
+      const { nextHops, recipients, hold, reject, enforce, seen = null } = input
       // What is not given stays as the cells say it, also while an older configuration is in force.
       const patch = {
         name,
@@ -31,6 +37,7 @@ export function domainsPart(deps: {
           : { recipients: recipients === null ? null : readRecipients(name, recipients) }),
         ...(hold === undefined ? {} : { hold: readThreshold('hold', hold) }),
         ...(reject === undefined ? {} : { reject: readThreshold('reject', reject) }),
+        ...(enforce === undefined ? {} : { enforce: readEnforce(enforce) }),
       }
       return changes.putDomain(author.name, patch, seen)
     },

@@ -10,6 +10,7 @@ type DomainRow = {
   readonly recipients: readonly string[] | null
   readonly hold: number | null
   readonly reject: number | null
+  readonly enforce: boolean | null
 }
 
 /** Adds or replaces. What is not given keeps its value; a new domain without next hop goes by MX. */
@@ -24,6 +25,7 @@ export const addDomain: Run = async (call, world) => {
       : { recipients: recipients === 'any' ? null : words(recipients) }),
     ...score('hold', optionOf(call, '--hold')),
     ...score('reject', optionOf(call, '--reject')),
+    ...enforced(optionOf(call, '--enforce')),
   }
   const api = new Api(dataDirOf(call))
   const row = await api.call<DomainRow>('PUT', pathOf(['domains', name]), body)
@@ -55,6 +57,7 @@ export const showDomain: Run = async (call, world) => {
     ['Recipients', row.recipients === null ? 'any' : row.recipients.join(', ')],
     ['Hold from', row.hold === null ? 'as the settings' : String(row.hold)],
     ['Reject from', row.reject === null ? 'as the settings' : String(row.reject)],
+    ['DMARC', row.enforce === null ? 'as the settings' : row.enforce ? 'enforced' : 'scored'],
   ])
   await world.out(text)
   return 0
@@ -81,6 +84,13 @@ function score(field: 'hold' | 'reject', text: string | undefined): object {
     throw new UsageError(field, `--${field} "${text}" is no number.`, 'Give a score, or `default`.')
   }
   return { [field]: Number(text) }
+}
+
+function enforced(text: string | undefined): object {
+  if (text === undefined) return {}
+  if (text === 'default') return { enforce: null }
+  if (text === 'on' || text === 'off') return { enforce: text === 'on' }
+  throw new UsageError('enforce', `--enforce "${text}" is no choice.`, 'Give on, off or default.')
 }
 
 function where({ nextHops }: DomainRow): string {

@@ -186,6 +186,7 @@ export const COMMANDS: readonly Command[] = [
       option('--recipients', 'LIST', 'Known local parts, separated by commas; `any` for all.'),
       option('--hold', 'SCORE', 'Hold from this score; `default` for that of the settings.'),
       option('--reject', 'SCORE', 'Refuse from this score; `default` for that of the settings.'),
+      option('--enforce', 'WORD', 'Do what DMARC asks for: on, off, or `default`.'),
     ],
   ),
   command('domain list', 'All domains.'),
@@ -271,7 +272,7 @@ export const COMMANDS: readonly Command[] = [
   command('conflict list', 'What was set twice while nodes were apart.'),
   command('conflict keep', 'Keep one side of a conflict.', [one('KEY'), one('SIDE')]),
 
-  command('allow add', 'Allow a client address or network.', [one('VALUE')], [NOTE]),
+  command('allow add', 'Allow a client address or network, or a proven sender or @domain.', [one('VALUE')], [NOTE]),
   command('allow list', 'The allow list.'),
   command('allow remove', 'Take an entry off the allow list.', [one('VALUE')]),
   command('block add', 'Block an address, a network, a sender or @domain.', [one('VALUE')], [NOTE]),

@@ -243,18 +243,24 @@ export class Draft {
   }
 
   #relist(): Lists {
-    const { allowedClients, blockedClients, blockedSenders } = this.#lists
-    const senders = new Set(blockedSenders)
-    const blocked = this.#relistedWith('list/block/sender/')
-    for (const value of blocked.removed) senders.delete(value)
-    for (const value of blocked.added) senders.add(value)
+    const { allowedClients, blockedClients, blockedSenders, allowedSenders } = this.#lists
     const clients = this.#relistedWith('list/block/ip/')
     const allowed = this.#relistedWith('list/allow/ip/')
+    const senders = (before: ReadonlySet<string>, prefix: string): ReadonlySet<string> => {
+      const { removed, added } = this.#relistedWith(prefix)
+      const after = new Set(before)
+      for (const value of removed) after.delete(value)
+      for (const value of added) after.add(value)
+      return after
+    }
+    const blockedNow = senders(blockedSenders, 'list/block/sender/')
+    const allowedNow = senders(allowedSenders, 'list/allow/sender/')
     this.#relisted.clear()
     this.#lists = Object.freeze({
       allowedClients: allowedClients.changed(allowed.removed, allowed.added),
       blockedClients: blockedClients.changed(clients.removed, clients.added),
-      blockedSenders: senders,
+      blockedSenders: blockedNow,
+      allowedSenders: allowedNow,
     })
     return this.#lists
   }
@@ -273,7 +279,7 @@ export class Draft {
 
 /** A domain of which nothing was said: by MX, any recipient, the thresholds of the settings. */
 export function newDomain(name: string): Domain {
-  return { name, nextHops: [], recipients: null, hold: null, reject: null }
+  return { name, nextHops: [], recipients: null, hold: null, reject: null, enforce: null }
 }
 
 /** Of an object; undefined of anything else. */
@@ -292,7 +298,7 @@ function isKnown(kind: string, key: string): boolean {
       return group === '' || (DOMAIN_GROUPS as readonly string[]).includes(group)
     }
     case 'list':
-      return /^(?:allow\/ip|block\/ip|block\/sender)\/./.test(key)
+      return /^(?:allow|block)\/(?:ip|sender)\/./.test(key)
     case 'rule':
     case 'score':
       return /^[A-Z][A-Z0-9_]{1,63}$/.test(key)

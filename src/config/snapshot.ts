@@ -14,6 +14,8 @@ export type Domain = {
   /** Thresholds of this domain; null: those of the settings. */
   readonly hold: number | null
   readonly reject: number | null
+  /** Whether DMARC of the author's domain is enforced for its recipients; null: as the settings say. */
+  readonly enforce: boolean | null
 }
 
 /** Who is let in or kept out, whatever the score. */
@@ -22,6 +24,8 @@ export type Lists = {
   readonly blockedClients: NetworkIndex
   /** `a@b` or `@b`, in lower case and A-labels. */
   readonly blockedSenders: ReadonlySet<string>
+  /** The same; let in only where somebody vouches for the author (decide/listing). */
+  readonly allowedSenders: ReadonlySet<string>
 }
 
 export type Snapshot = {
@@ -43,6 +47,7 @@ export const NO_LISTS: Lists = Object.freeze({
   allowedClients: new NetworkIndex([]),
   blockedClients: new NetworkIndex([]),
   blockedSenders: new Set<string>(),
+  allowedSenders: new Set<string>(),
 })
 
 export const EMPTY_SNAPSHOT: Snapshot = Object.freeze({

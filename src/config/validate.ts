@@ -240,6 +240,12 @@ export function readThreshold(field: 'hold' | 'reject', raw: number | null): num
   return raw === null ? null : withField(field, () => readSetting(`policy.${field}`, raw) as number)
 }
 
+/** Whether DMARC is enforced, or null for what the settings say. @throws RefusalError invalid */
+export function readEnforce(raw: unknown): boolean | null {
+  if (raw === undefined || raw === null || typeof raw === 'boolean') return raw ?? null
+  return refuse('enforce', `${quote(raw)} is neither on nor off.`, 'Enter true, false or nothing.')
+}
+
 /** Bounds between the thresholds that are in force for `domain`. @throws RefusalError */
 export function checkDomain(domain: Domain, settings: Settings): void {
   const hold = domain.hold ?? settings['policy.hold']
@@ -255,8 +261,10 @@ export function checkDomain(domain: Domain, settings: Settings): void {
 
 /** What the cells of a domain hold, as JSON: one a group of fields that must match. */
 export function domainGroups(domain: Domain): Readonly<Record<DomainGroup, unknown>> {
-  const { nextHops, recipients, hold, reject } = domain
-  return { nextHops: nextHops.map(formatNextHop), recipients, policy: { hold, reject } }
+  const { nextHops, recipients, hold, reject, enforce } = domain
+  // Left out where nothing was said: the text is the same on a node that does not know it.
+  const policy = { hold, reject, ...(enforce === null ? {} : { enforce }) }
+  return { nextHops: nextHops.map(formatNextHop), recipients, policy }
 }
 
 /** The fields that a stored group gives a domain. @throws RefusalError when it does not hold */
@@ -271,10 +279,11 @@ export function readDomainGroup(name: string, group: DomainGroup, raw: unknown):
       }
     case 'policy': {
       if (typeof raw !== 'object' || raw === null) refuse('hold', 'There are no thresholds.', '')
-      const { hold, reject } = raw as { readonly hold?: unknown; readonly reject?: unknown }
+      const { hold, reject, enforce } = raw as Readonly<Record<string, unknown>>
       return {
         hold: readThreshold('hold', readNumberOrNull('hold', hold)),
         reject: readThreshold('reject', readNumberOrNull('reject', reject)),
+        enforce: readEnforce(enforce),
       }
     }
   }
@@ -299,20 +308,11 @@ export function readListName(raw: string): ListName {
  * A-labels. @throws RefusalError invalid, field `kind` or `value`
  */
 export function readListEntry(
-  list: ListName,
   kind: string,
   raw: string,
 ): { readonly kind: ListKind; readonly value: string } {
   if (kind !== 'ip' && kind !== 'sender') {
     refuse('kind', `There is no kind ${quote(kind)}.`, 'The kinds are ip and sender.')
-  }
-  // A sender is what anybody may write: to let one in is to let everybody in who writes it.
-  if (list === 'allow' && kind === 'sender') {
-    refuse(
-      'kind',
-      'A sender cannot be allowed: its name can be forged.',
-      'Allow the addresses or networks that its mail comes from.',
-    )
   }
   return { kind, value: kind === 'ip' ? readListedNetwork(raw.trim()) : readListedSender(raw) }
 }

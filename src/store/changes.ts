@@ -578,7 +578,7 @@ function isWithin(inner: string, outer: string): boolean {
 
 function names(patch: DomainPatch, group: DomainGroup): boolean {
   if (group !== 'policy') return patch[group] !== undefined
-  return patch.hold !== undefined || patch.reject !== undefined
+  return [patch.hold, patch.reject, patch.enforce].some((value) => value !== undefined)
 }
 
 function given(patch: DomainPatch): DomainPatch {
@@ -605,8 +605,9 @@ function parseJson(text: string): unknown {
 /** What the history says of a domain as a whole. Its recipients are counted, not listed. */
 function summaryOf(domain: Domain): string {
   const { nextHops } = domainGroups(domain)
-  const { hold, reject, recipients } = domain
-  return JSON.stringify({ nextHops, recipients: recipients?.length ?? null, hold, reject })
+  const { hold, reject, enforce, recipients } = domain
+  const own = enforce === null ? {} : { enforce }
+  return JSON.stringify({ nextHops, recipients: recipients?.length ?? null, hold, reject, ...own })
 }
 
 /** A long list of recipients of which few change is noted as those few. */

@@ -54,7 +54,7 @@ export class Lists {
     },
   ): Entry {
     const list = readListName(input.list)
-    const { kind, value } = readListEntry(list, input.kind, input.value)
+    const { kind, value } = readListEntry(input.kind, input.value)
     const note = readNote(input.note)
     const key = `${list}/${kind}/${value}`
     const before = this.#entry(key)
@@ -73,7 +73,7 @@ export class Lists {
   /** @throws RefusalError notFound, StoreError */
   remove(author: string, rawList: string, rawKind: string, rawValue: string): void {
     const list = readListName(rawList)
-    const { kind, value } = readListEntry(list, rawKind, rawValue)
+    const { kind, value } = readListEntry(rawKind, rawValue)
     const key = `${list}/${kind}/${value}`
     const before = this.#entry(key)
     if (before === null) {
@@ -94,7 +94,7 @@ export class Lists {
   #entry(key: string): Entry | null {
     const [list, kind, ...rest] = key.split('/')
     if (list !== 'allow' && list !== 'block') return null
-    if (kind !== 'ip' && (kind !== 'sender' || list === 'allow')) return null
+    if (kind !== 'ip' && kind !== 'sender') return null
     const cell = this.#rows.cell('list', key)
     if (cell === null) return null
     const { value, author, stamp } = forceOf('list', key, cell)

@@ -84,6 +84,7 @@ async function listenPostern(stage: Stage, port: number, sinkPort: number, direc
           recipients: null,
           hold: null,
           reject: null,
+          enforce: null,
         },
       ],
     ]),

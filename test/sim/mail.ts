@@ -189,7 +189,7 @@ export class SimMail {
 }
 
 function snapshotOf({ settings }: MailSetting): Snapshot {
-  const domain = { name: DOMAIN, nextHops: [], recipients: null, hold: null, reject: null }
+  const domain = { name: DOMAIN, nextHops: [], recipients: null, hold: null, reject: null, enforce: null }
   return {
     ...EMPTY_SNAPSHOT,
     settings: { ...EMPTY_SNAPSHOT.settings, ...settings },

@@ -19,6 +19,7 @@ const FORM = t.Object({
   recipients: t.Optional(t.String()),
   hold: t.String({ maxLength: 30 }),
   reject: t.String({ maxLength: 30 }),
+  enforce: t.Optional(t.Union([t.Literal(''), t.Literal('on'), t.Literal('off')])),
   seen: t.Optional(t.String({ maxLength: 20_000 })),
   act: t.Optional(t.String({ maxLength: 10 })),
 })
@@ -30,6 +31,8 @@ type Typed = {
   readonly recipients: string
   readonly hold: string
   readonly reject: string
+  /** Empty: as the settings say. */
+  readonly enforce: '' | 'on' | 'off'
   /** What the form showed; null for a new domain. */
   readonly seen: string | null
 }
@@ -117,6 +120,7 @@ const BLANK: Typed = {
   recipients: '',
   hold: '',
   reject: '',
+  enforce: '',
   seen: null,
 }
 
@@ -128,8 +132,9 @@ type Body = Partial<Omit<Typed, 'seen'>> & {
 }
 
 function typedOf(name: string, body: Body): Typed {
-  const { hops, known = 'any', recipients = '', hold, reject, seen = null } = body
-  return { name, hops, known, recipients, hold: hold.trim(), reject: reject.trim(), seen }
+  const { hops, known = 'any', recipients = '', hold, reject, enforce = '', seen = null } = body
+  const scores = { hold: hold.trim(), reject: reject.trim() }
+  return { name, hops, known, recipients, ...scores, enforce, seen }
 }
 
 /** @throws RefusalError notFound */
@@ -150,6 +155,7 @@ function stored(site: Site, name: string): Typed {
     recipients: (domain.recipients ?? []).join('\n'),
     hold: domain.hold === null ? '' : String(domain.hold),
     reject: domain.reject === null ? '' : String(domain.reject),
+    enforce: domain.enforce === null ? '' : domain.enforce ? 'on' : 'off',
     seen: null,
   }
 }
@@ -171,6 +177,7 @@ function putTyped(site: Site, author: Author, typed: Typed) {
     recipients: typed.known === 'any' ? null : linesOf(typed.recipients),
     hold: thresholdOf('hold', typed.hold),
     reject: thresholdOf('reject', typed.reject),
+    enforce: typed.enforce === '' ? null : typed.enforce === 'on',
     ...(typed.seen === null ? {} : { seen: typed.seen }),
   })
 }
@@ -213,6 +220,9 @@ function domainPage(
     refusal?.field === field
       ? html`<p class="err" id="${field}-e">${refusal.message} ${refusal.advice}</p>`
       : ''
+  const enforced = site.admin.setting('sender.enforce').value === 'on' ? 'done' : 'only scored'
+  const pick = (value: Typed['enforce'], words: string): Html =>
+    html`<option value="${value}"${typed.enforce === value ? html` selected` : ''}>${words}</option>`
   const named = ['name', 'nextHops', 'recipients', 'hold', 'reject']
   const other =
     refusal === undefined || named.includes(refusal.field ?? '')
@@ -230,6 +240,7 @@ ${isNew ? '' : conflictsIn(site, visit, [`domain/${typed.name}`], `/domains/${ty
 <div class="field"><div><span class="label">Recipients</span><p>Who exists. Mail for anybody else is refused at the door.</p></div><div class="in stack"><label class="pick"><input type="radio" name="known" value="any"${typed.known === 'any' ? html` checked` : ''}> Any; the next hop decides</label><label class="pick"><input type="radio" name="known" value="list"${typed.known === 'list' ? html` checked` : ''}> Only these, the part before the @, one a line</label><textarea class="wide" name="recipients" rows="4" aria-label="Known recipients" autocapitalize="off" spellcheck="false"${wrong('recipients')}>${typed.recipients}</textarea>${error('recipients')}</div></div>
 <div class="field"><div><label for="hold">Hold from score</label><p>Empty: as for all domains.</p></div><div class="in"><input id="hold" name="hold" value="${typed.hold}" placeholder="${String(hold)}" inputmode="decimal" maxlength="30" autocomplete="off"${wrong('hold')}><span class="unit">score, ${String(hold)} for all domains</span>${error('hold')}</div></div>
 <div class="field"><div><label for="reject">Reject from score</label><p>Empty: as for all domains.</p></div><div class="in"><input id="reject" name="reject" value="${typed.reject}" placeholder="${String(reject)}" inputmode="decimal" maxlength="30" autocomplete="off"${wrong('reject')}><span class="unit">score, ${String(reject)} for all domains</span>${error('reject')}</div></div>
+<div class="field"><div><label for="enforce">Forged mail</label><p>Whether what a domain asks for in DMARC is done: forged mail refused, or held.</p></div><div class="in"><select id="enforce" name="enforce">${pick('', `As for all domains: ${enforced}`)}${pick('on', 'Done')}${pick('off', 'Only scored')}</select></div></div>
 ${may ? html`<div class="field"><span></span><div class="acts"><button class="btn primary" name="act" value="save">${isNew ? 'Add the domain' : 'Save'}</button><button class="btn" name="act" value="try">Try the next hops</button><a class="btn quiet" href="/settings">Cancel</a></div></div>` : ''}
 </form>`
   return shell(site, visit, {

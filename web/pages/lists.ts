@@ -21,7 +21,7 @@ const LISTS: readonly { readonly list: List; readonly title: string; readonly ab
   {
     list: 'allow',
     title: 'Allow',
-    about: 'Let in, whatever the score',
+    about: 'Let in, whatever the score; a sender only where somebody vouches for it',
   },
 ]
 
@@ -128,14 +128,9 @@ function addForm(
       : note('fail', html`<b>${refusal.message}</b> ${refusal.advice}`)
   const pick = (kind: ListEntry['kind'], words: string) =>
     html`<option value="${kind}"${typed?.kind === kind ? html` selected` : ''}>${words}</option>`
-  // Anybody can write any sender; only the address of a client is worth trust.
-  const kind =
-    list === 'allow'
-      ? html`<input type="hidden" name="kind" value="ip">`
-      : html`<label>What<span class="in"><select name="kind"${wrong('kind')}>${pick('ip', 'Client address')}${pick('sender', 'Sender')}</select>${error('kind')}</span></label>`
-  const example = list === 'allow' ? '192.0.2.0/24' : '192.0.2.0/24 or @example.com'
+  const kind = html`<label>What<span class="in"><select name="kind"${wrong('kind')}>${pick('ip', 'Client address')}${pick('sender', 'Sender')}</select>${error('kind')}</span></label>`
   return html`<form class="body stack form" method="post" action="/lists/add" hx-post="/lists/add" ${MORPH} aria-label="Add to the ${list} list">${csrf(visit)}<input type="hidden" name="list" value="${list}">${other}
-<div class="fields">${kind}<label>${list === 'allow' ? 'Client address or network' : 'Address, network, sender or @domain'}<span class="in"><input class="wide" name="value" value="${typed?.value ?? ''}" placeholder="${example}" required maxlength="1000" autocomplete="off" autocapitalize="off" spellcheck="false"${wrong('value')}>${error('value')}</span></label><label>Note<span class="in"><input class="wide" name="note" value="${typed?.note ?? ''}" placeholder="why, for whoever reads it next year" maxlength="200" autocomplete="off"${wrong('note')}>${error('note')}</span></label><button class="btn">Add</button></div></form>`
+<div class="fields">${kind}<label>Address, network, sender or @domain<span class="in"><input class="wide" name="value" value="${typed?.value ?? ''}" placeholder="192.0.2.0/24 or @example.com" required maxlength="1000" autocomplete="off" autocapitalize="off" spellcheck="false"${wrong('value')}>${error('value')}</span></label><label>Note<span class="in"><input class="wide" name="note" value="${typed?.note ?? ''}" placeholder="why, for whoever reads it next year" maxlength="200" autocomplete="off"${wrong('note')}>${error('note')}</span></label><button class="btn">Add</button></div></form>`
 }
 
 const KINDS: Readonly<Record<ListEntry['kind'], string>> = { ip: 'client', sender: 'sender' }

@@ -293,6 +293,7 @@ function domainsCard(site: Site, visit: Visit): Html {
             const own = [
               domain.hold === null ? null : `hold ${domain.hold}`,
               domain.reject === null ? null : `reject ${domain.reject}`,
+              domain.enforce === null ? null : `DMARC ${domain.enforce ? 'enforced' : 'scored'}`,
             ].filter((text) => text !== null)
             return html`<tr><td><b>${domain.name}</b></td><td>${hop ?? 'by MX records'}${more.length === 0 ? '' : html`<br><small>then ${more.join(', ')}</small>`}</td><td>${known}</td><td>${own.length === 0 ? 'as below' : own.join(', ')}</td><td class="num"><a class="btn small" href="/domains/${domain.name}">${may ? 'Edit' : 'Show'}</a></td></tr>`
           },

@@ -115,6 +115,7 @@ const FIELDS: Readonly<Record<string, string>> = {
   recipients: 'recipients',
   hold: 'hold from',
   reject: 'reject from',
+  enforce: 'enforce DMARC',
   role: 'role',
 }
 
@@ -124,6 +125,7 @@ export const FIELD_LABELS: Readonly<Record<string, string>> = {
   recipients: 'Recipients',
   hold: 'Hold from score',
   reject: 'Reject from score',
+  enforce: 'Enforce DMARC',
 }
 
 function fieldWords(field: string, held: unknown): string {

@@ -7,6 +7,8 @@ export type Policy = {
   readonly hold: number
   /** Score from which the copy is refused. Wins where it is not above `hold`. */
   readonly reject: number
+  /** What a domain asks for in DMARC is done. */
+  readonly enforce: boolean
 }
 
 /**
@@ -18,6 +20,7 @@ export function policyFor(snapshot: Snapshot, recipientAddress: string): Policy 
   return {
     hold: domain?.hold ?? snapshot.settings['policy.hold'],
     reject: domain?.reject ?? snapshot.settings['policy.reject'],
+    enforce: domain?.enforce ?? snapshot.settings['sender.enforce'] === 'on',
   }
 }
 
