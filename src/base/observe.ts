@@ -41,6 +41,12 @@ export const EVENTS = {
     help: 'Client networks refused for a while for recipients that nobody has',
   },
   'client.unbanned': { level: 'info' },
+  'recipient.unasked': {
+    level: 'warn',
+    counter: 'recipients_unasked_total',
+    help: 'Times that a next hop or a directory could not say whether a recipient is there',
+  },
+  'recipient.unknowable': { level: 'info' },
   'smtp.failed': {
     level: 'warn',
     counter: 'smtp_failed_total',
