@@ -52,6 +52,7 @@ const PACKAGES: readonly (readonly [name: string, where: readonly string[]])[] =
   ['@peculiar/x509', ['src/config/certificate.ts']],
   ['reflect-metadata', ['src/config/certificate.ts']],
   ['dns-packet', ['src/base/dns-message.ts']],
+  ['ldapts', ['src/mail/accept/directory.ts']],
   ['bun:ffi', ['src/base/clock.ts', 'src/base/files.ts', 'src/mail/inspect/']],
   ['node:dns', ['src/base/dns.ts']],
   ['dns', ['src/base/dns.ts']],
