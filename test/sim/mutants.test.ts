@@ -306,6 +306,21 @@ const CASES: readonly Case[] = [
     tune: busy({ work: { held: 0.8 } }),
   },
   {
+    name: 'a release that counts as done when it is decided',
+    mutant: {
+      rows: (rows) =>
+        replaced(rows, {
+          put: (kind, key, version, value, author, untilMs) => {
+            const said =
+              value?.replaceAll(/"claim":\{[^}]*\}(?!,"enqueuedMs)/g, '$&,"enqueuedMs":1') ?? null
+            return rows.put(kind, key, version, kind === 'held' ? said : value, author, untilMs)
+          },
+        }),
+    },
+    rule: /released, and never leaves/,
+    tune: busy({ work: { held: 0.8 } }),
+  },
+  {
     name: 'a node that cuts off what it does not know',
     mutant: {
       rows: (rows) =>

@@ -44,6 +44,8 @@ export type Ended = {
 
 /** Time that a healed cluster has to agree: redials, retransmissions, and two digests. */
 const HEAL_MS_MAX = 60_000
+/** Time that a claim has to take effect: its holders are waited for so long. */
+const CLAIM_MS_MAX = 120_000
 /** Words of every setting, author and mail of a simulation. */
 /** None shorter than six octets: ciphertext has any four by chance, and some seeds have them. */
 const SECRETS = ['{"v":"', 'setting', '"ruiz"', 'example.com', 'offer of gold']
@@ -135,6 +137,10 @@ export class Simulation {
     // Who has just started has something to say of itself.
     this.world.runFor(1_000)
     const agreed = this.world.runTill(() => this.areEqual(), HEAL_MS_MAX, 500)
+    const isClear = this.world.runTill(() => this.work.owed().length === 0, CLAIM_MS_MAX, 500)
+    this.world.act(() => {
+      if (!isClear) this.world.violate(`released, and never leaves: ${this.work.owed()[0]}`)
+    })
     this.world.act(() => {
       if (!agreed)
         this.world.violate(`not equal ${HEAL_MS_MAX} ms after healing: ${this.#differ()}`)

@@ -77,6 +77,18 @@ export class Workload {
   }
 
   /** Rows of a later version are on every node as they were written. */
+  /** Copies that somebody released and that have not left for the queue of their owner. */
+  owed(): readonly string[] {
+    const { core } = this.#sim
+    const held = core[0]?.run?.held
+    return this.#held.flatMap((id) => {
+      const { row, copies } = held?.quarantine.one(id) ?? { row: null, copies: [] }
+      if (row === null || core.every((node) => node.id !== row.owner.id)) return []
+      const places = copies.flatMap(({ claim, place }) => (claim?.kind === 'release' ? place : []))
+      return places.map((place) => `${id} ${place}`).filter((copy) => !this.#released.has(copy))
+    })
+  }
+
   checkRest(core: readonly Watched[]): void {
     const { world } = this.#sim
     for (const [name, text] of this.#future.rows) {
