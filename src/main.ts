@@ -9,6 +9,8 @@ import type { World } from './cli/world.ts'
 
 /** Standard input of a command: a password, a token. */
 const INPUT_BYTES_MAX = 1_048_576
+/** A mail to learn: as much as a request to the node may carry. */
+const MAIL_BYTES_MAX = 3_000_000
 /** Signals this close together are one wish: a terminal and a parent may both send it. */
 const ONE_WISH_MS = 500
 /** A log that nobody reads does not hold up the end for longer. */
@@ -69,7 +71,8 @@ function world(): World {
     command: program,
     out: (bytes) => write(process.stdout, bytes),
     err: say,
-    input: readInput,
+    input: async () => Buffer.from(await readInput(INPUT_BYTES_MAX)).toString('utf8'),
+    bytes: () => readInput(MAIL_BYTES_MAX),
     terminal: process.stdout.isTTY
       ? { columns: process.stdout.columns ?? 80, colour: wantsColour() }
       : null,
@@ -93,15 +96,16 @@ function say(text: string): void {
   }
 }
 
-async function readInput(): Promise<string> {
+async function readInput(bytesMax: number): Promise<Uint8Array> {
   const pieces: Uint8Array[] = []
   let size = 0
   for await (const piece of Bun.stdin.stream()) {
     size += piece.length
-    if (size > INPUT_BYTES_MAX) break
     pieces.push(piece)
+    // Who asked sees that it is too much.
+    if (size > bytesMax) break
   }
-  return Buffer.concat(pieces).toString('utf8')
+  return Buffer.concat(pieces)
 }
 
 /** The conventions of NO_COLOR and of terminals that cannot. */

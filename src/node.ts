@@ -73,6 +73,7 @@ import { DetectionStore } from './store/detection.ts'
 import { Fates } from './store/fates.ts'
 import { Greylist } from './store/greylist.ts'
 import { IssuedTokens } from './store/invitations.ts'
+import { Learned } from './store/learned.ts'
 import { Lists } from './store/lists.ts'
 import { type NodeNames, nodeName } from './store/names.ts'
 import { type Databases, openDatabases, refuseNewerData } from './store/open.ts'
@@ -94,6 +95,7 @@ export type NodeSeams = {
 }
 
 const DAY_MS = 86_400_000
+const HOUR_MS = 3_600_000
 /** Where peers are listened for, TCP and UDP. */
 const PEER_PORT = 7_946
 /** New formats that this version reads. */
@@ -178,6 +180,7 @@ export async function startNode(
       command: [...options.command, 'inspector'],
       processes: INSPECTORS,
       spoolDir: joinPath(dataDir, 'spool'),
+      readable: [learnedDir(dataDir)],
     },
     { clock, observer, names },
   )
@@ -275,6 +278,11 @@ export async function startNode(
     slotMs: DAY_MS,
     run: () => Promise.resolve(`${cluster.invitations.retire()} tokens forgotten`),
   })
+  jobs.add({
+    name: 'learning',
+    slotMs: HOUR_MS,
+    run: () => Promise.resolve(`${store.learned.retire()} samples forgotten`),
+  })
   const nodes = heldNodes({ clock, cluster, absences, candidates, taken, patience })
   const holders = new HeldHolders({ clock, observer, ...store, nodes, patience })
   told.holders = holders
@@ -286,7 +294,7 @@ export async function startNode(
     live,
     ...store,
     inspectors,
-    inspectConfig: inspectConfigs(seat.name, () => null),
+    inspectConfig: inspectConfigs(seat.name, () => store.learned.path),
     deliverer,
     nodeName: (node) => nodeName(store.nodes, node),
     tally,
@@ -767,11 +775,17 @@ type Stores = {
   readonly conflicts: Conflicts
   readonly lists: Lists
   readonly detection: DetectionStore
+  readonly learned: Learned
   readonly audit: Audit
   readonly tokens: ApiTokens
   readonly operators: Operators
   readonly nodes: NodeNames
   readonly close: () => Promise<void>
+}
+
+/** Of the counts of what was learnt, which the inspectors read. */
+function learnedDir(dataDir: string): string {
+  return joinPath(dataDir, 'learned')
 }
 
 /** Opens everything that survives a restart, and puts the stored configuration in force. */
@@ -816,6 +830,7 @@ async function openStores(
   const bodies = new Bodies(dataDir, deps)
   const quarantine = new Quarantine(state, replica, { clock, observer, node, nodes })
   const greylist = new Greylist(replica, { clock, observer })
+  const learned = new Learned(state, replica, { ...deps, directory: learnedDir(dataDir) })
   const trace = new Trace(history, {
     ...deps,
     node,
@@ -823,6 +838,7 @@ async function openStores(
     keepMs: () => live.current.settings['trace.keep'] * 86_400_000,
   })
   replica.start()
+  learned.start()
   changes.load()
   conflicts.load()
   operators.load()
@@ -871,6 +887,7 @@ async function openStores(
     conflicts,
     lists: new Lists(replica, changes),
     detection: new DetectionStore(replica, changes, live),
+    learned,
     audit,
     tokens,
     operators,
@@ -879,6 +896,7 @@ async function openStores(
       await spool.close()
       fates.close()
       greylist.close()
+      learned.close()
       quarantine.close()
       trace.close()
     },

@@ -4,6 +4,7 @@ import type { HeldDetail, SearchQuery } from '../src/admin/contract.ts'
 import { RefusalError } from '../src/base/errors.ts'
 import { clusterRoutes, conflictRoutes, listRoutes, tokenRoutes } from './cluster-routes.ts'
 import { detectionRoutes } from './detection-routes.ts'
+import { learningRoutes } from './learning-routes.ts'
 import { sourceOf } from './pages/frame.ts'
 import { isPending } from './parts/holder.ts'
 import { type Call, limitOf, optional, param, type Route, TEXT, text } from './route.ts'
@@ -54,6 +55,7 @@ export function apiRoutes(site: Parts): readonly Route[] {
     ...tokenRoutes(site),
     ...listRoutes(site),
     ...detectionRoutes(site),
+    ...learningRoutes(site),
   ]
 }
 
@@ -232,6 +234,14 @@ function quarantineRoutes({ admin }: Parts): readonly Route[] {
       summary: 'Text, headers, attachments and sanitised markup; still a stranger’s words',
       answer: shape.PREVIEW,
       run: (call) => admin.heldPreview(param(call, 'id')),
+    },
+    {
+      ...one,
+      method: 'GET',
+      path: '/quarantine/:id/again',
+      summary: 'What the rules of today say of it; nothing changes',
+      answer: shape.JUDGEMENT,
+      run: (call) => admin.heldAgain(param(call, 'id')),
     },
     {
       ...one,

@@ -11,6 +11,20 @@ export const UNDONE = t.Object({
   done: t.Literal(true),
   key: t.String({ description: 'What is as it was, as `setting/policy.hold`' }),
 })
+export const LEARNING = t.Object({
+  spam: t.Number({ description: 'Mails that all nodes have learnt as spam' }),
+  ham: t.Number(),
+  minimum: t.Number({ description: 'Of each, before they count' }),
+})
+const LABEL = t.Union([t.Literal('spam'), t.Literal('ham'), t.Null()])
+export const LESSON = t.Object({
+  fingerprint: t.String({ description: 'Of the mail, the same on every way that it came' }),
+  subject: t.String(),
+  label: LABEL,
+  before: LABEL,
+  spam: t.Number(),
+  ham: t.Number(),
+})
 export const REMOVED = t.Object({ name: t.String(), removed: t.Literal(true) })
 const NODES = t.Array(t.Object({ id: t.String(), name: t.String() }), {
   description: 'Nodes that gave no answer',
@@ -219,21 +233,44 @@ export const TRACED = t.Object({
   reply: orNull(t.String({ description: 'The last reply: of the next hop, else of the door' })),
 })
 
+const INSIGHT = t.Object({
+  tree: orNull(t.String({ description: 'SHA-256 of the tree of parts' })),
+  authentication: t.Array(
+    t.Object({
+      method: t.String({ description: 'spf, dkim, dmarc, arc or iprev' }),
+      result: t.String(),
+      about: t.String(),
+      evidence: t.String(),
+    }),
+  ),
+  authenticated: TEXTS,
+  urls: TEXTS,
+  files: t.Array(
+    t.Object({
+      path: t.String(),
+      type: orNull(t.String()),
+      sizeBytes: t.Number(),
+      sha256: t.String(),
+    }),
+  ),
+})
+
+export const JUDGEMENT = t.Object({
+  insight: t.Optional(INSIGHT),
+  verdict: t.String(),
+  score: t.Number(),
+  findings: t.Array(FINDING),
+  unknowns: t.Array(UNKNOWN),
+  holdFrom: t.Number(),
+  rejectFrom: t.Number(),
+})
+
 export const MESSAGE = t.Object({
   rows: t.Array(TRACED),
   events: t.Array(
     t.Object({ at: TIME, recipient: orNull(t.String()), what: t.String(), detail: t.String() }),
   ),
-  judgement: orNull(
-    t.Object({
-      verdict: t.String(),
-      score: t.Number(),
-      findings: t.Array(FINDING),
-      unknowns: t.Array(UNKNOWN),
-      holdFrom: t.Number(),
-      rejectFrom: t.Number(),
-    }),
-  ),
+  judgement: orNull(JUDGEMENT),
   held: orNull(HELD_DETAIL),
   queue: orNull(QUEUED),
   queuedOn: orNull(

@@ -24,6 +24,7 @@ import { domainsPart } from './domains.ts'
 import { registerMailGauges } from './gauges.ts'
 import { type HeldDeps, heldPart } from './held.ts'
 import type { HeldDecisions } from './held-decisions.ts'
+import { type LearningDeps, learningPart } from './learning.ts'
 import { listsPart } from './lists.ts'
 import type { MailActions } from './mail-actions.ts'
 import { messagesPart } from './messages.ts'
@@ -63,7 +64,8 @@ export type AdminDeps = {
   readonly takeover: HeldDeps['takeover']
   readonly heldNodes: HeldDeps['nodes']
   readonly operators: Operators
-  readonly inspectors: Pick<Inspectors, 'preview' | 'health'>
+  readonly inspectors: Pick<Inspectors, 'preview' | 'sample' | 'health'>
+  readonly learned: LearningDeps['learned']
   readonly mail: MailActions
   readonly status: () => StatusParts
   readonly probe: (hop: string) => Promise<NextHopProbe>
@@ -108,6 +110,7 @@ export function createAdmin(deps: AdminDeps): Admin & Pick<Alerts, 'told'> {
     ...conflictsPart(deps),
     ...listsPart(deps),
     ...detectionPart(deps),
+    ...learningPart({ ...deps, held }),
     ...messagesPart({ ...deps, queuePeers, held }),
     ...held,
     ...queuePart({ ...deps, queuePeers }),

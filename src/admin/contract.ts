@@ -6,6 +6,7 @@ import type { ClusterView, NodeState, TokenView } from '../cluster/contract.ts'
 import type { SettingValue } from '../config/schema.ts'
 import type { Domain } from '../config/snapshot.ts'
 import type { Preview } from '../mail/inspect/contract.ts'
+import type { Counts, Label } from '../message/learned.ts'
 import type {
   Claim,
   HeldRow,
@@ -140,7 +141,7 @@ export type SearchResult = Page<TraceRow> & {
 
 export type NextHopProbe = { readonly hop: string; readonly ok: boolean; readonly answer: string }
 
-export interface Admin extends ClusterAdmin, DetectionAdmin {
+export interface Admin extends ClusterAdmin, DetectionAdmin, LearningAdmin {
   status(): NodeStatus
   metrics(): string
 
@@ -216,6 +217,11 @@ export interface Admin extends ClusterAdmin, DetectionAdmin {
   ): Page<HeldRow> & { readonly words: string; readonly mistakes: readonly string[] }
   heldOne(id: string): HeldDetail
   heldPreview(id: string): Promise<Preview>
+  /**
+   * What the rules and settings of today say of a held mail; nothing changes. What was seen of its
+   * client at the door counts as it did then. @throws RefusalError as `heldPreview`
+   */
+  heldAgain(id: string): Promise<Judgement>
   /** The message as it was received, less nothing; for download and source view. */
   heldSource(
     id: string,
@@ -445,6 +451,28 @@ export type RuleScore = {
   readonly says: string
   /** A rule of the operator. */
   readonly own: boolean
+}
+
+/** `forget`: as if it had never been learnt. */
+export type LearnAs = Label | 'forget'
+
+/** A mail that was learnt, and what is known with it. */
+export type Lesson = Counts & {
+  /** Of the mail, the same on every way that it came. */
+  readonly fingerprint: string
+  readonly subject: string
+  readonly label: Label | null
+  readonly before: Label | null
+}
+
+/** What operators teach all nodes. In force here when it returns. */
+export interface LearningAdmin {
+  /** Mails that were learnt, and how many of each class there must be before they count. */
+  learning(): Counts & { readonly minimum: number }
+  /** @throws RefusalError unavailable when nobody in reach has the mail; invalid as LearnAs */
+  learnHeld(author: Author, id: string, as: string): Promise<Lesson>
+  /** A mail by its source; `domain` of its recipients, null: unknown. */
+  learnSource(author: Author, bytes: Uint8Array, as: string, domain: string | null): Promise<Lesson>
 }
 
 /** What an operator adds to detection. */

@@ -32,6 +32,7 @@ const RUNS: Readonly<Record<string, () => Promise<Run>>> = {
   'quarantine source': async () => (await import('./quarantine.ts')).sourceOfHeld,
   'quarantine release': async () => (await import('./quarantine.ts')).releaseHeld,
   'quarantine delete': async () => (await import('./quarantine.ts')).deleteHeld,
+  learn: async () => (await import('./learn.ts')).learn,
   invite: async () => (await import('./join.ts')).invite,
   join: async () => (await import('./join.ts')).joinNode,
   leave: async () => (await import('./member.ts')).leave,

@@ -236,6 +236,13 @@ export const COMMANDS: readonly Command[] = [
   command('quarantine delete', 'Delete a held mail.', [one('ID')], [RECIPIENT]),
 
   command(
+    'learn',
+    'Teach all nodes that a mail is spam, or ham, or forget that it was learnt.',
+    [one('spam|ham|forget'), one('ID|-')],
+    [option('--domain', 'NAME', 'Domain of its recipients, when it comes by standard input.')],
+  ),
+
+  command(
     'invite',
     'Make a token that lets a new node join, and the line to run there.',
     [],
@@ -272,7 +279,12 @@ export const COMMANDS: readonly Command[] = [
   command('conflict list', 'What was set twice while nodes were apart.'),
   command('conflict keep', 'Keep one side of a conflict.', [one('KEY'), one('SIDE')]),
 
-  command('allow add', 'Allow a client address or network, or a proven sender or @domain.', [one('VALUE')], [NOTE]),
+  command(
+    'allow add',
+    'Allow a client address or network, or a proven sender or @domain.',
+    [one('VALUE')],
+    [NOTE],
+  ),
   command('allow list', 'The allow list.'),
   command('allow remove', 'Take an entry off the allow list.', [one('VALUE')]),
   command('block add', 'Block an address, a network, a sender or @domain.', [one('VALUE')], [NOTE]),

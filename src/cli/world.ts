@@ -54,6 +54,8 @@ export type World = {
   err(text: string): void
   /** All of standard input, at most 1 MB. */
   input(): Promise<string>
+  /** The same as it came: a mail. More than 3 MB is cut somewhere beyond. */
+  bytes(): Promise<Uint8Array>
   /** Null when standard output is no terminal. */
   readonly terminal: { readonly columns: number; readonly colour: boolean } | null
   /** @throws RefusalError for a port in use, a directory that cannot be used, newer data… */

@@ -1,5 +1,6 @@
 /** SpamAssassin beside us: spamd without the network, taught by sa-learn (Debian spamd, spamassassin). */
 import { chmodSync, mkdirSync, symlinkSync, writeFileSync } from 'node:fs'
+import { connect } from 'node:net'
 import { join } from 'node:path'
 import { eachAtATime, type Peer, portOpen } from './peers.ts'
 import type { Labelled } from './set.ts'
@@ -71,31 +72,17 @@ export async function spamAssassin(directory: string, train: readonly Labelled[]
 function ask(raw: Uint8Array): Promise<string> {
   return new Promise((resolve, reject) => {
     const pieces: Buffer[] = []
-    void Bun.connect({
-      hostname: '127.0.0.1',
-      port: PORT,
-      socket: {
-        open: (socket) => {
-          const head = `SYMBOLS SPAMC/1.5\r\nContent-length: ${raw.length}\r\n\r\n`
-          send(socket, Buffer.concat([Buffer.from(head), raw]))
-        },
-        drain: (socket) => send(socket, Buffer.of()),
-        data: (_, piece) => {
-          pieces.push(Buffer.from(piece))
-        },
-        close: () => resolve(Buffer.concat(pieces).toString('latin1')),
-        error: (_, error) => reject(error),
-      },
-    }).catch(reject)
+    const socket = connect({ host: '127.0.0.1', port: PORT }, () => {
+      socket.write(`SYMBOLS SPAMC/1.5\r\nContent-length: ${raw.length}\r\n\r\n`)
+      socket.write(raw)
+    })
+    socket.on('data', (piece) => pieces.push(piece))
+    socket.once('end', () => {
+      socket.destroy()
+      resolve(Buffer.concat(pieces).toString('latin1'))
+    })
+    socket.once('error', reject)
   })
-}
-
-const unsent = new WeakMap<object, Buffer>()
-
-function send(socket: Bun.Socket, more: Buffer): void {
-  const bytes = Buffer.concat([unsent.get(socket) ?? Buffer.of(), more])
-  const sent = socket.write(bytes)
-  unsent.set(socket, bytes.subarray(Math.max(0, sent)))
 }
 
 function scoreOf(answer: string): { readonly score: number; readonly rules: readonly string[] } {
