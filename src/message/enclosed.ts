@@ -7,8 +7,8 @@ import { looksLikeTnef, readTnef } from './tnef.ts'
 import { decodeBase64 } from './transfer.ts'
 
 export type EnclosedFile = {
-  /** As it is written, decoded; empty when it has none. */
-  readonly name: string
+  /** As they are written, decoded. */
+  readonly names: readonly string[]
   readonly content: Buffer
 }
 
@@ -37,7 +37,7 @@ export function enclosedFiles(content: Buffer, text: boolean): Enclosure {
 type State = { readonly files: EnclosedFile[]; broken: boolean }
 
 function add(state: State, name: string, content: Buffer): void {
-  if (hasRoom(state)) state.files.push({ name: name.trim(), content })
+  if (hasRoom(state)) state.files.push({ names: name.trim() === '' ? [] : [name.trim()], content })
 }
 
 function hasRoom(state: State): boolean {

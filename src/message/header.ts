@@ -99,7 +99,7 @@ export function readHeader(bytes: Buffer, start: number, end: number, bytesMax: 
         const bare = trimBlanks(written)
         if (bare.length !== written.length) blankBeforeColon.push(bare.toLowerCase())
         name = bare.toLowerCase()
-        oddContent ||= name.startsWith('content-') && /[^a-z0-9-]/.test(name)
+        oddContent ||= name.includes('content-') && ODD_CONTENT.test(name)
         value = text.slice(colon + 1, lineEnd)
       }
     }
@@ -124,6 +124,9 @@ export function readHeader(bytes: Buffer, start: number, end: number, bytesMax: 
     },
   }
 }
+
+/** A Content field with foreign characters in or before its name. */
+const ODD_CONTENT = /(?:^|[^a-z0-9-])content-.*[^a-z0-9-]|[^a-z0-9-]content-/
 
 /** Name of the field that the fold from `at` would be if its blanks were not there; null: none that matters. */
 function fieldInFold(text: string, at: number, lineEnd: number): string | null {

@@ -152,7 +152,7 @@ export class Mail {
       if (!sound && part.view === 'strict' && isFile(part)) {
         walk.flaw('ambiguous', 'The encoding of an attached file is malformed.')
       }
-      const text = part.type.startsWith('text/') || part.encodings.length > 1
+      const text = part.encodings.length > 1 || WRAPPERS.test(part.type)
       for (const content of contents) {
         const { files, broken } = enclosedFiles(content, text)
         for (const file of files) walk.enclose(part, file)
@@ -176,6 +176,9 @@ export class Mail {
 }
 
 const EMPTY_HEADER: Header = readHeader(Buffer.of(), 0, 0, 0)
+
+/** Types whose content may hold files between its lines. */
+const WRAPPERS = /^text\/|binhex|uu|yenc/
 
 function isLeaf(part: Part): boolean {
   return !part.container
@@ -254,14 +257,14 @@ class Walk {
     this.flaws.push({ kind, what })
   }
 
-  enclose(part: Part, { name, content }: EnclosedFile): void {
+  enclose(part: Part, { names, content }: EnclosedFile): void {
     if (!this.#room()) return
     this.enclosed += 1
     this.parts.push({
       header: EMPTY_HEADER,
       type: 'application/octet-stream',
       charset: null,
-      names: name === '' ? [] : [name],
+      names,
       disposition: 'attachment',
       encodings: IDENTITY,
       depth: part.depth + 1,
@@ -337,11 +340,11 @@ class Walk {
     }
     if (flaws.nul) this.flaw('ambiguous', 'A header holds a NUL.')
     if (flaws.bareCr) this.flaw('ambiguous', 'A header holds a CR that ends no line.')
-    const controls = fields.some(
-      ({ name, value }) => name.startsWith('content-') && CONTROLS.test(value),
+    const foreign = fields.some(
+      ({ name, value }) => name.startsWith('content-') && FOREIGN.test(value),
     )
-    if (controls) this.flaw('ambiguous', 'A Content field holds control characters.')
-    return blank || flaws.oddContent || flaws.nul || flaws.bareCr || controls
+    if (foreign) this.flaw('ambiguous', 'A Content field holds controls or another field.')
+    return blank || flaws.oddContent || flaws.nul || flaws.bareCr || foreign
   }
 
   /** Adds what some readers see; false when too much was added. */
@@ -543,8 +546,8 @@ class Walk {
   }
 }
 
-/** Controls but TAB. */
-const CONTROLS = /[\x00-\x08\x0a-\x1f\x7f]/
+/** Controls but TAB; a field behind what ends a line to some. */
+const FOREIGN = /[\x00-\x08\x0a-\x1f\x7f]|content-(?:type|transfer-encoding|disposition)\s*:/i
 
 const IDENTITY: readonly TransferEncoding[] = ['identity']
 /** A doubtful encoding is read in every way. */

@@ -2,7 +2,8 @@
  * TNEF, the `winmail.dat` of Outlook ([MS-OXTNEF]): its attachments, and the bodies that it carries
  * beside the text. Bounded, never throws: what is malformed or too much is said as `broken`.
  */
-export type TnefFile = { readonly name: string; readonly content: Buffer }
+/** `names`: the short one, the long one; none for a body. */
+export type TnefFile = { readonly names: readonly string[]; readonly content: Buffer }
 
 const SIGNATURE = 0x223e9f78
 /** Messages in messages. */
@@ -39,7 +40,7 @@ export function readTnef(bytes: Buffer): {
   return reader
 }
 
-type Attached = { name: string; content: Buffer | null }
+type Attached = { readonly names: string[]; content: Buffer | null }
 
 class Reader {
   readonly files: TnefFile[] = []
@@ -52,7 +53,8 @@ class Reader {
       return
     }
     let attached: Attached | null = null
-    for (let at = 6; at + 11 <= bytes.length; ) {
+    let at = 6
+    while (at + 11 <= bytes.length) {
       if (!this.#step()) return
       const id = bytes.readUInt16LE(at + 1)
       const start = at + 9
@@ -61,17 +63,18 @@ class Reader {
       const data = bytes.subarray(start, end)
       if (id === ATTACH_START) {
         this.#end(attached)
-        attached = { name: '', content: null }
+        attached = { names: [], content: null }
       } else if (id === ATTACH_TITLE || id === ATTACH_DATA || id === ATTACH_PROPS) {
         // Readers differ on data before its start mark: it is a file all the same.
-        attached ??= { name: '', content: null }
-        if (id === ATTACH_TITLE) attached.name ||= text(data)
+        attached ??= { names: [], content: null }
+        if (id === ATTACH_TITLE) attached.names.push(text(data))
         else if (id === ATTACH_DATA) attached.content = data
         else this.#attachProps(data, attached, depth)
-      } else if (id === BODY) this.#add('', data)
+      } else if (id === BODY) this.#add([], data)
       else if (id === MESSAGE_PROPS) this.#messageProps(data)
       at = end + 2
     }
+    if (at < bytes.length) this.broken = true
     this.#end(attached)
   }
 
@@ -83,31 +86,30 @@ class Reader {
   }
 
   #end(attached: Attached | null): void {
-    if (attached?.content) this.#add(attached.name, attached.content)
+    if (attached?.content) this.#add(attached.names, attached.content)
   }
 
-  #add(name: string, content: Buffer): void {
+  #add(names: readonly string[], content: Buffer): void {
     if (content.length === 0) return
-    if (this.files.length < FILES_MAX) this.files.push({ name, content })
+    if (this.files.length < FILES_MAX) this.files.push({ names, content })
     else this.broken = true
   }
 
   #attachProps(data: Buffer, attached: Attached, depth: number): void {
     this.#properties(data, (id, value) => {
-      if (id === PROP_LONG_NAME) attached.name = text(value)
-      else if (id === PROP_NAME) attached.name ||= text(value)
+      if (id === PROP_LONG_NAME || id === PROP_NAME) attached.names.push(text(value))
       else if (id === PROP_DATA) {
         // Behind the id of its interface stands the message, in TNEF again.
         const inner = value.subarray(16)
         if (looksLikeTnef(inner)) this.stream(inner, depth + 1)
-        else this.#add(attached.name, value)
+        else this.#add(attached.names, value)
       }
     })
   }
 
   #messageProps(data: Buffer): void {
     this.#properties(data, (id, value) => {
-      if (id === PROP_BODY || id === PROP_HTML || id === PROP_RTF) this.#add('', value)
+      if (id === PROP_BODY || id === PROP_HTML || id === PROP_RTF) this.#add([], value)
     })
   }
 

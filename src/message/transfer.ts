@@ -18,7 +18,14 @@ const READINGS_BYTES_MAX = 8 * 1024 * 1024
 /** Base64 in `source` from `start` to `end`. Never throws. */
 export function decodeBase64(source: Buffer, start: number, end: number): Decoded {
   const sound = soundBase64(source, start, end)
-  if (sound !== null) return { contents: [sound], sound: true }
+  if (sound !== null) {
+    if (isEven(source, start, end) || end - start > READINGS_BYTES_MAX)
+      return { contents: [sound], sound: true }
+    const { digits, lines } = base64Digits(source, start, end, false)
+    const contents = [sound]
+    keepOther(contents, decodeLines(digits, lines))
+    return { contents, sound: true }
+  }
   const { digits, lines } = base64Digits(source, start, end, false)
   const contents = [decodePieces(digits)]
   if (end - start <= READINGS_BYTES_MAX) {
@@ -59,6 +66,22 @@ function soundBase64(source: Buffer, start: number, end: number): Buffer | null 
     return null
   }
   return out.subarray(0, length)
+}
+
+/** All lines but the last are alike and hold whole groups of four: who reads line by line reads the same. */
+function isEven(source: Buffer, start: number, end: number): boolean {
+  const first = source.indexOf(10, start)
+  if (first === -1 || first >= end) return true
+  const digits = source[first - 1] === 13 ? first - 1 - start : first - start
+  if (digits % 4 !== 0 || digits === 0) return false
+  const step = first + 1 - start
+  let at = first
+  while (at + step < end && source[at + step] === 10) at += step
+  const lf = source.indexOf(10, at + 1)
+  const rest = lf === -1 || lf > end ? end : lf
+  // Blank lines may follow the last one.
+  for (let index = rest; index < end; index += 1) if ((source[index] ?? 0) > 32) return false
+  return rest - at <= step
 }
 
 /** The types of the runtime still lack the options of ECMAScript. Throws on a foreign character. */
@@ -203,11 +226,12 @@ function decodeStrays(body: Buffer, first: number): { content: Buffer; stray: bo
   return { content: out.subarray(0, to), stray }
 }
 
-/** RFC 2045 section 6.7: printable, no blank before a line end or soft break, CRLF. */
+/** RFC 2045 section 6.7: printable, no blank before a line end or soft break, no CR or LF alone. */
 function isClean(body: Buffer): boolean {
   for (let at = 0; at < body.length; at += 1) {
     const byte = body[at] ?? 0
     if (byte > 126 || (byte < 32 && byte !== 9 && byte !== 13 && byte !== 10)) return false
+    if ((byte === 13) !== (body[at + 1] === 10)) return false
     if (byte !== 32 && byte !== 9) continue
     const next = body[at + 1]
     if (next === 13 || next === 10 || (next === PAD && isBreak(body[at + 2]))) return false
