@@ -263,7 +263,7 @@ function numbers(link: Link, found: Finding[]): void {
   } else if (!PRIVATE.test(host)) {
     found.push({
       rule: 'URL_NUMERIC_IP',
-      score: 1.5,
+      score: 2,
       evidence: `A link leads to the address ${host} in place of a name.`,
     })
   }

@@ -229,6 +229,8 @@ const GROUPS: readonly { readonly rules: RegExp; readonly scoreMax: number }[] =
     scoreMax: 10,
   },
   { rules: /^URL_/, scoreMax: 10 },
+  // Who only advertises comes below the tag score: honest shops do that too.
+  { rules: /^TEXT_(?:CALL|FORM|INCOME|LOAN|OUTREACH|REMOVE)$/, scoreMax: 5.5 },
 ]
 
 /** In each group the highest rules count in full, the rest up to what the group may weigh. */

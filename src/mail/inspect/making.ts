@@ -65,7 +65,7 @@ function ids(header: Header, found: Report): void {
   if (id === null || id === '') return
   const shown = plainLine(id, 80)
   if (!/^<[^<>@]+@[^<>@]+>$/.test(id)) {
-    found('MESSAGE_ID_ODD', 1.2, `The Message-ID has not the form of one: ${shown}.`)
+    found('MESSAGE_ID_ODD', 1.5, `The Message-ID has not the form of one: ${shown}.`)
   } else if (/^<[A-Z]{15,}@|@\[?127\./.test(id)) {
     found('MESSAGE_ID_ODD', 0.8, `No mail program makes such a Message-ID: ${shown}.`)
   }
@@ -86,7 +86,7 @@ function relayId(header: Header, found: Report): void {
   if (!added || has(header, 'list-id') || has(header, 'resent-from')) return
   found(
     'MESSAGE_ID_BY_RELAY',
-    1.2,
+    1.8,
     `The writer's program made no Message-ID: ${plainLine(host, 80)} added one.`,
   )
 }
@@ -146,7 +146,7 @@ function programs(header: Header, found: Report): void {
     !has(header, 'x-mimeole') &&
     !/outlook 1\d|exchange|internet mail/i.test(program)
   ) {
-    found('MAILER_HALF_OUTLOOK', 1.5, 'The message has one mark of Outlook and lacks the other.')
+    found('MAILER_HALF_OUTLOOK', 2, 'The message has one mark of Outlook and lacks the other.')
   }
   if (
     /high|urgent|^1/i.test(
@@ -175,11 +175,11 @@ function dates(header: Header, found: Report): void {
   const date = fieldValue(header, 'date')
   if (date === null || date === '') return
   if (!DATE.test(date)) {
-    found('DATE_ODD', 1.2, `The Date has not the form of one: ${plainLine(date, 60)}.`)
+    found('DATE_ODD', 1.5, `The Date has not the form of one: ${plainLine(date, 60)}.`)
   } else if (/[+-](?:1[5-9]|[2-9]\d)\d\d(?:\s|$)|[+-]\d\d[6-9]\d(?:\s|$)/.test(date)) {
     found(
       'DATE_ZONE',
-      1.5,
+      2.5,
       `No place on earth has the time zone of the Date: ${plainLine(date, 60)}.`,
     )
   }
@@ -241,7 +241,7 @@ function ways(header: Header, found: Report): void {
     if (!provider.way.test(way)) {
       found(
         'FORGED_PROVIDER',
-        1.5,
+        2,
         `The message of ${plainLine(author, 80)} never passed a server of that provider.`,
       )
     }
@@ -269,11 +269,7 @@ function author(header: Header, found: Report): void {
     return
   }
   if (/^\d|\d{4,}$/.test(local)) {
-    found(
-      'FROM_NUMBERS',
-      0.7,
-      `The address ${plainLine(address, 80)} is made of a name and numbers.`,
-    )
+    found('FROM_NUMBERS', 1, `The address ${plainLine(address, 80)} is made of a name and numbers.`)
   }
   if (/[^aeiouy\d\W_]{6,}/.test(local) && local.length < 24) {
     found('FROM_RANDOM', 0.8, `The name of ${plainLine(address, 80)} cannot be spoken.`)

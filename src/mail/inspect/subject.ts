@@ -24,10 +24,11 @@ export function subjectFindings({ header }: Mail, { subject }: View): readonly F
     letters === letters.toUpperCase() &&
     letters !== letters.toLowerCase()
   ) {
-    found('SUBJECT_CAPITALS', 1.5, 'The subject is written in capitals.')
+    found('SUBJECT_CAPITALS', 2, 'The subject is written in capitals.')
   }
   const marks = own.match(/!/g)?.length ?? 0
-  if (marks > 1 || /[!?]{2}/.test(own)) found('SUBJECT_MARKS', 1, 'The subject shouts with marks.')
+  if (marks > 1 || /[!?]{2}/.test(own))
+    found('SUBJECT_MARKS', 1.2, 'The subject shouts with marks.')
   else if (marks === 1) found('SUBJECT_MARK', 0.5, 'The subject ends with an exclamation mark.')
   if (/\$\s?\d|\d\s?\$|€\s?\d|\d\s?€|£\s?\d|\$\$/.test(own)) {
     found('SUBJECT_MONEY', 0.8, 'The subject names a sum of money.')
@@ -37,7 +38,11 @@ export function subjectFindings({ header }: Mail, { subject }: View): readonly F
     found('SUBJECT_GAPS', 1.5, 'The subject puts gaps between the letters of a word.')
   }
   if (/\s{5,}\S/.test(own)) {
-    found('SUBJECT_TAIL', 2, 'The subject ends behind a long gap, where a mark for filters stands.')
+    found(
+      'SUBJECT_TAIL',
+      2.5,
+      'The subject ends behind a long gap, where a mark for filters stands.',
+    )
   }
   if (/^\W{0,2}adv\b/i.test(own))
     found('SUBJECT_ADV', 2, 'The subject marks itself as an advertisement.')

@@ -64,7 +64,7 @@ function layout(mail: Mail, { html, marked, plain, hidden, links }: View): reado
   }
   if (html === null) return encodings(mail)
   if (plain === '' && marked !== '') {
-    found('HTML_ONLY', 0.5, 'The message is markup without a text for those who read text.')
+    found('HTML_ONLY', 0.7, 'The message is markup without a text for those who read text.')
   }
   const letters = marked.replace(/\s/g, '').length
   const pictures = html.images - html.pixels

@@ -6,9 +6,9 @@ export const THEFT: readonly Topic[] = [
     rule: 'TEXT_ADVANCE_FEE',
     about: 'money of strangers that is to be moved or inherited',
     steps: [
-      [3, 1.5],
-      [5, 3],
-      [7, 4.5],
+      [3, 2],
+      [5, 4],
+      [7, 5],
     ],
     phrases: `
       !next of kin

@@ -63,9 +63,9 @@ export const WARES: readonly Topic[] = [
     rule: 'TEXT_LOAN',
     about: 'loans and debts',
     steps: [
-      [2, 0.7],
-      [3, 2],
-      [5, 3.5],
+      [2, 1],
+      [3, 2.5],
+      [5, 4],
     ],
     phrases: `
       !mortgage rates|rate|quote|quotes|loan|loans|lenders|lender|payment|application|company|companies
@@ -106,10 +106,10 @@ export const WARES: readonly Topic[] = [
     rule: 'TEXT_INCOME',
     about: 'money that is made without work',
     steps: [
-      [2, 0.5],
-      [3, 1.5],
-      [5, 2.5],
-      [8, 3.5],
+      [2, 0.7],
+      [3, 2],
+      [5, 3],
+      [8, 4],
     ],
     phrases: `
       !work from|at home|your and|at|business|online|jobs|job|moms
@@ -296,12 +296,33 @@ export const WARES: readonly Topic[] = [
     rule: 'TEXT_CALL',
     about: 'buying at once',
     steps: [
-      [2, 0.5],
-      [3, 1],
-      [5, 2],
-      [8, 3],
+      [2, 0.4],
+      [3, 0.8],
+      [4, 1.2],
+      [6, 2],
+      [9, 2.5],
     ],
     phrases: `
+      as low as
+      special offer|offers
+      we can help|save|offer|show
+      cost to you
+      less than perfect
+      order form
+      please allow # hours|days|weeks|to
+      increase|double|boost your sales|income|profits|business|chances
+      for your business|family
+      everything you need|ever|wanted
+      this|one incredible|amazing|special offer|product|opportunity|program|deal
+      # % guaranteed
+      call us|me today|now|toll|at
+      visit our|this web|site|website|page
+      see for yourself
+      what are you waiting
+      you have nothing to lose
+      to find|learn out|more|how click|please|visit|call
+      check it|this out|site
+      amazing|incredible|revolutionary|miracle|unbelievable
       act|order|call|respond|reply|apply|join|buy|register|enroll|subscribe now|today|immediately|fast
       order|call today|now|toll and|free|for
       call toll|now|us free|#|at
@@ -343,15 +364,60 @@ export const WARES: readonly Topic[] = [
     `,
   },
   {
+    rule: 'TEXT_FORM',
+    about: 'a form that asks who the reader is',
+    steps: [
+      [1, 1],
+      [2, 2],
+      [3, 2.7],
+    ],
+    phrases: `
+      fill|complete out|in the|our|this form|information
+      out|complete the|our|this form|information below
+      form below
+      address city state
+      city state zip
+      mail|email phone|fax|telephone
+      best time to call|contact
+      name address|street
+      day|evening|home|work|daytime phone|telephone number
+      zip|postal code
+      more information name
+      date of birth
+      company name
+      name on card
+      expiration|exp date
+      print|type your name
+      telefonnummer und|adresse
+    `,
+  },
+  {
     rule: 'TEXT_REMOVE',
     about: 'leaving a list that nobody joined',
     steps: [
-      [1, 0.5],
-      [2, 1.2],
+      [1, 0.6],
+      [2, 1.3],
       [3, 2],
-      [5, 3],
+      [4, 2.5],
+      [6, 3.5],
     ],
     phrases: `
+      does|do not wish to receive
+      who does not
+      address was|has obtained|been
+      want anyone to receive
+      professional communication
+      remove|removing yourself
+      our|from mailings|mailing
+      for removal
+      any inconvenience
+      opt in list
+      to be unsubscribed|deleted
+      removed from our|future|any|all|this|the
+      your email|e address|mail was|address
+      was obtained from
+      our database|databases
+      this mailing
       to be|get removed|taken|excluded from|off|by|please|click|send|reply
       be removed|taken|excluded|deleted|remove from|off|our|by|please|permanently
       remove in|as|or|from the|subject|a
