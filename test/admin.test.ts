@@ -15,6 +15,7 @@ import { clusterIdOf, publicKeys } from '../src/cluster/identity.ts'
 import { newKeys } from '../src/cluster/keys.ts'
 import { patienceOf } from '../src/cluster/patience.ts'
 import { SETTINGS } from '../src/config/schema.ts'
+import { sampleOf } from '../src/mail/inspect/sample.ts'
 import type { HeldNodes } from '../src/mail/quarantine/nodes.ts'
 import type { Body } from '../src/message/body.ts'
 import type { Claim, QueueRow } from '../src/message/rows.ts'
@@ -27,6 +28,7 @@ const VIEWER: Author = { name: 'nagy', role: 'viewer' }
 
 /** The queue as a list of what it was asked. */
 class Asked implements MailActions {
+  inspectAgain: MailActions['inspectAgain'] = () => Promise.reject(new Error('nobody asks'))
   readonly calls: string[] = []
   readonly rows: QueueRow[] = []
   refuses = false
@@ -157,6 +159,7 @@ async function house(): Promise<House> {
     join: async () => {},
     inspectors: {
       health: () => ({ processes: 2, ready: 2, missing: ['landlock'], replaced: 0 }),
+      sample: async (body) => sampleOf(body.kind === 'memory' ? body.bytes : Buffer.of()),
       preview: async (body) => {
         previewed.push(body)
         return {
@@ -278,6 +281,9 @@ describe('roles', () => {
       admin.removeApiToken(author, admin.apiTokens()[0]?.id ?? ''),
     release: ({ admin }, author, id) => admin.release(author, id),
     deleteHeld: ({ admin }, author, id) => admin.deleteHeld(author, id),
+    learnHeld: ({ admin }, author, id) => admin.learnHeld(author, id, 'spam'),
+    learnSource: ({ admin }, author) =>
+      admin.learnSource(author, Buffer.from('Subject: a\r\n\r\nb\r\n'), 'ham', null),
     retry: ({ admin }, author) => admin.retry(author, null),
     drop: ({ admin }, author, id) => admin.drop(author, id, true),
   }
@@ -316,6 +322,50 @@ describe('roles', () => {
     await admin.addOperator(ADMIN, VIEWER.name, 'correct horse', 'viewer')
     await admin.changePassword(VIEWER, VIEWER.name, 'battery staple')
     expect((await admin.login(VIEWER.name, 'battery staple', '192.0.2.1')).author).toEqual(VIEWER)
+  })
+})
+
+describe('learning', () => {
+  const SOURCE = Buffer.from('From: a@sender.example\r\nSubject: Offer\r\n\r\nBuy this.\r\n')
+
+  test('a held mail is learnt, learnt otherwise, and forgotten; each is in the audit once', async () => {
+    const { admin, room } = await house()
+    const id = await holdOne(room)
+    const spam = await admin.learnHeld(ADMIN, id, 'spam')
+    expect(spam).toMatchObject({ label: 'spam', before: null, spam: 1, ham: 0 })
+    await admin.learnHeld(ADMIN, id, 'spam')
+    expect(await admin.learnHeld(ADMIN, id, 'ham')).toMatchObject({
+      before: 'spam',
+      spam: 0,
+      ham: 1,
+    })
+    expect(admin.learning()).toEqual({ spam: 0, ham: 1, minimum: 200 })
+    expect(await admin.learnHeld(ADMIN, id, 'forget')).toMatchObject({
+      label: null,
+      spam: 0,
+      ham: 0,
+    })
+    const acts = room.audit.newest(10).map(({ act, subject }) => `${act} ${subject}`)
+    expect(acts).toEqual(['forget', 'ham', 'spam'].map((as) => `learn.${as} ${spam.fingerprint}`))
+  })
+
+  test('a source is learnt for the domain that is named', async () => {
+    const { admin, room } = await house()
+    const { subject } = await admin.learnSource(ADMIN, SOURCE, 'spam', 'Example.COM')
+    expect(subject).toBe('Offer')
+    const [row] = room.rows.list('sample')
+    const value = row?.state.shape === 'cell' ? row.state.heads[0]?.value : null
+    expect(JSON.parse(value ?? '')).toMatchObject({ label: 'spam', domain: 'example.com' })
+  })
+
+  test.each([
+    ['a label that is none', SOURCE, 'junk', 'as'],
+    ['an empty mail', Buffer.of(), 'spam', 'source'],
+  ] as const)('%s is refused, and nothing is learnt', async (_, bytes, as, field) => {
+    const { admin } = await house()
+    const error = await refusal(() => admin.learnSource(ADMIN, bytes, as, null))
+    expect([error.code, error.field]).toEqual(['invalid', field])
+    expect(admin.learning()).toMatchObject({ spam: 0, ham: 0 })
   })
 })
 

@@ -69,6 +69,7 @@ async function run(argv: readonly string[], world: Partial<World> = {}): Promise
       err += text
     },
     input: async () => '',
+    bytes: async () => new Uint8Array(),
     terminal: null,
     startNode: () => Promise.reject(new Error('no node in this test')),
     untilSignal: () => Promise.resolve('SIGTERM'),
@@ -504,6 +505,22 @@ describe('what a command prints', () => {
   test('a list of values is printed as config set reads it', async () => {
     const row = { key: 'limits.exempt', value: ['127.0.0.0/8', '::1'] }
     expect((await ask(['config', 'get', 'limits.exempt'], row)).out).toBe('127.0.0.0/8,::1\n')
+  })
+
+  test('a mail is taught by its id, or byte for byte by standard input', async () => {
+    const lesson = { subject: 'Offer', label: 'spam', before: null, spam: 3, ham: 2 }
+    const { asked: byId, out } = await ask(['learn', 'spam', 'm1'], lesson)
+    expect(out).toBe('“Offer” is learnt as spam; 3 spam and 2 ham are known.\n')
+    expect(byId.map(({ path, body }) => [path, body])).toEqual([
+      ['/api/v1/learning', { as: 'spam', id: 'm1' }],
+    ])
+    const world = { bytes: async () => Uint8Array.from([0, 255, 13, 10, 128]) }
+    const words = ['learn', 'ham', '-', '--domain', 'a.example']
+    const { asked } = await ask(words, lesson, { world })
+    expect(asked[0]?.body).toEqual({ as: 'ham', source: 'AP8NCoA=', domain: 'a.example' })
+    const large = { bytes: async () => new Uint8Array(3_000_001) }
+    expect((await ask(['learn', 'ham', '-'], lesson, { world: large })).code).toBe(2)
+    expect((await ask(['learn', 'junk', 'm1'], lesson)).code).toBe(2)
   })
 
   test('the source of a held mail comes byte for byte', async () => {

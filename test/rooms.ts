@@ -14,6 +14,7 @@ import { Bodies, type HeldMail } from '../src/store/bodies.ts'
 import { Changes } from '../src/store/changes.ts'
 import { Conflicts } from '../src/store/conflicts.ts'
 import { DetectionStore } from '../src/store/detection.ts'
+import { Learned } from '../src/store/learned.ts'
 import { Lists } from '../src/store/lists.ts'
 import { openDatabases } from '../src/store/open.ts'
 import { Operators } from '../src/store/operators.ts'
@@ -49,6 +50,7 @@ export class Room {
   readonly trace: Trace
   readonly quarantine: Quarantine
   readonly bodies: Bodies
+  readonly learned: Learned
   readonly operators: Operators
 
   /** `directory`: one that is there already, of a room that was closed. */
@@ -85,7 +87,9 @@ export class Room {
       audit: this.audit,
     })
     this.quarantine = new Quarantine(state, this.rows, this)
+    this.learned = new Learned(state, this.rows, { ...deps, directory: join(directory, 'learned') })
     this.rows.start()
+    this.learned.start()
     for (const part of [this.changes, this.conflicts, this.tokens, this.operators]) part.load()
     this.trace = new Trace(this.databases.trace, {
       ...this,
@@ -102,6 +106,7 @@ export class Room {
 
   close(): void {
     this.trace.close()
+    this.learned.close()
     this.quarantine.close()
     this.databases.state.close()
     this.databases.trace.close()
