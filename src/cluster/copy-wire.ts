@@ -8,6 +8,7 @@ import { type MessageId, type NodeId, parseMessageId, parseNodeId } from '../bas
 import {
   type Commit,
   type HolderState,
+  isCuts,
   type MarkKind,
   type MarkPayload,
   RECIPIENT_STATES,
@@ -484,6 +485,7 @@ const COMMIT: readonly (readonly [string, Check])[] = Object.entries({
   sha256: (value: unknown) => typeof value === 'string' && /^[0-9a-f]{64}$/.test(value),
   pieces: isCount,
   expiresMs: isNumber,
+  cuts: (value: unknown) => value === undefined || isCuts(value),
   facts: record({
     subject: maybe(isText),
     from: maybe(isText),

@@ -24,7 +24,13 @@ import type {
   NodeName,
   QueueRow,
 } from '../message/rows.ts'
-import { type Inspection, NO_FACTS, NO_INSIGHT, type Verdict } from '../message/verdict.ts'
+import {
+  type Inspection,
+  NO_FACTS,
+  NO_INSIGHT,
+  NOTHING_ONWARD,
+  type Verdict,
+} from '../message/verdict.ts'
 import type { Bodies } from '../store/bodies.ts'
 import type { Tenure } from '../store/copies.ts'
 import type { Draft } from '../store/draft.ts'
@@ -338,12 +344,14 @@ export class Pipeline {
     sha256: string,
   ): Promise<Message> {
     const isHeld = fates.includes('hold')
+    const { cuts, fields } = inspection.onward ?? NOTHING_ONWARD
     const { settings } = snapshot
     return this.#deps.queue.commit(
       draft,
       {
         envelope,
-        prepend: receivedField(envelope, this.#deps.hostname),
+        prepend: receivedField(envelope, this.#deps.hostname) + fields,
+        ...(cuts.length === 0 ? {} : { cuts }),
         sizeBytes,
         sha256,
         expiresMs: envelope.receivedMs + settings['queue.expire'] * 3_600_000,
@@ -444,7 +452,7 @@ export class Pipeline {
         ret: envelope.ret,
         envid: envelope.envid,
         prepend: commit.prepend,
-        body: message.body(),
+        body: message.outgoing(),
         ...dots,
       },
       routeOf(recipients[0]?.address ?? '', snapshot),

@@ -2,7 +2,9 @@
 import { type MessageId, type NodeId, parseNodeId } from '../base/ids.ts'
 import type { Envelope } from '../message/envelope.ts'
 import type { NewHeldRow } from '../message/rows.ts'
+import type { Cut } from '../message/verdict.ts'
 import { isFacts } from './held-row.ts'
+import { isCuts } from './queued.ts'
 
 export type HeldMail = {
   /** `recipients` are the addresses of `places`, in their order. */
@@ -13,12 +15,16 @@ export type HeldMail = {
   readonly places: readonly number[]
   /** Our own header lines, each with CRLF; they go out before the body. */
   readonly prepend: string
+  /** As of its COMMIT. Left out: none. */
+  readonly cuts?: readonly Cut[]
   /** Whose it was when this was written. Of before they say neither: this node's, 1. */
   readonly owner?: NodeId
   readonly term?: number
 }
 
 const TEXT_MAX = 20_000
+/** Received, and what inspectors write before the message (message/verdict). */
+const PREPEND_MAX = 100_000
 const RECIPIENTS_MAX = 10_000
 const RETS: readonly unknown[] = [null, 'FULL', 'HDRS']
 
@@ -30,7 +36,7 @@ export function readHeldMail(text: string, id: MessageId): HeldMail | null {
   } catch {
     return null
   }
-  const { row, envelope, places, prepend, owner, term } = fields(raw)
+  const { row, envelope, places, prepend, cuts, owner, term } = fields(raw)
   const { recipients } = fields(envelope)
   const isMail =
     isFacts(row) &&
@@ -39,7 +45,9 @@ export function readHeldMail(text: string, id: MessageId): HeldMail | null {
     isEnvelope(envelope, id) &&
     isList(places, isPlace) &&
     isAscending(places as readonly number[], (recipients as readonly unknown[]).length) &&
-    isText(prepend) &&
+    typeof prepend === 'string' &&
+    prepend.length <= PREPEND_MAX &&
+    (cuts === undefined || isCuts(cuts)) &&
     (owner === undefined || (typeof owner === 'string' && parseNodeId(owner) !== null)) &&
     (term === undefined || (isPlace(term) && term > 0))
   return isMail ? (raw as HeldMail) : null

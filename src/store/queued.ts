@@ -1,9 +1,9 @@
 /** A message that a node is responsible for, or has a copy of: what its COMMIT says, and its state. */
 import type { MessageId, NodeId } from '../base/ids.ts'
-import type { Body, Extent } from '../message/body.ts'
+import { type Body, type Extent, withoutCuts } from '../message/body.ts'
 import type { Envelope } from '../message/envelope.ts'
 import type { Judgement, RecipientState } from '../message/rows.ts'
-import type { MessageFacts, Verdict } from '../message/verdict.ts'
+import type { Cut, MessageFacts, Verdict } from '../message/verdict.ts'
 import type { Segment } from './segments.ts'
 
 /** One recipient of a queued message; its index is that of the envelope. */
@@ -31,11 +31,13 @@ export type Commit = {
   /** Our own header lines, each with CRLF. */
   readonly prepend: string
   readonly sizeBytes: number
-  /** SHA-256 of the canonical bytes, hex; what was inspected is what goes out. */
+  /** SHA-256 of the canonical bytes, hex; what was inspected is what goes out, less the cuts. */
   readonly sha256: string
   /** Pieces of the body before this record. */
   readonly pieces: number
   readonly expiresMs: number
+  /** Octets of the body that are kept and do not go out. Left out: none. */
+  readonly cuts?: readonly Cut[]
   readonly facts: MessageFacts
   readonly verdicts: readonly Verdict[]
   /** Present when a copy is held. */
@@ -129,6 +131,7 @@ export class Message {
     return this.place?.segment === segment || this.pieces.some((piece) => piece.segment === segment)
   }
 
+  /** As it was received: what is copied to other nodes, and held. */
   body(): Body {
     if (this.cached !== null) return { kind: 'memory', bytes: this.cached }
     const extents: Extent[] = this.pieces.map(({ segment, offset, length }) => ({
@@ -137,6 +140,11 @@ export class Message {
       length,
     }))
     return { kind: 'extents', extents, sizeBytes: this.commit.sizeBytes }
+  }
+
+  /** As it goes out. */
+  outgoing(): Body {
+    return withoutCuts(this.body(), this.commit.cuts ?? [])
   }
 }
 
@@ -151,6 +159,21 @@ export const RECIPIENT_STATES: ReadonlySet<unknown> = new Set<RecipientState>([
   'failed',
   'dropped',
 ])
+
+const CUTS_MAX = 100
+
+/** For what a file or a peer says. */
+export function isCuts(raw: unknown): raw is readonly Cut[] {
+  if (!Array.isArray(raw) || raw.length > CUTS_MAX) return false
+  let end = 0
+  return raw.every((cut: unknown) => {
+    if (!Array.isArray(cut) || cut.length !== 2 || !cut.every(Number.isSafeInteger)) return false
+    const [offset, length] = cut as [number, number]
+    const isApart = offset >= end && length > 0
+    end = offset + length
+    return isApart
+  })
+}
 
 export function isFinal(state: RecipientState): boolean {
   return state === 'done' || state === 'failed' || state === 'dropped'

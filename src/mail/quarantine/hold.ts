@@ -125,6 +125,7 @@ export class Holder {
       envelope,
       places,
       prepend: commit.prepend,
+      ...(commit.cuts === undefined ? {} : { cuts: commit.cuts }),
       owner: message.owner,
       term: message.term,
     }

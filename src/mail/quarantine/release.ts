@@ -62,13 +62,14 @@ export async function release(
     hasher.update(piece)
     draft.add(piece)
   }
-  const { envelope, prepend, row } = held.mail
+  const { envelope, prepend, cuts, row } = held.mail
   const commit: NewCommit = {
     envelope,
     prepend,
     sizeBytes: held.sizeBytes,
     sha256: hasher.digest('hex'),
     expiresMs: deps.clock.wallMs() + deps.expireMs(),
+    ...(cuts === undefined ? {} : { cuts }),
     facts: { ...NO_FACTS, subject: row.subject, from: row.from },
     verdicts: [],
     judgement: null,

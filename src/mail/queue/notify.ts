@@ -94,7 +94,7 @@ export async function notify(notice: Notice, deps: NotifyDeps): Promise<void> {
 async function headerOf(message: Message, queue: Queue): Promise<Uint8Array> {
   message.pins += 1
   try {
-    for await (const chunk of queue.read(message.body())) {
+    for await (const chunk of queue.read(message.outgoing())) {
       const bytes = Buffer.from(chunk.buffer, chunk.byteOffset, chunk.length)
       const end = bytes.indexOf('\r\n\r\n')
       return bytes.subarray(0, Math.min(end < 0 ? bytes.length : end + 2, HEADER_BYTES_MAX))
