@@ -16,6 +16,7 @@ type Answer = (value: unknown, from: NodeId) => Promise<CallAnswer>
 
 /** A node as far as its queue goes, and the calls that reach it. */
 class Office implements MailActions {
+  inspectAgain: MailActions['inspectAgain'] = () => Promise.reject(new Error('nobody asks'))
   readonly node: { readonly id: NodeId; readonly name: string }
   readonly ids: MessageIds
   readonly rows: QueueRow[] = []

@@ -57,6 +57,12 @@ function world(options: Options = {}): World {
 
 /** One of everything that a page or a route may name. */
 function furnish(admin: FakeAdmin): void {
+  const author = { name: 'a.ruiz', role: 'admin' } as const
+  const look = { kind: 'header', field: 'subject', pattern: 'x' }
+  void admin.putDetection(author, 'rule', 'GTUBE', { score: 1, look })
+  void admin.putDetection(author, 'score', 'GTUBE', { score: 4 })
+  void admin.putDetection(author, 'map', 'own', { entries: ['a.example'] })
+  void admin.putDetection(author, 'yara', 'own', { source: 'rule x { condition: false }' })
   const nowMs = system.wallMs()
   const [by, atMs] = ['t.nagy', nowMs]
   admin.tokens.push({
@@ -174,6 +180,13 @@ const PAGES = (place: World): readonly string[] => [
   '/operators/h.berg',
   '/changes',
   '/lists',
+  '/rules',
+  '/rules?q=gtube',
+  '/rules/own',
+  '/rules/own/GTUBE',
+  '/rules/maps',
+  '/rules/maps/own',
+  '/rules/yara/own',
   '/conflicts',
   '/cluster',
   '/cluster/leave',
@@ -698,6 +711,10 @@ describe('API', () => {
       'POST /conflicts/keep': { key: 'setting/policy.hold', side: 'theirs' },
       'POST /tokens': { name: 'ci', role: 'admin', days: 90 },
       'POST /lists/:list': { kind: 'ip', value: '192.0.2.9', note: 'why' },
+      'PUT /rules/:name': { score: 2, look: { kind: 'body', pattern: 'x' } },
+      'PUT /scores/:name': { score: 2 },
+      'PUT /maps/:name': { entries: ['a.example'] },
+      'PUT /yara/:name': { source: 'rule x { condition: false }' },
     }
     const changing = apiRoutes(site(world())).filter(
       ({ method, path }) => method !== 'GET' && path !== '/setup',
@@ -721,6 +738,8 @@ describe('API', () => {
         .replace('/lists/:list/:kind/:value', '/lists/allow/ip/192.0.2.0%2F24')
         .replace(':list', 'block')
         .replace(':node', 'mx2')
+        .replace(/^\/(rules|scores)\/:name/, '/$1/GTUBE')
+        .replace(/^\/(maps|yara)\/:name/, '/$1/own')
         .replace(':name', 'example.com')
         .replace(':key', 'policy.hold')
       const json = bodies[`${route.method} ${route.path}`] ?? {}

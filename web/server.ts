@@ -33,6 +33,7 @@ import { operatorPages } from './pages/operators.ts'
 import { overviewPage } from './pages/overview.ts'
 import { quarantinePages } from './pages/quarantine.ts'
 import { queuePages } from './pages/queue.ts'
+import { rulePages } from './pages/rules.ts'
 import { settingsPages } from './pages/settings.ts'
 import { setupPages } from './pages/setup.ts'
 import { tokenPages } from './pages/tokens.ts'
@@ -124,6 +125,7 @@ function router(site: Site, refused: Refused) {
     .use(operatorPages(site))
     .use(tokenPages(site))
     .use(listPages(site))
+    .use(rulePages(site))
     .use(conflictPages(site))
     .use(clusterPages(site))
     .use(alertPages(site))

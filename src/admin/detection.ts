@@ -1,7 +1,7 @@
 /** Rules, scores, maps and YARA sources of the operator, and the table of all rules with their scores. */
 import { RefusalError } from '../base/errors.ts'
 import type { DetectionKind } from '../config/rules.ts'
-import { CATALOGUE } from '../mail/inspect/catalogue.ts'
+import { CATALOGUE } from '../message/catalogue.ts'
 import type { DetectionStore } from '../store/detection.ts'
 import { mustAct } from './authorise.ts'
 import type { DetectionAdmin, RuleScore } from './contract.ts'

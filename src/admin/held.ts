@@ -17,13 +17,14 @@ import { mustAct, readMessageId, unknownMessage } from './authorise.ts'
 import type { Admin, Author, HeldDetail, HeldWaits } from './contract.ts'
 import { type AskOwner, ownersAsked, readSize } from './held-asks.ts'
 import { decidedBefore, type HeldAsk, type HeldDecisions, placesOf } from './held-decisions.ts'
+import type { MailActions } from './mail-actions.ts'
 
 /** A preview is made of the whole message in memory. */
 const PREVIEW_BYTES_MAX = 64 * 1024 * 1024
 
 type HeldPart = Pick<
   Admin,
-  'held' | 'heldOne' | 'heldPreview' | 'heldSource' | 'release' | 'deleteHeld'
+  'held' | 'heldOne' | 'heldPreview' | 'heldAgain' | 'heldSource' | 'release' | 'deleteHeld'
 >
 
 export type HeldDeps = {
@@ -32,6 +33,7 @@ export type HeldDeps = {
   readonly quarantine: Quarantine
   readonly operators: Pick<Operators, 'audit'>
   readonly inspectors: Pick<Inspectors, 'preview'>
+  readonly mail: Pick<MailActions, 'inspectAgain'>
   readonly decisions: HeldDecisions
   readonly takeover: Pick<HeldTakeover, 'taker' | 'doubtSince'>
   readonly nodes: HeldPeers
@@ -44,7 +46,7 @@ export type HeldPeers = Pick<HeldNodes, 'ask' | 'fetch' | 'absence' | 'ranked'> 
 }
 
 export function heldPart(deps: HeldDeps): HeldPart {
-  const { clock, trace, quarantine, operators, inspectors, decisions, takeover, nodes } = deps
+  const { clock, trace, quarantine, operators, inspectors, mail, decisions, takeover, nodes } = deps
   const askOwner: AskOwner = ownersAsked(nodes)
   const here = quarantine.node.id
 
@@ -221,6 +223,28 @@ export function heldPart(deps: HeldDeps): HeldPart {
     }
   }
 
+  /** @throws RefusalError unavailable, when nobody has it or it is too large to be looked at */
+  async function wholeOf(id: MessageId): Promise<Uint8Array> {
+    const { sizeBytes, pieces } = await openBody(entry(id))
+    if (sizeBytes > PREVIEW_BYTES_MAX) {
+      throw new RefusalError(
+        'unavailable',
+        'id',
+        `The mail has ${Math.round(sizeBytes / 1_048_576)} MB, too many to be looked at.`,
+        'Download its source instead.',
+      )
+    }
+    const bytes = Buffer.allocUnsafe(sizeBytes)
+    let filled = 0
+    for await (const piece of pieces) {
+      if (filled + piece.length > sizeBytes) throw notAsLong()
+      bytes.set(piece, filled)
+      filled += piece.length
+    }
+    if (filled < sizeBytes) throw notAsLong()
+    return bytes
+  }
+
   return {
     held({ text, limit, cursor }) {
       const query = parseQuery(text, clock.wallMs(), HELD_STATES, HELD_FIELDS)
@@ -232,24 +256,14 @@ export function heldPart(deps: HeldDeps): HeldPart {
 
     async heldPreview(rawId) {
       const id = readMessageId(rawId)
-      const { sizeBytes, pieces } = await openBody(entry(id))
-      if (sizeBytes > PREVIEW_BYTES_MAX) {
-        throw new RefusalError(
-          'unavailable',
-          'id',
-          `The mail has ${Math.round(sizeBytes / 1_048_576)} MB, too many for a preview.`,
-          'Download its source instead.',
-        )
-      }
-      const bytes = Buffer.allocUnsafe(sizeBytes)
-      let filled = 0
-      for await (const piece of pieces) {
-        if (filled + piece.length > sizeBytes) throw notAsLong()
-        bytes.set(piece, filled)
-        filled += piece.length
-      }
-      if (filled < sizeBytes) throw notAsLong()
-      return inspectors.preview({ kind: 'memory', bytes })
+      return inspectors.preview({ kind: 'memory', bytes: await wholeOf(id) })
+    },
+
+    async heldAgain(rawId) {
+      const id = readMessageId(rawId)
+      const { row } = entry(id)
+      const bytes = await wholeOf(id)
+      return await mail.inspectAgain(row, bytes, trace.message(id).judgement)
     },
 
     async heldSource(rawId) {

@@ -1,6 +1,6 @@
 /** What the admin asks of the path of a mail; the queue and the quarantine stage implement it. */
 import type { MessageId, NodeId } from '../base/ids.ts'
-import type { Claim, QueueRow } from '../message/rows.ts'
+import type { Claim, HeldRow, Judgement, QueueRow } from '../message/rows.ts'
 import type { Page, QueueQuery } from './contract.ts'
 
 export interface MailActions {
@@ -25,6 +25,8 @@ export interface MailActions {
   /** Gives up on a message, with a DSN when `bounce`. False: not in the queue. */
   drop(id: MessageId, bounce: boolean): Promise<boolean>
   queueTotals(): QueueTotals
+  /** What the inspectors and the settings of today say of a held mail; changes nothing. */
+  inspectAgain(row: HeldRow, bytes: Uint8Array, before: Judgement | null): Promise<Judgement>
 }
 
 /** Of what this node owns and what waits for delivery. */

@@ -193,7 +193,7 @@ function readPattern(raw: unknown): string {
     if (!(error instanceof RE2JSException)) throw error
     throw refused(
       'pattern',
-      `The pattern cannot be read: ${error.message.replace(/^error parsing regexp: /, '')}.`,
+      `The pattern cannot be read: ${error.message.replace(/^error parsing regexp: /, '').replace('`(?i)', '`')}.`,
       'The syntax is that of RE2: no lookaround and no backreferences.',
     )
   }

@@ -12,6 +12,7 @@ import type { LiveConfig } from '../config/live.ts'
 import { changedDomains, type Snapshot } from '../config/snapshot.ts'
 import { parseAddress } from '../message/address.ts'
 import type { Body } from '../message/body.ts'
+import type { Envelope } from '../message/envelope.ts'
 import { formatNextHop } from '../message/nexthop.ts'
 import { countReceived, receivedField } from '../message/received.ts'
 import { formatReply, type Reply, reply } from '../message/reply.ts'
@@ -19,6 +20,7 @@ import type {
   AcceptState,
   Claim,
   DeliveryState,
+  HeldRow,
   Judgement,
   NewTraceRow,
   NodeName,
@@ -586,6 +588,40 @@ export class Pipeline {
     return await this.#worker.drop(message, bounce, reply(550, '5.7.1', 'Dropped by an operator'))
   }
 
+  /** What inspectors and settings of today say of a held mail; changes nothing. */
+  async inspectAgain(
+    row: HeldRow,
+    bytes: Uint8Array,
+    before: Judgement | null,
+  ): Promise<Judgement> {
+    const { live, inspectors, inspectConfig } = this.#deps
+    const snapshot = live.current
+    const { settings } = snapshot
+    const inspection = await inspectors.inspect({
+      envelope: envelopeAgain(row),
+      body: { kind: 'memory', bytes },
+      inspectors: settings['inspect.inspectors'],
+      config: inspectConfig(snapshot),
+      clientName: null,
+      sha256: null,
+      budgetMs: settings['inspect.budget'] * 1_000,
+    })
+    // The client is gone: what was seen of it counts as it did.
+    const atDoor = (before?.findings ?? []).filter(({ rule }) => AT_DOOR.test(rule))
+    const findings = weigh([...atDoor, ...inspection.findings], snapshot.detection)
+    const again = { ...inspection, findings }
+    const listing = listingOf(
+      snapshot.lists,
+      row,
+      inspection.facts,
+      inspection.insight ?? NO_INSIGHT,
+    )
+    const verdicts = row.recipients.map((address) =>
+      decide(again, policyFor(snapshot, address), listing),
+    )
+    return judge(again, verdicts, snapshot)
+  }
+
   queueTotals(): ReturnType<QueueWorker['totals']> {
     return this.#worker.totals()
   }
@@ -593,6 +629,28 @@ export class Pipeline {
   #message(text: string): Message | null {
     const id = parseMessageId(text)
     return id === null ? null : this.#deps.queue.get(id)
+  }
+}
+
+/** Rules of the door (mail/accept). */
+const AT_DOOR = /^(?:DNSBL|RDNS|HELO|EARLY)_/
+
+/** What is still known of the envelope of a held mail. */
+function envelopeAgain(row: HeldRow): Envelope {
+  return {
+    id: row.id,
+    receivedMs: row.heldMs,
+    clientIp: row.clientIp,
+    greeting: '',
+    protocol: 'ESMTP',
+    tls: null,
+    outbound: false,
+    sender: row.sender,
+    eightBit: false,
+    smtpUtf8: false,
+    ret: null,
+    envid: null,
+    recipients: row.recipients.map((address) => ({ address, notify: null, orcpt: null })),
   }
 }
 

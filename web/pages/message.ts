@@ -2,6 +2,7 @@
 import { Elysia, t } from 'elysia'
 import type { HeldDetail, MessageDetail } from '../../src/admin/contract.ts'
 import { RefusalError } from '../../src/base/errors.ts'
+import type { Judgement } from '../../src/message/rows.ts'
 import type { Visit } from '../guard.ts'
 import { type Html, html, safePath, seeOther } from '../html.ts'
 import { answer } from '../parts/answer.ts'
@@ -20,6 +21,7 @@ import { absentCard, attachmentsCard, mailCard, previewOf, viewOf } from '../par
 import { note } from '../parts/marks.ts'
 import { factsCard, pathCard, queueCard, recipientsCard, whyCard } from '../parts/message-cards.ts'
 import { shell } from '../parts/shell.ts'
+import { againCard, contentCard, senderCard } from '../parts/verdict-cards.ts'
 import { some, subjectOf } from '../parts/words.ts'
 import type { Site } from '../site.ts'
 
@@ -66,6 +68,14 @@ export function messagePages(site: Site) {
       },
       { params: ID, body: WHOSE },
     )
+    .post(
+      '/again',
+      async ({ request, params }) => {
+        const again = await admin.heldAgain(params.id)
+        return await messagePage(site, request, params.id, { again })
+      },
+      { params: ID },
+    )
     .get('/delete', ({ request, params, query }) => deletePage(site, request, params.id, query), {
       params: ID,
       query: WHOSE,
@@ -100,13 +110,18 @@ function isAnswer(error: unknown): error is RefusalError {
   return error instanceof RefusalError && (error.code === 'conflict' || error.code === 'doubtful')
 }
 
-type About = { readonly view?: string | undefined; readonly refusal?: RefusalError }
+type About = {
+  readonly view?: string | undefined
+  readonly refusal?: RefusalError
+  /** What today's rules say. */
+  readonly again?: Judgement
+}
 
 async function messagePage(
   site: Site,
   request: Request,
   id: string,
-  { view, refusal }: About,
+  { view, refusal, again }: About,
 ): Promise<Response> {
   const { admin, clock } = site
   const visit = site.guard.visitOf(request)
@@ -130,11 +145,14 @@ ${held === null ? '' : waitsNote(held.waits, nowMs, canRelease(held.row) ? anywa
 ${held === null ? '' : pendingNote(held.row, nowMs)}
 ${answer(detail, limitsOf(site), nowMs)}
 <div class="main-aside"><div class="stack">
+${again === undefined ? '' : againCard(detail, again)}
 ${whyCard(detail)}
 ${detail.rows.length > 1 ? recipientsCard(visit, id, detail, nowMs) : ''}
 ${mail}
 </div><div class="stack">
 ${queueCard(detail, by, nowMs)}
+${senderCard(detail)}
+${contentCard(detail)}
 ${pathCard(detail, nowMs)}
 ${factsCard(detail, nowMs)}
 ${preview === null ? '' : attachmentsCard(preview)}
@@ -167,7 +185,7 @@ function acts(
   if (!mayAct(visit)) return ''
   if (held !== null) {
     const all = held.row.recipients.length > 1 ? ' to all' : ''
-    return html`<div class="acts" id="acts">${!canRelease(held.row) || isDoubtful(held) ? '' : act(visit, `/messages/${id}/release`, { words: `Release${all}`, kind: 'primary' })}<a class="btn danger" href="/messages/${id}/delete">Delete</a></div>`
+    return html`<div class="acts" id="acts">${!canRelease(held.row) || isDoubtful(held) ? '' : act(visit, `/messages/${id}/release`, { words: `Release${all}`, kind: 'primary' })}${act(visit, `/messages/${id}/again`, { words: 'Check again' })}<a class="btn danger" href="/messages/${id}/delete">Delete</a></div>`
   }
   if (detail.queue !== null && !silent) {
     return html`<div class="acts" id="acts">${act(visit, `/queue/${id}/retry`, { words: 'Deliver now', kind: 'primary', fields: { back: `/messages/${id}` } })}<a class="btn danger" href="/queue/${id}/drop">Give up</a></div>`

@@ -7,6 +7,7 @@ import { act, link, mayAct } from './forms.ts'
 import { copyWords, type Holders, isDoubtful } from './holder.ts'
 import { glyph, type Mark, note, placeOf, track } from './marks.ts'
 import { ruleWords, unknownWords } from './rules.ts'
+import { whatIf } from './verdict-cards.ts'
 import {
   clockTime,
   day,
@@ -35,7 +36,8 @@ ${unknowns.map(
   (one) =>
     html`<tr><th scope="row"><span class="c unknown">${glyph('unknown')}</span> ${unknownWords(one.inspector)}<code>${one.inspector}</code></th><td>${one.cause}</td><td class="w-bar"></td><td class="num"><b>unknown</b></td></tr>`,
 )}
-</tbody><tfoot><tr><th scope="row">Sum</th><td>${none ? 'No inspector found anything.' : ''}</td><td class="w-bar"></td><td class="num"><b>${score(rows[0]?.score ?? judgement.score)}</b></td></tr></tfoot></table></section>`
+</tbody><tfoot><tr><th scope="row">Sum</th><td>${none ? 'No inspector found anything.' : ''}</td><td class="w-bar"></td><td class="num"><b>${score(rows[0]?.score ?? judgement.score)}</b></td></tr></tfoot></table>
+<div class="body first"><h3>What would have changed it</h3>${whatIf(judgement)}</div></section>`
 }
 
 /** From zero at a third: left is good. */

@@ -1,5 +1,7 @@
 /** What a rule's symbol means, in words: "why" says what was seen. */
 
+import { CATALOGUE } from '../../src/message/catalogue.ts'
+
 const WORDS: Readonly<Record<string, string>> = {
   GTUBE: 'Test text for spam filters',
   EICAR: 'Test virus',
@@ -24,9 +26,11 @@ const WORDS: Readonly<Record<string, string>> = {
   MESSAGE_EXTERNAL: 'A part is fetched from elsewhere',
 }
 
+const TITLES = new Map(CATALOGUE.map(({ rule, says }) => [rule, says]))
+
 /** Words for a symbol; a symbol without words speaks for itself. */
 export function ruleWords(rule: string): string {
-  const words = WORDS[rule]
+  const words = WORDS[rule] ?? TITLES.get(rule)
   if (words !== undefined) return words
   const plain = rule.replaceAll('_', ' ').toLowerCase()
   return plain.charAt(0).toUpperCase() + plain.slice(1)

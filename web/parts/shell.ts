@@ -16,6 +16,7 @@ export type Place =
   | 'settings'
   | 'conflicts'
   | 'lists'
+  | 'rules'
   | 'operators'
   | 'cluster'
   | 'alerts'
@@ -115,6 +116,7 @@ ${link('messages', '/messages', 'Messages')}
 ${link('quarantine', '/quarantine', 'Quarantine', status.held)}
 ${link('queue', '/queue', 'Queue', queuedOnAll(view, status.queue.messages))}
 <h2>Policy</h2>${link('settings', '/settings', 'Domains and limits')}
+${link('rules', '/rules', 'Rules')}
 ${link('lists', '/lists', 'Allow and block lists')}
 ${link('operators', '/operators', 'Operators')}
 ${conflicts === 0 ? '' : link('conflicts', '/conflicts', 'Conflicts', conflicts)}
