@@ -4,7 +4,7 @@
  * header where none is. Where they differ there is a flaw.
  * Only inspector processes use it: the main process never parses MIME.
  */
-import { createHash } from 'node:crypto'
+import { readCms } from './cms.ts'
 import { type EnclosedFile, enclosedFiles } from './enclosed.ts'
 import { fieldValues, type Header, readHeader } from './header.ts'
 import { fileNames, type Parametered, paramReadings, parseParametered } from './parameters.ts'
@@ -86,6 +86,7 @@ export class Mail {
   readonly #contents = new Map<Part, readonly Buffer[]>()
   readonly #digests = new Map<Part, string>()
   #keptBytes = 0
+  #encrypted = false
   #tree: string | null = null
 
   constructor(raw: Uint8Array, bounds: MimeBounds = MIME_BOUNDS) {
@@ -93,11 +94,19 @@ export class Mail {
     this.#bounds = bounds
     const walk = new Walk(bounds)
     walk.run(this.raw)
-    const leaves = walk.parts.filter(isLeaf)
-    this.#open(leaves, walk)
+    // What is opened may add parts, and they are opened too.
+    for (let index = 0; index < walk.parts.length; index += 1) {
+      const part = walk.parts[index]
+      if (part !== undefined) this.#open(part, walk)
+    }
     this.parts = walk.parts
-    this.leaves = walk.enclosed === 0 ? leaves : walk.parts.filter(isLeaf)
+    this.leaves = walk.parts.filter((part) => !part.container)
     this.flaws = walk.flaws
+  }
+
+  /** A part is encrypted: nobody looks into it. */
+  get encrypted(): boolean {
+    return this.#encrypted
   }
 
   /** Header of the message itself. */
@@ -145,19 +154,22 @@ export class Mail {
     return this.#tree
   }
 
-  /** Decodes every leaf: what its encoding hides is a flaw, what it encloses is a part. */
-  #open(leaves: readonly Part[], walk: Walk): void {
-    for (const part of leaves) {
-      const { contents, sound } = this.#decode(part)
-      if (!sound && part.view === 'strict' && isFile(part)) {
-        walk.flaw('ambiguous', 'The encoding of an attached file is malformed.')
-      }
-      const text = part.encodings.length > 1 || WRAPPERS.test(part.type)
-      for (const content of contents) {
-        const { files, broken } = enclosedFiles(content, text)
-        for (const file of files) walk.enclose(part, file)
-        if (broken) walk.flaw('ambiguous', 'A file inside the text is malformed or too large.')
-      }
+  /** Decodes a leaf: what its encoding hides is a flaw, what it encloses are parts. */
+  #open(part: Part, walk: Walk): void {
+    this.#encrypted ||= ENCRYPTED.test(part.type)
+    if (part.container) return
+    const { contents, sound } = this.#decode(part)
+    if (!sound && part.view === 'strict' && isFile(part)) {
+      walk.flaw('ambiguous', 'The encoding of an attached file is malformed.')
+    }
+    const text = part.encodings.length > 1 || WRAPPERS.test(part.type)
+    for (const content of contents) {
+      const { files, broken } = enclosedFiles(content, text)
+      for (const file of files) walk.enclose(part, file)
+      if (broken) walk.flaw('ambiguous', 'A file inside the text is malformed or too large.')
+      const cms = readCms(content)
+      if (cms?.message) walk.unwrap(part, cms.message)
+      this.#encrypted ||= cms?.message === null || (text && content.includes(PGP))
     }
   }
 
@@ -180,9 +192,9 @@ const EMPTY_HEADER: Header = readHeader(Buffer.of(), 0, 0, 0)
 /** Types whose content may hold files between its lines. */
 const WRAPPERS = /^text\/|binhex|uu|yenc/
 
-function isLeaf(part: Part): boolean {
-  return !part.container
-}
+/** Types that say so themselves (RFC 1847, RFC 3156). */
+const ENCRYPTED = /^(?:multipart\/encrypted|application\/pgp-encrypted)$/
+const PGP = Buffer.from('-----BEGIN PGP MESSAGE-----')
 
 /** Not read as text by those who see it: each octet counts. */
 function isFile({ names, disposition, type, view }: Part): boolean {
@@ -195,7 +207,7 @@ function isFile({ names, disposition, type, view }: Part): boolean {
 }
 
 function sha256(content: Buffer | string): string {
-  return createHash('sha256').update(content).digest('hex')
+  return new Bun.CryptoHasher('sha256').update(content).digest('hex')
 }
 
 function decodeContent(part: Part, encoding: TransferEncoding): Decoded {
@@ -230,21 +242,29 @@ type Region = {
 class Walk {
   readonly parts: Part[] = []
   readonly flaws: MimeFlaw[] = []
-  /** Files found inside the content of parts. */
-  enclosed = 0
   readonly #bounds: MimeBounds
   /** A stack of our own: 100,000 nested messages must not end ours. */
   readonly #todo: Place[] = []
   readonly #regions: Region[] = []
   #lenientBytes = 0
+  #hiddenLeft = HIDDEN_MAX
 
   constructor(bounds: MimeBounds) {
     this.#bounds = bounds
   }
 
   run(raw: Buffer): void {
-    const whole = { source: raw, start: 0, end: raw.length, depth: 0, digest: false, strict: true }
-    this.#todo.push(whole)
+    this.#walk(raw, 0, true)
+  }
+
+  /** A message inside the content of `part`: those see it who open its wrapping. */
+  unwrap(part: Part, message: Buffer): void {
+    if (part.depth < this.#bounds.depthMax) this.#walk(message, part.depth + 1, false)
+    else this.flaw('limit', `Parts are nested more than ${this.#bounds.depthMax} deep.`)
+  }
+
+  #walk(source: Buffer, depth: number, strict: boolean): void {
+    this.#todo.push({ source, start: 0, end: source.length, depth, digest: false, strict })
     for (let place = this.#todo.pop(); place !== undefined; place = this.#todo.pop()) {
       if (!this.#room()) break
       this.#read(place)
@@ -259,7 +279,6 @@ class Walk {
 
   enclose(part: Part, { names, content }: EnclosedFile): void {
     if (!this.#room()) return
-    this.enclosed += 1
     this.parts.push({
       header: EMPTY_HEADER,
       type: 'application/octet-stream',
@@ -492,10 +511,9 @@ class Walk {
   /** Adds what readers see as parts where the tree has none. */
   #sweep(): void {
     const seen = new Map<Buffer, Set<number>>()
-    let left = HIDDEN_MAX
-    for (const { part, start, end, gap } of this.#regions) {
-      if (left <= 0) break
-      const hidden = hiddenHeaders(part.source, start, end, left)
+    for (const { part, start, end, gap } of this.#regions.splice(0)) {
+      if (this.#hiddenLeft <= 0) break
+      const hidden = hiddenHeaders(part.source, start, end, this.#hiddenLeft)
       if (hidden.length === 0) continue
       const known = seen.get(part.source) ?? new Set<number>()
       seen.set(part.source, known)
@@ -504,7 +522,7 @@ class Walk {
       for (const at of hidden) {
         if (known.has(at) || at < (heads.at(-1)?.header.bodyStart ?? 0)) continue
         known.add(at)
-        left -= 1
+        this.#hiddenLeft -= 1
         heads.push({ at, header: readHeader(part.source, at, end, HIDDEN_BYTES_MAX) })
         if (gap || at - start < 8) {
           this.flaw('ambiguous', 'A header stands where no part begins.')
@@ -514,7 +532,8 @@ class Walk {
         this.#hide(part, header, heads[index + 1]?.at ?? end, gap)
       }
     }
-    if (left <= 0) this.flaw('limit', `The message has more than ${HIDDEN_MAX} hidden headers.`)
+    if (this.#hiddenLeft <= 0)
+      this.flaw('limit', `The message has ${HIDDEN_MAX} or more hidden headers.`)
   }
 
   #hide(part: Part, header: Header, end: number, gap: boolean): void {

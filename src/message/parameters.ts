@@ -115,8 +115,11 @@ export function fileNames(
 ): readonly string[] {
   const names = new Set<string>()
   const take = (value: string, first: string, second: string): void => {
-    if (!value.includes(';')) return
+    if (!value.includes('=')) return
     const readings = [parseParametered(value)]
+    // No word before the first parameter, or no semicolon behind the word.
+    const bare = /^[^;="]*?((?:file)?name[*\d]*\s*=.*)$/is.exec(value)?.[1]
+    if (bare !== undefined) readings.push(parseParametered(`;${bare}`))
     // A backslash is part of a path to some, even in quotes.
     if (value.includes('\\')) readings.push(parseParametered(value.replaceAll('\\', '\\\\')))
     for (const reading of readings) {
