@@ -98,6 +98,26 @@ describe('a mail', () => {
     expect(await holds(other, message.id, SMALL)).toBe(true)
   })
 
+  test('says how long its copy took, when there is one', async () => {
+    const world = await CopyWorld.of(3)
+    const [owner] = world.nodes as [CopyNode]
+    const count = (what: string): number =>
+      Number(
+        new RegExp(`^postern_replication_ack_seconds_${what} (.*)$`, 'm').exec(
+          owner.mesh.observer.metrics(),
+        )?.[1],
+      )
+    for (let number = 0; number < 3; number += 1) await world.until(owner.accept(SMALL))
+    expect([count('count'), count('bucket{le="0\\.5"}')]).toEqual([3, 3])
+    // The first one says nothing.
+    const id = owner.nextId()
+    const [first] = world.order(owner, id) as [CopyNode]
+    first.disk.syncMs = 5_000
+    await world.until(owner.accept(SMALL, { id }))
+    expect([count('count'), count('bucket{le="3"}'), count('bucket{le="6"}')]).toEqual([4, 3, 4])
+    expect(count('sum')).toBeGreaterThan(3)
+  })
+
   test('that comes with many others shares its messages with them', async () => {
     const world = await CopyWorld.of(2)
     const [owner] = world.nodes as [CopyNode]

@@ -415,6 +415,14 @@ export type Sample = {
 type Reading = number | readonly Sample[]
 type Gauge = { readonly help: string; readonly read: () => Reading }
 
+/** How often a value was at most each bound, the last one of any size; and their sum. */
+type Histogram = {
+  readonly help: string
+  readonly bounds: readonly number[]
+  readonly counts: number[]
+  sum: number
+}
+
 export class Observer {
   readonly #clock: Clock
   readonly #write: (lines: string) => void
@@ -424,6 +432,7 @@ export class Observer {
     { readonly help: string; readonly values: Map<string, number> }
   >()
   readonly #gauges = new Map<string, Gauge>()
+  readonly #histograms = new Map<string, Histogram>()
   #buffer: string[] = []
 
   /** `write` gets whole lines with their newlines, at most every 20 ms and 256 lines. */
@@ -463,6 +472,21 @@ export class Observer {
     this.#gauges.set(name, { help, read })
   }
 
+  /**
+   * Values in buckets, up to each of the ascending `bounds` and beyond: call what it gives with
+   * each value. `name` without the prefix, with its unit, as `replication_ack_seconds`.
+   */
+  histogram(name: string, help: string, bounds: readonly number[]): (value: number) => void {
+    const histogram: Histogram = { help, bounds, counts: Array(bounds.length + 1).fill(0), sum: 0 }
+    this.#histograms.set(name, histogram)
+    return (value) => {
+      const at = bounds.findIndex((bound) => value <= bound)
+      const place = at < 0 ? bounds.length : at
+      histogram.counts[place] = (histogram.counts[place] ?? 0) + 1
+      histogram.sum += value
+    }
+  }
+
   /** The sum of a counter over its labels; `counter` without the prefix. */
   count(counter: string): number {
     let sum = 0
@@ -485,6 +509,15 @@ export class Observer {
       if (typeof value === 'number') lines.push(`postern_${name} ${value}`)
       else
         lines.push(...value.map((sample) => `postern_${name}${labelsOf(sample)} ${sample.value}`))
+    }
+    for (const [name, { help, bounds, counts, sum }] of this.#histograms) {
+      lines.push(`# HELP postern_${name} ${help}`, `# TYPE postern_${name} histogram`)
+      let count = 0
+      for (const [at, of] of counts.entries()) {
+        count += of
+        lines.push(`postern_${name}_bucket{le="${bounds[at] ?? '+Inf'}"} ${count}`)
+      }
+      lines.push(`postern_${name}_sum ${sum}`, `postern_${name}_count ${count}`)
     }
     return `${lines.join('\n')}\n`
   }

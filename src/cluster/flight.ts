@@ -106,6 +106,11 @@ export class Flight implements Copying {
     return [...this.#holders]
   }
 
+  /** When its COMMIT was given. */
+  get dotMono(): number {
+    return this.#dotMono
+  }
+
   piece(bytes: Uint8Array): void {
     if (this.#isOver || this.#commit !== null) return
     if (this.#tail.length > 0) this.#stream(this.#tail)

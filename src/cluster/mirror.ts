@@ -28,6 +28,11 @@ import type { Tellings } from './tellings.ts'
 const LATE_MS = 50
 const LATE_MS_MAX = 60_000
 
+/** Buckets of the time that a client waits for a copy, in s: from a near disk to the last patience. */
+const ACK_BOUNDS_S = [
+  0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 3, 6,
+] as const
+
 /** Waits of before that were answered are passed over, and thrown away when there are many. */
 const WAITS_MIN = 1_024
 
@@ -61,10 +66,16 @@ export class LinkMirror implements Mirror {
   #waits: Wait[] = []
   #waitsMax = WAITS_MIN
   #waitTimer: Timer | null = null
+  readonly #acknowledged: (seconds: number) => void
   #isClosed = false
 
   constructor(deps: MirrorDeps) {
     this.#deps = deps
+    this.#acknowledged = deps.observer.histogram(
+      'replication_ack_seconds',
+      'From the dot until another node had a durable copy',
+      ACK_BOUNDS_S,
+    )
     deps.lines.listen({
       opened: (line) => this.#lanes.set(line.peer, laneOf(line)),
       said: (line, entry) => {
@@ -334,6 +345,7 @@ export class LinkMirror implements Mirror {
         this.#deps.holdings.forget(id)
       } else if (copied.kind === 'kept') {
         this.#deps.holdings.kept(id, copied.by)
+        this.#acknowledged((this.#deps.clock.monoMs() - flight.dotMono) / 1_000)
         this.#deps.observer.emit('copy.kept', { message: id, by: copied.by })
       } else this.#deps.holdings.alone(id)
     },

@@ -1,8 +1,11 @@
 /**
- * What a copy costs a relay: one node with a mirror and one without, same run, in turn; its rate,
- * the CPU of both nodes together, and what the copy adds between the dot and the 250.
+ * What a copy costs a relay: one node without and one with a mirror, and Postfix, same run, in turn;
+ * their rates, the CPU of both nodes together, and what the copy adds between the dot and the 250
+ * beside the time of a sync of the mirror's disk.
+ * `bun test/bench/relay-copies.ts [--ram] [ROUNDS]`. `--ram`: all on a RAM disk, so that two nodes do
+ * not share what in a cluster each has for itself.
  */
-import { mkdtempSync, rmSync } from 'node:fs'
+import { closeSync, fdatasync, mkdtempSync, openSync, rmSync, writeSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { pause, SystemClock } from '../../src/base/clock.ts'
@@ -10,90 +13,202 @@ import { Postern } from '../process/postern.ts'
 import { Group } from './group.ts'
 import { steady } from './load.ts'
 import { median, percentile, short, spread, table } from './numbers.ts'
-import { DOMAIN, type Peer, startPostern } from './peers.ts'
-import { type Effort, FULL, measure, type Shape } from './throughput.ts'
+import {
+  DOMAIN,
+  noPostfix,
+  type Peer,
+  type PosternPeer,
+  startPostern,
+  startPostfix,
+} from './peers.ts'
+import { type Effort, FULL, measure, type Shape, shapeName } from './throughput.ts'
 
 const clock = new SystemClock()
 const JOINED_MS_MAX = 30_000
+/** A program that was started just now is not as fast as it will be. */
+const WARM_MS = 4_000
+const RAM_DISK = '/dev/shm'
 const SHAPES: readonly Shape[] = [
   { sizeBytes: 4_096, connections: 10 },
   { sizeBytes: 4_096, connections: 100 },
   { sizeBytes: 51_200, connections: 10 },
   { sizeBytes: 1_048_576, connections: 10 },
 ]
+const LATENCY = { ratePerS: 100, seconds: 5, sizeBytes: 4_096 }
 
-async function main(rounds: number): Promise<void> {
-  const directory = mkdtempSync(join(tmpdir(), 'postern-relay-copies-'))
+type Cast = {
+  readonly alone: PosternPeer
+  readonly owner: PosternPeer
+  readonly postfix: Peer | null
+  readonly mirror: Postern
+  readonly mirrorGroup: Group
+}
+
+/** One round of one shape. */
+type Row = {
+  readonly aloneS: number
+  readonly copiedS: number
+  readonly postfixS: number
+  readonly aloneCpuMs: number
+  readonly ownerCpuMs: number
+  readonly mirrorCpuMs: number
+  readonly postfixCpuMs: number
+  readonly neighbours: number
+}
+
+async function main(rounds: number, isRam: boolean): Promise<void> {
+  const directory = mkdtempSync(join(isRam ? RAM_DISK : tmpdir(), 'postern-relay-copies-'))
+  const cast = await open(directory)
+  await warm(cast)
+  const effort: Effort = { ...FULL, rounds }
+  const rows: string[][] = []
+  for (const shape of SHAPES) {
+    const cells: Row[] = []
+    for (let round = 0; round < rounds; round += 1)
+      cells.push(await compare(cast, shape, round, effort))
+    const of = (value: (row: Row) => number): string => spread(cells.map(value))
+    rows.push([
+      shapeName(shape),
+      of(({ aloneS }) => aloneS),
+      of(({ copiedS }) => copiedS),
+      of(({ copiedS, aloneS }) => copiedS / aloneS),
+      of(({ postfixS }) => postfixS),
+      of(({ copiedS, postfixS }) => copiedS / postfixS),
+      of(({ aloneCpuMs }) => aloneCpuMs),
+      of(({ ownerCpuMs }) => ownerCpuMs),
+      of(({ mirrorCpuMs }) => mirrorCpuMs),
+      of(({ ownerCpuMs, mirrorCpuMs }) => ownerCpuMs + mirrorCpuMs),
+      of(({ postfixCpuMs }) => postfixCpuMs),
+      of(({ neighbours }) => neighbours),
+    ])
+    console.log(`${shapeName(shape)}: ratio ${rows.at(-1)?.[3]}, times Postfix ${rows.at(-1)?.[5]}`)
+  }
+  const head = ['shape', 'alone/s', 'copied/s', 'ratio', 'Postfix/s', 'copied / Postfix']
+  const cpu = ['CPU ms alone', 'owner', 'mirror', 'both nodes', 'Postfix', 'neighbours, cores']
+  console.log(table([...head, ...cpu], rows))
+  await latency(cast, directory, rounds)
+  const metrics = await (await cast.owner.node.fetch('/metrics')).text()
+  console.log(
+    metrics
+      .split('\n')
+      .filter((line) => /^postern_(copies|unrepl|replication_ack_seconds_(sum|count))/.test(line))
+      .join('\n'),
+  )
+  await cast.mirror.stop()
+  await cast.mirrorGroup.end()
+  for (const peer of [cast.owner, cast.alone, cast.postfix]) await peer?.stop()
+  rmSync(directory, { recursive: true, force: true })
+}
+
+async function open(directory: string): Promise<Cast> {
+  const why = noPostfix()
+  if (why !== null) console.log(`without Postfix: ${why}`)
+  const postfix = why === null ? await startPostfix(directory) : null
   const alone = await startPostern(directory, 'alone', '')
   const owner = await startPostern(directory, 'with a mirror', '')
   const init = { method: 'POST', body: '{}' }
   const { token } = await owner.node.api<{ token: string }>('/api/v1/invitations', init)
-  const group = new Group('mirror')
+  const mirrorGroup = new Group('mirror')
   const mirror = await Postern.start({
     data: join(directory, 'mirror'),
-    wrapper: group.wrapper,
+    wrapper: mirrorGroup.wrapper,
     options: ['--join', token],
   })
-  group.adopt(mirror.pid)
+  mirrorGroup.adopt(mirror.pid)
   await untilCopied(owner)
-  const effort: Effort = { ...FULL, rounds }
+  return { alone, owner, postfix, mirror, mirrorGroup }
+}
+
+async function warm({ alone, owner, postfix }: Cast): Promise<void> {
+  for (const peer of [alone, owner, postfix]) {
+    if (peer === null) continue
+    const untilMono = clock.monoMs() + WARM_MS
+    while (clock.monoMs() < untilMono) {
+      await measure(peer, { sizeBytes: 4_096, connections: 10 }, 0, { ...FULL, settleMs: 0 })
+    }
+  }
+}
+
+/** All of them once, who was last first. */
+async function compare(cast: Cast, shape: Shape, round: number, effort: Effort): Promise<Row> {
+  const { alone, owner, postfix, mirrorGroup } = cast
+  const peers = [alone, owner, ...(postfix === null ? [] : [postfix])]
+  const cells = new Map<Peer, { perS: number; cpuMs: number; mirrorMs: number; others: number }>()
+  for (const peer of round % 2 === 0 ? peers : peers.toReversed()) {
+    let beforeMs = 0
+    const cell = await measure(peer, shape, round, effort, () => {
+      beforeMs = mirrorGroup.cpuMs()
+    })
+    if (cell.problem !== null) console.log(`${peer.name}: ${cell.problem}`)
+    const mirrorMs = (mirrorGroup.cpuMs() - beforeMs) / cell.count
+    // What the mirror does meanwhile is no neighbour's.
+    const mirrorCores = peer === owner ? (mirrorMs * cell.perS) / 1_000 : 0
+    const others = Math.max(0, cell.neighbours - mirrorCores)
+    cells.set(peer, { perS: cell.perS, cpuMs: cell.cpuMs, mirrorMs, others })
+  }
+  const [a, b, c] = [alone, owner, postfix].map((peer) => peer && cells.get(peer))
+  return {
+    aloneS: a?.perS ?? Number.NaN,
+    copiedS: b?.perS ?? Number.NaN,
+    postfixS: c?.perS ?? Number.NaN,
+    aloneCpuMs: a?.cpuMs ?? Number.NaN,
+    ownerCpuMs: b?.cpuMs ?? Number.NaN,
+    mirrorCpuMs: b?.mirrorMs ?? Number.NaN,
+    postfixCpuMs: c?.cpuMs ?? Number.NaN,
+    neighbours: Math.max(...[...cells.values()].map(({ others }) => others)),
+  }
+}
+
+/** From the dot to the 250 at a steady rate, and a sync of the same disk at the same rate. */
+async function latency({ alone, owner }: Cast, directory: string, rounds: number): Promise<void> {
   const rows: string[][] = []
-  for (const shape of SHAPES) {
-    const ratios: number[] = []
-    const rates: [number[], number[]] = [[], []]
-    const cpus: [number[], number[], number[]] = [[], [], []]
-    for (let round = 0; round < rounds; round += 1) {
-      for (const peer of round % 2 === 0 ? [alone, owner] : [owner, alone]) {
-        const before = group.cpuMs()
-        const cell = await measure(peer, shape, round, effort)
-        if (cell.problem !== null) console.log(`${peer.name}: ${cell.problem}`)
-        const place = peer === alone ? 0 : 1
-        rates[place].push(cell.perS)
-        cpus[place].push(cell.cpuMs)
-        if (place === 1) cpus[2].push((group.cpuMs() - before) / cell.count)
-      }
-      ratios.push((rates[1].at(-1) ?? 0) / (rates[0].at(-1) ?? 1))
-    }
-    rows.push([
-      `${shape.sizeBytes} c${shape.connections}`,
-      spread(rates[0]),
-      spread(rates[1]),
-      spread(ratios),
-      spread(cpus[0]),
-      spread(cpus[1]),
-      spread(cpus[2]),
-    ])
-  }
-  console.log(
-    table(['shape', 'alone/s', 'copied/s', 'ratio', 'CPU alone', 'CPU owner', 'CPU mirror'], rows),
-  )
   const added: number[] = []
+  const synced: number[] = []
   for (let round = 0; round < rounds; round += 1) {
-    const p50: number[] = []
-    for (const peer of [alone, owner]) {
-      const { ackMs } = await steady(peer, { ratePerS: 100, seconds: 5, sizeBytes: 4_096 })
-      p50.push(percentile(ackMs, 0.5))
+    const p50 = new Map<Peer, number>()
+    for (const peer of round % 2 === 0 ? [alone, owner] : [owner, alone]) {
+      const { ackMs } = await steady(peer, LATENCY)
+      p50.set(peer, percentile(ackMs, 0.5))
     }
-    console.log(`dot p50: alone ${short(p50[0] ?? 0)} ms, copied ${short(p50[1] ?? 0)} ms`)
-    added.push((p50[1] ?? 0) - (p50[0] ?? 0))
+    const [before, after] = [p50.get(alone) ?? Number.NaN, p50.get(owner) ?? Number.NaN]
+    added.push(after - before)
+    synced.push(await syncMs(directory))
+    rows.push([before, after, added.at(-1) ?? 0, synced.at(-1) ?? 0].map(short))
   }
-  console.log(`added p50: ${spread(added)}, median ${short(median(added))} ms`)
-  const metrics = await (await owner.node.fetch('/metrics')).text()
+  console.log(`Dot to 250, p50 ms, at ${LATENCY.ratePerS} mails a second`)
+  console.log(table(['alone', 'copied', 'added', 'sync of the disk'], rows))
+  const bar = median(synced) + 1
   console.log(
-    metrics
-      .split('\n')
-      .filter((line) => /^postern_(copies|unrepl)/.test(line))
-      .join('\n'),
+    `added p50 ${short(median(added))} ms, bar ${short(bar)} ms: ${median(added) <= bar ? 'met' : 'NOT MET'}`,
   )
-  await mirror.stop()
-  await group.end()
-  await owner.stop()
-  await alone.stop()
-  rmSync(directory, { recursive: true, force: true })
+}
+
+/** p50 of an fdatasync of 4 KB written over what is there, as the spool of a mirror does. */
+async function syncMs(directory: string): Promise<number> {
+  const path = join(directory, 'sync')
+  const file = openSync(path, 'w+')
+  const sync = (): Promise<void> =>
+    new Promise((resolve, reject) =>
+      fdatasync(file, (error) => (error === null ? resolve() : reject(error))),
+    )
+  writeSync(file, Buffer.alloc(4 * 1024 * 1024))
+  await sync()
+  const bytes = Buffer.alloc(LATENCY.sizeBytes, 'x')
+  const took: number[] = []
+  for (let count = 0; count < 300; count += 1) {
+    writeSync(file, bytes, 0, bytes.length, count * bytes.length)
+    const beganMs = clock.monoMs()
+    await sync()
+    took.push(clock.monoMs() - beganMs)
+    await pause(clock, 1_000 / LATENCY.ratePerS)
+  }
+  closeSync(file)
+  rmSync(path)
+  return percentile(took, 0.5)
 }
 
 /** Until a mail has had its copy. */
-async function untilCopied(owner: Peer & { readonly node: Postern }): Promise<void> {
+async function untilCopied(owner: PosternPeer): Promise<void> {
   const untilMono = clock.monoMs() + JOINED_MS_MAX
   while (clock.monoMs() < untilMono) {
     await steady(owner, { ratePerS: 10, seconds: 0.2, sizeBytes: 1_000 })
@@ -104,5 +219,6 @@ async function untilCopied(owner: Peer & { readonly node: Postern }): Promise<vo
   throw new Error(`no copy was made within ${JOINED_MS_MAX / 1_000} s of ${DOMAIN}`)
 }
 
-await main(Number(process.argv[2] ?? 2))
+const words = process.argv.slice(2)
+await main(Number(words.find((word) => !word.startsWith('-')) ?? 2), words.includes('--ram'))
 process.exit(0)

@@ -39,12 +39,13 @@ export const PARTS_FULL: Effort = { rounds: 2, seconds: 1.5, settleMs: 400 }
 const PROBE_MS = 300
 const COUNT_MAX = 40_000
 
-/** One cell: a short probe says how many mails fill the time. */
+/** One cell: a short probe says how many mails fill the time. `begins`: called behind the probe. */
 export async function measure(
   peer: Peer,
   shape: Shape,
   round: number,
   effort: Effort,
+  begins: () => void = () => {},
 ): Promise<Cell> {
   const { sizeBytes, connections } = shape
   const { sink, group } = peer
@@ -65,6 +66,7 @@ export async function measure(
     probe = Math.ceil(ratePerS * (PROBE_MS / 1_000) * 1.5)
   }
   const count = Math.min(COUNT_MAX, Math.max(connections, Math.ceil(ratePerS * effort.seconds)))
+  begins()
   const [cpu, sinkCpu, machine, began] = [
     group.cpuMs(),
     sink?.cpuMs() ?? 0,
