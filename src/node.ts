@@ -15,7 +15,7 @@ import { type Resolver, SystemResolver } from './base/dns.ts'
 import { SystemDnsWire } from './base/dns-wire.ts'
 import { formatEndpoint } from './base/endpoint.ts'
 import { messageOf, RefusalError, StoreError } from './base/errors.ts'
-import { diskSpace, lockDirectory, systemDisk } from './base/files.ts'
+import { diskSpace, lockDirectory, readIfThere, systemDisk } from './base/files.ts'
 import { MessageIds, type NodeId, parseNodeId } from './base/ids.ts'
 import { ListNames } from './base/list-names.ts'
 import { NameServers, systemServers } from './base/nameserver.ts'
@@ -53,7 +53,10 @@ import { type NodeFile, openDataDirectory, openNodeFile, storeNodeName } from '.
 import { isTombstone, type WriterId } from './config/merge.ts'
 import { listZones, nameServers } from './config/servers.ts'
 import { Bans } from './mail/accept/bans.ts'
+import { Directory } from './mail/accept/directory.ts'
 import { SmtpListener } from './mail/accept/listener.ts'
+import { mailboxes } from './mail/accept/mailboxes.ts'
+import { RecipientQuestions } from './mail/deliver/ask.ts'
 import { createDeliverer } from './mail/deliver/attempt.ts'
 import { probeNextHop } from './mail/deliver/probe.ts'
 import { inspectConfigs } from './mail/inspect/config.ts'
@@ -160,13 +163,14 @@ export async function startNode(
   const store = await openStores(dataDir, { file, seat, rows, live, told, timeScale }, seam)
   const { spool, queue, quarantine, operators } = store
   const engines = new Engines({ clock, observer })
+  const timeoutMs = (): number => live.current.settings['dns.timeout'] * 1_000
   const nameClient = new NameServers({
     clock,
     random,
     observer,
     wire: new SystemDnsWire(),
     servers: nameServers(live, systemServers(clock)),
-    timeoutMs: () => live.current.settings['dns.timeout'] * 1_000,
+    timeoutMs,
   })
   const names = new ListNames({
     clock,
@@ -303,6 +307,20 @@ export async function startNode(
     deletedMs: patience.deletedMs,
   })
   const bans = new Bans({ clock, observer, tally })
+  const questions = new RecipientQuestions({
+    clock,
+    random,
+    resolver,
+    observer,
+    hostname: seat.name,
+    timeoutMs,
+  })
+  const directory = new Directory({
+    clock,
+    observer,
+    timeoutMs,
+    file: (name) => readIfThere(joinPath(dataDir, name)),
+  })
   const listener = new SmtpListener(
     { ...options.smtp, hostname: seat.name, tls: certificate },
     {
@@ -315,6 +333,7 @@ export async function startNode(
       greylist: store.greylist,
       names,
       bans,
+      exists: mailboxes({ directory, ask: (address, hops) => questions.exists(address, hops) }),
       isPeer: peersOf(cluster),
       domainOf,
       witness: (question) => custody.succession.witness.answer(question),
@@ -424,6 +443,8 @@ export async function startNode(
       await holders.stop()
       await pipeline.stop(STOP_MS_MAX)
       await deliverer.close()
+      questions.close()
+      await directory.close()
       web.close()
       await servers.stop()
       tally.close()

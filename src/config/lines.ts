@@ -4,7 +4,14 @@ import { RefusalError } from '../base/errors.ts'
 import { parseAddress } from '../message/address.ts'
 import type { Outage } from '../message/verdict.ts'
 
-export type LineForm = 'server' | 'list' | 'domain' | 'person' | 'engine' | 'extension'
+export type LineForm =
+  | 'server'
+  | 'list'
+  | 'domain'
+  | 'person'
+  | 'engine'
+  | 'extension'
+  | 'directory'
 
 /** Lines of one setting, and characters of one line. */
 export const LINES_MAX = 500
@@ -19,6 +26,8 @@ export const LINE_WORDS: Readonly<Record<LineForm, string>> = {
   engine:
     'A name, where it listens, and what becomes of mail that it does not answer for: clamd clamd://192.0.2.9:3310 defer. Kinds: clamd, icap, rspamd, spamd; outages: defer, hold, pass.',
   extension: 'The last part of a file name: exe.',
+  directory:
+    'An LDAP URL with {address} in its filter, and who asks: ldaps://dc1.example.com/ou=people,dc=example,dc=com??sub?(|(mail={address})(proxyAddresses=smtp:{address}))?bindname=cn=postern,dc=example,dc=com.',
 }
 
 export type Server = { readonly host: string; readonly port: number }
@@ -111,6 +120,50 @@ export function parseEngine(line: string): EngineLine | null {
   return { name, kind: known, host, port: number, path, outage: outage as Outage }
 }
 
+/** Where recipients are looked up (RFC 4516). */
+export type DirectoryLine = {
+  /** `ldap://HOST:PORT` or `ldaps://HOST:PORT`. */
+  readonly url: string
+  readonly base: string
+  readonly scope: 'base' | 'one' | 'sub'
+  /** With `{address}` (RFC 4515). */
+  readonly filter: string
+  /** Who asks; empty: anybody. Its password is no setting. */
+  readonly bindName: string
+}
+
+export function parseDirectory(line: string): DirectoryLine | null {
+  const [, protocol = '', bracketed, plain, port, rest = ''] =
+    /^(ldaps?):\/\/(?:\[([^\]\s]+)\]|([^\s:/?]+))(?::(\d{1,5}))?\/(.*)$/i.exec(line.trim()) ?? []
+  const host = bracketed ?? plain ?? ''
+  const isHost =
+    bracketed === undefined ? isIPv4(host) || isDomain(host) || host === 'localhost' : isIPv6(host)
+  const number =
+    port === undefined ? (protocol.toLowerCase() === 'ldaps' ? 636 : 389) : Number(port)
+  const [base, , scope = '', filter = '', ...extensions] = rest.split('?').map(unescaped)
+  const known = (['base', 'one', 'sub'] as const).find((each) => each === (scope || 'sub'))
+  const bind = extensions.find((extension) => /^!?bindname=/i.test(extension)) ?? ''
+  const isGood =
+    isHost && number >= 1 && number <= 65_535 && base !== undefined && known !== undefined
+  if (!isGood || !filter.includes('{address}') || !/^\(.*\)$/.test(filter)) return null
+  return {
+    url: `${protocol.toLowerCase()}://${bracketed === undefined ? host : `[${host}]`}:${number}`,
+    base,
+    scope: known,
+    filter,
+    bindName: bind.replace(/^!?bindname=/i, ''),
+  }
+}
+
+/** RFC 3986 section 2.1; what is no escape stays. */
+function unescaped(text: string): string {
+  try {
+    return decodeURIComponent(text)
+  } catch {
+    return text
+  }
+}
+
 /** Lower case, A-labels as they are typed; null when it is no domain. */
 export function parseDomain(line: string): string | null {
   const name = line.trim().toLowerCase().replace(/\.$/, '')
@@ -168,6 +221,8 @@ function isLine(form: LineForm, line: string): boolean {
       return parsePerson(line) !== null
     case 'engine':
       return parseEngine(line) !== null
+    case 'directory':
+      return parseDirectory(line) !== null
     case 'extension':
       return /^[a-z0-9]{1,20}$/.test(line)
   }

@@ -331,6 +331,20 @@ export const SETTINGS = {
     group: 'Connection',
     help: 'Asks the next hop whether it takes a recipient, before the mail comes, and remembers the answer. A next hop that does not answer refuses nobody.',
   },
+  'ldap.directories': {
+    kind: 'lines',
+    initial: [],
+    form: 'directory',
+    group: 'Connection',
+    help: 'LDAP directories that have the recipients. Who is in none of them is refused; one that does not answer refuses nobody. The password of who asks is the file ldap.password in the data directory of each node, and a private authority the file ldap.pem.',
+  },
+  'ldap.domains': {
+    kind: 'lines',
+    initial: [],
+    form: 'domain',
+    group: 'Connection',
+    help: 'Domains whose recipients the directories have; none: all of ours.',
+  },
   'sender.enforce': {
     kind: 'choice',
     initial: 'on',
