@@ -5,6 +5,7 @@
  * Only inspector processes use it: the main process never parses MIME.
  */
 import { readCms } from './cms.ts'
+import { digestOf } from './digest.ts'
 import { type EnclosedFile, enclosedFiles } from './enclosed.ts'
 import { fieldValues, type Header, readHeader } from './header.ts'
 import { fileNames, type Parametered, paramReadings, parseParametered } from './parameters.ts'
@@ -84,7 +85,6 @@ export class Mail {
   readonly flaws: readonly MimeFlaw[]
   readonly #bounds: MimeBounds
   readonly #contents = new Map<Part, readonly Buffer[]>()
-  readonly #digests = new Map<Part, string>()
   #keptBytes = 0
   #encrypted = false
   #tree: string | null = null
@@ -120,15 +120,6 @@ export class Mail {
     return this.#contents.get(part) ?? this.#decode(part).contents
   }
 
-  /** SHA-256, hex, of the content in its most common reading. Hashed once. */
-  digest(part: Part): string {
-    const known = this.#digests.get(part)
-    if (known !== undefined) return known
-    const digest = sha256(this.contents(part)[0] ?? Buffer.of())
-    this.#digests.set(part, digest)
-    return digest
-  }
-
   /**
    * SHA-256, hex, of the one tree: of each part the depth, type, encoding, disposition and names, of
    * each leaf the digest of its content. Equal for equal bytes, whoever parses them.
@@ -146,11 +137,11 @@ export class Mail {
           encodings[0],
           disposition,
           names,
-          container ? null : this.digest(part),
+          container ? null : digestOf(this.contents(part)[0] ?? EMPTY),
         ]),
       )
     }
-    this.#tree = sha256(lines.join('\n'))
+    this.#tree = digestOf(Buffer.from(lines.join('\n')))
     return this.#tree
   }
 
@@ -187,7 +178,8 @@ export class Mail {
   }
 }
 
-const EMPTY_HEADER: Header = readHeader(Buffer.of(), 0, 0, 0)
+const EMPTY = Buffer.of()
+const EMPTY_HEADER: Header = readHeader(EMPTY, 0, 0, 0)
 
 /** Types whose content may hold files between its lines. */
 const WRAPPERS = /^text\/|binhex|uu|yenc/
@@ -204,10 +196,6 @@ function isFile({ names, disposition, type, view }: Part): boolean {
     !type.startsWith('text/') ||
     view !== 'strict'
   )
-}
-
-function sha256(content: Buffer | string): string {
-  return new Bun.CryptoHasher('sha256').update(content).digest('hex')
 }
 
 function decodeContent(part: Part, encoding: TransferEncoding): Decoded {

@@ -6,6 +6,7 @@ import type { RE2JS } from 're2js'
 import { NetworkIndex } from '../../config/networks.ts'
 import { compilePattern, type Detection, type MapSubject, type Rule } from '../../config/rules.ts'
 import { addressesIn, parseAddress } from '../../message/address.ts'
+import { digestOf } from '../../message/digest.ts'
 import { decodeText, fieldValues, plainLine } from '../../message/header.ts'
 import type { Finding } from '../../message/verdict.ts'
 import { folded, type Needed, neededBy } from './literals.ts'
@@ -197,7 +198,7 @@ class Run {
       case 'file':
         return firstOf(mail.leaves.slice(0, FILES_MAX), (part) =>
           firstOf(mail.contents(part), (content) => {
-            const hash = new Bun.CryptoHasher('sha256').update(content).digest('hex')
+            const hash = digestOf(content)
             return entries.has(hash) ? hash : null
           }),
         )
