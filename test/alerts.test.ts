@@ -10,6 +10,7 @@ import { Observer } from '../src/base/observe.ts'
 import type { NodeReport, NodeView } from '../src/cluster/contract.ts'
 import { patienceOf } from '../src/cluster/patience.ts'
 import type { Ban } from '../src/mail/accept/bans.ts'
+import type { EngineHealth } from '../src/mail/inspect/contract.ts'
 import { ManualClock } from './clock.ts'
 
 const REPORT: NodeReport = {
@@ -50,7 +51,8 @@ class Ward {
     readonly names: NamesTrouble | null
     readonly lists: readonly ListTrouble[]
     readonly bans: readonly Ban[]
-  } = { names: null, lists: [], bans: [] }
+    readonly engines: readonly EngineHealth[]
+  } = { names: null, lists: [], bans: [], engines: [] }
   parked = 0
   inDoubt = 0
   pending = 0
@@ -69,6 +71,7 @@ class Ward {
       names: () => this.outside.names,
       lists: () => this.outside.lists,
       bans: () => this.outside.bans,
+      engines: () => this.outside.engines,
     },
     totals: () => {
       this.counted += 1
@@ -177,6 +180,16 @@ describe('an alert', () => {
         ward.outside = { ...ward.outside, bans: [{ network: '192.0.2.1', leftMs: 3_600_000 }] }
       },
     ],
+    [
+      'engine mx1',
+      (ward) => {
+        const engine = { name: 'clamd', sinceMs: ward.clock.wallMs(), cause: 'no answer' }
+        ward.outside = { ...ward.outside, engines: [engine] }
+      },
+    ],
+    ['engine mx2', (ward) => ward.turn('mx2', { report: { troubles: ['engine'] } })],
+    ['inspector mx1', (ward) => ward.observer.emit('inspect.replaced', { why: 'crash' })],
+    ['inspector mx2', (ward) => ward.turn('mx2', { report: { troubles: ['inspector'] } })],
     ['ban mx2', (ward) => ward.turn('mx2', { report: { troubles: ['ban'] } })],
     [
       'pending -',

@@ -63,7 +63,12 @@ function world() {
     problems: () => [],
     pending: () => 0,
     patience: patienceOf(1),
-    outside: { names: () => client.trouble, lists: () => names.troubles(), bans: () => [] },
+    outside: {
+      names: () => client.trouble,
+      lists: () => names.troubles(),
+      bans: () => [],
+      engines: () => [],
+    },
   })
   return { clock, wire, client, names, alerts }
 }

@@ -148,6 +148,7 @@ export class Alerts {
       ...(observer.count('spool_corrupt_total') > 0 ? (['spool'] as const) : []),
       ...(observer.count('rolled_back_total') > 0 ? (['rolledBack'] as const) : []),
       ...(this.#grew('copies_refused_total') ? (['refused'] as const) : []),
+      ...(this.#grew('inspect_replaced_total') ? (['inspector'] as const) : []),
       ...(parked() > 0 ? (['parked'] as const) : []),
     ]
   }
@@ -345,6 +346,17 @@ function ofTrouble(node: NodeView, word: string, parked: number | null): Draft {
           'Other nodes know of things that it did and that its disk does not: an older image was put back. What they know to be done is not done again; the rest may arrive twice. It is told until the node starts again.',
         advice: `Never put back a snapshot of a node. If this was not you, look at the disk of ${name}; a node that is let in anew gets its mail from the others.`,
       }
+    case 'inspector':
+      return {
+        ...about,
+        kind: 'inspector',
+        level: 'warn',
+        title: `${name} had to end inspector processes`,
+        meaning:
+          'They took too long, too much memory, or crashed on a mail. Nothing of it was taken for clean: its sender was asked to come again.',
+        advice: 'One mail that comes again and again can be found in Messages as `is:unknown`.',
+        command: 'postern trace is:unknown',
+      }
     case 'refused':
       return {
         ...about,
@@ -366,6 +378,7 @@ function ofTrouble(node: NodeView, word: string, parked: number | null): Draft {
       }
     case 'names':
     case 'list':
+    case 'engine':
     case 'ban':
       return ofOutside(node, word)
     case 'clock':
@@ -396,7 +409,7 @@ function ofTrouble(node: NodeView, word: string, parked: number | null): Draft {
 function ofOutside(node: NodeView, kind: OutsideKind): Draft {
   return {
     kind,
-    level: kind === 'names' ? 'bad' : 'warn',
+    level: kind === 'names' || kind === 'engine' ? 'bad' : 'warn',
     node: nameOf(node),
     title: outsideTitle(kind, node.name),
     meaning: `${node.name} says so of itself, and says more on its own pages.`,

@@ -348,6 +348,7 @@ export type AlertKind =
   | Alarm['kind']
   /** Name servers that do not answer, lists in the DNS that are left out, networks that are refused. */
   | OutsideKind
+  | 'inspector'
   /** A node that gives no answer. */
   | 'dead'
   /** It takes no mail although nobody drained it. */

@@ -5,9 +5,10 @@
 import type { ListTrouble } from '../base/list-names.ts'
 import type { NamesTrouble } from '../base/nameserver.ts'
 import type { Ban } from '../mail/accept/bans.ts'
+import type { EngineHealth } from '../mail/inspect/contract.ts'
 import type { Alert } from './contract.ts'
 
-export const OUTSIDE_KINDS = ['names', 'list', 'ban'] as const
+export const OUTSIDE_KINDS = ['names', 'list', 'engine', 'ban'] as const
 export type OutsideKind = (typeof OUTSIDE_KINDS)[number]
 
 /** Read whenever somebody asks. */
@@ -16,10 +17,17 @@ export type Outside = {
   readonly names: () => NamesTrouble | null
   readonly lists: () => readonly ListTrouble[]
   readonly bans: () => readonly Ban[]
+  /** Scanners beside us that did not answer when they were asked last. */
+  readonly engines: () => readonly EngineHealth[]
 }
 
 /** Without one: nothing is outside. */
-export const NOTHING_OUTSIDE: Outside = { names: () => null, lists: () => [], bans: () => [] }
+export const NOTHING_OUTSIDE: Outside = {
+  names: () => null,
+  lists: () => [],
+  bans: () => [],
+  engines: () => [],
+}
 
 type Told = Pick<Alert, 'level' | 'title' | 'meaning' | 'advice' | 'command'> & {
   readonly kind: OutsideKind
@@ -30,13 +38,18 @@ type Told = Pick<Alert, 'level' | 'title' | 'meaning' | 'advice' | 'command'> & 
 /** Networks and lists that are named; the rest is a number. */
 const NAMED_MAX = 3
 
-export function outsideAlerts({ names, lists, bans }: Outside, node: string): readonly Told[] {
+export function outsideAlerts(
+  { names, lists, bans, engines }: Outside,
+  node: string,
+): readonly Told[] {
   const silent = names()
   const out = lists()
   const banned = bans()
+  const mute = engines()
   return [
     ...(silent === null ? [] : [silentNames(silent, node)]),
     ...(out.length === 0 ? [] : [leftOut(out, node)]),
+    ...(mute.length === 0 ? [] : [noAnswer(mute, node)]),
     ...(banned.length === 0 ? [] : [refused(banned)]),
   ]
 }
@@ -69,6 +82,21 @@ function leftOut(lists: readonly ListTrouble[], node: string): Told {
   }
 }
 
+function noAnswer(engines: readonly EngineHealth[], node: string): Told {
+  return {
+    kind: 'engine',
+    level: 'bad',
+    sinceMs: Math.min(...engines.map(({ sinceMs }) => sinceMs)),
+    title: `${named(engines.map(({ name }) => name))} ${engines.length === 1 ? 'does' : 'do'} not answer ${node}`,
+    meaning: `What ${engines.length === 1 ? 'it' : 'they'} would say of a mail is unknown: the mail is asked for again, held or let on, as the line of each in engines.list says. ${engines
+      .slice(0, NAMED_MAX)
+      .map(({ name, cause }) => `${name}: ${cause}.`)
+      .join(' ')}`,
+    advice: 'See that it runs and can be reached from here, or take it out of engines.list.',
+    command: null,
+  }
+}
+
 function refused(bans: readonly Ban[]): Told {
   const [first] = bans
   const minutes = Math.ceil((first?.leftMs ?? 0) / 60_000)
@@ -96,6 +124,8 @@ export function outsideTitle(kind: OutsideKind, node: string): string {
       return `No name server answers ${node}`
     case 'list':
       return `${node} leaves out a list in the DNS`
+    case 'engine':
+      return `A scanner does not answer ${node}`
     case 'ban':
       return `${node} refuses networks that guess recipients`
   }

@@ -44,6 +44,8 @@ export type MailSetting = {
   readonly inspectMs: number
   /** A link has opened at one of its ends. */
   readonly onLink: () => void
+  /** The product believes that this node has a copy. */
+  readonly onCopy: (mid: MessageId, by: NodeId) => void
 }
 
 /** What one run of the node is built with. */
@@ -189,7 +191,14 @@ export class SimMail {
 }
 
 function snapshotOf({ settings }: MailSetting): Snapshot {
-  const domain = { name: DOMAIN, nextHops: [], recipients: null, hold: null, reject: null, enforce: null }
+  const domain = {
+    name: DOMAIN,
+    nextHops: [],
+    recipients: null,
+    hold: null,
+    reject: null,
+    enforce: null,
+  }
   return {
     ...EMPTY_SNAPSHOT,
     settings: { ...EMPTY_SNAPSHOT.settings, ...settings },
@@ -211,6 +220,7 @@ function inspectorsOf(setting: MailSetting, { clock, dice }: MailDeps): Inspecto
       return { findings, unknowns: [], facts: NO_FACTS }
     },
     preview: () => Promise.reject(new Error('nobody looks')),
+    sample: () => Promise.reject(new Error('nobody learns')),
     health: () => ({ processes: 1, ready: 1, missing: [], replaced: 0 }),
     close: () => Promise.resolve(),
   }
@@ -219,7 +229,8 @@ function inspectorsOf(setting: MailSetting, { clock, dice }: MailDeps): Inspecto
 /** What the product says of its mail: counted, and seen at least sometimes. */
 export function hearMail(setting: MailSetting, event: string, fields: object): void {
   const { world, ledger } = setting
-  const { message, recipient, why, notification } = fields as {
+  const { message, recipient, why, notification, by } = fields as {
+    readonly by?: NodeId
     readonly notification?: MessageId
     readonly message?: MessageId
     readonly recipient?: number
@@ -229,6 +240,8 @@ export function hearMail(setting: MailSetting, event: string, fields: object): v
     ledger.doubted(message, recipient)
     world.sometimes('in doubt delivered')
   }
+  const isCopy = event === 'copy.kept' || event === 'copy.healed'
+  if (isCopy && message !== undefined && by !== undefined) setting.onCopy(message, by)
   if (event === 'queue.bounced' && message !== undefined && notification !== undefined) {
     ledger.bounced(message, notification)
   }
