@@ -31,8 +31,10 @@ export type Zip = {
   readonly overlap: boolean
   /** More entries than were asked for. */
   readonly more: boolean
-  /** Why not all of it can be read, whole sentences. */
+  /** Where it contradicts itself and all of it was read all the same, whole sentences. */
   readonly broken: readonly string[]
+  /** What is not there to be read, whole sentences. */
+  readonly lost: readonly string[]
 }
 
 /** The content of an entry cannot be had: damaged, or packed by a method that is not read. */
@@ -68,10 +70,12 @@ export function looksLikeZip(head: Buffer, names: readonly string[]): boolean {
 /** Lists at most `entriesMax` entries. Never throws. */
 export function readZip(bytes: Buffer, entriesMax: number): Zip {
   const broken: string[] = []
+  const lost: string[] = []
   const entries: ZipEntry[] = []
   const locals = new Set<number>()
   const directory = findDirectory(bytes)
   let more = false
+  if (directory?.volume) lost.push('It is one piece of an archive that comes in several.')
   if (directory === null) broken.push('The archive has no directory.')
   else {
     let at = directory.start
@@ -83,7 +87,7 @@ export function readZip(bytes: Buffer, entriesMax: number): Zip {
       const local = bytes.readUInt32LE(at + 42) + directory.shift
       const entry = entryOf(bytes, at, local)
       locals.add(local)
-      if (entry === null) broken.push('An entry of the directory leads nowhere.')
+      if (entry === null) lost.push('An entry of the directory leads nowhere.')
       else entries.push(entry)
       at +=
         DIRECTORY_BYTES +
@@ -105,7 +109,7 @@ export function readZip(bytes: Buffer, entriesMax: number): Zip {
         broken.push('The archive holds an entry that its directory does not name.')
     }
   }
-  return { entries, overlap, more, broken: [...new Set(broken)] }
+  return { entries, overlap, more, broken: [...new Set(broken)], lost: [...new Set(lost)] }
 }
 
 /**
@@ -187,7 +191,14 @@ function inflate(
   }
 }
 
-function findDirectory(bytes: Buffer): { start: number; count: number; shift: number } | null {
+type Directory = {
+  readonly start: number
+  readonly count: number
+  readonly shift: number
+  readonly volume: boolean
+}
+
+function findDirectory(bytes: Buffer): Directory | null {
   const from = Math.max(0, bytes.length - END_SEARCH_BYTES)
   const found = bytes.subarray(from).lastIndexOf(END)
   if (found === -1 || from + found + END_BYTES > bytes.length) return null
@@ -207,7 +218,9 @@ function findDirectory(bytes: Buffer): { start: number; count: number; shift: nu
   }
   // Bytes before the archive (a program that unpacks itself) shift every offset in it.
   const shift = Math.max(0, last - size - start)
-  return start + shift > bytes.length ? null : { start: start + shift, count, shift }
+  const disk = bytes.readUInt16LE(end + 4)
+  const volume = disk !== 0 && disk !== 0xffff
+  return start + shift > bytes.length ? null : { start: start + shift, count, shift, volume }
 }
 
 function entryOf(bytes: Buffer, at: number, local: number): ZipEntry | null {

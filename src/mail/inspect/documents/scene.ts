@@ -13,3 +13,9 @@ export type Scene = {
   /** A file in the document, looked at like any other. `name`: what a reader would show, or null. */
   embed(name: string | null, within: Kind, content: Buffer): void
 }
+
+/** What a file weighs that nobody can look into, as the operator says. */
+export function lockedScore(settings: Settings): number {
+  const { 'content.encrypted': policy } = settings
+  return policy === 'hold' ? 8 : policy === 'score' ? 3 : 0
+}

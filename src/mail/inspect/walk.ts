@@ -1,0 +1,247 @@
+/** The walk over all files of one message: parts, what lies in archives, what lies in documents. */
+import { digestOf } from '../../message/digest.ts'
+import { plainLine } from '../../message/header.ts'
+import type { FileFact, Finding } from '../../message/verdict.ts'
+import { Budget, type FileBounds } from './archives/budget.ts'
+import { Held } from './archives/held.ts'
+import { Archives, type FileSink } from './archives/open.ts'
+import { guessesIn } from './archives/passwords.ts'
+import { isEicar, lookAtContent, lookAtFile } from './checks.ts'
+import { lookAtDocument } from './documents/look.ts'
+import { lockedScore, type Scene } from './documents/scene.ts'
+import type { FileFacts, Files, Scan } from './files.ts'
+import { Found } from './found.ts'
+import { hiddenKinds, isMedia, type Kind, kindsOf } from './kinds.ts'
+import type { Look } from './look.ts'
+import { viewOf } from './view.ts'
+
+const FILES_TOLD_MAX = 50
+const URLS_MAX = 100
+/** What the body of a mail is made of. */
+const WORDS: ReadonlySet<Kind> = new Set<Kind>(['html', 'mime', 'svg', 'text', 'xml'])
+/** The head of a body shows whether it is words. */
+const BODY_HEAD_BYTES = 600
+/** Of what is too large to be kept: the text of EICAR may lie where two pieces meet. */
+const SEAM_BYTES = 128
+/** A name that says: one piece of several. None of them can be looked into alone. */
+const PIECE =
+  /\.(?:part0*(?:[2-9]|[1-9]\d+)\.rar|[rz]\d\d|(?:7z|zip|rar|tar|gz|bz2|xz)\.\d{3})[\s.]*$/i
+
+export class Walk {
+  readonly #look: Pick<Look, 'mail' | 'config'>
+  readonly #attachments = new Found()
+  readonly #documents = new Found()
+  readonly #unseen = new Found()
+  readonly #files: FileFact[] = []
+  readonly #urls = new Set<string>()
+  readonly #budget: Budget
+  readonly #held = new Held()
+  readonly #archives: Archives
+  #scan: Scan | null = null
+  #eicar: string | null = null
+  #guesses: readonly string[] | null = null
+
+  constructor(look: Pick<Look, 'mail' | 'config'>, bounds: FileBounds) {
+    this.#look = look
+    const { settings } = look.config
+    this.#budget = new Budget(bounds, look.mail.raw.length, this.#unseen)
+    const rules = {
+      levelsMax: settings['content.archiveDepth'],
+      lockedScore: lockedScore(settings),
+      guesses: () => this.#guessesOf(),
+    }
+    this.#archives = new Archives(this.#budget, this.#held, this.#unseen, rules, {
+      sink: (file, sizeHint) => this.#sink(file, sizeHint),
+      whole: (file, content) => this.#whole(file, content),
+      named: (file) => {
+        this.#named(file)
+      },
+    })
+  }
+
+  /** A promise where rules of the operator, or 7-Zip, must be loaded. */
+  run(): Files | Promise<Files> {
+    const { yara } = this.#look.config.detection
+    return Object.keys(yara).length === 0 ? this.#parts(null) : this.#withRules(yara)
+  }
+
+  async #withRules(sources: Readonly<Record<string, string>>): Promise<Files> {
+    // A megabyte of WebAssembly, for those who have rules.
+    const { scannerOf } = await import('./yara-rules.ts')
+    const scan = await scannerOf(sources)
+    this.#scan = scan
+    return this.#parts(scan)
+  }
+
+  #parts(scan: Scan | null): Files | Promise<Files> {
+    const { mail } = this.#look
+    for (const part of mail.leaves) {
+      const { names, type } = part
+      const path = plainLine(names[0] ?? type, 100)
+      const file = { names, type, depth: 0, level: 0, layers: 0, path, within: null, around: [] }
+      const body =
+        names.length === 0 && type.startsWith('text/') && part.disposition !== 'attachment'
+      for (const content of mail.contents(part)) {
+        if (body) this.#body(file, content)
+        else this.#whole(file, content)
+      }
+    }
+    if (this.#eicar === null && isEicar(mail.raw)) this.#eicar = 'The message itself'
+    if (!this.#archives.waiting) return this.#end(scan)
+    return this.#archives.openLate().then(() => this.#end(scan))
+  }
+
+  #end(scan: Scan | null): Files {
+    const eicar: Finding[] =
+      this.#eicar === null
+        ? []
+        : // A virus is held whatever else is said; not refused, so that a person sees it.
+          [{ rule: 'EICAR', score: 12, evidence: `${this.#eicar} holds the test virus EICAR.` }]
+    return {
+      attachments: this.#attachments.list(),
+      eicar: [...eicar, ...this.#unseen.list()],
+      documents: this.#documents.list(),
+      yara: scan === null ? null : scan.findings(),
+      files: this.#files,
+      urls: [...this.#urls],
+      unpackedBytes: this.#budget.bytes,
+    }
+  }
+
+  /** The words of the mail itself. A body that is none (a program, an archive) is a file. */
+  #body(file: FileFacts, content: Buffer): void {
+    if (kindsOf(content.subarray(0, BODY_HEAD_BYTES), []).some((kind) => !WORDS.has(kind))) {
+      this.#whole(file, content)
+      return
+    }
+    if (this.#eicar === null && isEicar(content)) this.#eicar = file.path
+    this.#scan?.look(content, file.path)
+  }
+
+  /** A file of which all is there. */
+  #whole(file: FileFacts, content: Buffer, sha256: string | null = null): void {
+    if (this.#budget.over) return
+    const nameScore = this.#named(file)
+    if (this.#eicar === null && isEicar(content)) this.#eicar = file.path
+    const kinds = kindsOf(content, file.names)
+    let hash = sha256
+    const hashed = (): string => {
+      hash ??= digestOf(content)
+      return hash
+    }
+    this.#tell(file, kinds, content.length, hashed)
+    this.#scan?.look(content, file.path)
+    lookAtContent(file, kinds, nameScore, this.#attachments)
+    if (file.names.some((name) => PIECE.test(name)))
+      this.#unseen.add(
+        'ARCHIVE_UNREADABLE',
+        8,
+        `${file.path} is one piece of an archive that comes in several.`,
+      )
+    this.#archives.open(file, kinds, content, hashed)
+    if (file.names.some((name) => /\.br[\s.]*$/i.test(name)))
+      this.#archives.openBrotli(file, content)
+    lookAtDocument(file, kinds, content, this.#scene(file))
+    this.#hidden(file, kinds, content, hashed)
+  }
+
+  /** Archives in or behind what another program takes for a picture or a document. */
+  #hidden(file: FileFacts, kinds: readonly Kind[], content: Buffer, hashed: () => string): void {
+    for (const { kind, at } of hiddenKinds(content, kinds)) {
+      const shown = kinds.find((each) => each !== 'pe' && each !== 'elf' && each !== 'macho')
+      if (shown !== undefined)
+        this.#attachments.add(
+          'ATTACHMENT_POLYGLOT',
+          5,
+          `${file.path} is ${shown} to some programs and ${kind} to others.`,
+        )
+      const around = [...file.around, hashed()]
+      this.#archives.openAs({ ...file, around }, kind, content.subarray(at))
+    }
+  }
+
+  #named(file: FileFacts): number {
+    return lookAtFile(file, this.#look.config.settings['content.extensions'], this.#attachments)
+  }
+
+  #guessesOf(): readonly string[] {
+    if (this.#guesses === null) {
+      const { subject, text } = viewOf(this.#look.mail)
+      this.#guesses = guessesIn(subject, text)
+    }
+    return this.#guesses
+  }
+
+  #scene(file: FileFacts): Scene {
+    return {
+      settings: this.#look.config.settings,
+      path: file.path,
+      say: (rule, score, fact) => this.#documents.add(rule, score, fact),
+      url: (url) => {
+        if (this.#urls.size < URLS_MAX) this.#urls.add(url)
+      },
+      embed: (name, kind, content) => {
+        if (!this.#archives.deeper(file)) return
+        if (!this.#budget.entry() || !this.#budget.count(content.length)) return
+        this.#whole(this.#archives.inside(file, name === null ? [] : [name], kind), content)
+      },
+    }
+  }
+
+  #tell(file: FileFacts, kinds: readonly Kind[], sizeBytes: number, hash: () => string): void {
+    if (this.#files.length >= FILES_TOLD_MAX) return
+    const [type = null] = kinds
+    // The hundred pieces of a document are no files to whoever reads the list.
+    const piece = file.within === 'ooxml' || file.within === 'ole' || file.within === 'pdf'
+    if (piece && (type === null || type === 'xml' || type === 'text' || isMedia(kinds))) return
+    this.#files.push({ path: plainLine(file.path, 200), type, sizeBytes, sha256: hash() })
+  }
+
+  #sink(file: FileFacts, sizeHint: number): FileSink {
+    const { wholeBytesMax } = this.#budget.bounds
+    const keep = this.#held.keeper(wholeBytesMax, sizeHint)
+    const hash = new Bun.CryptoHasher('sha256')
+    let size = 0
+    let seam: Buffer = Buffer.of()
+    let wanted = true
+    return {
+      sizeBytes: () => size,
+      take: (piece) => {
+        if (!wanted || !this.#budget.count(piece.length)) return false
+        size += piece.length
+        hash.update(piece)
+        keep.take(piece)
+        if (keep.whole) return true
+        // What is not kept is searched as it passes.
+        if (
+          this.#eicar === null &&
+          (isEicar(piece) || isEicar(Buffer.concat([seam, piece.subarray(0, SEAM_BYTES)])))
+        )
+          this.#eicar = file.path
+        seam = Buffer.from(piece.subarray(-SEAM_BYTES))
+        wanted = !needsWhole(kindsOf(keep.head(), file.names))
+        return wanted
+      },
+      end: () => {
+        if (keep.whole) this.#whole(file, keep.content(), hash.digest('hex'))
+        else this.#large(file, keep.head(), size, () => hash.digest('hex'))
+        keep.free()
+      },
+    }
+  }
+
+  /** A file that passed by in pieces: only its head was kept. */
+  #large(file: FileFacts, head: Buffer, size: number, hash: () => string): void {
+    const nameScore = this.#named(file)
+    const kinds = kindsOf(head, file.names)
+    this.#tell(file, kinds, size, hash)
+    lookAtContent(file, kinds, nameScore, this.#attachments)
+    this.#scan?.look(head, file.path)
+    if (needsWhole(kinds))
+      this.#budget.limit(`${file.path} is too large to be looked into inside another file.`)
+  }
+}
+
+function needsWhole(kinds: readonly Kind[]): boolean {
+  return kinds.some((kind) => kind !== 'text' && kind !== 'xml') && !isMedia(kinds)
+}
