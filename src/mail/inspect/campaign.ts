@@ -10,6 +10,8 @@ import { viewOf } from './view.ts'
 
 /** Shorter texts have too little that is their own: the lines that a mailing list adds are half of them. */
 const SHINGLES_LEAST = 64
+/** Slots for that many different ones: a power of two, half of them free. */
+const SLOTS = 256
 const TEXT_CHARS_MAX = 100_000
 /**
  * From here on two texts are one campaign. With every tenth word another 99.4 % of the spam of the
@@ -48,7 +50,8 @@ export const campaign: Inspector = {
 export function signatureOf(text: string): Uint8Array | null {
   const least = new Uint32Array(SIGNATURE_BYTES).fill(0xffff_ffff)
   const end = Math.min(text.length, TEXT_CHARS_MAX)
-  let shingles = 0
+  const slots = new Uint32Array(SLOTS)
+  let distinct = 0
   let before = 0
   let hash = 0
   let length = 0
@@ -69,12 +72,20 @@ export function signatureOf(text: string): Uint8Array | null {
       // The group took the high bits.
       const value = Math.imul(shingle, 0x9e37_79b1) >>> 0
       if (value < (least[group] ?? 0)) least[group] = value
-      shingles += 1
+      if (distinct < SHINGLES_LEAST && isNew(slots, shingle)) distinct += 1
     }
     before = hash
     length = 0
   }
-  return shingles < SHINGLES_LEAST ? null : octetsOf(least)
+  return distinct < SHINGLES_LEAST ? null : octetsOf(least)
+}
+
+/** A text may hold itself again and again, in every way that some reader decodes it. */
+function isNew(slots: Uint32Array, shingle: number): boolean {
+  let at = shingle & (SLOTS - 1)
+  for (; slots[at] !== 0; at = (at + 1) & (SLOTS - 1)) if (slots[at] === shingle) return false
+  slots[at] = shingle
+  return true
 }
 
 /** A group without a shingle takes the octet of the next one that has some, and its distance. */
