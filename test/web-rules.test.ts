@@ -218,3 +218,32 @@ describe('the page of a mail', () => {
     expect(admin.heldOne(held?.id ?? '').claims).toEqual([])
   })
 })
+
+describe('what a held mail teaches', () => {
+  const heldIn = (admin: FakeAdmin) => admin.kept.find(({ mail }) => mail.state === 'held')
+
+  test('is learnt as spam or as wanted, and nothing is released by it', async () => {
+    const { admin, post } = await place()
+    const held = heldIn(admin)
+    for (const as of ['spam', 'ham'])
+      expect((await post(`/messages/${held?.id}/learn`, { as })).status).toBe(303)
+    expect(admin.calls.filter((call) => call.includes('learnHeld'))).toEqual([
+      `a.ruiz: learnHeld ${held?.id} spam`,
+      `a.ruiz: learnHeld ${held?.id} ham`,
+    ])
+    expect(admin.heldOne(held?.id ?? '').claims).toEqual([])
+  })
+
+  test('its sender is blocked, or allowed and the mail released', async () => {
+    const { admin, post } = await place()
+    const held = heldIn(admin)
+    await post(`/messages/${held?.id}/list`, { list: 'block' })
+    expect(admin.heldOne(held?.id ?? '').claims).toEqual([])
+    await post(`/messages/${held?.id}/list`, { list: 'allow' })
+    expect(admin.heldOne(held?.id ?? '').claims).toMatchObject([{ kind: 'release' }])
+    expect(admin.entries.map(({ list, kind, value }) => `${list} ${kind} ${value}`)).toEqual([
+      'block sender rechnung@lieferung-portal.example',
+      'allow sender rechnung@lieferung-portal.example',
+    ])
+  })
+})

@@ -713,6 +713,7 @@ describe('API', () => {
       'POST /lists/:list': { kind: 'ip', value: '192.0.2.9', note: 'why' },
       'PUT /rules/:name': { score: 2, look: { kind: 'body', pattern: 'x' } },
       'PUT /scores/:name': { score: 2 },
+      'POST /learning': { as: 'spam', source: 'RnJvbTogYUBiLmV4YW1wbGUNCg0KeA0K' },
       'PUT /maps/:name': { entries: ['a.example'] },
       'PUT /yara/:name': { source: 'rule x { condition: false }' },
     }

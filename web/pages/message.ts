@@ -2,6 +2,7 @@
 import { Elysia, t } from 'elysia'
 import type { HeldDetail, MessageDetail } from '../../src/admin/contract.ts'
 import { RefusalError } from '../../src/base/errors.ts'
+import { addressesIn } from '../../src/message/address.ts'
 import type { Judgement } from '../../src/message/rows.ts'
 import type { Visit } from '../guard.ts'
 import { type Html, html, safePath, seeOther } from '../html.ts'
@@ -76,6 +77,36 @@ export function messagePages(site: Site) {
       },
       { params: ID },
     )
+    .post(
+      '/learn',
+      async ({ request, params, body }) => {
+        const { as = '' } = body
+        const { session } = guard.visitOf(request)
+        const { label, subject } = await admin.learnHeld(guard.authorOf(request), params.id, as)
+        const words = label === null ? 'no longer counts' : `is learnt as ${LABELS[label]}`
+        flashes.add(session, `“${subjectOf(subject)}” ${words}, on all nodes`)
+        return seeOther(`/messages/${params.id}`)
+      },
+      { params: ID, body: t.Object({ as: t.Optional(t.String({ maxLength: 20 })) }) },
+    )
+    .post(
+      '/list',
+      async ({ request, params, body }) => {
+        const author = guard.authorOf(request)
+        const list = body.list === 'allow' ? 'allow' : 'block'
+        const { row } = admin.heldOne(params.id)
+        const value = addressToList(row)
+        admin.addListEntry(author, { list, kind: 'sender', value, note: `From mail ${row.id}` })
+        if (list === 'allow' && canRelease(row)) await admin.release(author, params.id)
+        const done =
+          list === 'allow'
+            ? 'is released, and its sender is allowed'
+            : 'is kept, and its sender is blocked'
+        flashes.add(guard.visitOf(request).session, `“${subjectOf(row.subject)}” ${done}: ${value}`)
+        return seeOther(`/messages/${params.id}`)
+      },
+      { params: ID, body: t.Object({ list: t.Optional(t.String({ maxLength: 20 })) }) },
+    )
     .get('/delete', ({ request, params, query }) => deletePage(site, request, params.id, query), {
       params: ID,
       query: WHOSE,
@@ -103,6 +134,13 @@ export function messagePages(site: Site) {
       },
       { params: ID, body: WHOSE },
     )
+}
+
+const LABELS = { spam: 'spam', ham: 'wanted' } as const
+
+/** Whom a list is about: the author that people see, else who sent it. */
+function addressToList({ from, sender }: HeldDetail['row']): string {
+  return addressesIn(from ?? '', 1)[0] ?? sender
 }
 
 /** Refusals that the page of the mail shows, with what can be done. */
@@ -140,6 +178,7 @@ async function messagePage(
         : await mailCard(admin, id, viewOf(view), preview)
   const main = html`<div class="head"><div class="title" hx-ignore><small><a href="/messages">Messages</a> / <span class="mono">${id}</span></small><h1>${subject}</h1></div>
 ${acts(visit, id, detail, held, detail.queue !== null && by.silence(detail.queue.owner) !== null)}</div>
+${held === null || !mayAct(visit) ? '' : teach(visit, id, held)}
 ${refusal === undefined ? '' : note('warn', html`<b>${refusal.message}</b> ${refusal.advice}`, refusal.code === 'doubtful' && held?.waits == null ? anyway(visit, id) : null)}
 ${held === null ? '' : waitsNote(held.waits, nowMs, canRelease(held.row) ? anyway(visit, id) : null)}
 ${held === null ? '' : pendingNote(held.row, nowMs)}
@@ -185,12 +224,20 @@ function acts(
   if (!mayAct(visit)) return ''
   if (held !== null) {
     const all = held.row.recipients.length > 1 ? ' to all' : ''
-    return html`<div class="acts" id="acts">${!canRelease(held.row) || isDoubtful(held) ? '' : act(visit, `/messages/${id}/release`, { words: `Release${all}`, kind: 'primary' })}${act(visit, `/messages/${id}/again`, { words: 'Check again' })}<a class="btn danger" href="/messages/${id}/delete">Delete</a></div>`
+    return html`<div class="acts" id="acts">${!canRelease(held.row) || isDoubtful(held) ? '' : act(visit, `/messages/${id}/release`, { words: `Release${all}`, kind: 'primary' })}<a class="btn danger" href="/messages/${id}/delete">Delete</a></div>`
   }
   if (detail.queue !== null && !silent) {
     return html`<div class="acts" id="acts">${act(visit, `/queue/${id}/retry`, { words: 'Deliver now', kind: 'primary', fields: { back: `/messages/${id}` } })}<a class="btn danger" href="/queue/${id}/drop">Give up</a></div>`
   }
   return ''
+}
+
+/** What the mail teaches: the sender, the inspectors, and whether they would say the same today. */
+function teach(visit: Visit, id: string, held: HeldDetail): Html {
+  const who = addressToList(held.row)
+  const button = (path: string, words: string, fields: Readonly<Record<string, string>>) =>
+    act(visit, `/messages/${id}/${path}`, { words, small: true, fields })
+  return html`<div class="acts" role="group" aria-label="Learn from this mail">${button('learn', 'Learn as spam', { as: 'spam' })}${button('learn', 'Learn as wanted', { as: 'ham' })}${who === '' ? '' : html`${canRelease(held.row) && !isDoubtful(held) ? button('list', 'Release and allow sender', { list: 'allow' }) : ''}${button('list', 'Block sender', { list: 'block' })}`}${button('again', 'Check again', {})}</div>`
 }
 
 /** Asks once more: what is deleted is gone. */
