@@ -9,6 +9,7 @@ import { decide } from '../src/mail/decide/decide.ts'
 import { listingOf } from '../src/mail/decide/listing.ts'
 import { type Policy, policyFor } from '../src/mail/decide/policy.ts'
 import { type Fate, respond } from '../src/mail/decide/respond.ts'
+import { tagFields } from '../src/mail/decide/tag.ts'
 import { addressesIn } from '../src/message/address.ts'
 import { formatReply } from '../src/message/reply.ts'
 import {
@@ -412,5 +413,21 @@ describe('an author who is allowed', () => {
 
   test('a block wins', () => {
     expect(listing(['x@bad.example'], ['bad.example'])?.kind).toBe('block')
+  })
+})
+
+describe('a delivered message', () => {
+  const verdict = (score: number, ...rules: string[]): Verdict => ({
+    kind: 'deliver',
+    score,
+    rules,
+    unknown: [],
+  })
+  test('says its score from the threshold on, and nothing below it', () => {
+    expect(tagFields([verdict(5.99, 'A_RULE')], 6)).toBe('')
+    expect(tagFields([], 6)).toBe('')
+    expect(tagFields([verdict(6, 'A_RULE', 'B_RULE'), verdict(2)], 6)).toBe(
+      'X-Spam-Flag: YES\r\nX-Spam-Score: 6\r\nX-Spam-Rules: A_RULE,B_RULE\r\n',
+    )
   })
 })

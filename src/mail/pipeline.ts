@@ -49,6 +49,7 @@ import { type Listing, listingOf } from './decide/listing.ts'
 import { weigh } from './decide/outcome.ts'
 import { policyFor } from './decide/policy.ts'
 import { type Fate, respond } from './decide/respond.ts'
+import { tagFields } from './decide/tag.ts'
 import { buildBounce, mayBounce } from './deliver/bounce.ts'
 import type { Deliverer, Route } from './deliver/contract.ts'
 import type { Inspectors } from './inspect/contract.ts'
@@ -352,7 +353,8 @@ export class Pipeline {
       draft,
       {
         envelope,
-        prepend: receivedField(envelope, this.#deps.hostname) + fields,
+        // Not on what is held: a mail that somebody releases is wanted.
+        prepend: `${receivedField(envelope, this.#deps.hostname)}${isHeld ? '' : tagFields(verdicts, settings['policy.tag'])}${fields}`,
         ...(cuts.length === 0 ? {} : { cuts }),
         sizeBytes,
         sha256,
