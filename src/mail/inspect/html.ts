@@ -26,6 +26,8 @@ export type Markup = {
   /** Text that is there and not seen. */
   readonly hidden: string
   readonly leading: readonly Leading[]
+  /** `data:` links of images, at most 4 of at most 1 M characters. */
+  readonly pictures: readonly string[]
   readonly facts: MarkupFacts
 }
 
@@ -88,6 +90,8 @@ export function noFacts(): MarkupFacts {
 }
 
 const LEADING_MAX = 1_000
+const PICTURES_MAX = 4
+const PICTURE_CHARS_MAX = 1024 * 1024
 const SHOWN_CHARS_MAX = 500
 const STACK_MAX = 512
 /** Open elements above the one that an end tag names; further down it is ignored. */
@@ -166,6 +170,7 @@ class Reader {
   readonly #loose: string[] = []
   readonly #hidden: string[] = []
   readonly #leading: Leading[] = []
+  readonly #pictures: string[] = []
   readonly #names: string[] = []
   readonly #looks: Look[] = []
   readonly #sheet: Sheet = { rules: new Map(), vague: false }
@@ -191,6 +196,7 @@ class Reader {
       loose: this.#loose.join(''),
       hidden: tidyLines(this.#hidden.join('')),
       leading: this.#leading,
+      pictures: this.#pictures,
       facts: this.#facts,
     }
   }
@@ -547,8 +553,11 @@ class Reader {
     const small = (value: string | undefined): boolean =>
       value !== undefined && /^\s*[012](?:px)?\s*$/.test(value)
     if (small(attributes.get('width')) || small(attributes.get('height'))) this.#facts.pixels += 1
-    if (source !== undefined && /^\s*(?:cid|data):/i.test(source)) this.#facts.inlineImages += 1
-    else this.#lead(source, null, 'image', name)
+    if (source !== undefined && /^\s*(?:cid|data):/i.test(source)) {
+      this.#facts.inlineImages += 1
+      const drawn = source.length <= PICTURE_CHARS_MAX && /^\s*data:image/i.test(source)
+      if (drawn && this.#pictures.length < PICTURES_MAX) this.#pictures.push(source)
+    } else this.#lead(source, null, 'image', name)
     const alt = attributes.get('alt')
     // Shown where images are not loaded; in a link it is what the link says.
     if (alt !== undefined && alt !== '' && this.#visible) {

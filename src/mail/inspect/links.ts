@@ -7,9 +7,10 @@ import { fieldValues, plainLine } from '../../message/header.ts'
 import type { Finding } from '../../message/verdict.ts'
 import { type Company, deceitsOf, registered } from './deceits.ts'
 import type { InspectConfig, Inspector, Look } from './look.ts'
+import { type Code, codesOf, DRAWN_CELLS_MIN, isDrawn, picturesOf } from './qr.ts'
 import { skeletonOf } from './skeleton.ts'
-import { nestedTarget, openTarget } from './urls.ts'
-import { type Link, type Place, viewOf } from './view.ts'
+import { nestedTarget, openTarget, type Target } from './urls.ts'
+import { type Link, type Place, type View, viewOf } from './view.ts'
 
 /** Bounds of message/verdict `Insight.urls`. */
 const NOTED_MAX = 100
@@ -21,10 +22,57 @@ export const links: Inspector = {
   name: 'links',
   inspect: (look) => {
     const view = viewOf(look.mail)
-    const written = told(view.links, companyOf(view.links, look))
+    const findings = [
+      ...told(view.links, companyOf(view.links, look)),
+      ...forms(view),
+      ...drawings(view),
+    ]
     note(view.links, look)
-    return [...written, ...forms(view)]
+    if (picturesOf(look.mail).length + view.pictures.length === 0) return findings
+    return codesOf(look.mail, view.pictures).then((codes) => [
+      ...findings,
+      ...readOut(codes, view, look),
+    ])
   },
+}
+
+/** What the codes of pictures say: a reader follows it with a phone, past every filter of the office. */
+function readOut(codes: readonly Code[], view: View, look: Look): readonly Finding[] {
+  if (codes.length === 0) return []
+  const found = codes.flatMap(({ text }) => {
+    const target = openTarget(text)
+    return target === null ? [] : [{ ...linkOf(target, text.trim(), 'qr'), name: text }]
+  })
+  const [first] = found
+  if (first === undefined) return []
+  note(found, look)
+  const others = view.links.some(({ where }) => where === 'html' || where === 'text')
+  const bare = !others || view.text.length < 600
+  const name = codes.find(({ text }) => text === first.name)?.name ?? 'a picture'
+  return [
+    {
+      rule: 'URL_QR',
+      score: bare ? 2.5 : 1,
+      evidence: `A QR code in ${name} leads to ${first.host === '' ? 'no place on the web' : first.host}.`,
+    },
+    ...told(found, companyOf(found, look)),
+  ]
+}
+
+/** A code that is drawn is kept from those who read pictures: nobody else draws one. */
+function drawings({ html, text }: View): readonly Finding[] {
+  const cells = html?.paintedCells ?? 0
+  if (cells < DRAWN_CELLS_MIN && !isDrawn(text)) return []
+  return [
+    {
+      rule: 'URL_QR_DRAWN',
+      score: 3,
+      evidence:
+        cells < DRAWN_CELLS_MIN
+          ? 'The text draws a code of block characters.'
+          : `A table of ${cells} coloured cells draws a code.`,
+    },
+  ]
 }
 
 /**
@@ -40,13 +88,18 @@ export function judgeLinks(
   for (const written of urls.slice(0, JUDGED_MAX)) {
     const target = openTarget(written)
     if (target === null) continue
-    const link = { shown: null, where, tag: '', spelled: null }
-    found.push({ ...target, ...link, written, via: null })
+    found.push(linkOf(target, written, where))
     const inner = nestedTarget(target.url)
-    if (inner !== null) found.push({ ...inner, ...link, written: inner.url, via: target.url })
+    if (inner !== null) {
+      found.push({ ...linkOf(inner, inner.url, where), via: target.url })
+    }
   }
   note(found, look)
   return told(found, companyOf(found, look))
+}
+
+function linkOf(target: Target, written: string, where: Place): Link {
+  return { ...target, written, shown: null, where, tag: '', via: null, spelled: null }
 }
 
 /** One finding a rule: its heaviest, and how many others there are. */
@@ -81,7 +134,7 @@ function note(found: readonly Link[], { note: tell }: Pick<Look, 'note'>): void 
 }
 
 /** A form in a mail asks for what a page of the sender's should ask for. */
-function forms({ html, links: found }: ReturnType<typeof viewOf>): readonly Finding[] {
+function forms({ html, links: found }: View): readonly Finding[] {
   if (html === null || html.forms === 0) return []
   const target = found.find(({ where, host }) => where === 'form' && host !== '')
   const goes = target === undefined ? '' : ` and sends it to ${target.host}`

@@ -52,6 +52,8 @@ export type View = {
   readonly html: MarkupFacts | null
   /** Without doubles, in the order of the message; at most 1,000. */
   readonly links: readonly Link[]
+  /** Pictures that the markup carries inside itself, as `data:` links. */
+  readonly pictures: readonly string[]
   /** Invisible characters between letters of words, of scripts that have no use for them. */
   readonly splits: number
   /** Text, markup or links went on past a bound. */
@@ -83,6 +85,7 @@ class Sight {
   readonly #plain: string[] = []
   readonly #marked: string[] = []
   readonly #hidden: string[] = []
+  readonly #pictures: string[] = []
   #facts: MarkupFacts | null = null
   #textLeft = TEXT_BYTES_MAX
   #markupLeft = MARKUP_BYTES_MAX
@@ -124,6 +127,7 @@ class Sight {
       hidden: this.#bounded(this.#hidden),
       html: this.#facts,
       links: [...this.#links.values()],
+      pictures: this.#pictures,
       splits: this.#splits,
       cut: this.#cut,
     }
@@ -148,7 +152,8 @@ class Sight {
     const before = this.#facts.base
     this.#facts.base = null
     const source = decodePart(piece, part.charset ?? declaredCharset(piece))
-    const { text, loose, hidden, leading, facts } = readMarkup(source, this.#facts)
+    const { text, loose, hidden, leading, pictures, facts } = readMarkup(source, this.#facts)
+    this.#pictures.push(...pictures)
     const base = facts.base
     facts.base ??= before
     for (const each of leading) this.#lead(each, base)

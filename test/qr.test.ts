@@ -1,0 +1,298 @@
+/** QR codes in a mail: read in every usual form, also by the compiled program inside its walls. */
+import { afterAll, describe, expect, test } from 'bun:test'
+import { mkdtempSync, rmSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { crc32, deflateSync } from 'node:zlib'
+import { prepareZXingModule, writeBarcode } from 'zxing-wasm/writer'
+import writerWasm from 'zxing-wasm/writer/zxing_writer.wasm' with { type: 'file' }
+import { SystemClock } from '../src/base/clock.ts'
+import type { MessageId } from '../src/base/ids.ts'
+import { Observer } from '../src/base/observe.ts'
+import { links } from '../src/mail/inspect/links.ts'
+import { Known, PLAIN_CONFIG } from '../src/mail/inspect/look.ts'
+import { createInspectors } from '../src/mail/inspect/pool.ts'
+import { codesOf, hasSquares, isDrawn, readCodes } from '../src/mail/inspect/qr.ts'
+import { Mail } from '../src/message/mime.ts'
+import type { Insight } from '../src/message/verdict.ts'
+import { SESSION } from './look.ts'
+
+await prepareZXingModule({
+  overrides: { wasmBinary: await Bun.file(writerWasm).arrayBuffer() },
+  fireImmediately: true,
+})
+
+const LINK = 'https://login.evil.example/mfa?u=1'
+
+type Gray = { readonly width: number; readonly height: number; readonly gray: Uint8Array }
+
+/** The code as squares of `module` pixels in a quiet zone. */
+async function draw(text: string, module = 4): Promise<Gray> {
+  const { symbol, error } = await writeBarcode(text, { format: 'QRCode', scale: 1 })
+  if (symbol === undefined) throw new Error(error)
+  const quiet = 4
+  const side = (symbol.width + 2 * quiet) * module
+  const gray = new Uint8Array(side * side).fill(255)
+  for (let y = 0; y < side; y += 1) {
+    for (let x = 0; x < side; x += 1) {
+      const [column, row] = [Math.floor(x / module) - quiet, Math.floor(y / module) - quiet]
+      if (column < 0 || row < 0 || column >= symbol.width || row >= symbol.height) continue
+      gray[y * side + x] = symbol.data[row * symbol.width + column] ?? 255
+    }
+  }
+  return { width: side, height: side, gray }
+}
+
+function png({ width, height, gray }: Gray): Buffer {
+  const lines = Buffer.alloc((width + 1) * height)
+  for (let y = 0; y < height; y += 1) {
+    lines.set(gray.subarray(y * width, (y + 1) * width), y * (width + 1) + 1)
+  }
+  const head = Buffer.alloc(13)
+  head.writeUInt32BE(width, 0)
+  head.writeUInt32BE(height, 4)
+  head[8] = 8
+  const chunk = (type: string, data: Buffer): Buffer => {
+    const body = Buffer.concat([Buffer.from(type, 'latin1'), data])
+    const out = Buffer.alloc(body.length + 8)
+    out.writeUInt32BE(data.length, 0)
+    out.set(body, 4)
+    out.writeUInt32BE(crc32(body), body.length + 4)
+    return out
+  }
+  return Buffer.concat([
+    Buffer.from('\x89PNG\r\n\x1a\n', 'latin1'),
+    chunk('IHDR', head),
+    chunk('IDAT', deflateSync(lines)),
+    chunk('IEND', Buffer.of()),
+  ])
+}
+
+function turned({ width, height, gray }: Gray, degrees: number): Gray {
+  const side = Math.ceil(Math.hypot(width, height))
+  const out = new Uint8Array(side * side).fill(255)
+  const [cos, sin] = [Math.cos((degrees * Math.PI) / 180), Math.sin((degrees * Math.PI) / 180)]
+  for (let y = 0; y < side; y += 1) {
+    for (let x = 0; x < side; x += 1) {
+      const [dx, dy] = [x - side / 2, y - side / 2]
+      const from = Math.round(dx * cos + dy * sin + width / 2)
+      const down = Math.round(dy * cos - dx * sin + height / 2)
+      if (from < 0 || down < 0 || from >= width || down >= height) continue
+      out[y * side + x] = gray[down * width + from] ?? 255
+    }
+  }
+  return { width: side, height: side, gray: out }
+}
+
+/** Inside a larger picture with lines, as a letter with a code has them. */
+function inside(code: Gray, width: number, height: number): Gray {
+  const gray = new Uint8Array(width * height).fill(250)
+  for (let y = 10; y < height; y += 14) {
+    for (let x = 10; x < width * 0.6; x += 1) if ((x * 7 + y) % 5 < 3) gray[y * width + x] = 30
+  }
+  for (let y = 0; y < code.height; y += 1) {
+    gray.set(
+      code.gray.subarray(y * code.width, (y + 1) * code.width),
+      (y + 60) * width + width - code.width - 20,
+    )
+  }
+  return { width, height, gray }
+}
+
+function mailOf(picture: Buffer, text = 'Scan this.'): Buffer {
+  return Buffer.from(
+    [
+      'From: a@sender.example',
+      'Subject: x',
+      'MIME-Version: 1.0',
+      'Content-Type: multipart/related; boundary=b',
+      '',
+      '--b',
+      'Content-Type: text/html',
+      '',
+      `<p>${text}</p><img src="cid:1">`,
+      '--b',
+      'Content-Type: image/png; name="code.png"',
+      'Content-Transfer-Encoding: base64',
+      'Content-ID: <1>',
+      '',
+      picture.toString('base64').replace(/.{76}/g, '$&\r\n'),
+      '--b--',
+      '',
+    ].join('\r\n'),
+  )
+}
+
+describe('a code is read', async () => {
+  const code = await draw(LINK)
+  const small = await draw(LINK, 2)
+  const light: Gray = { ...code, gray: code.gray.map((value) => 255 - value) }
+  const pale: Gray = { ...code, gray: code.gray.map((value) => (value === 0 ? 120 : 225)) }
+  const forms: readonly [string, () => Buffer | Promise<Buffer>][] = [
+    ['PNG', () => png(code)],
+    ['JPEG', () => new Bun.Image(png(code)).jpeg({ quality: 60 }).buffer()],
+    ['WebP', () => new Bun.Image(png(code)).webp({ quality: 60 }).buffer()],
+    ['small', () => png(small)],
+    ['light on dark', () => png(light)],
+    ['pale', () => png(pale)],
+    ['a quarter turned', () => new Bun.Image(png(code)).rotate(90).png().buffer()],
+    ['upside down', () => new Bun.Image(png(code)).rotate(180).png().buffer()],
+    ['mirrored', () => new Bun.Image(png(code)).flop().png().buffer()],
+    ['turned by 30 degrees', () => png(turned(code, 30))],
+    ['in a corner of a letter', () => png(inside(code, 900, 1_200))],
+    ['in a large picture', () => png(inside(code, 2_000, 1_600))],
+  ]
+  for (const [what, picture] of forms) {
+    test(what, async () => {
+      expect(await readCodes(await picture())).toEqual([LINK])
+    })
+  }
+})
+
+test('what is no code costs no reader: noise, stripes, plain pictures', () => {
+  let seed = 1
+  const noise = new Uint8Array(300 * 300).map(() => {
+    seed = (seed * 1_103_515_245 + 12_345) & 0x7fffffff
+    return (seed >> 16) & 255
+  })
+  const stripes = new Uint8Array(300 * 300).map((_, at) => ((at >> 3) % 2) * 255)
+  for (const gray of [stripes, new Uint8Array(300 * 300).fill(200)]) {
+    expect(hasSquares({ width: 300, height: 300, gray })).toBe(false)
+  }
+  expect(typeof hasSquares({ width: 300, height: 300, gray: noise })).toBe('boolean')
+})
+
+test('a bomb, half a picture and no picture show none', async () => {
+  const whole = png(await draw(LINK))
+  const bomb = Buffer.from(whole)
+  bomb.writeUInt32BE(60_000, 16)
+  bomb.writeUInt32BE(60_000, 20)
+  expect(await readCodes(bomb)).toEqual([])
+  expect(await readCodes(whole.subarray(0, 200))).toEqual([])
+  expect(await readCodes(Buffer.from('/etc/passwd'))).toEqual([])
+  expect(await readCodes(Buffer.of())).toEqual([])
+})
+
+test('a mail of twenty codes gives eight, the same at each look', async () => {
+  const parts = Array.from(
+    { length: 20 },
+    () => '--b\r\nContent-Type: image/png\r\nContent-Transfer-Encoding: base64\r\n\r\n',
+  )
+  const picture = png(await draw(LINK)).toString('base64')
+  const raw = Buffer.from(
+    `Content-Type: multipart/mixed; boundary=b\r\n\r\n${parts.map((part) => `${part}${picture}\r\n`).join('')}--b--\r\n`,
+  )
+  const first = await codesOf(new Mail(raw))
+  expect(first).toHaveLength(8)
+  expect(await codesOf(new Mail(raw))).toEqual(first)
+})
+
+test('the link of a code is judged, noted, and weighs more where nothing else is said', async () => {
+  const noted: string[] = []
+  const look = async (raw: Buffer) =>
+    await links.inspect({
+      mail: new Mail(raw),
+      session: SESSION,
+      config: PLAIN_CONFIG,
+      names: new Known({}),
+      model: null,
+      note: (seen: Partial<Insight>) => noted.push(...(seen.urls ?? [])),
+      change: () => {},
+    })
+  const bare = await look(mailOf(png(await draw('http://paypa1.com/x'))))
+  expect(bare.map(({ rule, score }) => [rule, score])).toEqual([
+    ['URL_QR', 2.5],
+    ['URL_LOOKALIKE', 4],
+  ])
+  expect(bare[0]?.evidence).toBe('A QR code in code.png leads to paypa1.com.')
+  expect(noted).toEqual(['http://paypa1.com/x'])
+  const long = `${'Your ticket for the concert. '.repeat(40)}<a href="https://tickets.example/">more</a>`
+  const ticket = await look(mailOf(png(await draw(LINK)), long))
+  expect(ticket.map(({ rule, score }) => [rule, score])).toEqual([['URL_QR', 1]])
+  const inside = `<img src="data:image/png;base64,${png(await draw(LINK)).toString('base64')}">`
+  const marked = await look(Buffer.from(`Content-Type: text/html\r\n\r\n${inside}`))
+  expect(marked[0]?.evidence).toBe('A QR code in the markup leads to login.evil.example.')
+  expect(await look(mailOf(png(await draw('WIFI:S:guests;;'))))).toEqual([])
+})
+
+test('a code that is drawn of characters or cells is a finding', () => {
+  const code = `${'█▀▀▀▀▀█ ▄▀ █▀▀▀▀▀█\n'.repeat(12)}`
+  expect(isDrawn(code)).toBe(true)
+  expect(isDrawn('■ one\n■ two\n■■■■■■■■■■\n')).toBe(false)
+  const row = `<tr>${'<td bgcolor="#000000"></td><td bgcolor="#ffffff"></td>'.repeat(11)}</tr>`
+  const mail = new Mail(
+    Buffer.from(
+      `Content-Type: text/html\r\n\r\n<table bgcolor="#eeeeee">${row.repeat(21)}</table>`,
+    ),
+  )
+  const found = links.inspect({
+    mail,
+    session: SESSION,
+    config: PLAIN_CONFIG,
+    names: new Known({}),
+    model: null,
+    note: () => {},
+    change: () => {},
+  })
+  expect(found).toMatchObject([{ rule: 'URL_QR_DRAWN', score: 3 }])
+})
+
+describe('the compiled program', () => {
+  const scratch = mkdtempSync(join(tmpdir(), 'postern-qr-'))
+  afterAll(() => rmSync(scratch, { recursive: true }))
+
+  test('reads a code inside its walls', async () => {
+    const binary = join(scratch, 'inspector')
+    const build = Bun.spawn(
+      [
+        process.execPath,
+        'build',
+        '--compile',
+        '--minify-whitespace',
+        '--minify-syntax',
+        '--no-compile-autoload-dotenv',
+        '--no-compile-autoload-bunfig',
+        join(import.meta.dir, 'process/inspector.ts'),
+        '--outfile',
+        binary,
+      ],
+      { stdout: 'ignore', stderr: 'pipe' },
+    )
+    if ((await build.exited) !== 0) throw new Error(await new Response(build.stderr).text())
+    const clock = new SystemClock()
+    const pool = createInspectors(
+      { command: [binary, 'inspector'], processes: 1, spoolDir: scratch },
+      { clock, observer: new Observer(clock, () => {}) },
+    )
+    try {
+      const { findings, unknowns, insight } = await pool.inspect({
+        envelope: {
+          id: '01hzy7c3k0000000000000000a' as MessageId,
+          receivedMs: 0,
+          clientIp: '192.0.2.1',
+          greeting: '',
+          protocol: 'SMTP',
+          tls: null,
+          outbound: false,
+          sender: '',
+          eightBit: false,
+          smtpUtf8: false,
+          ret: null,
+          envid: null,
+          recipients: [],
+        },
+        body: { kind: 'memory', bytes: mailOf(png(await draw(LINK))) },
+        inspectors: ['text', 'links'],
+        config: PLAIN_CONFIG,
+        clientName: null,
+        sha256: null,
+        budgetMs: 20_000,
+      })
+      expect(unknowns).toEqual([])
+      expect(findings.map(({ rule }) => rule)).toContain('URL_QR')
+      expect(insight?.urls).toContain(LINK)
+    } finally {
+      await pool.close()
+    }
+  }, 60_000)
+})
