@@ -80,7 +80,8 @@ export class NextHops {
     } catch (error) {
       return all(String(error))
     }
-    this.#ledger.dotted(delivery.id, delivery.sender, node)
+    if (delivery.mayDot?.() === false) return all('another node may have it')
+    const known = this.#ledger.dotted(delivery.id, delivery.sender, node)
     const body = bytesOf(node, delivery.body)
     const hangs = dice.chance(hangsUp)
     const takes = !hangs || dice.chance(0.5)
@@ -91,7 +92,7 @@ export class NextHops {
           (answer): Outcome => (answer.kind === 'never' ? answer : HUNG_UP),
         )
         if (this.unreached.has(node)) return void this.#hangUp(process, () => resolve(cutOff))
-        if (takes) this.#take(node, delivery, wanted, body)
+        if (takes) this.#take(node, delivery, wanted, { body, known })
         if (hangs) return void this.#hangUp(process, () => resolve(cutOff))
         this.#world.after(dice.exponential(latencyMs), () => resolve(answers), process)
       })
@@ -103,14 +104,21 @@ export class NextHops {
     this.#world.after(1, resolve, process)
   }
 
-  #take(node: SimNode, delivery: Delivery, wanted: readonly boolean[], body: Buffer): void {
+  #take(
+    node: SimNode,
+    delivery: Delivery,
+    wanted: readonly boolean[],
+    { body, known }: { readonly body: Buffer; readonly known: (index: number) => boolean },
+  ): void {
     for (const [position, { address }] of delivery.recipients.entries()) {
       if (wanted[position] !== true) continue
       this.#world.note(`${node.name} ${delivery.id} ${address}`)
       this.#world.tell(() => `${address} gets ${delivery.id} from ${node.name}`)
+      const index = Number(/^r(\d+)\./.exec(address)?.[1] ?? 0)
       this.#ledger.arrived({
         mid: delivery.id,
-        index: Number(/^r(\d+)\./.exec(address)?.[1] ?? 0),
+        index,
+        isKnown: known(index),
         address,
         sender: delivery.sender,
         body,

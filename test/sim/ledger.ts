@@ -58,6 +58,8 @@ export type Arrived = {
   readonly mid: MessageId
   /** Index in the envelope of the message. */
   readonly index: number
+  /** The disk of its node had it as done when the dot went out. */
+  readonly isKnown: boolean
   readonly address: string
   readonly sender: string
   readonly body: Buffer
@@ -199,15 +201,26 @@ export class Ledger {
     return this.#byMid.get(mid)
   }
 
-  /** A node puts the dot on the wire. What its disk loses after that is no fault of this attempt. */
-  dotted(mid: MessageId, sender: string, { id, name }: { id: NodeId; name: string }): void {
-    if (sender === '') return
+  /**
+   * A node puts the dot on the wire. What its disk loses or hears after that is no fault of this
+   * attempt: gives whether it has a recipient as done now.
+   */
+  dotted(
+    mid: MessageId,
+    sender: string,
+    { id, name }: { id: NodeId; name: string },
+  ): (index: number) => boolean {
+    if (sender === '') return () => false
     if (!this.#ask.hasCommit(id, mid)) {
       this.#world.violate(`unscanned: ${name} delivers ${mid} without its COMMIT`)
     }
     if (!this.#ask.hasTry(id, mid)) {
       this.#world.violate(`${name} sends the dot of ${mid} before its TRY is durable`)
     }
+    const { length } = this.#byMid.get(mid)?.mail.recipients ?? []
+    const places = Array.from({ length }, (_, index) => index)
+    const done = new Set(places.filter((index) => this.#ask.hasDone(id, mid, index)))
+    return (index) => done.has(index)
   }
 
   /** The next hop has the whole mail, and takes it. */
@@ -229,20 +242,20 @@ export class Ledger {
     const before = this.#deliveries.get(key) ?? []
     const { nowMs: atMs } = this.#world
     const delivery = { mid, index: arrived.index, node: arrived.node, atMs }
-    for (const earlier of before) this.#explain(key, earlier, delivery)
+    for (const earlier of before) this.#explain(key, earlier, delivery, arrived.isKnown)
     this.#deliveries.set(key, [...before, delivery])
   }
 
   readonly #bound = { violate: (rule: string): void => this.#world.violate(rule) }
 
   /** A node must not do again what it knows, or must know, to be done. */
-  #explain(key: string, earlier: Delivery, now: Delivery): void {
+  #explain(key: string, earlier: Delivery, now: Delivery, isKnown: boolean): void {
     if (earlier.mid !== now.mid || earlier.index !== now.index) return
     const { mid, index } = now
     // A copy is there again that all had forgotten when the mail was done: of plain mail nobody
     // remembers how it ended, and what is taken over is counted as a possible duplicate.
     const isBack = this.#ask.wentBackPast(earlier.atMs)
-    if (!isBack && this.#ask.hasDone(now.node, mid, index)) {
+    if (!isBack && isKnown) {
       this.#world.violate(`${key}: delivered again by a node that has it as done`)
     }
     const isElsewhere = earlier.node !== now.node

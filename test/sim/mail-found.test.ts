@@ -54,6 +54,32 @@ test('a crash right after the dot: who was refused in the same attempt is told s
   sim.rest()
 })
 
+test('two sides of a cut take over at once, with equal terms: one gives way before it delivers', () => {
+  const sim = calm(3)
+  const [owner, one, two] = [node(sim, 0), node(sim, 1), node(sim, 2)]
+  const mails = queued(sim, owner, 10)
+  // A holder that is away for a while: then there are two.
+  for (const holder of [one, two]) {
+    sim.world.act(() => holder.crash(false))
+    sim.world.runFor(60_000)
+    sim.world.act(() => holder.start())
+    sim.world.runFor(30_000)
+  }
+  for (const mail of mails) expect(holdersOf(sim, mail)).toHaveLength(2)
+  sim.cluster.fabric.cut(
+    'split',
+    (from, to) => [one.host, two.host].sort().join() === [from, to].sort().join(),
+  )
+  sim.world.act(() => owner.crash(false))
+  sim.world.runFor(5 * MINUTE_MS)
+  for (const mail of mails) expect(ownersOf(sim, mail)).toEqual([one, two])
+  sim.cluster.fabric.heal('split')
+  sim.world.runFor(20_000)
+  for (const mail of mails) expect(ownersOf(sim, mail)).toHaveLength(1)
+  sim.hops.isDown = false
+  expect(duplicates(sim.rest())).toBe(0)
+})
+
 test('an heir that was cut off does not know of a copy made meanwhile: it is forgotten all the same', () => {
   const sim = calm(3)
   const [owner, heir, third] = [node(sim, 0), node(sim, 1), node(sim, 2)]

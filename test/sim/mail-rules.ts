@@ -116,6 +116,14 @@ export class MailRules {
     )
   }
 
+  /** An owner counts on the copy of a node: its disk has it, or had it until it was done. */
+  believed(mid: MessageId, by: NodeId): void {
+    const { world, hasLost } = this.#deps
+    const node = this.#node(by)
+    if (node === null || hasLost(node) || node.spool.has(mid, RECORD.commit)) return
+    world.violate(`acknowledged too soon: ${node.name} is believed to have ${mid}`)
+  }
+
   /** A record is in a file of a node, durable or not. */
   written(node: SimNode, { type, mid, text }: SeenRecord): void {
     if (type === RECORD.discard) return this.#checkDiscard(node, mid)

@@ -290,7 +290,8 @@ export class MailSimulation {
     const { settings, timeScale, inspectMs } = knobs
     // One may open and break between two looks.
     const onLink = (): void => void world.after(0, () => this.#lookAll())
-    const setting = { world, ledger, hops, settings, timeScale, inspectMs, onLink }
+    const onCopy: MailSetting['onCopy'] = (mid, by) => this.rules.believed(mid, by)
+    const setting = { world, ledger, hops, settings, timeScale, inspectMs, onLink, onCopy }
     return { ledger, hops, setting }
   }
 

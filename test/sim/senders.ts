@@ -2,6 +2,7 @@
  * Clients of a simulated cluster: each has one mail, gives it to a node, and tries again, the same
  * mail at any node, unless it has read 250.
  */
+import { StoreError } from '../../src/base/errors.ts'
 import type { MessageId } from '../../src/base/ids.ts'
 import { PIECE_BYTES } from '../../src/base/limits.ts'
 import type { Envelope } from '../../src/message/envelope.ts'
@@ -157,8 +158,10 @@ export class Senders {
         const block = incoming.block()
         mail.body.copy(block, 0, offset, offset + PIECE_BYTES)
         offset += PIECE_BYTES
-        const mayGoOn = incoming.piece(block)
-        if (mayGoOn) world.after(WIRE_MS, next, process)
+        const mayGoOn = attempt(() => incoming.piece(block))
+        // The spool failed: the client reads 451, or that the connection has ended.
+        if (mayGoOn === null) over(false)
+        else if (mayGoOn) world.after(WIRE_MS, next, process)
         else incoming.onDrained(() => world.after(WIRE_MS, next, process))
         return
       }
@@ -209,6 +212,16 @@ export class Senders {
       // A sender who has hung up reads nothing more.
       if (over(true)) ledger.acknowledged(submission)
     })
+  }
+}
+
+/** Null: the disk refused. */
+function attempt<Result>(act: () => Result): Result | null {
+  try {
+    return act()
+  } catch (error) {
+    if (error instanceof StoreError) return null
+    throw error
   }
 }
 
