@@ -1,5 +1,5 @@
 /** Mails whose structure readers take differently, each with the test virus in an attachment, in both encodings. */
-import { capScores } from '../src/mail/inspect/inspectors.ts'
+import { capScores } from '../src/mail/inspect/answers.ts'
 import type { Finding } from '../src/message/verdict.ts'
 import { lookAt } from './look.ts'
 
