@@ -361,6 +361,7 @@ export async function startNode(
       names: () => nameClient.trouble,
       lists: () => names.troubles(),
       bans: () => bans.list(),
+      lift: (network) => bans.lift(network),
       engines: () => engines.health(live.current.settings['engines.list']),
     },
     probe: (hop) => probeNextHop(hop, { clock, resolver, hostname: seat.name }),

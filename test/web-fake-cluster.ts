@@ -4,6 +4,7 @@ import type {
   Alert,
   ApiTokenRow,
   Author,
+  BanView,
   ClusterAdmin,
   ClusterView,
   ConflictRow,
@@ -227,6 +228,14 @@ export class FakeCluster extends FakeDetection implements ClusterAdmin {
   authenticateToken(token: string): Author | null {
     const found = this.apiTokenList.find(({ secret }) => secret === token)
     return found === undefined ? null : { name: found.name, role: found.role }
+  }
+
+  bans(): readonly BanView[] {
+    return [{ network: '192.0.2.66', untilMs: this.clock.wallMs() + 3_600_000 }]
+  }
+
+  liftBan(author: Author, network: string): void {
+    this.act(author, `liftBan ${network}`)
   }
 
   listEntries(list: 'allow' | 'block'): readonly ListEntry[] {

@@ -2,7 +2,13 @@
 import { t } from 'elysia'
 import type { HeldDetail, SearchQuery } from '../src/admin/contract.ts'
 import { RefusalError } from '../src/base/errors.ts'
-import { clusterRoutes, conflictRoutes, listRoutes, tokenRoutes } from './cluster-routes.ts'
+import {
+  banRoutes,
+  clusterRoutes,
+  conflictRoutes,
+  listRoutes,
+  tokenRoutes,
+} from './cluster-routes.ts'
 import { detectionRoutes } from './detection-routes.ts'
 import { learningRoutes } from './learning-routes.ts'
 import { sourceOf } from './pages/frame.ts'
@@ -54,6 +60,7 @@ export function apiRoutes(site: Parts): readonly Route[] {
     ...conflictRoutes(site),
     ...tokenRoutes(site),
     ...listRoutes(site),
+    ...banRoutes(site),
     ...detectionRoutes(site),
     ...learningRoutes(site),
   ]

@@ -219,6 +219,33 @@ export function tokenRoutes({ admin }: Parts): readonly Route[] {
   ]
 }
 
+export function banRoutes({ admin }: Parts): readonly Route[] {
+  const tag = 'Lists'
+  return [
+    {
+      tag,
+      method: 'GET',
+      path: '/bans',
+      summary: 'Networks that are refused because they guess recipients',
+      answer: shape.list(shape.BAN),
+      run: () => wire.listOf(admin.bans().map(wire.banOf)),
+    },
+    {
+      tag,
+      method: 'DELETE',
+      path: '/bans/:network',
+      summary: 'Let a network in again, on all nodes',
+      params: t.Object({ network: TEXT('The network, URL-encoded') }),
+      answer: shape.DONE,
+      refuses: [404],
+      run: (call) => {
+        admin.liftBan(call.author(), param(call, 'network'))
+        return { done: true }
+      },
+    },
+  ]
+}
+
 export function listRoutes({ admin }: Parts): readonly Route[] {
   const tag = 'Lists'
   const LIST = TEXT('allow or block', 20)

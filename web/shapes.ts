@@ -448,6 +448,11 @@ export const ENTRY = t.Object({
   addedAt: TIME,
 })
 
+export const BAN = t.Object({
+  network: t.String({ description: 'An IPv4 address, or an IPv6 /64' }),
+  until: TIME,
+})
+
 const CHANGED = { by: t.String(), changedAt: TIME }
 export const RULE_LOOK = t.Object({
   kind: t.String({ description: 'header, body, link, raw, composite or map' }),

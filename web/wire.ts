@@ -4,6 +4,7 @@ import type {
   Alarm,
   Alert,
   ApiTokenRow,
+  BanView,
   ChangeRow,
   ClusterView,
   ConflictRow,
@@ -173,6 +174,10 @@ export function apiTokenOf({ addedMs, expiresMs, ...rest }: ApiTokenRow) {
 
 export function entryOf({ addedMs, ...rest }: ListEntry) {
   return { ...rest, addedAt: isoTime(addedMs) }
+}
+
+export function banOf({ network, untilMs }: BanView) {
+  return { network, until: isoTime(untilMs) }
 }
 
 /** The form of every refusal. */

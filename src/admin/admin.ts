@@ -28,7 +28,7 @@ import { type LearningDeps, learningPart } from './learning.ts'
 import { listsPart } from './lists.ts'
 import type { MailActions } from './mail-actions.ts'
 import { messagesPart } from './messages.ts'
-import type { Outside } from './outside.ts'
+import { bansPart, type Outside } from './outside.ts'
 import { queuePart } from './queue.ts'
 import { queuePeersOf } from './queue-peers.ts'
 import { settingsPart } from './settings.ts'
@@ -109,6 +109,7 @@ export function createAdmin(deps: AdminDeps): Admin & Pick<Alerts, 'told'> {
     ...settingsPart(deps),
     ...conflictsPart(deps),
     ...listsPart(deps),
+    ...bansPart(deps),
     ...detectionPart(deps),
     ...learningPart({ ...deps, held }),
     ...messagesPart({ ...deps, queuePeers, held }),

@@ -440,6 +440,17 @@ export interface ClusterAdmin {
     },
   ): ListEntry
   removeListEntry(author: Author, list: string, kind: string, value: string): void
+
+  /** Client networks that asked for too many unknown recipients, and until when they are refused. */
+  bans(): readonly BanView[]
+  /** On all nodes. @throws RefusalError notFound */
+  liftBan(author: Author, network: string): void
+}
+
+export type BanView = {
+  /** An IPv4 address, or an IPv6 /64. */
+  readonly network: string
+  readonly untilMs: number
 }
 
 /** A rule and what it weighs. */

@@ -2,11 +2,15 @@
  * What this node knows of the world outside that somebody should look at: name servers that are
  * silent, lists in the DNS that cannot be believed, networks that it refuses. As alerts say it.
  */
+import type { Clock } from '../base/clock.ts'
+import { RefusalError } from '../base/errors.ts'
 import type { ListTrouble } from '../base/list-names.ts'
 import type { NamesTrouble } from '../base/nameserver.ts'
 import type { Ban } from '../mail/accept/bans.ts'
 import type { EngineHealth } from '../mail/inspect/contract.ts'
-import type { Alert } from './contract.ts'
+import type { Audit } from '../store/audit.ts'
+import { mustAct } from './authorise.ts'
+import type { Alert, ClusterAdmin } from './contract.ts'
 
 export const OUTSIDE_KINDS = ['names', 'list', 'engine', 'ban'] as const
 export type OutsideKind = (typeof OUTSIDE_KINDS)[number]
@@ -17,6 +21,8 @@ export type Outside = {
   readonly names: () => NamesTrouble | null
   readonly lists: () => readonly ListTrouble[]
   readonly bans: () => readonly Ban[]
+  /** Lets a network in again; false: it is not refused. Left out: nobody can be. */
+  readonly lift?: (network: string) => boolean
   /** Scanners beside us that did not answer when they were asked last. */
   readonly engines: () => readonly EngineHealth[]
 }
@@ -27,6 +33,32 @@ export const NOTHING_OUTSIDE: Outside = {
   lists: () => [],
   bans: () => [],
   engines: () => [],
+}
+
+type BansPart = Pick<ClusterAdmin, 'bans' | 'liftBan'>
+
+export function bansPart(deps: {
+  readonly clock: Clock
+  readonly audit: Pick<Audit, 'write'>
+  readonly outside?: Outside
+}): BansPart {
+  const { clock, audit, outside = NOTHING_OUTSIDE } = deps
+  return {
+    bans: () =>
+      outside.bans().map(({ network, leftMs }) => ({ network, untilMs: clock.wallMs() + leftMs })),
+    liftBan(author, network) {
+      mustAct(author)
+      if (outside.lift?.(network) !== true) {
+        throw new RefusalError(
+          'notFound',
+          'network',
+          `${network} is not refused.`,
+          'Write it as "postern ban list" does: an IPv4 address, or an IPv6 /64.',
+        )
+      }
+      audit.write(author.name, 'ban.lift', network, '')
+    },
+  }
 }
 
 type Told = Pick<Alert, 'level' | 'title' | 'meaning' | 'advice' | 'command'> & {
@@ -108,7 +140,7 @@ function refused(bans: readonly Ban[]): Told {
     meaning: `Too many mails for recipients that nobody has came from there: somebody guesses addresses. It is over by itself, the last in ${minutes} min.`,
     advice:
       'Nothing has to be done. If it is a partner or a server of your own, lift it, and add it to limits.exempt.',
-    command: bans.length === 1 ? `postern unban ${first?.network ?? ''}` : 'postern bans',
+    command: bans.length === 1 ? `postern ban lift ${first?.network ?? ''}` : 'postern ban list',
   }
 }
 

@@ -44,6 +44,8 @@ const RUNS: Readonly<Record<string, () => Promise<Run>>> = {
   'allow add': async () => (await import('./list.ts')).addAllowed,
   'allow list': async () => (await import('./list.ts')).listAllowed,
   'allow remove': async () => (await import('./list.ts')).removeAllowed,
+  'ban list': async () => (await import('./ban.ts')).listBans,
+  'ban lift': async () => (await import('./ban.ts')).liftBan,
   'block add': async () => (await import('./list.ts')).addBlocked,
   'block list': async () => (await import('./list.ts')).listBlocked,
   'block remove': async () => (await import('./list.ts')).removeBlocked,

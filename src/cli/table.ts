@@ -290,6 +290,8 @@ export const COMMANDS: readonly Command[] = [
   command('block add', 'Block an address, a network, a sender or @domain.', [one('VALUE')], [NOTE]),
   command('block list', 'The block list.'),
   command('block remove', 'Take an entry off the block list.', [one('VALUE')]),
+  command('ban list', 'Networks that are refused because they guess recipients.'),
+  command('ban lift', 'Let such a network in again, on all nodes.', [one('NETWORK')]),
 
   command('rule list', 'Rules of your own.'),
   command(

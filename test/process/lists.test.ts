@@ -146,6 +146,30 @@ forward-zone:
     expect(held[0]?.rules).toContain('URIBL_URIBL_TEST')
   })
 
+  test('who guesses recipients is refused, listed and lifted by the command line', async () => {
+    await node.set('connection.failures', '3')
+    const guesses = ['a', 'b', 'c', 'd'].map((local) => `RCPT TO:<${local}@listed.example>`)
+    const hop = `smtp://127.0.0.1:${sink.port}`
+    const words = ['add', 'listed.example', '--next-hop', hop, '--recipients', 'ann']
+    const { code, err } = await node.command('domain', ...words)
+    expect([code, err]).toEqual([0, ''])
+    const wire = await Wire.connect({ port: node.smtpPort, from: '127.0.0.9' })
+    await wire.reply()
+    for (const line of ['EHLO c', 'MAIL FROM:<x@stranger.test>', ...guesses.slice(0, 3)]) {
+      wire.send(`${line}\r\n`)
+      await wire.reply()
+    }
+    expect((await wire.reply()).lines[0]).toStartWith('421 4.7.1')
+    expect(await node.json<unknown>('ban', 'list')).toMatchObject([{ network: '127.0.0.9' }])
+    const refused = await Wire.connect({ port: node.smtpPort, from: '127.0.0.9' })
+    expect((await refused.reply()).code).toBe(421)
+    expect((await node.command('ban', 'lift', '127.0.0.9')).code).toBe(0)
+    expect((await node.command('ban', 'lift', '127.0.0.9')).code).toBe(1)
+    const again = await Wire.connect({ port: node.smtpPort, from: '127.0.0.9' })
+    expect((await again.reply()).code).toBe(220)
+    for (const one of [wire, refused, again]) one.drop()
+  })
+
   test('a list that says it must not be asked is left out and told of; mail goes on', async () => {
     await node.set('connection.lists', 'blocked.test 127.0.0.2-127.255.255.255=50')
     const replies = await say(node, '127.0.0.3', ...MAIL('http://good.example/'))
