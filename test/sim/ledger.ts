@@ -296,6 +296,11 @@ export class Ledger {
     return losses > 0 && copies <= losses
   }
 
+  /** Who may have got it is not said to have got nothing: the TRY names all, until the dot. */
+  #isInDoubt({ submissions }: Mail, place: number): boolean {
+    return submissions.some(({ mid }) => this.#doubts.has(`${mid} ${place}`))
+  }
+
   #isNoticeLost({ noticeAloneMs }: Submission): boolean {
     return noticeAloneMs !== null && this.#ask.lossesSince(noticeAloneMs) > 0
   }
@@ -308,7 +313,7 @@ export class Ledger {
       return mail.recipients.flatMap(({ taste }, place) => {
         const key = `${mail.token} ${place}`
         if (taste === 'refuses' && !mail.isHeld) {
-          const isGone = !all && this.#isNoticeLost(acked)
+          const isGone = !all && (this.#isNoticeLost(acked) || this.#isInDoubt(mail, place))
           return this.#notices.has(key) || isGone ? [] : [key]
         }
         if (this.#deliveries.has(key)) return []

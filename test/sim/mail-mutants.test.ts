@@ -8,6 +8,9 @@ import { Barrier } from '../../src/cluster/barrier.ts'
 import { Isolation } from '../../src/cluster/isolation.ts'
 import { LinkMirror } from '../../src/cluster/mirror.ts'
 import { Yields } from '../../src/cluster/yield.ts'
+import { Queue } from '../../src/store/queue.ts'
+import { Message } from '../../src/store/queued.ts'
+import { Spool } from '../../src/store/spool.ts'
 import { NO_FAULTS } from './mail-faults.ts'
 import { type MailKnobs, MailSimulation } from './mail-simulate.ts'
 import { CALM } from './network.ts'
@@ -25,6 +28,8 @@ type Case = {
   /** What the violation says. */
   readonly rule: RegExp
   readonly faults: Partial<MailKnobs['faults']>
+  /** Every disk takes its time. */
+  readonly isSlow?: boolean
   /** The part of the recipients that a next hop puts off. */
   readonly busy?: number
 }
@@ -48,7 +53,7 @@ const CASES: readonly Case[] = [
     name: 'a disk that says that it has synced, and has not',
     plant: () => () => {},
     isLying: true,
-    rule: /lost:|on no disk|before its TRY|without its COMMIT|told too soon|forgotten too soon/,
+    rule: /lost:|on no disk|before its TRY|without its COMMIT|told too|forgotten too|acknowledged too/,
     faults: { powerCuts: 1 },
   },
   {
@@ -96,6 +101,53 @@ const CASES: readonly Case[] = [
     faults: { hops: 1 },
   },
   {
+    name: 'a copy that is acknowledged before it is durable',
+    plant: () =>
+      replace(
+        Queue,
+        'keep',
+        (before) =>
+          function (this: Queue, draft, commit): Promise<Message> {
+            before.call(this, draft, commit).catch(() => {})
+            return Promise.resolve(new Message(commit.envelope.id, commit))
+          },
+      ),
+    rule: /acknowledged too soon/,
+    faults: { kills: 1 },
+  },
+  {
+    name: 'an adoption that is told before it is durable',
+    plant: () => {
+      let isAdopting = false
+      const heal = replace(
+        Spool,
+        'synced',
+        (before) =>
+          function (this: Spool): Promise<void> {
+            return isAdopting ? Promise.resolve() : before.call(this)
+          },
+      )
+      const healToo = replace(
+        Queue,
+        'adopt',
+        (before) =>
+          function (this: Queue, taken): Promise<readonly Message[]> {
+            isAdopting = true
+            const adopted = before.call(this, taken)
+            isAdopting = false
+            return adopted
+          },
+      )
+      return () => {
+        heal()
+        healToo()
+      }
+    },
+    rule: /told too soon/,
+    faults: { kills: 1, hops: 1 },
+    isSlow: true,
+  },
+  {
     name: 'marks of others that are not merged',
     plant: () => replace(Yields, 'merge', () => () => {}),
     rule: /delivered again|were counted/,
@@ -122,7 +174,10 @@ function tuned({ faults, busy }: Case): (knobs: MailKnobs) => MailKnobs {
 function violationOf(seed: number, mutant: Case, isLying: boolean): string | null {
   const sim = new MailSimulation(seed, { tune: tuned(mutant) })
   try {
-    if (isLying) for (const { spool } of sim.nodes) spool.isLying = true
+    for (const { spool } of sim.nodes) {
+      if (isLying) spool.isLying = true
+      if (mutant.isSlow === true) spool.pace = { writeMs: 0.2, syncMs: 60, stalls: 0 }
+    }
     sim.live()
     sim.rest()
     return null
