@@ -1,7 +1,8 @@
 /** One message under the inspectors of this process: no child, no name server. */
 import type { MessageId } from '../src/base/ids.ts'
 import type { DnsAnswers } from '../src/base/names.ts'
-import { type Answer, inspectMail, type Seen } from '../src/mail/inspect/inspectors.ts'
+import type { Answer, Seen } from '../src/mail/inspect/answers.ts'
+import { inspectMail } from '../src/mail/inspect/inspectors.ts'
 import { type InspectConfig, PLAIN_CONFIG, type SessionFacts } from '../src/mail/inspect/look.ts'
 import type { Model } from '../src/mail/inspect/model.ts'
 import type { Envelope } from '../src/message/envelope.ts'

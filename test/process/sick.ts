@@ -3,6 +3,7 @@
  * the mail. It speaks the real frames and looks at healthy mail with the real inspectors.
  */
 import { readSync, writeSync } from 'node:fs'
+import type { Answer } from '../../src/mail/inspect/answers.ts'
 import {
   encodeFrame,
   FrameReader,
@@ -10,7 +11,7 @@ import {
   type Order,
   type Said,
 } from '../../src/mail/inspect/frames.ts'
-import { type Answer, inspectMail } from '../../src/mail/inspect/inspectors.ts'
+import { inspectMail } from '../../src/mail/inspect/inspectors.ts'
 import { PLAIN_CONFIG } from '../../src/mail/inspect/look.ts'
 
 const reader = new FrameReader(ORDER_BYTES_MAX)

@@ -16,8 +16,8 @@ import {
   NOTHING_ONWARD,
   type Onward,
 } from '../../message/verdict.ts'
+import type { Answer, Seen } from './answers.ts'
 import type { Preview } from './contract.ts'
-import type { Answer, Seen } from './inspectors.ts'
 import { type InspectConfig, QUESTIONS_MAX, type SessionFacts } from './look.ts'
 
 /** Parent to child. */

@@ -7,10 +7,10 @@ import type { Observer } from '../../base/observe.ts'
 import { type Body, bodySize } from '../../message/body.ts'
 import type { Sample } from '../../message/learned.ts'
 import { type Inspection, NO_FACTS, NO_INSIGHT, NOTHING_ONWARD } from '../../message/verdict.ts'
+import { type Answer, capScores, joinInsight, joinOnward, PARSE, type Seen } from './answers.ts'
 import { Child } from './child.ts'
 import type { InspectionJob, Inspectors, PoolHealth, Preview } from './contract.ts'
 import type { Report } from './frames.ts'
-import { type Answer, capScores, joinInsight, joinOnward, PARSE, type Seen } from './inspectors.ts'
 import type { InspectConfig } from './look.ts'
 
 export type InspectorOptions = {
