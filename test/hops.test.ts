@@ -153,7 +153,7 @@ test('what a node has learnt is known to one that had nothing for that hop', () 
   expect(a.ready + b.ready).toBe(0)
 })
 
-test('a node that dies in its turn holds up the others for half a minute at most', () => {
+test('a node that is seen to be dead holds up the others for 5 s, whatever was left of its turn', () => {
   const world = new World(2)
   world.learn()
   world.attemptMs = 5_000
@@ -164,7 +164,7 @@ test('a node that dies in its turn holds up the others for half a minute at most
   const before = other.ended
   holder.ready = 0
   holder.teller.node.crash()
-  world.run(40_000)
+  world.run(5_000 + world.attemptMs + 1_000)
   expect(other.ended).toBeGreaterThan(before)
 })
 

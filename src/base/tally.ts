@@ -11,7 +11,7 @@ export interface Topic {
   sum(key: string): number
   /** The least that anybody said of it, this node too; null: nobody has said anything. */
   least(key: string): number | null
-  /** Ms until all that the others said of it is over; 0: nothing. */
+  /** Ms until all that those of the others said of it who live is over; 0: nothing. */
   restMs(key: string): number
   /** Called when another node has said something of a key; `value` is what. */
   onHeard(listener: (key: string, value: number) => void): void

@@ -74,7 +74,10 @@ export class ClusterTally implements Tally {
   topic(name: string): Topic {
     const known = this.#topics.get(name)
     if (known !== undefined) return known
-    const topic = new HeardTopic(this.#deps.clock, () => this.#plan())
+    const topic = new HeardTopic(this.#deps.clock, {
+      news: () => this.#plan(),
+      isLiving: (node) => this.#livingNodes().includes(node),
+    })
     this.#topics.set(name, topic)
     return topic
   }
@@ -158,6 +161,7 @@ export class ClusterTally implements Tally {
 class HeardTopic implements Topic {
   readonly #clock: Clock
   readonly #news: () => void
+  readonly #isLiving: (node: NodeId) => boolean
   /** What this node said; the last changed key is the last one. */
   readonly #own = new Map<string, Said>()
   readonly #changed = new Set<string>()
@@ -165,9 +169,13 @@ class HeardTopic implements Topic {
   readonly #others = new Map<string, Map<NodeId, Said>>()
   readonly #listeners: ((key: string, value: number) => void)[] = []
 
-  constructor(clock: Clock, news: () => void) {
+  constructor(
+    clock: Clock,
+    { news, isLiving }: { readonly news: () => void; readonly isLiving: (node: NodeId) => boolean },
+  ) {
     this.#clock = clock
     this.#news = news
+    this.#isLiving = isLiving
   }
 
   tell(key: string, value: number, restMs: number): void {
@@ -195,7 +203,9 @@ class HeardTopic implements Topic {
 
   restMs(key: string): number {
     let untilMono = 0
-    for (const said of this.#inForce(key)) untilMono = Math.max(untilMono, said.untilMono)
+    for (const [node, said] of this.#others.get(key) ?? []) {
+      if (this.#isLiving(node)) untilMono = Math.max(untilMono, said.untilMono)
+    }
     return Math.max(0, untilMono - this.#clock.monoMs())
   }
 

@@ -16,6 +16,8 @@ const LEVEL_MS = 60_000
 const TURN_MS = 30_000
 /** Then it is another's turn, when somebody waits. */
 const TURN_MS_MAX = 60_000
+/** Who waits for the turn of another looks so often whether that one still lives. */
+const LOOK_MS = 5_000
 /** Nodes that find the turn free take it one after the other, so that each hears the one before. */
 const STAGGER_MS = 1_500
 const WAIT_MS_MAX = 15_000
@@ -156,7 +158,7 @@ export class Hops {
     if (othersMs > 0) {
       if (hop.freeMono !== null) hop.owes = Math.max(0, hop.owes - 1)
       hop.freeMono = null
-      this.#lookIn(hop, othersMs)
+      this.#lookIn(hop, Math.min(othersMs, LOOK_MS))
       return false
     }
     hop.freeMono ??= nowMono
