@@ -8,6 +8,7 @@ import type { Finding } from '../../message/verdict.ts'
 import { type Company, deceitsOf, registered } from './deceits.ts'
 import type { InspectConfig, Inspector, Look } from './look.ts'
 import { type Code, codesOf, DRAWN_CELLS_MIN, isDrawn, picturesOf } from './qr.ts'
+import { expandedOf } from './short.ts'
 import { skeletonOf } from './skeleton.ts'
 import { nestedTarget, openTarget, type Target } from './urls.ts'
 import { type Link, type Place, type View, viewOf } from './view.ts'
@@ -22,12 +23,19 @@ export const links: Inspector = {
   name: 'links',
   inspect: (look) => {
     const view = viewOf(look.mail)
+    const short = expandedOf(view, look)
+    const all = short.links.length === 0 ? view.links : [...view.links, ...short.links]
     const findings = [
-      ...told(view.links, companyOf(view.links, look)),
+      ...told(all, companyOf(all, look)),
+      ...short.unknown.map(({ url, cause }) => ({
+        rule: 'URL_SHORT_UNKNOWN',
+        score: 0,
+        evidence: `Nobody knows where the short link ${plainLine(url, 100)} leads: ${cause}.`,
+      })),
       ...forms(view),
       ...drawings(view),
     ]
-    note(view.links, look)
+    note(all, look)
     if (picturesOf(look.mail).length + view.pictures.length === 0) return findings
     return codesOf(look.mail, view.pictures).then((codes) => [
       ...findings,
