@@ -6,14 +6,9 @@
 import { fieldValues } from '../../../message/header.ts'
 import type { Mail } from '../../../message/mime.ts'
 import type { Known, SessionFacts } from '../look.ts'
+import { hasNoPolicy, hasNoSpf } from './expect.ts'
 import { fieldSpans, without } from './fields.ts'
-import {
-  type ArcSet,
-  type DkimResult,
-  type DmarcResponse,
-  type Mailauth,
-  mailauth,
-} from './library.ts'
+import { type ArcSet, type DkimResult, type DmarcResponse, mailauth } from './library.ts'
 import { Asking } from './resolve.ts'
 
 /** Signatures that are looked at; further ones are as if they were not there. */
@@ -79,13 +74,12 @@ export async function checksOf(
   names: Known,
   authors: readonly string[],
 ): Promise<Checks> {
-  const library = await mailauth()
   const [spf, signed] = await Promise.all([
-    spfChecks(library, session, names),
-    signatureChecks(library, mail, session, names),
+    spfChecks(session, names),
+    signatureChecks(mail, session, names),
   ])
   const dmarc = await Promise.all(
-    authors.map((domain) => dmarcCheck(library, domain, names, spf, signed.dkim)),
+    authors.map((domain) => dmarcCheck(domain, names, spf, signed.dkim)),
   )
   return { spf, ...signed, dmarc }
 }
@@ -101,13 +95,12 @@ export function senderDomain({ sender }: SessionFacts): string | null {
   return sender.includes('@') && domain !== '' ? domain : null
 }
 
-async function spfChecks(
-  { spf }: Mailauth,
-  session: SessionFacts,
-  names: Known,
-): Promise<readonly SpfCheck[]> {
+async function spfChecks(session: SessionFacts, names: Known): Promise<readonly SpfCheck[]> {
   const helo = heloDomain(session)
   const check = async (identity: SpfCheck['identity'], from: string): Promise<SpfCheck> => {
+    const about = (from === '' ? helo : senderDomain(session)) ?? ''
+    if (hasNoSpf(names, about)) return { identity, domain: about, result: 'none', isOpen: false }
+    const { spf } = await mailauth()
     const { domain, status, rr } = await spf({
       sender: from,
       ip: session.clientIp,
@@ -128,7 +121,6 @@ async function spfChecks(
 }
 
 async function signatureChecks(
-  { dkimVerify, arc }: Mailauth,
   mail: Mail,
   session: SessionFacts,
   names: Known,
@@ -137,6 +129,7 @@ async function signatureChecks(
   const signatures = fieldValues(header, 'dkim-signature').length
   const isSealed = header.fields.some(({ name }) => name.startsWith('arc-'))
   if (signatures === 0 && !isSealed) return { dkim: [], arc: null }
+  const { dkimVerify, arc } = await mailauth()
   const { results, arc: data } = await dkimVerify(fewSigned(mail, signatures), {
     resolver: new Asking(names).resolve,
     strict: true,
@@ -195,12 +188,21 @@ export function sealerOf(set: ArcSet | undefined): string {
 }
 
 async function dmarcCheck(
-  { evaluateDmarc }: Mailauth,
   domain: string,
   names: Known,
   spf: readonly SpfCheck[],
   dkim: readonly DkimCheck[],
 ): Promise<DmarcCheck> {
+  const passing = [...spfDomains(spf, ['pass']), ...dkimDomains(dkim, ['pass'])]
+  const none: DmarcCheck = {
+    domain,
+    result: 'none',
+    policy: 'none',
+    policyDomain: '',
+    vouching: passing.filter((each) => isParent(each, domain)),
+  }
+  if (hasNoPolicy(names, domain)) return none
+  const { evaluateDmarc } = await mailauth()
   const evaluate = async (results: readonly string[]) => {
     const { response } = await evaluateDmarc({
       headerFrom: [`author@${domain}`],
@@ -211,18 +213,9 @@ async function dmarcCheck(
     })
     return response
   }
-  const passing = [...spfDomains(spf, ['pass']), ...dkimDomains(dkim, ['pass'])]
   const response = await evaluate(['pass'])
   const result = response === false ? 'none' : response.status.result
-  if (response === false || result === 'none') {
-    return {
-      domain,
-      result: 'none',
-      policy: 'none',
-      policyDomain: '',
-      vouching: passing.filter((each) => isParent(each, domain)),
-    }
-  }
+  if (response === false || result === 'none') return none
   const policyDomain = response.policyDomain ?? ''
   const known = {
     domain,

@@ -46,12 +46,34 @@ export function tagOf(field: string, tag: string): string | null {
 
 /** The names of a tree walk from `domain` up (RFC 9989 section 4.10). */
 export function expectWalk(names: Known, domain: string): void {
+  for (const name of walkOf(domain)) names.ask({ name, type: 'TXT' })
+}
+
+function walkOf(domain: string): readonly string[] {
+  const found: string[] = []
   let labels = domain.split('.')
   while (labels.length > 0) {
     const name = `_dmarc.${labels.join('.')}`
-    if (name.length <= 253) names.ask({ name, type: 'TXT' })
+    if (name.length <= 253) found.push(name)
     labels = labels.length > WALK_LABELS_MAX ? labels.slice(-WALK_LABELS_MAX) : labels.slice(1)
   }
+  return found
+}
+
+/** Surely nobody wrote a policy for `domain`: the usual case of small senders, and a cheap one. */
+export function hasNoPolicy(names: Known, domain: string): boolean {
+  return walkOf(domain).every((name) => hasNo(names, name, /v\s*=\s*DMARC1/i))
+}
+
+/** Surely `domain` has no SPF record: RFC 7208 section 4.5 says `none`. */
+export function hasNoSpf(names: Known, domain: string): boolean {
+  return isName(domain) && hasNo(names, domain, /v=spf1/i)
+}
+
+function hasNo(names: Known, name: string, mark: RegExp): boolean {
+  const answer = names.ask({ name, type: 'TXT' })
+  if (answer === null || answer.status === 'failed') return false
+  return answer.status === 'absent' || !answer.records.some((text) => mark.test(text))
 }
 
 /** What check_host() of `domain` will ask for a client at `ip` (RFC 7208 section 4). */
