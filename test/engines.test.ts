@@ -284,7 +284,7 @@ describe('Rspamd', () => {
 
   for (const [answer, status] of [
     [{ error: 'x' }, 500],
-    [{ is_skipped: true, score: 0, required_score: 15 }, 200],
+    [{ is_skipped: true, action: 'no action', score: 0, required_score: 15 }, 200],
     ['no JSON', 200],
     [{ score: 'x' }, 200],
     [null, 200],

@@ -45,10 +45,11 @@ function headersOf(envelope: Envelope): Headers {
 }
 
 function readAnswer(name: string, answer: unknown): ReturnType<typeof scored> {
-  const { score, required_score, symbols, is_skipped } = (answer ?? {}) as Readonly<
+  const { score, required_score, symbols, is_skipped, action } = (answer ?? {}) as Readonly<
     Record<string, unknown>
   >
-  if (is_skipped === true) throw new Error('it skipped the mail')
+  // It skips what its test text decides, too; only a skip without a verdict says nothing.
+  if (is_skipped === true && action === 'no action') throw new Error('it skipped the mail')
   if (typeof score !== 'number' || typeof required_score !== 'number' || required_score <= 0)
     throw new Error('it answered without a score')
   const named = Object.entries((symbols ?? {}) as Readonly<Record<string, { score?: unknown }>>)
@@ -59,7 +60,9 @@ function readAnswer(name: string, answer: unknown): ReturnType<typeof scored> {
     .sort((a, b) => Math.abs(b[1]) - Math.abs(a[1]) || (a[0] < b[0] ? -1 : 1))
     .slice(0, 10)
     .map(([symbol, weight]) => `${plainLine(symbol, 60)} ${weight}`)
-  const weight = (score / required_score) * AT_THRESHOLD
+  // What it would refuse whatever the sum counts as its threshold.
+  const sum = action === 'reject' ? Math.max(score, required_score) : score
+  const weight = (sum / required_score) * AT_THRESHOLD
   return scored(name, weight, `${score} of ${required_score}`, named.join(', '))
 }
 
