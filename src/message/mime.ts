@@ -96,14 +96,18 @@ export class Mail {
     this.#encrypted ||= ENCRYPTED.test(part.type)
     if (part.container) return
     const { contents, sound } = this.#decode(part)
-    if (!sound && part.view === 'strict' && isFile(part)) {
+    const { encodings } = part
+    // A doubtful encoding is malformed in all readings but one.
+    const certain = encodings.length === 1
+    if (!sound && certain && part.view === 'strict' && isFile(part)) {
       walk.flaw('ambiguous', 'The encoding of an attached file is malformed.')
     }
-    const text = part.encodings.length > 1 || WRAPPERS.test(part.type)
+    const text = !certain || encodings[0] === 'uuencode' || WRAPPERS.test(part.type)
     for (const content of contents) {
       const { files, broken } = enclosedFiles(content, text)
       for (const file of files) walk.enclose(part, file)
-      if (broken) walk.flaw('ambiguous', 'A file inside the text is malformed or too large.')
+      if (broken && certain)
+        walk.flaw('ambiguous', 'A file inside the text is malformed or too large.')
       const cms = readCms(content)
       if (cms?.message) walk.unwrap(part, cms.message)
       this.#encrypted ||= cms?.message === null || (text && content.includes(PGP))

@@ -13,35 +13,28 @@ export type Decoded = {
 /** Text at a time: the decoder is native and quick, but takes a string, which is a copy. */
 const STEP_BYTES = 1024 * 1024
 /** Encoded octets that are read in more than one way: above it one reading, and it is not sound. */
-const READINGS_BYTES_MAX = 8 * 1024 * 1024
+const READINGS_BYTES_MAX = 4 * 1024 * 1024
 
 /** Base64 in `source` from `start` to `end`. Never throws. */
 export function decodeBase64(source: Buffer, start: number, end: number): Decoded {
   const sound = soundBase64(source, start, end)
-  if (sound !== null) {
-    if (isEven(source, start, end) || end - start > READINGS_BYTES_MAX)
-      return { contents: [sound], sound: true }
-    const { digits, lines } = base64Digits(source, start, end, false)
-    const contents = [sound]
-    keepOther(contents, decodeLines(digits, lines))
-    return { contents, sound: true }
-  }
-  const { digits, lines } = base64Digits(source, start, end, false)
-  const contents = [decodePieces(digits)]
+  if (sound !== null && isEven(source, start, end)) return { contents: [sound], sound: true }
+  // What most do: foreign characters are skipped, and padding begins anew.
+  const contents = [sound ?? decodeDigits(source, start, end, DIGITS, PAD)]
   if (end - start <= READINGS_BYTES_MAX) {
-    // Padding skipped as any foreign character is.
-    keepOther(contents, decodeDigits(digits.filter((byte) => byte !== PAD)))
+    if (sound === null) keepOther(contents, decodeDigits(source, start, end, DIGITS, NEVER))
     // Each line by itself: what is left of a group of four at its end does not go on.
-    keepOther(contents, decodeLines(digits, lines))
+    keepOther(contents, decodeDigits(source, start, end, DIGITS, LF))
     if (holds(source, 45, start, end) || holds(source, 95, start, end)) {
-      // RFC 4648 section 5: `-` and `_` are digits to some and foreign to others.
-      keepOther(contents, decodePieces(base64Digits(source, start, end, true).digits))
+      keepOther(contents, decodeDigits(source, start, end, URL_DIGITS, PAD))
     }
   }
-  return { contents, sound: false }
+  return { contents, sound: sound !== null }
 }
 
 const PAD = 61
+const LF = 10
+const NEVER = -1
 
 /** Null where there is more than digits, line ends, blanks, and padding at the end. */
 function soundBase64(source: Buffer, start: number, end: number): Buffer | null {
@@ -99,65 +92,40 @@ function holds(source: Buffer, byte: number, start: number, end: number): boolea
   return at !== -1 && at < end
 }
 
-/** 1: a digit of RFC 4648 section 4. 2: one of section 5 alone. */
-const DIGIT = Uint8Array.from({ length: 256 }, (_, code) => {
-  const char = String.fromCharCode(code)
-  return /[A-Za-z0-9+/]/.test(char) ? 1 : /[-_]/.test(char) ? 2 : 0
-})
+const ALPHABET = 'ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/'
+/** RFC 4648 section 4; -1: no digit. */
+const DIGITS = Int8Array.from({ length: 256 }, (_, code) =>
+  ALPHABET.indexOf(String.fromCharCode(code)),
+)
+/** RFC 4648 section 5: `-` and `_` are digits to some and foreign to others. */
+const URL_DIGITS = DIGITS.map((digit, code) => (code === 45 ? 62 : code === 95 ? 63 : digit))
 
-/** Digits and padding alone, and where the lines ended, as indexes into them. */
-function base64Digits(
+/** Skips what is no digit; at the octet `anew` what is left of a group is dropped. */
+function decodeDigits(
   source: Buffer,
   start: number,
   end: number,
-  urlSafe: boolean,
-): { digits: Buffer; lines: number[] } {
-  const out = Buffer.allocUnsafe(end - start)
-  const lines: number[] = []
+  digits: Int8Array,
+  anew: number,
+): Buffer {
+  const out = Buffer.allocUnsafeSlow(Math.ceil(((end - start) * 3) / 4))
   let length = 0
+  let held = 0
+  let bits = 0
   for (let at = start; at < end; at += 1) {
     const byte = source[at] ?? 0
-    const kind = DIGIT[byte]
-    if (kind === 1 || byte === PAD || (urlSafe && kind === 2)) {
-      out[length] = byte
-      length += 1
-    } else if (byte === 10 && length !== lines.at(-1) && lines.length < PIECES_MAX) {
-      lines.push(length)
-    }
+    const digit = digits[byte] ?? -1
+    if (digit >= 0) {
+      held = ((held << 6) | digit) & 0xffff
+      bits += 6
+      if (bits >= 8) {
+        bits -= 8
+        out[length] = (held >> bits) & 255
+        length += 1
+      }
+    } else if (byte === anew) bits = 0
   }
-  return { digits: out.subarray(0, length), lines }
-}
-
-/** Pieces between paddings, or lines, that are decoded by themselves: a mail of `=` alone must not make millions. */
-const PIECES_MAX = 100_000
-
-function decodeDigits(digits: Uint8Array): Buffer {
-  const text = Buffer.from(digits.buffer, digits.byteOffset, digits.length).toString('latin1')
-  return Buffer.from(text, 'base64')
-}
-
-/** The native decoder stops at padding: each stretch between two is decoded by itself. */
-function decodePieces(digits: Buffer): Buffer {
-  const pieces: Buffer[] = []
-  let from = 0
-  while (from < digits.length && pieces.length < PIECES_MAX) {
-    const pad = digits.indexOf(PAD, from)
-    const to = pad === -1 ? digits.length : pad
-    if (to > from) pieces.push(decodeDigits(digits.subarray(from, to)))
-    from = to
-    while (digits[from] === PAD) from += 1
-  }
-  return pieces.length === 1 ? (pieces[0] ?? Buffer.of()) : Buffer.concat(pieces)
-}
-
-function decodeLines(digits: Buffer, lines: readonly number[]): Buffer {
-  const pieces: Buffer[] = []
-  let from = 0
-  for (const to of [...lines, digits.length]) {
-    if (to > from) pieces.push(decodePieces(digits.subarray(from, to)))
-    from = to
-  }
-  return Buffer.concat(pieces)
+  return out.subarray(0, length)
 }
 
 function keepOther(contents: Buffer[], other: Buffer): void {
@@ -179,11 +147,11 @@ export function decodeQuotedPrintable(
   if (first === -1 && !file) return { contents: [body], sound: true }
   const { content, stray } = decodeStrays(body, first === -1 ? body.length : first)
   const contents = [content]
-  if ((stray || (file && !isClean(body))) && body.length <= READINGS_BYTES_MAX) {
-    // What some drop with a stray `=`: nothing, one octet, two. Some keep no line end at all.
-    keepOther(contents, mend(body, 0, true))
-    for (const drop of [0, 1, 2]) keepOther(contents, mend(body, drop, false))
-  }
+  if (!stray && (!file || isClean(body))) return { contents, sound: true }
+  if (body.length > READINGS_BYTES_MAX) return { contents, sound: false }
+  // What some drop with a stray `=`: nothing, one octet, two. Some keep no line end at all.
+  keepOther(contents, mend(body, 0, true))
+  for (const drop of [0, 1, 2]) keepOther(contents, mend(body, drop, false))
   return { contents, sound: !stray }
 }
 

@@ -52,7 +52,8 @@ export type Part = {
   readonly end: number
 }
 
-export type TransferEncoding = 'identity' | 'base64' | 'quoted-printable'
+/** `uuencode`: as it stands, with the file inside; it is a part of its own. */
+export type TransferEncoding = 'identity' | 'base64' | 'quoted-printable' | 'uuencode'
 
 /** A fact that makes readers differ, or a bound that cut the walk short. */
 export type MimeFlaw = {
@@ -70,7 +71,7 @@ const HIDDEN_MAX = 200
 /** Octets of such a header. */
 const HIDDEN_BYTES_MAX = 16 * 1024
 /** Encoded octets of all parts that only some readers see: each is decoded in several ways. */
-const LENIENT_BYTES_MAX = 64 * 1024 * 1024
+const LENIENT_BYTES_MAX = 16 * 1024 * 1024
 
 export const EMPTY_HEADER: Header = readHeader(Buffer.of(), 0, 0, 0)
 
@@ -92,6 +93,7 @@ export function decodeContent(part: Part, encoding: TransferEncoding): Decoded {
     case 'quoted-printable':
       return decodeQuotedPrintable(part.source, part.start, part.end, isFile(part))
     case 'identity':
+    case 'uuencode':
       return { contents: [part.source.subarray(part.start, part.end)], sound: true }
   }
 }
@@ -211,14 +213,14 @@ export class Walk {
       end,
     }
     this.parts.push(part)
-    if (header.flaws.firstJunk !== -1) this.#asText(part, header.flaws.firstJunk)
+    if (header.flaws.firstJunk !== -1) this.#asText(part, header.flaws.firstJunk, part.encodings)
     if (!part.container) {
       if (!wide) this.#regions.push({ part, start: part.start, end, gap: false })
       return
     }
     if (wide) return
     // To a reader that takes another type, or no type, it is one file.
-    if (types.length > 1 || declared.includes(',')) this.#asText(part, part.start)
+    if (types.length > 1 || declared.includes(',')) this.#asText(part, part.start, EVERY)
     if (depth >= this.#bounds.depthMax) {
       this.flaw('limit', `Parts are nested more than ${this.#bounds.depthMax} deep.`)
       return
@@ -246,7 +248,7 @@ export class Walk {
 
   /** Adds what some readers see; false when too much was added. */
   #lenient(part: Part): boolean {
-    this.#lenientBytes += part.end - part.start
+    if (part.encodings[0] !== 'identity') this.#lenientBytes += part.end - part.start
     if (this.#lenientBytes > LENIENT_BYTES_MAX) {
       this.flaw('limit', 'The message can be read in too many ways.')
       return false
@@ -257,8 +259,8 @@ export class Walk {
   }
 
   /** The same part to a reader for whom its content is one file that begins at `start`. */
-  #asText(part: Part, start: number): void {
-    const lenient: Part = { ...part, encodings: EVERY, container: false, view: 'lenient', start }
+  #asText(part: Part, start: number, encodings: readonly TransferEncoding[]): void {
+    const lenient: Part = { ...part, encodings, container: false, view: 'lenient', start }
     if (!this.#lenient(lenient)) return
     this.#regions.push({ part, start, end: part.end, gap: false })
   }
@@ -284,7 +286,7 @@ export class Walk {
   #split(part: Part, types: readonly Parametered[], values: readonly string[]): void {
     if (part.encodings.some((encoding) => encoding !== 'identity')) {
       this.flaw('ambiguous', 'A multipart has a transfer encoding.')
-      this.#asText(part, part.start)
+      this.#asText(part, part.start, EVERY)
     }
     const boundaries = new Set<string>()
     for (const [index, type] of types.entries()) {
@@ -306,7 +308,7 @@ export class Walk {
     }
     if (found > 0 || part.end - part.start <= 2) return
     this.flaw('broken', 'A multipart has no part that its boundary marks.')
-    this.#asText(part, part.start)
+    this.#asText(part, part.start, EVERY)
     // Some readers guess the boundary by the first line that looks like one.
     const guess = guessBoundary(part.source.subarray(part.start, part.end))
     if (guess !== null) this.#cut(part, guess, digest, false)
@@ -426,7 +428,7 @@ export class Walk {
         known.add(at)
         this.#hiddenLeft -= 1
         heads.push({ at, header: readHeader(part.source, at, end, HIDDEN_BYTES_MAX) })
-        if (gap || at - start < 8) {
+        if (gap || (at - start < 8 && !HEADED.test(part.type))) {
           this.flaw('ambiguous', 'A header stands where no part begins.')
         }
       }
@@ -467,6 +469,9 @@ export class Walk {
   }
 }
 
+/** Types whose content begins with fields. */
+const HEADED = /^(?:message\/|text\/rfc822-headers$)/
+
 /** Controls but TAB; a field behind what ends a line to some. */
 const FOREIGN = /[\x00-\x08\x0a-\x1f\x7f]|content-(?:type|transfer-encoding|disposition)\s*:/i
 
@@ -479,6 +484,14 @@ const KNOWN: ReadonlyMap<string, readonly TransferEncoding[]> = new Map([
   ['7bit', IDENTITY],
   ['8bit', IDENTITY],
   ['binary', IDENTITY],
+  // Misspelt by many, and no reader decodes anything for them.
+  ['7-bit', IDENTITY],
+  ['8-bit', IDENTITY],
+  ['7bits', IDENTITY],
+  ['8bits', IDENTITY],
+  ['x-uuencode', ['uuencode']],
+  ['uuencode', ['uuencode']],
+  ['x-uue', ['uuencode']],
 ] as const)
 
 function isMessage(type: string): boolean {
