@@ -196,6 +196,11 @@ test('a mail with a thousand links asks at most 50 names', async () => {
   const { questions } = await look(mail(...links), {})
   expect(questions.length).toBeLessThanOrEqual(50)
   expect(questions.length).toBeGreaterThan(40)
+  const answers = Object.fromEntries(questions.map((question) => [question, ABSENT]))
+  const { findings } = await look(mail(...links), answers)
+  expect(findings).toMatchObject([{ rule: 'URIBL_PARTIAL', score: 0 }])
+  const many = Array.from({ length: 60 }, (_, at) => `l${at}.test 127.0.0.2=1`)
+  expect((await look(mail('http://a.example/'), {}, many)).questions).toHaveLength(60)
 })
 
 test('one list of two that does not answer is told and weighs nothing', async () => {

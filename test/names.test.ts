@@ -1,6 +1,7 @@
 /** The name client: what it believes, what it remembers, and that it never waits long (faults.md G09). */
 import { afterAll, beforeAll, expect, test } from 'bun:test'
 import { SystemClock } from '../src/base/clock.ts'
+import { questionBytes, readAnswer } from '../src/base/dns-message.ts'
 import type { NameServer } from '../src/base/dns-wire.ts'
 import { SystemDnsWire } from '../src/base/dns-wire.ts'
 import type { DnsAnswer, DnsQuestion } from '../src/base/names.ts'
@@ -9,7 +10,14 @@ import { Observer } from '../src/base/observe.ts'
 import { SeededRandom, SystemRandom } from '../src/base/random.ts'
 import { ManualClock } from './clock.ts'
 import { withDir } from './name-files.ts'
-import { ClockWire, records, TestNameServer, type Zone, zoneOf } from './name-server.ts'
+import {
+  answerBytes,
+  ClockWire,
+  records,
+  TestNameServer,
+  type Zone,
+  zoneOf,
+} from './name-server.ts'
 
 const ONE = { host: '192.0.2.53', port: 53 }
 const TWO = { host: '192.0.2.54', port: 53 }
@@ -335,6 +343,42 @@ test('the name servers of the system are those of resolv.conf, and read again wh
     clock.advance(30_000)
     expect(servers()).toEqual([{ host: '127.0.0.1', port: 53 }])
   })
+})
+
+test('whatever comes in place of an answer, reading it never throws and never gives what is not there', () => {
+  const question = { name: 'a.test', type: 'TXT' } as const
+  const asked = questionBytes(question, 7, true)
+  const good = answerBytes(asked, zoneOf({ 'TXT a.test': [['v=spf1 ', '-all']] }), 'udp')
+  if (good === null) throw new Error('no answer')
+  expect(readAnswer(good, question, 7)).toMatchObject({ answer: { records: ['v=spf1 -all'] } })
+  const random = new SeededRandom(7)
+  for (let at = 0; at < 20_000; at++) {
+    const bytes = Uint8Array.from(good)
+    for (let change = 0; change <= random.below(4); change++) {
+      bytes[random.below(bytes.length)] = random.below(256)
+    }
+    const cut = bytes.subarray(0, random.below(3) === 0 ? random.below(bytes.length) : undefined)
+    const said = readAnswer(cut, question, 7)
+    if (said.kind !== 'answer' || said.answer.status !== 'found') continue
+    for (const text of said.answer.records) expect(text.length).toBeLessThan(256)
+  }
+})
+
+test('counts that are a lie, and a text that goes on past the end, are no answer', () => {
+  const question = { name: 'a.test', type: 'TXT' } as const
+  const asked = questionBytes(question, 7, true)
+  const good = answerBytes(asked, zoneOf({ 'TXT a.test': [['v=spf1 ', '-all']] }), 'udp')
+  if (good === null) throw new Error('no answer')
+  for (const at of [6, 8, 10]) {
+    const lie = Buffer.from(good)
+    lie.writeUInt16BE(60_000, at)
+    expect(readAnswer(lie, question, 7).kind).toBe('refusal')
+  }
+  const length = good.indexOf(Buffer.from('\x07v=spf1 ')) - 2
+  const long = Buffer.from(good)
+  long.writeUInt16BE(60_000, length)
+  expect(readAnswer(long, question, 7).kind).toBe('refusal')
+  expect(readAnswer(good.subarray(0, good.length - 4), question, 7).kind).toBe('refusal')
 })
 
 let server: TestNameServer

@@ -15,6 +15,11 @@ const RECORDS_MAX = 100
 const RECORD_CHARS_MAX = 10 * 1024
 /** Names that lead on to another one. */
 const CNAMES_MAX = 8
+/** RFC 1035 section 4.1: the header; a record of the root without data. */
+const HEADER_BYTES = 12
+const RECORD_BYTES_MIN = 11
+/** Records of all sections together that are read at all. */
+const COUNTED_MAX = 500
 const NAME_ERROR = 3
 const FORMAT_ERROR = 1
 const NOT_IMPLEMENTED = 4
@@ -77,9 +82,9 @@ export function questionBytes(
 export function readAnswer(bytes: Uint8Array, asked: DnsQuestion, id: number): Heard {
   let packet: DecodedPacket
   try {
-    packet = decode(Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength))
+    packet = decoded(Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength))
   } catch (error) {
-    // It may be forged; the true answer may follow.
+    // With our id it is of the server that was asked: another one may do better.
     return idOf(bytes) === id
       ? { kind: 'refusal', cause: `its answer cannot be read: ${messageOf(error)}`, plain: false }
       : { kind: 'foreign' }
@@ -101,6 +106,20 @@ export function readAnswer(bytes: Uint8Array, asked: DnsQuestion, id: number): H
   if (packet.flag_tc) return { kind: 'truncated' }
   if (code !== 0 && code !== NAME_ERROR) return refusal(code)
   return recordsOf(packet, asked)
+}
+
+/**
+ * The library believes the counts of the header, and a text that goes on past the end: both are
+ * looked at here, before and after. @throws on anything that is not one whole message
+ */
+function decoded(bytes: Buffer): DecodedPacket {
+  if (bytes.length < HEADER_BYTES) throw new Error('it is too short')
+  const counted = [6, 8, 10].reduce((sum, at) => sum + bytes.readUInt16BE(at), 0)
+  if (bytes.readUInt16BE(4) > 1 || counted > COUNTED_MAX) throw new Error('it has too many records')
+  if (HEADER_BYTES + counted * RECORD_BYTES_MIN > bytes.length) throw new Error('it is cut off')
+  const packet = decode(bytes)
+  if (!(decode.bytes <= bytes.length)) throw new Error('it is cut off')
+  return packet
 }
 
 function refusal(code: number): Heard {

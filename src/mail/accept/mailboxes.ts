@@ -2,9 +2,9 @@
 import type { Snapshot } from '../../config/snapshot.ts'
 import { parseAddress } from '../../message/address.ts'
 import type { NextHop } from '../../message/nexthop.ts'
+import type { SessionDeps } from './contract.ts'
 import type { Directory } from './directory.ts'
 import { mustExist } from './recipients.ts'
-import type { SessionDeps } from './session.ts'
 
 export type MailboxesDeps = {
   readonly directory: Pick<Directory, 'has'>

@@ -2,73 +2,20 @@
  * One SMTP session (RFC 5321 section 3 and 4): commands in, replies out. It knows no socket: the
  * listener feeds it octets and does what it asks.
  */
-import type { Clock } from '../../base/clock.ts'
 import { messageOf } from '../../base/errors.ts'
-import type { MessageId, MessageIds } from '../../base/ids.ts'
+import type { MessageId } from '../../base/ids.ts'
 import { COMMAND_BYTES_MAX, PIECE_BYTES, PIPELINE_BYTES_MAX } from '../../base/limits.ts'
 import { giveBack } from '../../base/memory.ts'
-import type { Observer } from '../../base/observe.ts'
 import type { Snapshot } from '../../config/snapshot.ts'
 import type { Envelope, Recipient } from '../../message/envelope.ts'
 import { formatReply, type Reply, reply } from '../../message/reply.ts'
 import type { Finding } from '../../message/verdict.ts'
 import { type MailArguments, readCommandLine, readMail, readRcpt } from './commands.ts'
+import type { Line, SessionDeps } from './contract.ts'
 import { DataDecoder, type Newlines } from './data.ts'
-import type { Incoming, Receiver } from './receive.ts'
+import type { Incoming } from './receive.ts'
 import { checkRecipient, mustExist, NO_SUCH_USER } from './recipients.ts'
-import { type ClientFacts, NOTHING_ASKED } from './visitor.ts'
-
-/** What a session asks of its connection. */
-export type Line = {
-  readonly write: (text: string) => void
-  /** Writes, then closes the connection. */
-  readonly end: (text: string) => void
-  readonly pause: () => void
-  readonly resume: () => void
-  /** Hands the connection to TLS after `text` is out; what the client sent already is dropped. */
-  readonly startTls: (text: string) => void
-}
-
-export type SessionDeps = {
-  readonly hostname: string
-  readonly clock: Clock
-  readonly observer: Observer
-  readonly ids: MessageIds
-  readonly receiver: Receiver
-  /** The configuration now: taken anew at each MAIL, kept for the message. */
-  readonly snapshot: () => Snapshot
-  readonly mayRelay: (ip: string) => boolean
-  /** No limits for this client (`limits.exempt`). */
-  readonly isExempt: (ip: string) => boolean
-  /** False when one more message from this client is too many. */
-  readonly begun: (ip: string) => boolean
-  /** False when one more recipient from this client is too many. */
-  readonly addressed: (ip: string) => boolean
-  /** Seconds after which a recipient of this client may come again; 0: now. */
-  readonly greylisted: (
-    ip: string,
-    sender: string,
-    recipient: string,
-    clientName: string | null,
-  ) => number
-  /** What is known of the client before its mail; waited for at the first recipient. */
-  readonly known?: () => ClientFacts | Promise<ClientFacts>
-  /** It said EHLO with this name. */
-  readonly greeted?: (name: string) => void
-  /** Whether whoever has the mailbox takes it; false: there is none. Waited for. */
-  readonly exists?: (recipient: string, snapshot: Snapshot) => boolean | Promise<boolean>
-  /** It asked for a recipient that nobody has: true when its network is refused from now on. */
-  readonly failed?: (ip: string) => boolean
-  /** Its network is refused (mail/accept/bans). */
-  readonly isBanned?: (ip: string) => boolean
-  /** A message of this client was accepted. */
-  readonly behaved: (ip: string) => void
-  readonly tlsOffered: boolean
-  /** Why no further message may begin; null: it may. */
-  readonly closed: () => Reply | null
-  /** What a peer that asks for a sign of life reads after the code; null: it is no peer. */
-  readonly witness?: (question: string) => string | null
-}
+import { NOTHING_ASKED } from './visitor.ts'
 
 type Transaction = {
   readonly snapshot: Snapshot

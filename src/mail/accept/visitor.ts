@@ -34,8 +34,6 @@ export type VisitorDeps = {
   readonly isOurs: (name: string) => boolean
 }
 
-/** Lists that are asked about one client. */
-const LISTS_MAX = 50
 /** Names of one address that are looked at; more is an attack or a shared host. */
 const POINTERS_MAX = 5
 /** What the names of a client weigh together: many small senders have none that fit. */
@@ -125,9 +123,7 @@ export class Visitor {
     const { settings } = this.#deps
     const address = reversed(this.#ip)
     if (address === null) return NO_LISTS
-    const lists = settings['connection.lists']
-      .slice(0, LISTS_MAX)
-      .flatMap((line) => parseListZone(line) ?? [])
+    const lists = settings['connection.lists'].flatMap((line) => parseListZone(line) ?? [])
     const answers = await Promise.all(lists.map(({ zone }) => this.#ask(`${address}.${zone}`, 'A')))
     const findings: Finding[] = []
     const zones: string[] = []

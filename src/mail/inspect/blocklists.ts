@@ -28,7 +28,8 @@ function inspect(look: Look): readonly Finding[] {
   const findings: Finding[] = []
   const silent = new Map<string, string>()
   const said = { answers: 0, failures: 0, later: 0 }
-  const subjects = subjectsOf(look).slice(0, Math.floor(LOOKUPS_MAX / lists.length))
+  const all = subjectsOf(look)
+  const subjects = all.slice(0, Math.max(1, Math.floor(LOOKUPS_MAX / lists.length)))
   for (const { about, name } of subjects) {
     for (const list of lists) {
       const answer = look.names.ask({ name: `${name}.${list.zone}`, type: 'A' })
@@ -51,7 +52,12 @@ function inspect(look: Look): readonly Finding[] {
   if (later === 0 && answers === 0 && failures > 0) {
     throw new Error(`no list of links answers: ${[...silent.values()][0] ?? ''}`)
   }
-  return [...capped(once(findings)), ...[...silent].map(unknown)]
+  const rest = all.length - subjects.length
+  return [
+    ...capped(once(findings)),
+    ...[...silent].map(unknown),
+    ...(rest === 0 ? [] : [partial(subjects.length, rest)]),
+  ]
 }
 
 /** Hosts first in the order of the links; the domain of a host right behind it. */
@@ -96,5 +102,13 @@ function unknown([zone, cause]: readonly [string, string]): Finding {
     rule: 'URIBL_UNKNOWN',
     score: 0,
     evidence: `Whether ${zone} lists a link of this message is not known: ${cause}`,
+  }
+}
+
+function partial(asked: number, rest: number): Finding {
+  return {
+    rule: 'URIBL_PARTIAL',
+    score: 0,
+    evidence: `Links of this message lead to many places: the first ${asked} were looked up in lists, ${rest} were not.`,
   }
 }
