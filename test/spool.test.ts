@@ -41,6 +41,7 @@ async function open(
     readonly freeBytes?: () => number
     readonly observer?: Observer
     readonly disk?: Disk
+    readonly segmentBytes?: number
   } = {},
 ): Promise<Opened> {
   mkdirSync(dir, { recursive: true })
@@ -52,7 +53,7 @@ async function open(
       clock,
       observer: options.observer ?? observer,
       freeSpace: () => ({ freeBytes: options.freeBytes?.() ?? 1e12, totalBytes: 1e12 }),
-      segmentBytes: SEGMENT,
+      segmentBytes: options.segmentBytes ?? SEGMENT,
       disk: options.disk ?? { ...systemDisk, sync: (_, done) => done(null) },
       onFailure: (error) => failures.push(error.message),
     },
@@ -356,6 +357,41 @@ test('a spool that is closed while it writes ahead leaves the directory to the n
   isClosed = true
   await new Promise<void>((resolve) => clock.after(100, resolve))
   expect(late).toEqual([])
+})
+
+test('what is appended in one turn is one write, and bodies wait for company until somebody asks', async () => {
+  const writes: number[] = []
+  const disk: Disk = {
+    ...systemDisk,
+    write: (fd, buffers, position, done) => {
+      // Not what is written ahead.
+      if (buffers[0]?.toString('latin1', 0, 4) === 'PREC') writes.push(buffers.length)
+      systemDisk.write(fd, buffers, position, done)
+    },
+  }
+  const { queue, spool } = await open(join(root, 'company'), { disk, segmentBytes: 1 << 20 })
+  await spool.synced()
+  const [one, other] = [queue.draft(ids.next()), queue.draft(ids.next())]
+  for (let count = 0; count < 3; count += 1) {
+    one.add(Buffer.alloc(40_000, 'a'))
+    other.add(Buffer.alloc(40_000, 'b'))
+    await Promise.resolve()
+  }
+  // 240,000 bytes, and nobody to miss them.
+  expect(writes).toEqual([])
+  expect((await one.extents()).length).toBe(3)
+  expect(writes).toEqual([6])
+  one.add(Buffer.alloc(40_000, 'a'))
+  // A mark does not wait, for a kill would miss it.
+  other.abort()
+  await Promise.resolve()
+  expect(writes).toEqual([6, 2])
+  await spool.written()
+  for (let count = 0; count < 7; count += 1) one.add(Buffer.alloc(40_000, 'a'))
+  await Promise.resolve()
+  expect(writes).toEqual([6, 2, 7])
+  one.abort()
+  await spool.close()
 })
 
 test('a directory in which no file can be made is asked again later, not in a loop', async () => {

@@ -34,6 +34,9 @@ const SEALING_MAX = 16
 /** Inwards: as many as one read brings of bodies. More are done here, which slows the sender. */
 const OPENING_MAX = 128
 
+/** Where frames are put together: a link of bodies would fill new memory all the time. */
+const FRAME = new Uint8Array(FRAME_BYTES_MAX)
+
 const MORE = 0x80
 const BULK = 0x40
 /** First octet of a frame of type 0; a notice has a second one. */
@@ -423,7 +426,9 @@ export class SecureChannel {
         .catch((error) => this.terminate(messageOf(error)))
       return
     }
-    place.bytes = this.#out.seal(head, text)
+    const frame = this.#out.seal(head, text)
+    // Behind one that another thread has it waits, and needs memory of its own.
+    place.bytes = this.#sealing.length === 1 ? frame : frame.slice()
     this.#flush()
   }
 
@@ -475,11 +480,20 @@ class Direction {
     this.#freshMono = nowMono
   }
 
-  /** The next frame, all of it. */
+  /** The next frame, all of it; valid until the next one of any channel. */
   seal(head: Uint8Array, text: Uint8Array): Uint8Array {
+    let at = 0
+    for (const part of this.#sealed(head, text)) {
+      FRAME.set(part, at)
+      at += part.length
+    }
+    return FRAME.subarray(0, at)
+  }
+
+  #sealed(head: Uint8Array, text: Uint8Array): readonly Uint8Array[] {
     return this.#isGcm
-      ? joinBytes(head, ...sealGcm(this.#key, this.next(), head, text))
-      : joinBytes(head, seal(this.#key, this.next(), head, text))
+      ? [head, ...sealGcm(this.#key, this.next(), head, text)]
+      : [head, seal(this.#key, this.next(), head, text)]
   }
 
   /** Null: the other side did not seal it, as its next frame. */

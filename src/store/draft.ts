@@ -7,6 +7,9 @@ import type { CopyDraft, Copying } from './copies.ts'
 import { indexOf, PLACES_MAX, RECORD } from './records.ts'
 import type { Spool, SpoolRecord } from './spool.ts'
 
+/** From here on a part of a piece is worth a block; a piece that another node sends comes in two. */
+const PART_BYTES_MIN = PIECE_BYTES / 4
+
 export class Draft implements CopyDraft {
   readonly id: MessageId
   readonly records: SpoolRecord[] = []
@@ -15,6 +18,9 @@ export class Draft implements CopyDraft {
   readonly #spool: Spool
   readonly #type: typeof RECORD.accept | typeof RECORD.copy
   readonly #body: number
+  /** What came in part of a piece and waits for the rest, in a block. */
+  #block: Buffer | null = null
+  #filled = 0
   /** The records belong to a message now, or to nobody. */
   #isOver = false
 
@@ -46,15 +52,47 @@ export class Draft implements CopyDraft {
    */
   add(bytes: Uint8Array, isGiven = false): void {
     assert(bytes.length <= PIECE_BYTES, 'a piece is bounded')
-    assert(this.records.length < PLACES_MAX, 'pieces of a body are bounded')
     // Before the block goes back to the pool.
     this.copying?.piece(bytes)
+    const isPart = bytes.length >= PART_BYTES_MIN && bytes.length < PIECE_BYTES
+    const isGathered = this.#type === RECORD.copy && !isGiven
+    if (isGathered && (this.#block !== null || isPart)) this.#gather(bytes)
+    else this.#append(bytes, isGiven)
+  }
+
+  /** Of a copy: all that was added is in `records` from here on. @throws StoreError when the spool failed */
+  finish(): void {
+    const block = this.#block
+    if (block === null) return
+    this.#block = null
+    this.#append(block.subarray(0, this.#filled), true)
+  }
+
+  /** Parts of pieces become whole ones: in memory that is used again and again. */
+  #gather(bytes: Uint8Array): void {
+    let at = 0
+    while (at < bytes.length) {
+      if (this.#block === null) {
+        this.#block = this.block()
+        this.#filled = 0
+      }
+      const part = bytes.subarray(at, at + PIECE_BYTES - this.#filled)
+      this.#block.set(part, this.#filled)
+      this.#filled += part.length
+      at += part.length
+      if (this.#filled === PIECE_BYTES) this.finish()
+    }
+  }
+
+  #append(bytes: Uint8Array, isGiven: boolean): void {
+    assert(this.records.length < PLACES_MAX, 'pieces of a body are bounded')
     const index = indexOf(this.#body, this.records.length)
     this.records.push(this.#spool.append(this.#type, this.id, index, bytes, isGiven))
   }
 
-  /** The COMMIT behind the pieces. @throws StoreError when the spool failed */
+  /** The COMMIT behind the pieces, which are finished. @throws StoreError when the spool failed */
   commit(payload: Uint8Array): SpoolRecord {
+    assert(this.#block === null, 'a COMMIT stands behind its body')
     return this.#spool.append(RECORD.commit, this.id, indexOf(this.#body, 0), payload)
   }
 
@@ -84,6 +122,7 @@ export class Draft implements CopyDraft {
   abort(what: 'body' | 'commit' = 'body'): SpoolRecord | null {
     if (this.#isOver) return null
     this.copying?.abort()
+    this.#block = null
     for (const record of this.give()) this.#spool.drop(record)
     if (this.#spool.failure !== null) return null
     if (what === 'body' && this.records.length === 0) return null

@@ -272,6 +272,7 @@ export class Queue implements CopyStore {
   async keep(draft: CopyDraft, given: Commit): Promise<Message> {
     assert(draft instanceof Draft, 'a draft of this queue')
     const { id } = draft
+    draft.finish()
     const refusal = this.#refusal(draft, given)
     if (refusal !== null) {
       draft.abort()
@@ -692,6 +693,7 @@ export class Queue implements CopyStore {
       }
     }
     if (!isStill()) return void draft.abort()
+    draft.finish()
     const commit: Commit = { ...commitOf(message, 0), pieces: draft.records.length }
     const record = draft.commit(Buffer.from(JSON.stringify(commit)))
     if (record.segment === null) {

@@ -24,6 +24,8 @@ const BLOCK_BYTES = paddedLength(PIECE_BYTES)
 const BLOCKS_MAX = 64
 /** Linux takes at most 1024 buffers in one writev. */
 const WRITE_BUFFERS_MAX = 512
+/** Bodies wait for company up to this: until their COMMIT nobody misses them. */
+const WRITE_BYTES_MIN = 256 * 1024
 /** Longest time that a mark which nobody waits for stays unsynced (design: mail.md, Queue). */
 const LAZY_SYNC_MS = 200
 
@@ -100,6 +102,8 @@ export class Spool {
   #syncing = false
   #syncsSoon = false
   #pumpsSoon = false
+  /** Somebody waits for what is unwritten, or a kill would miss it. */
+  #isUrgent = false
   /** Reused segments whose new header is not yet durable. */
   #activated: Segment[] = []
   #writtenWaiters: Waiter[] = []
@@ -253,6 +257,7 @@ export class Spool {
     const pending = { bytes, record, mark: isMark, isBlock, seq: this.#appendedSeq }
     if (type === RECORD.commit) this.#unsynced.push({ mid, index, seq: this.#appendedSeq })
     this.#backlogBytes += bytes.length
+    if (isMark || type === RECORD.commit) this.#isUrgent = true
     if (this.#unplaced.length > 0 || !this.#place(pending)) {
       this.#unplaced.push(pending)
       this.#roll()
@@ -267,6 +272,7 @@ export class Spool {
       if (this.#failure !== null) reject(this.#failure)
       else {
         this.#writtenWaiters.push({ seq: this.#appendedSeq, resolve, reject })
+        this.#isUrgent = true
         this.#pumpSoon()
       }
     })
@@ -281,6 +287,7 @@ export class Spool {
       if (this.#failure !== null) reject(this.#failure)
       else {
         this.#syncWaiters.push({ seq: this.#appendedSeq, resolve, reject })
+        this.#isUrgent = true
         this.#pumpSoon()
       }
     })
@@ -416,7 +423,11 @@ export class Spool {
   #pump(): void {
     if (this.#failure !== null || this.#writing) return
     const first = this.#unwritten[0]
-    if (first === undefined) return this.#advance()
+    if (first === undefined) {
+      this.#isUrgent = this.#unplaced.length > 0
+      return this.#advance()
+    }
+    if (!this.#isUrgent && this.#backlogBytes < WRITE_BYTES_MIN) return
     const segment = first.record.place()
     const position = first.record.offset - RECORD_HEADER_BYTES
     const batch: Pending[] = []
@@ -429,6 +440,7 @@ export class Spool {
       end += pending.bytes.length
     }
     this.#unwritten.splice(0, batch.length)
+    if (this.#unwritten.length === 0) this.#isUrgent = this.#unplaced.length > 0
     this.#writing = true
     this.#write(
       segment,

@@ -312,7 +312,8 @@ export class SpoolDisk {
     const kept = this.isScattered
       ? writes.filter(() => this.#dice.chance(0.5))
       : writes.slice(0, this.#dice.below(writes.length + 1))
-    const torn = kept.length < writes.length && this.#dice.chance(0.7) ? kept.at(-1) : undefined
+    // Often there is but one.
+    const torn = this.#dice.chance(0.7) ? kept.at(-1) : undefined
     for (const write of kept) {
       const { after, position, records } = write
       const length = write === torn ? this.#dice.below(after.length) : after.length
