@@ -265,6 +265,8 @@ needs('rspamd', 'root')('Rspamd', () => {
       'history_redis',
       'mid',
       'mx_check',
+      'hfilter',
+      'once_received',
     ])
       peer.write(`etc/override.d/${module}.conf`, ['enabled = false;'])
     peer.write('etc/local.d/options.inc', [
