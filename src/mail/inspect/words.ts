@@ -16,14 +16,15 @@ export type Phrase = {
   readonly words: readonly string[]
 }
 
-export type PhraseIndex = ReadonlyMap<string, readonly Phrase[]>
+/** By the first word, and in it by the second; `*` holds those of one word or with any second one. */
+export type PhraseIndex = ReadonlyMap<string, ReadonlyMap<string, readonly Phrase[]>>
 
 /** Words of a text that are read; a mail of more repeats itself. */
 const WORDS_MAX = 12_000
 
 /** Index over the phrases of each topic, one a line. */
 export function indexPhrases(topics: readonly string[]): PhraseIndex {
-  const index = new Map<string, Phrase[]>()
+  const index = new Map<string, Map<string, Phrase[]>>()
   let id = 0
   for (const [topic, lines] of topics.entries()) {
     for (const line of lines.split('\n')) {
@@ -32,12 +33,10 @@ export function indexPhrases(topics: readonly string[]): PhraseIndex {
       const points = written.startsWith('!') ? 2 : 1
       id += 1
       for (const words of spread(written.replace(/^!/, '').split(' '))) {
-        const [first] = words
-        if (first === undefined) continue
-        const phrase: Phrase = { topic, id, points, words }
-        const known = index.get(first)
-        if (known === undefined) index.set(first, [phrase])
-        else known.push(phrase)
+        const [first = '', second = '*'] = words
+        const seconds = index.get(first) ?? new Map<string, Phrase[]>()
+        index.set(first, seconds)
+        seconds.set(second, [...(seconds.get(second) ?? []), { topic, id, points, words }])
       }
     }
   }
@@ -108,14 +107,17 @@ export function phrasesIn(
   const found = new Map<number, Phrase[]>()
   const seen = new Set<number>()
   for (let at = 0; at < words.length; at += 1) {
-    const candidates = index.get(words[at] as string)
-    if (candidates === undefined) continue
-    for (const phrase of candidates) {
-      if (seen.has(phrase.id) || !standsAt(words, at, phrase.words)) continue
-      seen.add(phrase.id)
-      const known = found.get(phrase.topic)
-      if (known === undefined) found.set(phrase.topic, [phrase])
-      else known.push(phrase)
+    const seconds = index.get(words[at] as string)
+    if (seconds === undefined) continue
+    const next = at + 1 < words.length ? seconds.get(words[at + 1] as string) : undefined
+    for (const candidates of [next, seconds.get('*')]) {
+      for (const phrase of candidates ?? []) {
+        if (seen.has(phrase.id) || !standsAt(words, at, phrase.words)) continue
+        seen.add(phrase.id)
+        const known = found.get(phrase.topic)
+        if (known === undefined) found.set(phrase.topic, [phrase])
+        else known.push(phrase)
+      }
     }
   }
   return found

@@ -79,7 +79,7 @@ export const WARES: readonly Topic[] = [
       !consolidate your|all|debt|debts|bills
       !out of debt
       !your debt|debts|credit into|off|problems|rating|report|cards
-      !bad|poor|good|any|perfect|less credit ok|okay|or|no|history|bad|is|rating
+      !any|bad|poor|good|perfect|less credit ok|okay|or|no|history|bad|is|rating
       !no credit check|checks
       !credit check|problems|history
       !pre|already approved|qualified
@@ -250,7 +250,7 @@ export const WARES: readonly Topic[] = [
       !software cheap|for|at #|low|wholesale
       !cable|satellite descrambler|descramblers|filter
       !descrambler
-      !copy|burn|backup dvd|any|dvds movies
+      !copy|burn|backup any|dvd|dvds movies
       !toner|ink|inkjet|laser cartridges|cartridge|jet|printer
       !fake|counterfeit documents|passport|money|notes|watches
       !replik|repliken
@@ -331,7 +331,7 @@ export const WARES: readonly Topic[] = [
       limited|special|exclusive|introductory|bonus|time offer|offers|price|bonus
       while supplies|stocks|quantities last
       supplies last
-      don't|dont|do miss|delay|wait|hesitate this|out|another|any
+      don't|dont|do miss|delay|wait|hesitate any|this|out|another
       no obligation|obligations|risk|cost|strings|catch|purchase|gimmicks|hype
       risk free
       absolutely|completely|totally free|no|risk
@@ -413,7 +413,7 @@ export const WARES: readonly Topic[] = [
       any inconvenience
       opt in list
       to be unsubscribed|deleted
-      removed from our|future|any|all|this|the
+      removed from any|our|future|all|this|the
       your email|e address|mail was|address
       was obtained from
       our database|databases
@@ -435,7 +435,7 @@ export const WARES: readonly Topic[] = [
       further mailings|mailing|emails|e|messages|transmissions|mail|correspondence
       no further|longer|more wish|want|emails|mailings|contact|email
       you|i do|no not|longer wish|want to receive|be
-      receive|receiving further|future|more|this|these|our|any|special offers|mail|email|emails|mailings|message|messages
+      receive|receiving any|further|future|more|this|these|our|special offers|mail|email|emails|mailings|message|messages
       opt|opted in|out to|or|of|list|from|here|by
       opt out
       mailing|our list|mailing|database lists|list|please
