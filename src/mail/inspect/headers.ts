@@ -95,13 +95,17 @@ function malformed({ flaws, sizeBytes }: Header, smtpUtf8: boolean): readonly Fi
   if (flaws.eightBit && !smtpUtf8)
     found('EIGHT_BIT_HEADER', 1, 'The header holds octets above 127.')
   const [name] = flaws.blankBeforeColon
+  const [folded] = flaws.folded.filter((each) => WEIGHTY.has(each))
   if (name !== undefined) {
     const weighty = flaws.blankBeforeColon.some((each) => WEIGHTY.has(each))
     found(
       'MALFORMED_HEADER',
       weighty ? 8 : 3,
-      `The field ${plainLine(name, 60)} has blanks before its colon.`,
+      `The field ${plainLine(name, 60)} has blanks or a NUL before its colon or its name.`,
     )
+  } else if (folded !== undefined) {
+    // To some it is a field, to others the end of the one before: they name different senders.
+    found('MALFORMED_HEADER', 8, `The field ${folded} stands in a fold of another one.`)
   } else if (flaws.junkLines > 0) {
     found('MALFORMED_HEADER', 4, `${flaws.junkLines} lines of the header are no fields.`)
   }
