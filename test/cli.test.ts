@@ -106,6 +106,13 @@ const INVITED = {
   expiresAt: '2099-01-01T00:00:00.000Z',
 }
 
+const ofNode = (state: string, queue: number) => ({
+  nodes: [
+    { id: 'a1', name: 'mx1', here: true, state: 'alive', report: { queue: 9, held: 0 } },
+    { id: 'b2', name: 'mx2', here: false, state, report: { queue, held: 2 } },
+  ],
+})
+
 const ALERT = {
   id: 'dead b2',
   kind: 'dead',
@@ -323,6 +330,20 @@ describe('what a command asks of the node', () => {
     expect(out).toContain('mx2 (0123) is removed')
     expect(out).toContain('Held mail of it: 3;')
     expect(out).toContain('  The ·[31mkeys.\n')
+  })
+
+  test('a drain that is waited for names what stays, and ends with 1 when mail does', async () => {
+    const some = await ask(['drain', 'mx2', '--wait'], ofNode('drained', 3))
+    expect(some.asked.map(({ path }) => path)).toEqual([
+      '/api/v1/nodes/mx2/drain',
+      '/api/v1/cluster',
+    ])
+    expect(some.out).toContain('mx2 is drained.')
+    expect(some.out).toContain('Mail that stays in its queue, as nobody took it: 3.')
+    expect([some.code, some.out.includes('Held mail stays: 2.')]).toEqual([1, true])
+    expect((await ask(['drain', 'mx2', '--wait'], ofNode('drained', 0))).code).toBe(0)
+    const dead = await ask(['drain', 'mx2', '--wait'], ofNode('dead', 3))
+    expect([dead.code, dead.err]).toEqual([1, 'mx2 is dead before it was drained.\n'])
   })
 
   test('a password is changed with the first line of standard input', async () => {

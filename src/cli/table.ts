@@ -272,9 +272,12 @@ export const COMMANDS: readonly Command[] = [
     [option('--abandon', null, 'Leave also with mail that is only here.')],
   ),
   command('remove', 'Remove a dead or stolen node; its keys are never taken again.', [one('NODE')]),
-  command('drain', 'Take no new mail, and hand the queue to the others: this node or another.', [
-    optional('NODE'),
-  ]),
+  command(
+    'drain',
+    'Take no new mail, and hand the queue to the others: this node or another.',
+    [optional('NODE')],
+    [option('--wait', null, 'Until that is done; says what stays, and ends with 1 if mail does.')],
+  ),
   command('undrain', 'Take mail again, on this node or another.', [optional('NODE')]),
   command('conflict list', 'What was set twice while nodes were apart.'),
   command('conflict keep', 'Keep one side of a conflict.', [one('KEY'), one('SIDE')]),
