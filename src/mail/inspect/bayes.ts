@@ -21,12 +21,12 @@ const TELLING = Math.round(UNIT * Math.log(20))
 /** What a class that never had a token counts as: so many of a sample of the smaller class. */
 const UNSEEN = 0.01
 /**
- * The sum of both witnesses. On the corpus 0.2 % of ham is above SPAM_FROM, half of spam at
- * SPAM_SURE; 2 % of spam below HAM_FROM, 95 % of ham beyond HAM_SURE.
+ * The sum of both witnesses. On the learnt half of the corpus, in four parts, 2 of 2,069 ham are
+ * above SPAM_FROM and none beyond SPAM_SURE, where 89 % of spam is; 94 % of ham is below HAM_SURE.
  */
-const SPAM_FROM = 1 * UNIT
-const SPAM_SURE = 8 * UNIT
-const HAM_FROM = -2 * UNIT
+const SPAM_FROM = 2 * UNIT
+const SPAM_SURE = 5 * UNIT
+const HAM_FROM = 0
 const HAM_SURE = -8 * UNIT
 /**
  * Of Rspamd's defaults: less than a tag by itself, so that what was learnt wrongly holds no mail

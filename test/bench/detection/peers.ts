@@ -1,7 +1,12 @@
 /** What the bench asks of every judge of mail, and what starting one takes. */
 import type { Labelled } from './set.ts'
 
-export type Judged = { readonly score: number; readonly rules: readonly string[] }
+export type Judged = {
+  readonly score: number
+  readonly rules: readonly string[]
+  /** What each of the rules weighed, where the peer says it. */
+  readonly weights?: readonly number[]
+}
 
 export type Peer = {
   readonly name: string
