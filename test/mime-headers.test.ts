@@ -1,6 +1,6 @@
 /** A From that some read and others do not is held: H02 and H03 of the catalogue, as far as lines and octets go. */
 import { describe, expect, test } from 'bun:test'
-import { capScores } from '../src/mail/inspect/inspectors.ts'
+import { capScores } from '../src/mail/inspect/answers.ts'
 import { findingsOf } from './mime-world.ts'
 
 const REST = [
