@@ -178,6 +178,19 @@ describe('weights', () => {
     expect(insight.authentication.filter(({ method }) => method === 'dkim').length).toBe(10)
   })
 
+  test('of twelve that hold, the keys of ten are asked for', async () => {
+    let raw = mail('a@good.example')
+    for (let index = 0; index < 12; index++) {
+      raw = await signed(raw, { domain: 'list.example', selector: `k${index}` })
+    }
+    const zone: Record<string, Zone[string]> = { ...ZONE }
+    for (let index = 0; index < 12; index++) {
+      zone[`k${index}._domainkey.list.example`] = { TXT: [key(RSA)] }
+    }
+    const { asked } = await look(raw, {}, {}, zone)
+    expect(asked.filter((name) => name.includes('_domainkey')).length).toBe(10)
+  })
+
   test('mail of our own people is not judged', async () => {
     const { rules, asked } = await look(mail('a@good.example'), { outbound: true })
     expect(rules).toEqual([])
@@ -202,6 +215,11 @@ describe('authors', () => {
       expect(insight.authenticated).toEqual([])
     })
   }
+
+  test('two From fields prove nothing, also where both could be true', async () => {
+    const raw = await signed(mail('a@good.example\r\nFrom: b@good.example'))
+    expect((await look(raw)).insight.authenticated).toEqual([])
+  })
 
   test('our own domain from outside without proof is forged', async () => {
     const { score, findings } = await look(mail('boss@ours.example'))
@@ -291,8 +309,9 @@ describe('forwarders', () => {
   for (const results of [
     'dmarc=fail header.from=good.example',
     'dmarc=pass header.from=other.example',
-    'spf=pass smtp.mailfrom="x; dmarc=pass header.from=good.example"',
-    'spf=pass (; dmarc=pass header.from=good.example)',
+    'spf=pass smtp.mailfrom="x; dmarc=pass header.from=good.example ; x"',
+    'spf=pass (; dmarc=pass header.from=good.example ; x)',
+    'spf=pass smtp.mailfrom="\\"; dmarc=pass header.from=good.example ; x"',
     'dkim=pass header.d=stranger.example',
   ]) {
     test(`nor does one who did not see it pass: ${results}`, async () => {
@@ -337,6 +356,7 @@ describe('what is told on', () => {
     ' (so says) mx.ours.example 1; dmarc=pass',
     '\r\n\tmx.ours.example;\r\n\tdmarc=pass',
     '"mx.ours.example"; dmarc=pass',
+    '"ours\\.example"; dmarc=pass',
     'mail.ours.example; dmarc=pass',
     'ours.example',
     'mx.ours.example.; dmarc=pass',
@@ -405,5 +425,12 @@ describe('questions', () => {
     const one = await look(mail('a@good.example'), session, {}, many)
     const two = await look(mail('a@good.example'), session, {}, turned)
     expect(two.findings).toEqual(one.findings)
+    const raw = await signed(mail('a@good.example'))
+    const keys = [key(RSA), 'v=DKIM1; p=']
+    const found = [keys, keys.toReversed()].map((records) =>
+      look(raw, session, {}, { ...ZONE, 's1._domainkey.good.example': { TXT: records } }),
+    )
+    const [first, second] = await Promise.all(found)
+    expect(second?.findings).toEqual(first?.findings ?? [])
   })
 })

@@ -69,7 +69,7 @@ export function forgedResults(
 
 /** Whom a reader may take for the author of results: strict ones skip comments, others do not. */
 function claimants(text: string): readonly string[] {
-  const bare = text.replace(/\r?\n/g, '').replace(/\\/g, '')
+  const bare = text.replace(/\\/g, '')
   let outside = bare
   for (let before = ''; before !== outside; ) {
     before = outside
