@@ -2,6 +2,7 @@
 import { expect, test } from 'bun:test'
 import { initialSettings } from '../src/config/schema.ts'
 import { Bans } from '../src/mail/accept/bans.ts'
+import type { MeshNode } from './mesh.ts'
 import { type Tellers, tellers } from './tellers.ts'
 
 const IP = '192.0.2.1'
@@ -81,6 +82,20 @@ test('lifted on one node it is lifted on all, and its count begins anew', () => 
   expect(attack(c, 1)).toBe(true)
   world.mesh.run(2_000)
   expect(a.isBanned(IP)).toBe(true)
+})
+
+test('a node that was told of a ban tells the ones that it meets later', () => {
+  const world = tellers(3)
+  const [a, b, c] = world.sides.map(({ node }) => node) as [MeshNode, MeshNode, MeshNode]
+  const [first, , third] = bansOf(world) as [Bans, Bans, Bans]
+  world.mesh.unlink(b, c)
+  world.mesh.unlink(a, c)
+  attack(first, 35)
+  world.mesh.run(2_000)
+  world.mesh.unlink(a, b)
+  world.mesh.link(b, c)
+  world.mesh.run(2_000)
+  expect(third.isBanned(IP)).toBe(true)
 })
 
 test('a ban of days outlives the node that made it, and a node that comes later hears of it', () => {

@@ -234,6 +234,8 @@ for (const [why, more] of [
       expect(arrive(at % 2 === 0 ? b : a, ip, more(at))).toBe(0)
       all.mesh.run(1_000)
     }
+    later(all, 20 * DAY_MS)
+    expect(arrive(a, '203.0.113.250', more(0))).toBe(0)
   })
 }
 

@@ -147,7 +147,14 @@ test('a name that leads back is the name of the client', async () => {
 
 for (const [why, answers, rule, score, result] of [
   ['no name', {}, 'RDNS_NONE', 2, 'fail'],
-  ['a name of somebody else', { [POINTER]: found('victim.test') }, 'RDNS_BROKEN', 1, 'fail'],
+  ['a name that is none', { [POINTER]: found('victim.test') }, 'RDNS_BROKEN', 1, 'fail'],
+  [
+    'a name of somebody else',
+    { [POINTER]: found('victim.test'), 'A victim.test': found('198.51.100.1') },
+    'RDNS_BROKEN',
+    1,
+    'fail',
+  ],
   ['a name that nobody can look up', { [POINTER]: FAILED }, 'RDNS_UNKNOWN', 0, 'temperror'],
   [
     'a name whose address nobody knows',
