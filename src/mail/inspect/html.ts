@@ -94,6 +94,7 @@ const PICTURES_MAX = 4
 const PICTURE_CHARS_MAX = 1024 * 1024
 const SHOWN_CHARS_MAX = 500
 const STACK_MAX = 512
+const CONDITION_CHARS_MAX = 200
 /** Open elements above the one that an end tag names; further down it is ignored. */
 const CLOSE_REACH = 64
 
@@ -247,9 +248,9 @@ class Reader {
     if (source.startsWith('--', this.#at)) {
       // `<!--[if mso]>` opens what Outlook shows: its links count, so it is read on.
       if (source.startsWith('--[if', this.#at)) {
-        const close = source.indexOf(']>', this.#at)
-        if (close !== -1 && close - this.#at < 200) {
-          this.#at = close + 2
+        const close = source.slice(this.#at, this.#at + CONDITION_CHARS_MAX).indexOf(']>')
+        if (close !== -1) {
+          this.#at += close + 2
           return
         }
       }

@@ -129,7 +129,7 @@ class Sight {
       links: [...this.#links.values()],
       pictures: this.#pictures,
       splits: this.#splits,
-      cut: this.#cut,
+      cut: this.#cut || this.#links.size >= LINKS_MAX,
     }
   }
 
@@ -204,8 +204,7 @@ class Sight {
   #keep(link: Link): boolean {
     const key = `${link.where} ${link.written} ${link.shown ?? ''}`
     if (this.#links.has(key)) return false
-    if (this.#links.size >= LINKS_MAX) this.#cut = true
-    else this.#links.set(key, link)
+    if (this.#links.size < LINKS_MAX) this.#links.set(key, link)
     return true
   }
 
