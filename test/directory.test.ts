@@ -1,10 +1,6 @@
 /** Recipients in directories: a real slapd, one that does not answer, and who is asked about whom. */
 import { afterAll, beforeAll, expect, test } from 'bun:test'
-import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs'
-import { connect, createServer } from 'node:net'
-import { tmpdir } from 'node:os'
-import { join } from 'node:path'
-import { pause, SystemClock } from '../src/base/clock.ts'
+import { createServer } from 'node:net'
 import { Observer } from '../src/base/observe.ts'
 import { parseDirectory, readLines } from '../src/config/lines.ts'
 import { initialSettings } from '../src/config/schema.ts'
@@ -13,6 +9,7 @@ import { Directory } from '../src/mail/accept/directory.ts'
 import { mailboxes } from '../src/mail/accept/mailboxes.ts'
 import { ManualClock } from './clock.ts'
 import { needs } from './real.ts'
+import { Slapd } from './slapd.ts'
 
 const FILTER = '(|(mail={address})(description=smtp:{address}))'
 
@@ -139,58 +136,13 @@ test('who is asked about whom: our domains without a list, never postmaster, a n
 })
 
 needs('slapd')('a real slapd', () => {
-  const place = mkdtempSync(join(tmpdir(), 'postern-slapd-'))
-  let slapd: Bun.Subprocess | null = null
+  let slapd: Slapd
   let port = 0
-
   beforeAll(async () => {
-    mkdirSync(join(place, 'db'))
-    const config = join(place, 'slapd.conf')
-    writeFileSync(
-      config,
-      `include /etc/ldap/schema/core.schema
-include /etc/ldap/schema/cosine.schema
-include /etc/ldap/schema/inetorgperson.schema
-modulepath /usr/lib/ldap
-moduleload back_mdb
-disallow bind_anon
-require authc
-database mdb
-suffix "dc=x,dc=test"
-rootdn "cn=admin,dc=x,dc=test"
-rootpw secret
-directory ${join(place, 'db')}
-`,
-    )
-    const people = join(place, 'people.ldif')
-    writeFileSync(
-      people,
-      `dn: dc=x,dc=test
-objectClass: domain
-dc: x
-
-dn: cn=Ann,dc=x,dc=test
-objectClass: inetOrgPerson
-cn: Ann
-sn: Example
-mail: ann@x.test
-description: smtp:alias@x.test
-`,
-    )
-    const added = Bun.spawnSync(['slapadd', '-f', config, '-l', people])
-    if (added.exitCode !== 0) throw new Error(added.stderr.toString())
-    port = await freePort()
-    slapd = Bun.spawn(['slapd', '-f', config, '-h', `ldap://127.0.0.1:${port}`, '-d', '0'], {
-      stdout: 'ignore',
-      stderr: 'ignore',
-    })
-    while (!(await isOpen(port))) await pause(new SystemClock(), 20)
+    slapd = await Slapd.start()
+    port = slapd.port
   })
-  afterAll(async () => {
-    slapd?.kill()
-    await slapd?.exited
-    rmSync(place, { recursive: true })
-  })
+  afterAll(async () => await slapd.stop())
 
   const bound = (line: string) => `${line}?bindname=cn=admin,dc=x,dc=test`
 
@@ -215,22 +167,3 @@ description: smtp:alias@x.test
     await directory.close()
   })
 })
-
-function isOpen(port: number): Promise<boolean> {
-  return new Promise((resolve) => {
-    const socket = connect(port, '127.0.0.1')
-    socket.once('connect', () => {
-      socket.destroy()
-      resolve(true)
-    })
-    socket.once('error', () => resolve(false))
-  })
-}
-
-async function freePort(): Promise<number> {
-  const server = createServer()
-  await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve))
-  const address = server.address()
-  await new Promise((resolve) => server.close(resolve))
-  return typeof address === 'object' ? (address?.port ?? 0) : 0
-}

@@ -9,6 +9,7 @@ import { NameServers } from '../../src/base/nameserver.ts'
 import { Observer } from '../../src/base/observe.ts'
 import { SystemRandom } from '../../src/base/random.ts'
 import { needs } from '../real.ts'
+import { Slapd } from '../slapd.ts'
 import { freePort, Postern } from './postern.ts'
 import { Sink } from './sink.ts'
 import { Wire } from './wire.ts'
@@ -170,6 +171,23 @@ forward-zone:
     for (const one of [wire, refused, again]) one.drop()
   })
 
+  test('suspicious mail is asked to come again once, at its dot, and then it is taken', async () => {
+    await node.set('content.linkLists', 'uribl.test 127.0.1.2=5')
+    await node.set('greylist.delay', '1')
+    await node.set('greylist.mode', 'adaptive')
+    const first = await say(node, '127.0.0.5', ...MAIL('http://bad.example/x'))
+    expect(first.slice(0, 2).map((line) => line.slice(0, 3))).toEqual(['250', '354'])
+    expect(first.at(-1)).toMatch(/^451 4\.7\.1 Greylisted: try again in 1 s/)
+    expect((await say(node, '127.0.0.5', ...MAIL('http://good.example/'))).at(-1)).toMatch(/^250 /)
+    let last = ''
+    for (let at = 0; at < 50 && !last.startsWith('250'); at++) {
+      await pause(clock, 100)
+      last = (await say(node, '127.0.0.5', ...MAIL('http://bad.example/x'))).at(-1) ?? ''
+    }
+    expect(last).toStartWith('250 ')
+    await node.set('greylist.mode', 'off')
+  })
+
   test('a list that says it must not be asked is left out and told of; mail goes on', async () => {
     await node.set('connection.lists', 'blocked.test 127.0.0.2-127.255.255.255=50')
     const replies = await say(node, '127.0.0.3', ...MAIL('http://good.example/'))
@@ -200,4 +218,45 @@ forward-zone:
     const again = await say(node, '127.0.0.4', ...MAIL('http://never-seen.example/'))
     expect(again.at(-1)).toStartWith('250 ')
   }, 90_000)
+})
+
+needs('slapd')('a node, a directory and a next hop', () => {
+  const known = new Sink({
+    recipient: (address) =>
+      address.startsWith('bob@') ? '250 2.1.5 Ok' : '550 5.1.1 no such user',
+  })
+  let slapd: Slapd
+  let node: Postern
+  beforeAll(async () => {
+    slapd = await Slapd.start()
+    node = await Postern.start()
+    await node.addDomain('x.test', `smtp://127.0.0.1:${known.port}`)
+    await node.addDomain('hop.test', `smtp://127.0.0.1:${known.port}`)
+  }, 60_000)
+  afterAll(async () => {
+    await node.dispose()
+    await slapd.stop()
+    known.stop()
+  })
+
+  const rcpt = (address: string) => say(node, '127.0.0.1', `RCPT TO:<${address}>`)
+
+  test('recipients that the directory does not have are refused, its password is in no setting', async () => {
+    const line = `ldap://127.0.0.1:${slapd.port}/dc=x,dc=test??sub?(|(mail={address})(description=smtp:{address}))?bindname=cn=admin,dc=x,dc=test`
+    writeFileSync(join(node.data, 'ldap.password'), 'secret\n', { mode: 0o600 })
+    await node.set('ldap.domains', 'x.test')
+    await node.set('ldap.directories', line)
+    expect((await rcpt('ann@x.test'))[0]).toStartWith('250 ')
+    expect((await rcpt('alias@x.test'))[0]).toStartWith('250 ')
+    expect((await rcpt('eve@x.test'))[0]).toStartWith('550 5.1.1 ')
+    expect((await rcpt('postmaster@x.test'))[0]).toStartWith('250 ')
+    expect((await rcpt('eve@hop.test'))[0]).toStartWith('250 ')
+    expect((await node.command('config', 'export')).out).not.toContain('secret')
+  })
+
+  test('recipients that the next hop does not have are refused, before the mail', async () => {
+    await node.set('recipients.ask', 'on')
+    expect((await rcpt('bob@hop.test'))[0]).toStartWith('250 ')
+    expect((await rcpt('eve@hop.test'))[0]).toStartWith('550 5.1.1 ')
+  })
 })
