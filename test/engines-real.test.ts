@@ -11,6 +11,7 @@ import { PLAIN_CONFIG } from '../src/mail/inspect/look.ts'
 import type { Body } from '../src/message/body.ts'
 import { ENVELOPE } from './look.ts'
 import { freePort } from './process/postern.ts'
+import { rspamdCommand } from './process/rspamd.ts'
 import { needs } from './real.ts'
 
 const clock = new SystemClock()
@@ -243,62 +244,7 @@ needs('rspamd', 'root')('Rspamd', () => {
   const peer = new Peer()
   const port = freePort()
   beforeAll(async () => {
-    const { directory } = peer
-    for (const name of ['db', 'run', 'log.d', 'etc/local.d', 'etc/override.d', 'etc/maps.d'])
-      mkdirSync(join(directory, name), { recursive: true })
-    for (const module of [
-      'rbl',
-      'surbl',
-      'spf',
-      'dkim',
-      'dmarc',
-      'arc',
-      'asn',
-      'fuzzy_check',
-      'rspamd_update',
-      'phishing',
-      'ratelimit',
-      'greylist',
-      'replies',
-      'neural',
-      'reputation',
-      'history_redis',
-      'mid',
-      'mx_check',
-      'hfilter',
-      'once_received',
-    ])
-      peer.write(`etc/override.d/${module}.conf`, ['enabled = false;'])
-    peer.write('etc/local.d/options.inc', [
-      'dns { nameserver = ["127.0.0.1:9"]; timeout = 0.1s; retransmits = 1; }',
-      `control_socket = "${join(directory, 'run/control.sock')} mode=0600";`,
-    ])
-    peer.write('etc/local.d/logging.inc', ['level = error;', 'type = "console";'])
-    peer.write('etc/override.d/worker-normal.inc', [
-      `bind_socket = "127.0.0.1:${port}";`,
-      'count = 1;',
-    ])
-    peer.write('etc/override.d/worker-controller.inc', [`bind_socket = "127.0.0.1:${freePort()}";`])
-    peer.write('etc/override.d/worker-proxy.inc', ['enabled = false;'])
-    peer.write('etc/override.d/worker-fuzzy.inc', ['enabled = false;'])
-    await Bun.$`chown -R _rspamd ${directory}`.quiet()
-    await peer.start(
-      [
-        '/usr/bin/rspamd',
-        '-f',
-        '-u',
-        '_rspamd',
-        '-g',
-        '_rspamd',
-        '-c',
-        '/etc/rspamd/rspamd.conf',
-        `--var=DBDIR=${join(directory, 'db')}`,
-        `--var=RUNDIR=${join(directory, 'run')}`,
-        `--var=LOGDIR=${join(directory, 'log.d')}`,
-        `--var=LOCAL_CONFDIR=${join(directory, 'etc')}`,
-      ],
-      port,
-    )
+    await peer.start(await rspamdCommand(peer.directory, { scanner: port, milter: null }), port)
   }, START_MS_MAX)
   afterAll(() => peer.stop())
 

@@ -1,6 +1,6 @@
 /**
  * `run bench`: Postern beside stock Postfix on this machine, in turn; every bar as met or not met.
- * Words choose parts (throughput, latency, footprint, breakdown, engine, quiet), `--quick` makes
+ * Words choose parts (throughput, latency, footprint, breakdown, engine, quiet, scan), `--quick` makes
  * it short. It runs what POSTERN_BIN names, else builds dist/postern.
  */
 import { mkdtempSync, readFileSync, rmSync } from 'node:fs'
@@ -14,6 +14,7 @@ import { Group } from './group.ts'
 import { latencyRun } from './latency.ts'
 import { noPostfix } from './peers.ts'
 import { quietRun } from './quiet.ts'
+import { scanRun } from './scan.ts'
 import {
   FULL,
   judgeThroughput,
@@ -24,10 +25,18 @@ import {
   throughput,
 } from './throughput.ts'
 
-const PARTS = ['throughput', 'latency', 'footprint', 'breakdown', 'engine', 'quiet'] as const
+const PARTS = [
+  'throughput',
+  'latency',
+  'footprint',
+  'breakdown',
+  'engine',
+  'quiet',
+  'scan',
+] as const
 type Part = (typeof PARTS)[number]
 /** These compare with Postfix. */
-const BESIDE_POSTFIX: readonly Part[] = ['throughput', 'latency']
+const BESIDE_POSTFIX: readonly Part[] = ['throughput', 'latency', 'scan']
 
 const SIZES = [4_096, 51_200, 1_048_576]
 const CONNECTIONS = [1, 10, 100]
@@ -97,6 +106,8 @@ async function run(part: Part, directory: string, isQuick: boolean, effort: type
       return await engineRun(directory, isQuick ? effort : PARTS_FULL)
     case 'quiet':
       return await quietRun(isQuick)
+    case 'scan':
+      return await scanRun(directory, effort)
   }
 }
 

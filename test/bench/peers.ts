@@ -13,6 +13,7 @@ import {
 import { join } from 'node:path'
 import { pause, SystemClock } from '../../src/base/clock.ts'
 import { freePort, Postern } from '../process/postern.ts'
+import { type RspamdPorts, rspamdCommand } from '../process/rspamd.ts'
 import { Group } from './group.ts'
 
 const clock = new SystemClock()
@@ -112,11 +113,68 @@ export function noPostfix(): string | null {
   return null
 }
 
+type Settings = Readonly<Record<string, string>>
+
+/** Postfix with Rspamd as its milter, both in one group: its stock rules, without the network. */
+export async function startPostfixRspamd(directory: string): Promise<Peer> {
+  const [scanner, milter] = [freePort(), freePort()]
+  const postfix = await startPostfix(directory, {
+    smtpd_milters: `inet:127.0.0.1:${milter}`,
+    // A scanner that does not answer is no clean mail here either.
+    milter_default_action: 'tempfail',
+  })
+  await startRspamd(directory, postfix.group, { scanner, milter })
+  return { ...postfix, name: 'postfix-rspamd' }
+}
+
+/** Postern with the same Rspamd as an engine, both in one group, beside its own inspectors. */
+export async function startPosternRspamd(
+  directory: string,
+  name: string,
+  inspectors: string,
+): Promise<PosternPeer> {
+  const scanner = freePort()
+  const postern = await startPostern(directory, name, inspectors)
+  await startRspamd(directory, postern.group, { scanner, milter: null })
+  await postern.node.set('engines.list', `rspamd rspamd://127.0.0.1:${scanner}`)
+  return postern
+}
+
+async function startRspamd(directory: string, group: Group, ports: RspamdPorts): Promise<void> {
+  const root = join(directory, `rspamd-${ports.scanner}`)
+  mkdirSync(root, { mode: 0o755 })
+  chmodSync(directory, 0o755)
+  const command = await rspamdCommand(root, ports)
+  const child = Bun.spawn([...group.wrapper, ...command], {
+    cwd: root,
+    stdio: ['ignore', 'ignore', 'ignore'],
+  })
+  group.adopt(child.pid)
+  await listens(ports.milter ?? ports.scanner)
+}
+
+/** Waits for somebody at a port of loopback. @throws when nobody comes */
+async function listens(port: number): Promise<void> {
+  const deadlineMs = clock.monoMs() + 4 * START_MS_MAX
+  while (clock.monoMs() < deadlineMs) {
+    const isUp = await Bun.connect({ hostname: '127.0.0.1', port, socket: { data() {} } }).then(
+      (socket) => {
+        socket.end()
+        return true
+      },
+      () => false,
+    )
+    if (isUp) return
+    await pause(clock, 100)
+  }
+  throw new Error(`nothing listens on port ${port}`)
+}
+
 /**
  * Postfix as Debian ships it, with its own directories on a port of loopback: every message is
  * synced before its 250, no limit is lifted, no DNS is asked.
  */
-export async function startPostfix(directory: string): Promise<Peer> {
+export async function startPostfix(directory: string, more: Settings = {}): Promise<Peer> {
   const sink = new Sink(directory)
   await sink.start()
   const group = new Group('postfix')
@@ -149,6 +207,7 @@ export async function startPostfix(directory: string): Promise<Peer> {
     smtpd_peername_lookup: 'no',
     biff: 'no',
     message_size_limit: '52428800',
+    ...more,
   }
   const lines = Object.entries(settings).map(([key, value]) => `${key} = ${value}\n`)
   writeFileSync(join(root, 'etc/main.cf'), lines.join(''))

@@ -114,17 +114,10 @@ export async function throughput(
     try {
       peers.push(await startPostfix(directory))
       peers.push(await startPostern(directory, BARE, ''))
-      peers.push(await startPostern(directory, USUAL, null))
+      peers.push(await startPostern(directory, USUAL, 'gtube,eicar,headers,attachments'))
       for (const peer of peers) await flood(peer.port, 4, 400, 4_096)
       for (const shape of shapes) {
-        for (const peer of peers) {
-          const cell = await measure(peer, shape, round, effort)
-          cells.push(cell)
-          const note = cell.problem === null ? '' : `  ${cell.problem.toUpperCase()}`
-          process.stdout.write(
-            `  round ${round}  ${shapeName(shape).padEnd(10)} ${cell.peer.padEnd(26)} ${short(cell.perS).padStart(6)}/s  ${short(cell.cpuMs).padStart(5)} CPU ms/mail  neighbours ${short(cell.neighbours)}${note}\n`,
-          )
-        }
+        for (const peer of peers) cells.push(await measured(peer, shape, round, effort))
       }
     } finally {
       for (const peer of peers) await peer.stop()
@@ -133,7 +126,22 @@ export async function throughput(
   return cells
 }
 
-export function tablesOf(cells: readonly Cell[]): string {
+/** One cell, with a line about it as soon as it is known. */
+export async function measured(
+  peer: Peer,
+  shape: Shape,
+  round: number,
+  effort: Effort,
+): Promise<Cell> {
+  const cell = await measure(peer, shape, round, effort)
+  const note = cell.problem === null ? '' : `  ${cell.problem.toUpperCase()}`
+  process.stdout.write(
+    `  round ${round}  ${shapeName(shape).padEnd(10)} ${cell.peer.padEnd(26)} ${short(cell.perS).padStart(6)}/s  ${short(cell.cpuMs).padStart(5)} CPU ms/mail  neighbours ${short(cell.neighbours)}${note}\n`,
+  )
+  return cell
+}
+
+export function tablesOf(cells: readonly Cell[], base = 'postfix'): string {
   const names = [...new Set(cells.map(shapeOf))]
   const peers = [...new Set(cells.map(({ peer }) => peer))]
   const values = (peer: string, shape: string, key: 'perS' | 'cpuMs' | 'neighbours') =>
@@ -142,19 +150,22 @@ export function tablesOf(cells: readonly Cell[]): string {
     peers.map((peer) => [peer, ...names.map((shape) => spread(values(peer, shape, key)))])
   const ratios = (ratio: (cell: Cell, postfix: Cell) => number) =>
     peers
-      .filter((peer) => peer !== 'postfix')
-      .map((peer) => [peer, ...names.map((shape) => spread(against(cells, peer, shape, ratio)))])
+      .filter((peer) => peer !== base)
+      .map((peer) => [
+        peer,
+        ...names.map((shape) => spread(against(cells, peer, shape, ratio, base))),
+      ])
   return [
     'Mails a second, accepted, synced and relayed',
     table(['peer', ...names], rows('perS')),
-    'Times Postfix, same round',
+    `Times ${base}, same round`,
     table(
       ['peer', ...names],
       ratios((cell, postfix) => cell.perS / postfix.perS),
     ),
     'CPU ms a mail, all processes of the peer',
     table(['peer', ...names], rows('cpuMs')),
-    'Part of the CPU of Postfix, same round',
+    `Part of the CPU of ${base}, same round`,
     table(
       ['peer', ...names],
       ratios((cell, postfix) => cell.cpuMs / postfix.cpuMs),
@@ -175,14 +186,15 @@ function of(cells: readonly Cell[], peer: string, shape: string): readonly Cell[
 }
 
 /** One ratio a round in which both peers ran. */
-function against(
+export function against(
   cells: readonly Cell[],
   peer: string,
   shape: string,
-  ratio: (cell: Cell, postfix: Cell) => number,
+  ratio: (cell: Cell, other: Cell) => number,
+  base = 'postfix',
 ): readonly number[] {
   return of(cells, peer, shape).flatMap((cell) => {
-    const postfix = of(cells, 'postfix', shape).find(({ round }) => round === cell.round)
+    const postfix = of(cells, base, shape).find(({ round }) => round === cell.round)
     return postfix === undefined ? [] : [ratio(cell, postfix)]
   })
 }
