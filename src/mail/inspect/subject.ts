@@ -34,7 +34,7 @@ export function subjectFindings({ header }: Mail, { subject }: View): readonly F
     found('SUBJECT_MONEY', 0.8, 'The subject names a sum of money.')
   }
   if (/\d\s?%/.test(own)) found('SUBJECT_PERCENT', 0.5, 'The subject names a percentage.')
-  if (/(?:^|\s)(?:\p{L}[ .\-_*]){4,}\p{L}(?=$|\s|[!?.])/u.test(own)) {
+  if (/(?:^|\s)(?:\p{L}[ .\-_*]){3,}\p{L}(?=$|\s|[!?.])/u.test(own)) {
     found('SUBJECT_GAPS', 1.5, 'The subject puts gaps between the letters of a word.')
   }
   if (/\s{5,}\S/.test(own)) {

@@ -6,21 +6,21 @@ export const WARES: readonly Topic[] = [
     rule: 'TEXT_PILLS',
     about: 'medicine without a doctor',
     steps: [
-      [2, 0.8],
+      [2, 1],
       [3, 2],
       [5, 3.5],
     ],
     phrases: `
-      !viagra
-      !cialis
-      !levitra
-      !phentermine
+      viagra
+      cialis
+      levitra
+      phentermine
       xanax
       valium
-      !vicodin
-      !tramadol
-      !ambien
-      !propecia
+      vicodin
+      tramadol
+      ambien
+      propecia
       hgh
       !human growth hormone
       !growth hormone
