@@ -2,6 +2,7 @@
 import { describe, expect, test } from 'bun:test'
 import { domainToASCII } from 'node:url'
 import { initialSettings } from '../src/config/schema.ts'
+import { capScores } from '../src/mail/inspect/answers.ts'
 import type { InspectConfig } from '../src/mail/inspect/look.ts'
 import type { Finding } from '../src/message/verdict.ts'
 import { labelledMail } from './bench/detection/set.ts'
@@ -199,6 +200,25 @@ describe('impersonation', () => {
       expect(findings(mail({ From: from })).filter(({ score }) => score >= 1)).toEqual([])
     })
   }
+
+  test('a list that writes the name of a person, and lets answers go there, is not held for it', () => {
+    const from = '"Ada Lovelace via Dev" <dev@lists.stranger.example>'
+    const held = findings(mail({ From: from }))
+    expect(held.find(({ rule }) => rule === 'PERSON_SPOOF')?.score).toBe(8)
+    const list = findings(mail({ From: from, 'Reply-To': 'Ada <ada@northwind.example>' }))
+    expect(list.find(({ rule }) => rule === 'PERSON_SPOOF')?.score).toBe(2)
+  })
+
+  test('all of it together holds a mail and does not refuse it', () => {
+    const all = findings(
+      mail({
+        From: '"Ada Lovelace ada@northwind.example" <ada@northwind-billing.com>',
+        'Reply-To': 'Ada Lovelace <a@gmail.com>',
+      }),
+    )
+    expect(all.reduce((sum, { score }) => sum + score, 0)).toBeGreaterThan(15)
+    expect(capScores(all).reduce((sum, { score }) => sum + score, 0)).toBe(12)
+  })
 
   test('our own people may write from inside', () => {
     const found: Finding[] = []

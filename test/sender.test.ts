@@ -204,6 +204,7 @@ describe('authors', () => {
     'b@stranger.example, a@good.example',
     'Team: a@good.example, b@stranger.example;',
     'a@good.example\0@stranger.example',
+    '<b@stranger.example>, a@good.example\0@stranger.example',
     'b@stranger.example\r\nFrom: a@good.example',
     'a@good.example\r\nFrom : b@stranger.example',
   ]) {
@@ -265,6 +266,25 @@ describe('name servers that fail', () => {
     expect((await look(raw, {}, {}, zone)).causes.length).toBe(1)
   })
 
+  test('a selector that cannot be a name is no failure of the name servers', async () => {
+    const [label, long] = ['x'.repeat(64), `${'x'.repeat(60)}.`.repeat(4)]
+    for (const selector of [label, `a..b`, `${long}x`]) {
+      const raw = await signed(mail('a@good.example'))
+      const forged = Buffer.from(raw.toString().replace('s=s1;', `s=${selector};`))
+      const { rules, causes } = await look(forged)
+      expect(causes).toEqual([])
+      expect(rules).toContain('DMARC_REJECT')
+    }
+  })
+
+  test('authors who are no names are asked for nowhere', async () => {
+    for (const from of ['a@[192.0.2.1]', 'a@b..c.example', `a@${'x'.repeat(64)}.example`]) {
+      const { asked, causes } = await look(mail(from))
+      expect(causes).toEqual([])
+      expect(asked.filter((name) => name.includes('_dmarc'))).toEqual([])
+    }
+  })
+
   test('our own domain is never forged or not by chance', async () => {
     const zone = { ...ZONE, 'ours.example': { TXT: 'timeout' } }
     const { causes } = await look(
@@ -293,7 +313,7 @@ describe('forwarders', () => {
     } as Parameters<typeof createSeal>[1])
     return Buffer.concat([Buffer.from(`${headers.join('\r\n')}\r\n`), changed])
   }
-  const trusted = { 'sender.sealers': ['list.example'] }
+  const trusted = { 'sender.sealers': ['List.Example'] }
   const passed = 'dmarc=pass header.from=good.example'
 
   test('a sealer who is trusted and saw it pass vouches for it', async () => {

@@ -69,6 +69,10 @@ const GROUPS: readonly { readonly rules: RegExp; readonly scoreMax: number }[] =
     scoreMax: 10,
   },
   { rules: /^URL_/, scoreMax: 10 },
+  {
+    rules: /^(?:PERSON_SPOOF|OWN_DOMAIN_SPOOF|LOOKALIKE_DOMAIN|FROM_|REPLYTO_|FREEMAIL_)/,
+    scoreMax: 12,
+  },
   // Who only advertises comes below the tag score: honest shops do that too.
   { rules: /^TEXT_(?:CALL|FORM|INCOME|LOAN|OUTREACH|REMOVE)$/, scoreMax: 5.5 },
 ]

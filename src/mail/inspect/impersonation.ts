@@ -3,6 +3,7 @@
  * look like ours, an address in the name, answers that go elsewhere, results of checks that are not
  * ours. What needs the name servers, the use of our own domains first of all, is in sender.ts.
  */
+import { parseDomain } from '../../config/lines.ts'
 import { fieldValue, fieldValues, type Header, plainLine } from '../../message/header.ts'
 import type { Finding } from '../../message/verdict.ts'
 import { forgedResults } from './auth/fields.ts'
@@ -61,7 +62,10 @@ function guardedBy(config: InspectConfig): Guarded {
       config,
       guarded: {
         people: new People(settings['sender.people']),
-        domains: new Lookalikes([...domains, ...settings['sender.lookalikes']]),
+        domains: new Lookalikes([
+          ...domains,
+          ...settings['sender.lookalikes'].flatMap((line) => parseDomain(line) ?? []),
+        ]),
         ours: new Set(domains),
       },
     }
@@ -107,7 +111,10 @@ function nameFindings(
     if (match !== null) {
       const near = match.how === 'near' ? 'nearly ' : ''
       const evidence = `The author calls himself ${shown(name)}, which is ${near}the name of ${shown(match.person.name)}, but ${shown(address)} is no address of that person.`
-      findings.push({ rule: 'PERSON_SPOOF', score: near === '' ? 8 : 5, evidence })
+      // Lists write `Ada via List` and let answers go to her: who wants to be believed does not.
+      const isAnswered = answers.some((box) => match.person.addresses.includes(box.address))
+      const score = isAnswered ? 2 : near === '' ? 8 : 5
+      findings.push({ rule: 'PERSON_SPOOF', score, evidence })
     }
     findings.push(...addressInName(name, address, domain, domains))
     findings.push(...deceit(name))

@@ -3,7 +3,8 @@
  * Weights are those of the field. What a domain asks for in DMARC is done by decide/, by the
  * names of DMARC_REJECT and DMARC_QUARANTINE.
  */
-import { addressesIn } from '../../message/address.ts'
+import { parseDomain } from '../../config/lines.ts'
+import { addressesIn, normaliseDomain } from '../../message/address.ts'
 import { fieldValues, type Header } from '../../message/header.ts'
 import type { Finding } from '../../message/verdict.ts'
 import {
@@ -30,6 +31,7 @@ import {
   spfWords,
 } from './auth/words.ts'
 import type { Inspector, Look } from './look.ts'
+import { mailboxesIn } from './mailboxes.ts'
 
 /** Authors whose domains are looked at. A real mail has one. */
 const AUTHORS_MAX = 4
@@ -52,15 +54,17 @@ export function authorDomains(header: Header): readonly string[] {
   const from = fieldValues(header, 'from')
   const addresses = addressesIn(from.join(','), AUTHORS_MAX)
   const strict = addresses.map((address) => address.slice(address.lastIndexOf('@') + 1))
-  const found =
-    strict.length > 0
-      ? strict
-      : [
-          ...from
-            .join(' ')
-            .toLowerCase()
-            .matchAll(/@([a-z0-9.-]+\.[a-z0-9-]*[a-z])/g),
-        ].map(([, domain = '']) => domain)
+  const boxes = from.flatMap((field) => mailboxesIn(field).boxes)
+  const isPlain = boxes.length > 0 && boxes.every(({ address }) => address !== '')
+  const seen = isPlain
+    ? []
+    : [
+        ...from
+          .join(' ')
+          .toLowerCase()
+          .matchAll(/@([a-z0-9.-]+\.[a-z0-9-]*[a-z])/g),
+      ]
+  const found = [...strict, ...seen.flatMap(([, domain = '']) => normaliseDomain(domain) ?? [])]
   return [...new Set(found)].slice(0, AUTHORS_MAX)
 }
 
@@ -92,7 +96,9 @@ async function judge(look: Look, authors: readonly string[]): Promise<readonly F
   const { mail, session, config, names } = look
   const checks = await checksOf(mail, session, names, authors)
   if (names.questions.length > 0) return []
-  const sealers = new Set(config.settings['sender.sealers'])
+  const sealers = new Set(
+    config.settings['sender.sealers'].flatMap((line) => parseDomain(line) ?? []),
+  )
   const judged = checks.dmarc.map((check) => dmarcJudged(check, checks.arc, sealers))
   refuseToGuess(checks, judged, config.domains)
   const isProven =

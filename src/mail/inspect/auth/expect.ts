@@ -50,6 +50,7 @@ export function expectWalk(names: Known, domain: string): void {
 }
 
 function walkOf(domain: string): readonly string[] {
+  if (!isName(domain)) return []
   const found: string[] = []
   let labels = domain.split('.')
   while (labels.length > 0) {

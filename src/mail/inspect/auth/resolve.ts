@@ -24,6 +24,8 @@ export class Asking {
   readonly resolve: Resolve = async (name, type) => {
     // Who asks for a CNAME only wants to know whether the name is there: `exists` says that.
     if (!TYPES.has(type)) throw coded('ENODATA', name)
+    // Who writes such a name into a signature must not make it look like a failure of ours.
+    if (!mayExist(name)) throw coded('ENOTFOUND', name)
     const answer = this.ask({ name, type: type as DnsType })
     return recordsOf(answer, name, type)
   }
@@ -43,6 +45,13 @@ export class Asking {
     if (answers.some((answer) => answer?.status === 'failed')) throw coded('ESERVFAIL', name)
     throw coded(answers.includes(null) ? 'ESERVFAIL' : 'ENOTFOUND', name)
   }
+}
+
+/** RFC 1035 section 2.3.4. */
+function mayExist(name: string): boolean {
+  return (
+    name.length <= 253 && name.split('.').every((label) => label.length > 0 && label.length <= 63)
+  )
 }
 
 /** Sorted: name servers turn their answers around, and the verdict must not turn with them. */
