@@ -146,6 +146,20 @@ describe('what a command asks of the node', () => {
     ],
     ['domain add a.example', 'PUT', '/api/v1/domains/a.example', {}, {}],
     [
+      'domain add a.example --enforce off',
+      'PUT',
+      '/api/v1/domains/a.example',
+      { enforce: false },
+      {},
+    ],
+    [
+      'domain add a.example --enforce default',
+      'PUT',
+      '/api/v1/domains/a.example',
+      { enforce: null },
+      {},
+    ],
+    [
       'domain add a.example --recipients=ann,bob --hold 5.5 --reject default',
       'PUT',
       '/api/v1/domains/a.example',

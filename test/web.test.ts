@@ -1441,6 +1441,26 @@ describe('conflicts', () => {
     ])
   })
 
+  test('a domain says itself whether what DMARC asks for is done', async () => {
+    const place = world()
+    const session = await signIn(place)
+    const form = { hops: 'smtp://a.example:25', hold: '', reject: '' }
+    for (const [enforce, held] of [
+      ['off', false],
+      ['on', true],
+      ['', null],
+    ] as const) {
+      const saved = await ask(place, '/domains/example.com', {
+        session,
+        form: { ...form, enforce },
+      })
+      expect(saved.status).toBe(303)
+      expect(place.admin.domains().find(({ name }) => name === 'example.com')?.enforce).toBe(held)
+      const page = await text(place, '/domains/example.com', { session })
+      expect(page).toContain(`<option value="${enforce}" selected>`)
+    }
+  })
+
   test('a field of a domain stands on the page of that domain and on no other', async () => {
     const place = world()
     const session = await signIn(place)
@@ -1567,6 +1587,9 @@ describe('lists and tokens', () => {
       const answer = await ask(place, '/lists/add', { session, form: { ...form, ...odd } })
       expect([odd, answer.status]).toEqual([odd, 422])
     }
+    const proven = { list: 'allow', kind: 'sender', value: '@good.example' }
+    expect((await ask(place, '/lists/add', { session, form: proven })).status).toBe(303)
+    expect(await text(place, '/lists', { session })).toContain('@good.example')
     const sender = { list: 'block', kind: 'sender', value: EVIL, note: EVIL }
     expect((await ask(place, '/lists/add', { session, form: sender })).status).toBe(303)
     const page = await text(place, '/lists', { session })
