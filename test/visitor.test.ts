@@ -171,6 +171,18 @@ for (const [why, answers, rule, score, result] of [
   })
 }
 
+test('a name that is no name of a host is nobody, whatever it leads to', async () => {
+  for (const name of ['a;b.test', 'x\r\ny.test', 'a b.test', '-a.test', 'a=pass(.test']) {
+    const here = visit(
+      { [POINTER]: found(name), [`A ${name}`]: found(IP) },
+      { 'connection.lists': [] },
+    )
+    const facts = await factsOf(here)
+    expect(facts.name).toBeNull()
+    expect(facts.findings[0]?.evidence).not.toContain('\n')
+  }
+})
+
 test('of many names of one address only the first few are looked at', async () => {
   const names = Array.from({ length: 60 }, (_, at) => `n${at}.test`)
   const here = visit({ [POINTER]: found(...names) }, { 'connection.lists': [] })

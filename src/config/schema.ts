@@ -329,7 +329,7 @@ export const SETTINGS = {
     initial: 'off',
     choices: ['off', 'on'],
     group: 'Connection',
-    help: 'Asks the next hop whether it takes a recipient, before the mail comes, and remembers the answer. A next hop that does not answer refuses nobody.',
+    help: 'Asks the next hop whether it takes a recipient, before the mail comes, and remembers a yes for a day, a no for 2 hours. A next hop that does not answer refuses nobody.',
   },
   'ldap.directories': {
     kind: 'lines',

@@ -1,5 +1,6 @@
 /** Lists in the DNS (RFC 5782): under which name something is looked up, and what answers weigh. Pure. */
 import { isIPv4, isIPv6 } from 'node:net'
+import { groupsOf } from '../base/address.ts'
 import { type ListZone, numberOf } from './lines.ts'
 
 /** What a list says of something that is on it. */
@@ -17,15 +18,8 @@ export type Listing = {
 export function reversed(ip: string): string | null {
   if (isIPv4(ip)) return ip.split('.').toReversed().join('.')
   if (!isIPv6(ip)) return null
-  const bare = ip.split('%')[0] ?? ip
-  const dotted = /^(.*:)(\d+\.\d+\.\d+\.\d+)$/.exec(bare)
-  const plain = dotted === null ? bare : `${dotted[1]}${groupsOf(dotted[2] ?? '')}`
-  const [head = '', tail = ''] = plain.split('::')
-  const left = head === '' ? [] : head.split(':')
-  const right = tail === '' ? [] : tail.split(':')
-  const zeros = Array<string>(plain.includes('::') ? 8 - left.length - right.length : 0).fill('0')
-  const groups = [...left, ...zeros, ...right].map((group) => group.padStart(4, '0'))
-  return [...groups.join('').toLowerCase()].toReversed().join('.')
+  const groups = groupsOf(ip).map((group) => group.padStart(4, '0'))
+  return [...groups.join('')].toReversed().join('.')
 }
 
 /** Where the name of an address stands (RFC 1035 section 3.5, RFC 3596 section 2.5). */
@@ -54,9 +48,4 @@ export function ruleOf(prefix: string, zone: string): string {
 /** RFC 5782 section 2.3. */
 function isListed(answer: string): boolean {
   return answer.startsWith('127.') && isIPv4(answer)
-}
-
-function groupsOf(ipv4: string): string {
-  const number = numberOf(ipv4)
-  return `${Math.floor(number / 65_536).toString(16)}:${(number % 65_536).toString(16)}`
 }

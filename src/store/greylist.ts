@@ -8,6 +8,7 @@
  * its end. A generation begins when a row is seen again after its end.
  */
 import { isIPv6 } from 'node:net'
+import { groupsOf } from '../base/address.ts'
 import type { Clock, Timer } from '../base/clock.ts'
 import { messageOf, StoreError } from '../base/errors.ts'
 import type { Observer } from '../base/observe.ts'
@@ -177,11 +178,7 @@ export class Greylist {
 /** IPv4 /24, IPv6 /64: large senders come again from a neighbour. */
 export function greyNetwork(ip: string): string {
   if (!isIPv6(ip)) return ip.split('.').slice(0, 3).join('.')
-  const [head = '', tail = ''] = ip.split('::')
-  const left = head === '' ? [] : head.split(':')
-  const right = tail === '' ? [] : tail.split(':')
-  const zeros = Array<string>(ip.includes('::') ? Math.max(0, 8 - left.length - right.length) : 0)
-  return [...left, ...zeros.fill('0'), ...right].slice(0, 4).join(':')
+  return groupsOf(ip).slice(0, 4).join(':')
 }
 
 /** Ms that it still waits. Seen in the future by a node whose clock is ahead: never longer than the delay. */

@@ -4,6 +4,7 @@
  * one has, so a network that is too fast on one node is so everywhere within two seconds.
  */
 import { BlockList, isIPv6 } from 'node:net'
+import { groupsOf } from '../../base/address.ts'
 import type { Clock } from '../../base/clock.ts'
 import { ALONE, type Tally, type Topic } from '../../base/tally.ts'
 import type { Settings } from '../../config/schema.ts'
@@ -34,13 +35,7 @@ type Network = {
 /** IPv4 addresses are counted one by one, IPv6 by /64: whoever has one has all of it. */
 export function networkOf(ip: string): string {
   if (!isIPv6(ip)) return ip
-  const [head = '', tail = ''] = ip.split('::')
-  const left = head === '' ? [] : head.split(':')
-  const right = tail === '' ? [] : tail.split(':')
-  const zeros = ip.includes('::')
-    ? Array<string>(Math.max(0, 8 - left.length - right.length)).fill('0')
-    : []
-  return `${[...left, ...zeros, ...right].slice(0, 4).join(':')}::/64`
+  return `${groupsOf(ip).slice(0, 4).join(':')}::/64`
 }
 
 /** `::ffff:192.0.2.1` as `192.0.2.1`; a zone is cut off. */

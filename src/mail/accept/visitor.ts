@@ -10,6 +10,7 @@ import type { DnsAnswer, DnsType, Names } from '../../base/names.ts'
 import { parseListZone } from '../../config/lines.ts'
 import type { Settings } from '../../config/schema.ts'
 import { pointerOf, reversed, ruleOf, weigh } from '../../config/zones.ts'
+import { plainLine } from '../../message/header.ts'
 import { type Reply, reply } from '../../message/reply.ts'
 import type { AuthResult, Finding } from '../../message/verdict.ts'
 
@@ -165,11 +166,15 @@ export class Visitor {
     const hosts = answer.records.slice(0, POINTERS_MAX)
     const back = await Promise.all(hosts.map((name) => names.query({ name, type: family })))
     const wanted = reversed(this.#ip)
-    const good = hosts.find((_, place) => {
+    const good = hosts.find((host, place) => {
       const given = back[place]
-      return given?.status === 'found' && given.records.some((ip) => reversed(ip) === wanted)
+      return (
+        isHostName(host) &&
+        given?.status === 'found' &&
+        given.records.some((ip) => reversed(ip) === wanted)
+      )
     })
-    const shown = hosts[0] ?? ''
+    const shown = plainLine(hosts[0] ?? '', 100)
     if (good !== undefined) {
       const evidence = `The name ${good} of ${this.#ip} leads back to it.`
       const iprev: AuthResult = { method: 'iprev', result: 'pass', about: this.#ip, evidence }
@@ -202,7 +207,7 @@ export class Visitor {
       {
         rule,
         score,
-        evidence: `The client ${this.#ip} calls itself ${greeting.slice(0, 100)}, ${what}.`,
+        evidence: `The client ${this.#ip} calls itself ${plainLine(greeting, 100)}, ${what}.`,
       },
     ]
     // RFC 5321 section 4.1.3: an address stands in brackets.
@@ -230,6 +235,11 @@ export class Visitor {
       })
     })
   }
+}
+
+/** Who owns an address writes its name as he likes; ours goes into headers. */
+function isHostName(name: string): boolean {
+  return /^[a-z0-9_](?:[a-z0-9_.-]*[a-z0-9_])?$/i.test(name)
 }
 
 function unknownList(ip: string, zone: string, cause: string): Finding {
