@@ -230,6 +230,11 @@ describe('authors', () => {
     )
   })
 
+  test('a name below ours counts less: it may be of a service that nobody entered', async () => {
+    expect((await look(mail('news@mail.ours.example'))).score('OWN_DOMAIN_SPOOF')).toBe(4)
+    expect((await look(mail('news@notours.example'))).score('OWN_DOMAIN_SPOOF')).toBeUndefined()
+  })
+
   test('from a server of ours it is not', async () => {
     const own = { clientIp: '198.51.100.1', sender: 'boss@ours.example' }
     expect((await look(mail('boss@ours.example'), own)).rules).toEqual(['SPF_PASS'])
@@ -351,6 +356,13 @@ describe('forwarders', () => {
   test('a seal whose key does not come leaves it unknown', async () => {
     const zone = { ...ZONE, 's1._domainkey.list.example': { TXT: 'timeout' } }
     expect((await look(await forwarded(passed), {}, trusted, zone)).causes.length).toBe(1)
+  })
+
+  test('the key of a sealer whom nobody trusts keeps no refusal back', async () => {
+    const zone = { ...ZONE, 's1._domainkey.list.example': { TXT: 'timeout' } }
+    const { rules, causes } = await look(await forwarded(passed), {}, {}, zone)
+    expect(causes).toEqual([])
+    expect(rules).toEqual(['DKIM_INVALID', 'ARC_INVALID', 'DMARC_REJECT'])
   })
 })
 

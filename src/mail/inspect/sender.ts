@@ -16,6 +16,7 @@ import {
   heloDomain,
   SIGNATURES_MAX,
   type SpfCheck,
+  sealerOf,
   senderDomain,
   trustedSealer,
 } from './auth/checks.ts'
@@ -100,7 +101,7 @@ async function judge(look: Look, authors: readonly string[]): Promise<readonly F
     config.settings['sender.sealers'].flatMap((line) => parseDomain(line) ?? []),
   )
   const judged = checks.dmarc.map((check) => dmarcJudged(check, checks.arc, sealers))
-  refuseToGuess(checks, judged, config.domains)
+  refuseToGuess(checks, judged, config.domains, sealers)
   const isProven =
     fieldValues(mail.header, 'from').length === 1 && judged.every(({ vouched }) => vouched)
   look.note({
@@ -116,7 +117,7 @@ async function judge(look: Look, authors: readonly string[]): Promise<readonly F
     ...dkimFindings(checks.dkim),
     ...arcFindings(checks.arc, sealers),
     ...judged.flatMap(({ finding }) => finding ?? []),
-    ...(isProven ? [] : ownDomainFindings(judged, config.domains, session.clientIp)),
+    ...ownDomainFindings(judged, config.domains, session.clientIp),
   ]
 }
 
@@ -166,14 +167,18 @@ function refuseToGuess(
   { arc, spf, dkim }: Checks,
   judged: readonly Judged[],
   ours: readonly string[],
+  sealers: ReadonlySet<string>,
 ): void {
+  // A chain of nobody who is trusted would have changed nothing.
+  const isSealDoubtful =
+    arc?.isDoubtful === true && arc.sets.some((set) => sealers.has(sealerOf(set)))
   for (const { check, vouched } of judged) {
     if (vouched) continue
     const isOurs = isOf(check.domain, ours)
     const matters = isOurs || check.policy !== 'none'
     const isHidden =
       check.result === 'temperror' ||
-      arc?.isDoubtful === true ||
+      isSealDoubtful ||
       (isOurs && [...spf, ...dkim].some(({ result }) => result === 'temperror'))
     if (matters && isHidden) {
       throw new Error(`the name servers failed, so ${shown(check.domain)} may be forged or not`)
@@ -243,10 +248,12 @@ function ownDomainFindings(
   ours: readonly string[],
   ip: string,
 ): readonly Finding[] {
-  const own = judged.find(({ check }) => isOf(check.domain, ours))
+  const own = judged.find(({ check, vouched }) => !vouched && isOf(check.domain, ours))
   if (own === undefined) return []
-  const evidence = `The author is said to be of our own domain ${shown(own.check.domain)}, but ${ip} is none of its servers and no signature of it holds.`
-  return [{ rule: 'OWN_DOMAIN_SPOOF', score: 8, evidence }]
+  const name = own.check.domain
+  const isBelow = !ours.includes(name)
+  const evidence = `The author is said to be of ${shown(name)}, ${isBelow ? 'below a domain of ours' : 'a domain of ours'}, but ${ip} is none of its servers and no signature of it holds.`
+  return [{ rule: 'OWN_DOMAIN_SPOOF', score: isBelow ? 4 : 8, evidence }]
 }
 
 /** One of our domains, or a name below one. */
