@@ -26,13 +26,25 @@ export const ENCLOSED_MAX = 50
 export function enclosedFiles(content: Buffer, text: boolean): Enclosure {
   if (looksLikeTnef(content)) return readTnef(content)
   if (!text) return NONE
+  const uu = content.indexOf(BEGIN)
+  const binHex = content.indexOf(BINHEX)
+  if (uu === -1 && binHex === -1) return NONE
   const files: EnclosedFile[] = []
   const state = { files, broken: false }
-  unUu(content, state)
-  if (content.includes('=ybegin ', 0, 'latin1')) unYenc(content, state)
-  if (content.includes('BinHex', 0, 'latin1')) unBinHex(content, state)
+  if (uu !== -1) {
+    unUu(content, uu, state)
+    unYenc(content, state)
+  }
+  if (binHex !== -1) unBinHex(content, binHex, state)
   return files.length === 0 && !state.broken ? NONE : state
 }
+
+/** Of uuencode and of yEnc. */
+const BEGIN = Buffer.from('begin')
+const BINHEX = Buffer.from('BinHex')
+const YBEGIN = Buffer.from('=ybegin ')
+const YEND = Buffer.from('\n=yend')
+const END = Buffer.from('\nend')
 
 type State = { readonly files: EnclosedFile[]; broken: boolean }
 
@@ -57,11 +69,9 @@ function startsLine(bytes: Buffer, at: number): boolean {
   return at === 0 || before === 10 || before === 13
 }
 
-const BEGIN = Buffer.from('begin')
-
 /** `begin 644 name`, lines, `end`; also `begin-base64`. Some readers want no mode, so none is asked for. */
-function unUu(bytes: Buffer, state: State): void {
-  for (let at = bytes.indexOf(BEGIN); at !== -1; at = bytes.indexOf(BEGIN, at + 5)) {
+function unUu(bytes: Buffer, first: number, state: State): void {
+  for (let at = first; at !== -1; at = bytes.indexOf(BEGIN, at + 5)) {
     const after = bytes[at + 5]
     if (!startsLine(bytes, at) || (after !== 32 && after !== 45 && after !== 9)) continue
     const { end, next } = lineAt(bytes, at)
@@ -101,7 +111,7 @@ function unUuLines(
   start: number,
   state: State,
 ): { readonly content: Buffer; readonly end: number } {
-  const stop = bytes.indexOf('\nend', start, 'latin1')
+  const stop = bytes.indexOf(END, start)
   const out = Buffer.allocUnsafe((stop === -1 ? bytes.length : stop) - start + 1)
   let to = 0
   let at = start
@@ -138,16 +148,12 @@ function unUuLine(bytes: Buffer, at: number, end: number, out: Buffer, from: num
 }
 
 function unYenc(bytes: Buffer, state: State): void {
-  for (
-    let at = bytes.indexOf('=ybegin ', 0, 'latin1');
-    at !== -1;
-    at = bytes.indexOf('=ybegin ', at + 8, 'latin1')
-  ) {
+  for (let at = bytes.indexOf(YBEGIN); at !== -1; at = bytes.indexOf(YBEGIN, at + 8)) {
     if (!startsLine(bytes, at)) continue
     if (!hasRoom(state)) return
     const { end, next } = lineAt(bytes, at)
     const name = / name=(.*)$/.exec(bytes.toString('latin1', at, Math.min(end, at + 1_000)))?.[1]
-    const stop = bytes.indexOf('\n=yend', next - 1, 'latin1')
+    const stop = bytes.indexOf(YEND, next - 1)
     if (stop === -1) state.broken = true
     const out = Buffer.allocUnsafe((stop === -1 ? bytes.length : stop) - next + 1)
     let to = 0
@@ -177,8 +183,8 @@ const HQX_DIGITS = Int8Array.from({ length: 256 }, (_, code) =>
 )
 const COLON = 58
 
-function unBinHex(bytes: Buffer, state: State): void {
-  let at = bytes.indexOf('BinHex', 0, 'latin1')
+function unBinHex(bytes: Buffer, first: number, state: State): void {
+  let at = first
   // The data stands between two colons, the first at the begin of a line.
   do at = bytes.indexOf(COLON, at + 1)
   while (at !== -1 && !startsLine(bytes, at))

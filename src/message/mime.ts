@@ -68,26 +68,23 @@ export class Mail {
 
   /**
    * SHA-256, hex, of the one tree: of each part the depth, type, encoding, disposition and names, of
-   * each leaf the digest of its content. Equal for equal bytes, whoever parses them.
+   * each leaf the content, a large one by its digest. Equal for equal bytes, whoever parses them.
    */
   get tree(): string {
     if (this.#tree !== null) return this.#tree
-    const lines: string[] = []
+    const hasher = new Bun.CryptoHasher('sha256')
     for (const part of this.parts) {
       if (part.view !== 'strict') continue
       const { depth, type, encodings, disposition, names, container } = part
-      lines.push(
-        JSON.stringify([
-          depth,
-          type,
-          encodings[0],
-          disposition,
-          names,
-          container ? null : digestOf(this.contents(part)[0] ?? EMPTY),
-        ]),
+      // No line of a header holds a line end, names may.
+      const list = names.length === 0 ? '' : JSON.stringify(names)
+      const content = container ? EMPTY : (this.contents(part)[0] ?? EMPTY)
+      hasher.update(
+        `${depth}\n${type}\n${encodings[0]}\n${disposition}\n${list}\n${container ? '' : content.length}\n`,
       )
+      if (!container) hasher.update(content.length > DIGEST_BYTES ? digestOf(content) : content)
     }
-    this.#tree = digestOf(Buffer.from(lines.join('\n')))
+    this.#tree = hasher.digest('hex')
     return this.#tree
   }
 
@@ -115,10 +112,14 @@ export class Mail {
   }
 
   #decode(part: Part): Decoded {
-    const decoded = part.encodings.map((encoding) => decodeContent(part, encoding))
-    const sound = decoded.every((each) => each.sound)
-    const contents =
-      decoded.length === 1 ? (decoded[0]?.contents ?? []) : decoded.flatMap((each) => each.contents)
+    const { encodings } = part
+    const [first = 'identity'] = encodings
+    let { contents, sound } = decodeContent(part, first)
+    for (let index = 1; index < encodings.length; index += 1) {
+      const more = decodeContent(part, encodings[index] ?? 'identity')
+      contents = [...contents, ...more.contents]
+      sound &&= more.sound
+    }
     const bytes = contents.reduce((sum, content) => sum + content.length, 0)
     if (this.#keptBytes + bytes <= this.#bounds.keptBytesMax) {
       this.#keptBytes += bytes
@@ -129,6 +130,8 @@ export class Mail {
 }
 
 const EMPTY = Buffer.of()
+/** Above it a content is hashed by itself, for others ask for that too. */
+const DIGEST_BYTES = 16 * 1024
 
 /** Types whose content may hold files between its lines. */
 const WRAPPERS = /^text\/|binhex|uu|yenc/

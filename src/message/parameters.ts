@@ -104,6 +104,7 @@ function addJoined(pieces: readonly Piece[], readings: Set<string>): void {
 
 const NAMES_MAX = 10
 const NAME_CHARS_MAX = 4_096
+const NO_NAMES: readonly string[] = []
 
 /**
  * Every file name that some reader would show, out of the values of Content-Disposition and then
@@ -115,7 +116,7 @@ export function fileNames(
 ): readonly string[] {
   const names = new Set<string>()
   const take = (value: string, first: string, second: string): void => {
-    if (!value.includes('=')) return
+    if (!NAMED.test(value)) return
     const readings = [parseParametered(value)]
     // No word before the first parameter, or no semicolon behind the word.
     const bare = /^[^;="]*?((?:file)?name[*\d]*\s*=.*)$/is.exec(value)?.[1]
@@ -129,9 +130,13 @@ export function fileNames(
   }
   for (const value of dispositions) take(value, 'filename', 'name')
   for (const value of types) take(value, 'name', 'filename')
+  if (names.size === 0) return NO_NAMES
   names.delete('')
   return names.size <= NAMES_MAX ? [...names] : [...names].slice(0, NAMES_MAX)
 }
+
+/** Most fields name no file. */
+const NAMED = /name/i
 
 function addName(written: string, names: Set<string>): void {
   const name = written.slice(-NAME_CHARS_MAX)
