@@ -175,11 +175,11 @@ function dates(header: Header, found: Report): void {
   const date = fieldValue(header, 'date')
   if (date === null || date === '') return
   if (!DATE.test(date)) {
-    found('DATE_ODD', 1.5, `The Date has not the form of one: ${plainLine(date, 60)}.`)
+    found('DATE_ODD', 2, `The Date has not the form of one: ${plainLine(date, 60)}.`)
   } else if (/[+-](?:1[5-9]|[2-9]\d)\d\d(?:\s|$)|[+-]\d\d[6-9]\d(?:\s|$)/.test(date)) {
     found(
       'DATE_ZONE',
-      2.5,
+      3,
       `No place on earth has the time zone of the Date: ${plainLine(date, 60)}.`,
     )
   }
@@ -246,12 +246,38 @@ function ways(header: Header, found: Report): void {
       )
     }
   }
+  const greeting = received.map(({ value }) => falseGreeting(value)).find((each) => each !== null)
+  if (greeting !== undefined && greeting !== null) {
+    found(
+      'RECEIVED_FALSE_GREETING',
+      2.5,
+      `A server on the way called itself ${greeting} and was another.`,
+    )
+  }
   const forged = received.find(({ value }) =>
     /^from \S+ by \S+ with (?:SMTP|ESMTP) id [A-Z]{6,}/.test(value),
   )
   if (forged !== undefined) {
     found('RECEIVED_FORGED', 1.5, `No server writes such a trace: ${plainLine(forged.value, 80)}.`)
   }
+}
+
+/** Providers that give their servers names of their own. */
+const GREETED =
+  /^(?:[\w-]+\.)*((?:yahoo|hotmail|aol|msn|gmail|google|outlook|live|microsoft|icloud|apple|amazon|paypal|ebay|excite|lycos|earthlink|juno|netscape|compuserve|mindspring)\.(?:com|net|co\.uk|de|fr))$/i
+
+/** The provider whose name a hop borrowed; null: none. */
+function falseGreeting(value: string): string | null {
+  const parts = /^from (\S+) \((?:HELO \S+ )?(\S+)\s+\[?\d|^from (\S+) \(HELO ([^\s)]+)\)/i.exec(
+    value,
+  )
+  if (parts === null) return null
+  const greeted = GREETED.exec(parts[1] !== undefined ? parts[1] : (parts[4] ?? ''))?.[1]
+  const real = (parts[2] ?? parts[3] ?? '').toLowerCase()
+  // Without a name nobody knows whose it is.
+  if (greeted === undefined || !real.includes('.') || real.startsWith('[')) return null
+  const owner = greeted.toLowerCase().split('.')[0] ?? ''
+  return real.includes(owner) || (owner === 'hotmail' && real.includes('msn')) ? null : greeted
 }
 
 function isReceived({ name }: Field): boolean {
@@ -284,7 +310,7 @@ function author(header: Header, found: Report): void {
     /[A-Z]{3}/.test(name) &&
     !name.includes('=?')
   ) {
-    found('FROM_CAPITALS', 0.8, `The sender is called in capitals: ${plainLine(name, 60)}.`)
+    found('FROM_CAPITALS', 1.2, `The sender is called in capitals: ${plainLine(name, 60)}.`)
   }
 }
 

@@ -38,14 +38,10 @@ export function subjectFindings({ header }: Mail, { subject }: View): readonly F
     found('SUBJECT_GAPS', 1.5, 'The subject puts gaps between the letters of a word.')
   }
   if (/\s{5,}\S/.test(own)) {
-    found(
-      'SUBJECT_TAIL',
-      2.5,
-      'The subject ends behind a long gap, where a mark for filters stands.',
-    )
+    found('SUBJECT_TAIL', 3, 'The subject ends behind a long gap, where a mark for filters stands.')
   }
   if (/^\W{0,2}adv\b/i.test(own))
-    found('SUBJECT_ADV', 2, 'The subject marks itself as an advertisement.')
+    found('SUBJECT_ADV', 3, 'The subject marks itself as an advertisement.')
   if (/^\s*(?:re|aw|sv)\s*(?:\[\d+\])?:/i.test(subject) && isNoAnswer(header)) {
     found('SUBJECT_NO_ANSWER', 0.5, 'The subject says that it answers, but no message is answered.')
   }

@@ -25,6 +25,7 @@ export const text: Inspector = {
     const words = wordsOf(`${view.subject}\n${view.text}`)
     return [
       ...topics(words),
+      ...shouting(view),
       ...disguises(view, words),
       ...layout(mail, view),
       ...subjectFindings(mail, view),
@@ -52,6 +53,30 @@ function quoted(phrases: readonly Phrase[]): string {
   return phrases.length > shown.length
     ? `${shown.join(', ')} and ${phrases.length - shown.length} more`
     : shown.join(', ')
+}
+
+/** Capitals and marks, as those write who fear to be overlooked. */
+function shouting({ text: seen }: View): readonly Finding[] {
+  const findings: Finding[] = []
+  const body = seen.slice(0, 16 * 1024)
+  const loud = body.match(/(?:^|\s)[A-Z][A-Z'!,.-]{3,}(?=\s|$)/g)?.length ?? 0
+  const all = body.match(/[A-Za-z]{4,}/g)?.length ?? 0
+  if (loud >= 10 && loud * 5 > all) {
+    findings.push({
+      rule: 'TEXT_CAPITALS',
+      score: loud * 2 > all ? 2.5 : 1.5,
+      evidence: `Of ${all} words of the text ${loud} are written in capitals.`,
+    })
+  }
+  const marks = body.match(/!(?!=)/g)?.length ?? 0
+  if (marks >= 6 && marks * 40 > all) {
+    findings.push({
+      rule: 'TEXT_MARKS',
+      score: marks * 15 > all ? 1.5 : 1,
+      evidence: `The text holds ${marks} exclamation marks in ${all} words.`,
+    })
+  }
+  return findings
 }
 
 /** Letters that are seen, below which a text is short. */
