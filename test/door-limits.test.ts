@@ -12,6 +12,7 @@ import { Bans } from '../src/mail/accept/bans.ts'
 import { type ListenerDeps, SmtpListener } from '../src/mail/accept/listener.ts'
 import type { Arrival, Receiver } from '../src/mail/accept/receive.ts'
 import { reply } from '../src/message/reply.ts'
+import { ManualClock } from './clock.ts'
 
 const clock = new SystemClock()
 let listener: SmtpListener | null = null
@@ -34,7 +35,14 @@ function open(settings: Partial<Settings>, more: Partial<ListenerDeps> = {}): Op
   const refused: unknown[] = []
   const observer = new Observer(clock, () => {})
   const live = new LiveConfig()
-  const domain = { name: 'example.com', nextHops: [], recipients: null, hold: null, reject: null, enforce: null }
+  const domain = {
+    name: 'example.com',
+    nextHops: [],
+    recipients: null,
+    hold: null,
+    reject: null,
+    enforce: null,
+  }
   live.swap({
     ...EMPTY_SNAPSHOT,
     domains: new Map([['example.com', domain]]),
@@ -304,3 +312,32 @@ function banner(): Promise<string> {
     })
   })
 }
+
+test('whom a list has waits three times as long for its greeting; nobody else does', async () => {
+  const time = new ManualClock()
+  const answers: DnsAnswer[] = [BAD]
+  let asked = Promise.withResolvers<void>()
+  const names: Names = {
+    query: () => {
+      asked.resolve()
+      return Promise.resolve(answers.shift() ?? { status: 'absent' })
+    },
+  }
+  open({ ...LISTED, 'connection.reject': 50, 'smtp.greetingDelay': 1_000 }, { names, clock: time })
+  const suspect = { line: '' }
+  const greeted = banner().then((line) => {
+    suspect.line = line
+  })
+  await asked.promise
+  for (let turn = 0; turn < 50; turn++) await Promise.resolve()
+  asked = Promise.withResolvers<void>()
+  time.advance(1_000)
+  const other = banner()
+  await asked.promise
+  time.advance(1_000)
+  expect(await other).toStartWith('220 ')
+  expect(suspect.line).toBe('')
+  time.advance(1_000)
+  await greeted
+  expect(suspect.line).toStartWith('220 ')
+})
