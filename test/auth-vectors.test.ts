@@ -256,3 +256,11 @@ describe('SPF', () => {
     expect(rules).toContain('SPF_ALL')
   })
 })
+
+describe('ARC', () => {
+  test('arcbad.eml: a seal that does not hold', async () => {
+    const { rules, results } = await look('arcbad.eml')
+    expect(rules).toContain('ARC_INVALID')
+    expect(results('arc')).toEqual(['fail'])
+  })
+})
