@@ -28,7 +28,7 @@ import type {
   QueueRow,
   TraceRow,
 } from '../src/message/rows.ts'
-import type { Finding } from '../src/message/verdict.ts'
+import type { Finding, Insight } from '../src/message/verdict.ts'
 import { FakeCluster, NODE, nodeId } from './web-fake-cluster.ts'
 
 export type Mail = {
@@ -37,6 +37,7 @@ export type Mail = {
   readonly subject: string | null
   readonly from?: string
   readonly findings?: readonly Finding[]
+  readonly insight?: Insight
   readonly unknown?: string
   readonly state:
     | 'held'
@@ -475,6 +476,7 @@ export class FakeAdmin extends FakeCluster implements Admin {
             unknowns,
             holdFrom: 8,
             rejectFrom: 15,
+            ...(one.mail.insight === undefined ? {} : { insight: one.mail.insight }),
           },
       held: one.mail.state === 'held' ? this.#detail(one) : null,
       queue: known && waits ? this.#queueRow(one) : null,

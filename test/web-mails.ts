@@ -32,6 +32,33 @@ export const ORDINARY: readonly Mail[] = [
     text: 'Letzte Mahnung',
     html: LETTER,
     attachments: ['Rechnung-0391.zip'],
+    insight: {
+      tree: null,
+      authentication: [
+        {
+          method: 'spf',
+          result: 'pass',
+          about: 'lieferung-portal.example',
+          evidence: 'The domain names the server 192.0.2.114 as one that may send for it.',
+        },
+        {
+          method: 'dmarc',
+          result: 'none',
+          about: 'lieferung-portal.example',
+          evidence: 'The domain asks for nothing.',
+        },
+      ],
+      authenticated: [],
+      urls: ['https://pay.lieferung-portal.example/rechnung?id=2026-0391&session=4f0c77aa01'],
+      files: [
+        {
+          path: 'Rechnung-0391.zip',
+          type: 'zip',
+          sizeBytes: 183_000,
+          sha256: '9c1f04be'.repeat(8),
+        },
+      ],
+    },
     minutesAgo: 1,
   },
   {

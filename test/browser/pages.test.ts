@@ -38,6 +38,9 @@ function everyPage(place: Place): readonly string[] {
     '/domains/example.com',
     '/operators',
     '/operators/h.berg',
+    '/rules',
+    '/rules/own',
+    '/rules/maps',
     '/changes',
     '/account',
     '/nowhere',
@@ -103,6 +106,54 @@ needs('chromium')('pages in Chromium', () => {
     expect(await page.locator('.track:has-text("Released")').count()).toBe(3)
     await page.click('.data a >> nth=0')
     await page.waitForSelector('.say:has-text("Released")')
+    expect(printed).toEqual([])
+  })
+
+  test('a rule is given another weight, and one of his own is added, each said where it is wrong', async () => {
+    const place = node({ mails: ORDINARY })
+    const page = await visit(place)
+    const printed = complaints(page)
+    await page.click('nav >> text=Rules')
+    await page.fill('[aria-label="What GTUBE weighs"]', '4.5')
+    await page.press('[aria-label="What GTUBE weighs"]', 'Enter')
+    await page.waitForSelector('#toasts :has-text("GTUBE weighs 4.5")')
+    expect(place.admin.scores()).toMatchObject([{ rule: 'GTUBE', score: 4.5 }])
+    await page.click('text=Add a rule')
+    await page.fill('[name=name]', 'our_rule')
+    await page.fill('[name=score]', '2')
+    await page.fill('[name=pattern]', '(')
+    await page.click('button:has-text("Save")')
+    await page.waitForSelector('#pattern-e')
+    // What was typed stays.
+    expect(await page.inputValue('[name=name]')).toBe('our_rule')
+    await page.fill('[name=pattern]', 'invoice')
+    await page.click('button:has-text("Save")')
+    await page.waitForSelector('#toasts :has-text("OUR_RULE is in force")')
+    await page.click('tr:has-text("OUR_RULE") button:has-text("Remove")')
+    await page.waitForSelector('#toasts :has-text("OUR_RULE is removed")')
+    expect(place.admin.ownRules()).toEqual([])
+    // The refusal is a 422, which the console of the browser names.
+    expect(printed.filter((line) => !line.includes('422'))).toEqual([])
+  })
+
+  test('a held mail says who sent it and why, teaches, and leads to who else got its file', async () => {
+    const place = node({ mails: ORDINARY })
+    const held = place.admin.kept.find(({ mail }) => mail.insight !== undefined)
+    const page = await visit(place)
+    const printed = complaints(page)
+    await page.goto(`${place.url}/messages/${held?.id}`)
+    await page.waitForSelector('h2:has-text("Is the sender who they say?")')
+    expect(
+      await page.locator('text=Without Encrypted archive it would have been delivered.').count(),
+    ).toBe(1)
+    expect(await page.locator('a[href^="https://pay."]').count()).toBe(0)
+    await page.click('button:has-text("Learn as spam")')
+    await page.waitForSelector('#toasts :has-text("learnt as spam")')
+    await page.click('button:has-text("Check again")')
+    await page.waitForSelector('h2:has-text("With the rules of today")')
+    await page.click('#content ~ * a, a:has-text("Who else got it") >> nth=0')
+    await page.waitForURL(/q=file%3A9c1f04be/)
+    expect(place.admin.heldOne(held?.id ?? '').claims).toEqual([])
     expect(printed).toEqual([])
   })
 

@@ -41,16 +41,16 @@ export function contentCard({ judgement }: MessageDetail): Html | '' {
   const { urls = [], files = [] } = judgement?.insight ?? {}
   if (urls.length === 0 && files.length === 0) return ''
   const others = (query: string) =>
-    html`<a class="btn small" href="${link('/messages', { q: query })}">Who else got it</a>`
-  return html`<section class="card" aria-labelledby="content"><header><h2 id="content">Links and files</h2></header><table class="rows"><tbody>${files.map(
+    html`<br><a href="${link('/messages', { q: query })}">Who else got it</a>`
+  return html`<section class="card" aria-labelledby="content"><header><h2 id="content">Links and files</h2></header><ul class="todo" hx-ignore>${files.map(
     ({ path, type, sizeBytes, sha256 }) =>
-      html`<tr><td hx-ignore><div class="two"><b>${path}</b><small>${type ?? 'unknown type'}, ${size(sizeBytes)}, SHA-256 <code title="${sha256}">${sha256.slice(0, 12)}…</code></small></div></td><td class="num">${others(`file:${sha256}`)}</td></tr>`,
+      html`<li>${glyph('none')}<div class="wrap"><b>${path}</b><br><small>${type ?? 'unknown type'}, ${size(sizeBytes)}, SHA-256 <code title="${sha256}">${sha256.slice(0, 12)}…</code></small>${others(`file:${sha256}`)}</div></li>`,
   )}${urls
     .slice(0, LINKS_SHOWN)
     .map(
       (url) =>
-        html`<tr><td class="long" hx-ignore><span class="mono">${defanged(url)}</span></td><td class="num">${others(`link:${quoted(hostOf(url) ?? url)}`)}</td></tr>`,
-    )}</tbody></table>${urls.length > LINKS_SHOWN ? html`<div class="body"><small>And ${counted(urls.length - LINKS_SHOWN, 'link')} more.</small></div>` : ''}</section>`
+        html`<li>${glyph('none')}<div class="wrap"><span class="mono">${defanged(url)}</span>${others(`link:${quoted(hostOf(url) ?? url)}`)}</div></li>`,
+    )}</ul>${urls.length > LINKS_SHOWN ? html`<div class="body"><small>And ${counted(urls.length - LINKS_SHOWN, 'link')} more.</small></div>` : ''}</section>`
 }
 
 /** Nobody opens it by a slip of the mouse, and no program makes a link of it. */
