@@ -1,5 +1,5 @@
 /** Rspamd beside us: stock rules without the network, taught over its controller (Debian rspamd, redis-server). */
-import { chmodSync, mkdirSync, writeFileSync } from 'node:fs'
+import { mkdirSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { eachAtATime, type Peer, portOpen } from './peers.ts'
 import type { Labelled } from './set.ts'
@@ -56,7 +56,6 @@ export async function rspamd(directory: string, train: readonly Labelled[]): Pro
     `bind_socket = "127.0.0.1:${CONTROLLER}";\nsecure_ip = "127.0.0.1";\n`,
   )
   put('override.d/worker-proxy.inc', 'enabled = false;\nbind_socket = "127.0.0.1:27843";\n')
-  chmodSync(directory, 0o755)
   await Bun.$`chown -R _rspamd ${directory}`.quiet()
   const quiet = { stdin: 'ignore', stdout: 'ignore', stderr: 'ignore' } as const
   const redis = Bun.spawn(

@@ -21,7 +21,7 @@ use_dcc 0
 use_pyzor 0
 use_razor2 0
 report_safe 0
-time_limit 30
+time_limit 120
 `
 
 export async function spamAssassin(directory: string, train: readonly Labelled[]): Promise<Peer> {
@@ -54,7 +54,7 @@ export async function spamAssassin(directory: string, train: readonly Labelled[]
       `--port=${PORT}`,
       '--username=nobody',
       '--syslog=null',
-      '--timeout-child=60',
+      '--timeout-child=240',
     ],
     { stdin: 'ignore', stdout: 'ignore', stderr: 'ignore' },
   )
