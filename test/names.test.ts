@@ -414,3 +414,18 @@ test('over sockets: datagrams, TCP for what is long, and a port where nobody lis
   expect(many.every(({ status }) => status === 'absent')).toBe(true)
   names.close()
 })
+
+test('over sockets: a server in a network that cannot be reached is passed over, not thrown', async () => {
+  // The kernel refuses to connect there, for UDP and TCP.
+  const away = { host: '255.255.255.255', port: 53 }
+  const alone = real([away])
+  expect(await alone.query({ name: 'a.test', type: 'A' })).toMatchObject({ status: 'failed' })
+  alone.close()
+  const names = real([away, server.at])
+  expect(await names.query({ name: 'a.test', type: 'A' })).toMatchObject({ status: 'found' })
+  names.close()
+  const said = Promise.withResolvers<string>()
+  const ends = { heard: () => {}, failed: said.resolve }
+  new SystemDnsWire().stream(away, new Uint8Array(12), ends)
+  expect(await said.promise).not.toBe('')
+})

@@ -35,21 +35,24 @@ export class SystemDnsWire implements DnsWire {
       over()
       ends.failed(messageOf(error))
     }
-    Bun.udpSocket({
-      connect: { hostname: host, port },
-      ...(host.includes(':') ? { hostname: '::' } : {}),
-      socket: {
-        data: (_socket, bytes) => {
-          if (!isOver) ends.heard(bytes)
+    // A network that cannot be reached is thrown at once, not a rejection: both end in `fail`.
+    const ask = async (): Promise<void> => {
+      const socket = await Bun.udpSocket({
+        connect: { hostname: host, port },
+        ...(host.includes(':') ? { hostname: '::' } : {}),
+        socket: {
+          data: (_socket, bytes) => {
+            if (!isOver) ends.heard(bytes)
+          },
+          // A port where nobody listens: ICMP says so at once.
+          error: (error: unknown) => fail(error),
         },
-        // A port where nobody listens: ICMP says so at once.
-        error: (error: unknown) => fail(error),
-      },
-    }).then((socket) => {
+      })
       if (isOver) return socket.close()
       close = () => socket.close()
       socket.send(question)
-    }, fail)
+    }
+    ask().catch(fail)
     return over
   }
 
@@ -71,29 +74,31 @@ export class SystemDnsWire implements DnsWire {
     const framed = Buffer.alloc(question.length + 2)
     framed.writeUInt16BE(question.length, 0)
     framed.set(question, 2)
-    Bun.connect({
-      hostname: host,
-      port,
-      socket: {
-        open: (socket) => {
-          opened = socket
-          if (isOver) socket.terminate()
-          else socket.write(framed)
+    const ask = async (): Promise<unknown> =>
+      await Bun.connect({
+        hostname: host,
+        port,
+        socket: {
+          open: (socket) => {
+            opened = socket
+            if (isOver) socket.terminate()
+            else socket.write(framed)
+          },
+          data: (_socket, chunk) => {
+            if (isOver) return
+            got = Buffer.concat([got, chunk])
+            const length = got.length < 2 ? Number.POSITIVE_INFINITY : got.readUInt16BE(0)
+            if (got.length < length + 2) return
+            const message = got.subarray(2, length + 2)
+            over()
+            ends.heard(message)
+          },
+          close: () => fail('the connection was closed'),
+          error: (_socket, error) => fail(error),
+          connectError: (_socket, error) => fail(error),
         },
-        data: (_socket, chunk) => {
-          if (isOver) return
-          got = Buffer.concat([got, chunk])
-          const length = got.length < 2 ? Number.POSITIVE_INFINITY : got.readUInt16BE(0)
-          if (got.length < length + 2) return
-          const message = got.subarray(2, length + 2)
-          over()
-          ends.heard(message)
-        },
-        close: () => fail('the connection was closed'),
-        error: (_socket, error) => fail(error),
-        connectError: (_socket, error) => fail(error),
-      },
-    }).catch(fail)
+      })
+    ask().catch(fail)
     return over
   }
 }
