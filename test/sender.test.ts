@@ -217,6 +217,15 @@ describe('authors', () => {
     })
   }
 
+  test('who hides behind eight others is found', async () => {
+    const crowd = Array.from({ length: 8 }, (_, index) => `x@d${index}.example`).join(', ')
+    const { rules, score } = await look(mail(`${crowd}, a@good.example`))
+    expect(rules).toContain('DMARC_REJECT')
+    expect(score('FROM_SEVERAL')).toBe(8)
+    const long = `${'x@stranger.example, '.repeat(500)}a@good.example`
+    expect((await look(mail(long))).score('FROM_INVALID')).toBe(8)
+  })
+
   test('two From fields prove nothing, also where both could be true', async () => {
     const raw = await signed(mail('a@good.example\r\nFrom: b@good.example'))
     expect((await look(raw)).insight.authenticated).toEqual([])

@@ -54,24 +54,30 @@ type Guarded = {
 
 let kept: { readonly config: InspectConfig; readonly guarded: Guarded } | null = null
 
+/** Of more domains than these every other name is like one by chance: a hoster names those that matter. */
+const OWN_MAX = 300
+
 /** Made once for each configuration. */
 function guardedBy(config: InspectConfig): Guarded {
   if (kept?.config !== config) {
     const { settings, domains } = config
+    const others = settings['sender.lookalikes'].flatMap((line) => parseDomain(line) ?? [])
     kept = {
       config,
       guarded: {
         people: new People(settings['sender.people']),
-        domains: new Lookalikes([
-          ...domains,
-          ...settings['sender.lookalikes'].flatMap((line) => parseDomain(line) ?? []),
-        ]),
+        domains: new Lookalikes([...(domains.length > OWN_MAX ? [] : domains), ...others], domains),
         ours: new Set(domains),
       },
     }
   }
   return kept.guarded
 }
+
+/** No real mail has authors of more domains: somebody is hidden among them. */
+const CROWD = 3
+/** What mailboxesIn reads of a field. */
+const FROM_CHARS_MAX = 8_192
 
 function authorFindings(
   header: Header,
@@ -80,6 +86,10 @@ function authorFindings(
 ): readonly Finding[] {
   const findings: Finding[] = []
   const written = fieldValue(header, 'from')
+  if (written !== null && written.length > FROM_CHARS_MAX) {
+    const evidence = `From has ${written.length} characters, and readers differ about who wrote it.`
+    return [{ rule: 'FROM_INVALID', score: 8, evidence }]
+  }
   const domains = new Set(boxes.map(({ domain }) => domainOf(domain)))
   if (written !== null && boxes.every(({ address }) => address === '')) {
     const evidence = `From names nobody: ${shown(written)}.`
@@ -88,8 +98,9 @@ function authorFindings(
     const evidence = `A part of From is no address, and readers differ about who wrote it: ${shown(written ?? '')}.`
     findings.push({ rule: 'FROM_INVALID', score: 2, evidence })
   } else if (domains.size > 1) {
-    const evidence = `From names authors of ${domains.size} domains: ${[...domains].map(shown).join(', ')}.`
-    findings.push({ rule: 'FROM_SEVERAL', score: 2, evidence })
+    const some = [...domains].slice(0, CROWD).map(shown).join(', ')
+    const evidence = `From names authors of ${domains.size} domains: ${some}${domains.size > CROWD ? '…' : '.'}`
+    findings.push({ rule: 'FROM_SEVERAL', score: domains.size > CROWD ? 8 : 2, evidence })
   }
   if (isGroup) {
     const evidence = 'From names a group, which no mail program writes.'

@@ -39,10 +39,10 @@ export class Lookalikes {
   readonly #byLook = new Map<string, Guarded>()
   readonly #byLength = new Map<number, Guarded[]>()
 
-  /** Domains that are imitated, as A-labels. */
-  constructor(domains: Iterable<string>) {
+  /** Domains that are imitated, as A-labels, and more that imitate nobody. */
+  constructor(domains: readonly string[], others: readonly string[] = []) {
     this.#names = new Set(domains)
-    this.#owned = new Set([...this.#names].map(domainOf))
+    this.#owned = new Set([...domains, ...others].map(domainOf))
     for (const domain of [...this.#names].sort()) {
       const { label, suffix } = partsOf(domain)
       const guarded = { domain, label, look: skeletonOf(readable(label)), suffix }
@@ -54,7 +54,7 @@ export class Lookalikes {
     }
   }
 
-  /** The domain, or one above it, is one of those that are guarded. */
+  /** The domain, or one above it, is one of those that were given. */
   has(domain: string): boolean {
     return this.#owned.has(domainOf(domain))
   }

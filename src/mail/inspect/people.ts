@@ -20,31 +20,38 @@ const TITLES = new Set(
 const WORDS_MAX = 12
 
 export class People {
-  readonly #guarded: readonly Guarded[]
+  /** By each word of the name, and by all of it without blanks, in both orders. */
+  readonly #byWord = new Map<string, Guarded[]>()
 
   /** Lines of the setting `sender.people`. */
   constructor(lines: readonly string[]) {
-    this.#guarded = lines.flatMap((line) => {
+    for (const line of lines) {
       const person = parsePerson(line)
       const words = wordsOf(person?.name ?? '')
-      return person === null || words.length === 0 ? [] : [{ person, words }]
-    })
+      if (person === null || words.length === 0) continue
+      for (const key of new Set([...words, words.join(''), words.toReversed().join('')])) {
+        const same = this.#byWord.get(key)
+        if (same === undefined) this.#byWord.set(key, [{ person, words }])
+        else same.push({ person, words })
+      }
+    }
   }
 
   /** Somebody else's address under the name of a guarded person; null: nobody's name. */
   find(name: string, address: string): Match | null {
-    if (this.#guarded.length === 0 || name === '') return null
+    if (this.#byWord.size === 0 || name === '') return null
     const words = wordsOf(name)
-    let near: Match | null = null
-    for (const { person, words: own } of this.#guarded) {
-      const how = likeness(words, own)
-      if (how === null) continue
-      // Two people of one name are both right.
-      if (person.addresses.includes(address)) return null
-      if (how === 'near') near ??= { person, how }
-      else if (near === null || near.how === 'near') near = { person, how }
+    let found: Match | null = null
+    for (const key of new Set([...words, words.join('')])) {
+      for (const { person, words: own } of this.#byWord.get(key) ?? []) {
+        const how = likeness(words, own)
+        if (how === null) continue
+        // Two people of one name are both right.
+        if (person.addresses.includes(address)) return null
+        if (found === null || (found.how === 'near' && how === 'whole')) found = { person, how }
+      }
     }
-    return near
+    return found
   }
 }
 

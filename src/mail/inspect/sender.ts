@@ -34,8 +34,10 @@ import {
 import type { Inspector, Look } from './look.ts'
 import { mailboxesIn } from './mailboxes.ts'
 
-/** Authors whose domains are looked at. A real mail has one. */
-const AUTHORS_MAX = 4
+/** Domains of authors that are looked at. A real mail has one; impersonation.ts holds a crowd. */
+const AUTHORS_MAX = 10
+/** Addresses of From that are read. */
+const ADDRESSES_MAX = 100
 /** Signatures that one finding tells of. */
 const TOLD_MAX = 3
 
@@ -53,7 +55,7 @@ export const sender: Inspector = {
 /** Domains of From, in its order. Where nobody can read it, every domain that a reader may see. */
 export function authorDomains(header: Header): readonly string[] {
   const from = fieldValues(header, 'from')
-  const addresses = addressesIn(from.join(','), AUTHORS_MAX)
+  const addresses = addressesIn(from.join(','), ADDRESSES_MAX)
   const strict = addresses.map((address) => address.slice(address.lastIndexOf('@') + 1))
   const boxes = from.flatMap((field) => mailboxesIn(field).boxes)
   const isPlain = boxes.length > 0 && boxes.every(({ address }) => address !== '')
@@ -103,7 +105,9 @@ async function judge(look: Look, authors: readonly string[]): Promise<readonly F
   const judged = checks.dmarc.map((check) => dmarcJudged(check, checks.arc, sealers))
   refuseToGuess(checks, judged, config.domains, sealers)
   const isProven =
-    fieldValues(mail.header, 'from').length === 1 && judged.every(({ vouched }) => vouched)
+    fieldValues(mail.header, 'from').length === 1 &&
+    judged.length < AUTHORS_MAX &&
+    judged.every(({ vouched }) => vouched)
   look.note({
     authentication: resultsOf(checks, session.clientIp),
     authenticated: isProven ? authors : [],
