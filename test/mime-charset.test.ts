@@ -1,5 +1,6 @@
 /** A charset that lies, or that few know, hides no text: E22 of the catalogue. */
 import { describe, expect, test } from 'bun:test'
+import { viewOf } from '../src/mail/inspect/view.ts'
 import { Mail } from '../src/message/mime.ts'
 import { decodeUtf7, readingsOf, textsOf } from '../src/message/texts.ts'
 import { cte, HEAD } from './mime-world.ts'
@@ -71,6 +72,17 @@ describe('E22 text in every charset that it may be in', () => {
   })
   test('UTF-7 has a plus, and what is no base64 stays', () => {
     expect(decodeUtf7(Buffer.from('a +- b + c'))).toBe('a + b + c')
+  })
+  test('a link is seen by all inspectors in whatever charset it is', () => {
+    for (const [bytes, charset] of [
+      [Buffer.from(utf7(WORDS), 'latin1'), 'utf-7'],
+      [Buffer.from(WORDS), 'utf-16le'],
+      [Buffer.from(WORDS, 'utf16le'), 'utf-8'],
+    ] as const) {
+      const fields = [`Content-Type: text/html; charset=${charset}`, cte('base64')]
+      const raw = Buffer.from([...HEAD, ...fields, '', bytes.toString('base64'), ''].join('\r\n'))
+      expect(viewOf(new Mail(raw)).links.map(({ host }) => host)).toContain('evil.example')
+    }
   })
   test('texts are bounded', () => {
     const [first] = readingsOf(Buffer.alloc(3_000_000, 'a'), 'utf-8')

@@ -2,6 +2,7 @@
  * The text of a part as readers may take it: by the charset that is declared, and by what the octets
  * look like where that is another one (UTF-7 of RFC 2152, UTF-16, ISO-2022-JP of RFC 1468, UTF-8).
  */
+import { isAscii, isUtf8 } from 'node:buffer'
 import { decodeCharset } from './header.ts'
 import type { Mail, Part } from './mime.ts'
 
@@ -20,27 +21,41 @@ export function textsOf(mail: Mail, part: Part): readonly string[] {
   return texts
 }
 
-/** Text of `content` in each charset that it may be in, the declared one first. */
+/** Text of `content` in each charset that it may be in, the likely one first: the declared one if there is one. */
 export function readingsOf(content: Buffer, charset: string | null): readonly string[] {
   const bytes = content.length > TEXT_BYTES_MAX ? content.subarray(0, TEXT_BYTES_MAX) : content
   const label = charset?.trim() ?? ''
-  const declared = SEVEN.has(label) ? decodeUtf7(bytes) : decodeCharset(bytes, label || 'utf-8')
-  const texts = [declared]
-  const add = (text: string): void => {
+  const ascii = isAscii(bytes)
+  const odd = ascii && (bytes.includes(0) || bytes.includes(ESCAPE))
+  if (ascii && !odd && !STRANGE.test(label)) return [bytes.toString('latin1')]
+  const wide = wideOf(bytes)
+  const seven = SEVEN.has(label)
+  const plain = label === '' || label === 'us-ascii'
+  const texts = [
+    seven
+      ? decodeUtf7(bytes)
+      : plain
+        ? decodeCharset(bytes, wide ?? unsaid(bytes))
+        : decodeCharset(bytes, label),
+  ]
+  const add = (other: string): void => {
+    const text = decodeCharset(bytes, other)
     if (!texts.includes(text)) texts.push(text)
   }
-  if (SEVEN.has(label)) add(decodeCharset(bytes, 'utf-8'))
-  const wide = wideOf(bytes)
-  if (wide !== null) add(decodeCharset(bytes, wide))
-  if (bytes.includes(27) && /\x1b(?:\$[@B]|\([BJI])/.test(bytes.toString('latin1'))) {
-    add(decodeCharset(bytes, 'iso-2022-jp'))
-  }
-  if (
-    wide === null &&
-    (label.startsWith('utf-16') || label.startsWith('utf-32') || !isAscii(bytes))
-  )
-    add(eightBit(bytes))
+  if (wide !== null) add(wide)
+  if (odd && /\x1b(?:\$[@B]|\([BJI])/.test(bytes.toString('latin1'))) add('iso-2022-jp')
+  // What is UTF-8 is seldom anything else.
+  if (seven || (wide === null && (ascii ? STRANGE.test(label) : isUtf8(bytes)))) add('utf-8')
   return texts
+}
+
+const ESCAPE = 27
+
+/** Charsets in which plain octets mean other characters than they do in ASCII. */
+const STRANGE = /^(?:x-)?(?:utf-?7|unicode-1-1-utf-7|utf-?16|utf-?32|iso-2022|hz-|ucs-|unicode)/
+
+function unsaid(bytes: Buffer): string {
+  return isUtf8(bytes) ? 'utf-8' : 'windows-1252'
 }
 
 /** Browsers decode it no more, mail programs do. */
@@ -54,22 +69,6 @@ function wideOf(bytes: Buffer): 'utf-16le' | 'utf-16be' | null {
   if (bytes[0] !== 0 && bytes[1] === 0 && bytes[2] !== 0 && bytes[3] === 0) return 'utf-16le'
   if (bytes[0] === 0 && bytes[1] !== 0 && bytes[2] === 0 && bytes[3] !== 0) return 'utf-16be'
   return null
-}
-
-function isAscii(bytes: Buffer): boolean {
-  for (let at = 0; at < bytes.length; at += 1) if ((bytes[at] ?? 0) > 127) return false
-  return true
-}
-
-const STRICT = new TextDecoder('utf-8', { fatal: true })
-
-/** UTF-8 where it is that, else Windows-1252. */
-function eightBit(bytes: Buffer): string {
-  try {
-    return STRICT.decode(bytes)
-  } catch {
-    return decodeCharset(bytes, 'windows-1252')
-  }
 }
 
 /** RFC 2152: `+`, base64 of UTF-16BE without padding, `-`; `+-` is a plus. */

@@ -4,9 +4,9 @@
  * bounds; nothing here judges.
  */
 
-import { isAscii, isUtf8 } from 'node:buffer'
-import { decodeCharset, decodeText, fieldValue, fieldValues } from '../../message/header.ts'
+import { decodeText, fieldValue, fieldValues } from '../../message/header.ts'
 import type { Mail, Part } from '../../message/mime.ts'
+import { readingsOf } from '../../message/texts.ts'
 import { type Leading, type MarkupFacts, noFacts, readMarkup } from './html.ts'
 import {
   findWritten,
@@ -136,22 +136,27 @@ class Sight {
   #readText(content: Buffer, part: Part): void {
     const piece = this.#take(content, this.#textLeft)
     this.#textLeft -= piece.length
-    const written = decodePart(piece, part.charset)
-    // Links first: an invisible character inside one is told by what it was.
-    this.#written(written, 'text')
-    const text = this.#clean(written)
-      .replace(/[ \t\r\f\v\u00a0]+/g, ' ')
-      .trim()
-    if (text !== '') this.#plain.push(text)
+    for (const written of readingsOf(piece, part.charset)) {
+      // Links first: an invisible character inside one is told by what it was.
+      this.#written(written, 'text')
+      const text = this.#clean(written)
+        .replace(/[ \t\r\f\v\u00a0]+/g, ' ')
+        .trim()
+      if (text !== '') this.#plain.push(text)
+    }
   }
 
   #readHtml(content: Buffer, part: Part): void {
     const piece = this.#take(content, this.#markupLeft)
     this.#markupLeft -= piece.length
+    const charset = part.charset ?? declaredCharset(piece)
+    for (const source of readingsOf(piece, charset)) this.#readSource(source)
+  }
+
+  #readSource(source: string): void {
     this.#facts ??= noFacts()
     const before = this.#facts.base
     this.#facts.base = null
-    const source = decodePart(piece, part.charset ?? declaredCharset(piece))
     const { text, loose, hidden, leading, pictures, facts } = readMarkup(source, this.#facts)
     this.#pictures.push(...pictures)
     const base = facts.base
@@ -229,21 +234,6 @@ function kindOf({ type, names }: Part): 'text' | 'html' | null {
   // A page that is attached under another type opens as a page.
   if (names.some((name) => /\.x?html?$/i.test(name.trim()))) return 'html'
   return type.startsWith('text/') ? 'text' : null
-}
-
-/** Text of a part: its charset, or UTF-8 where it is that, or Windows-1252. */
-function decodePart(content: Buffer, charset: string | null): string {
-  if (content[0] === 0xff && content[1] === 0xfe) return decodeCharset(content, 'utf-16le')
-  if (content[0] === 0xfe && content[1] === 0xff) return decodeCharset(content, 'utf-16be')
-  if (isWide(charset)) return decodeCharset(content, charset)
-  if (isAscii(content)) return content.toString('latin1')
-  if (charset !== null && charset !== 'us-ascii') return decodeCharset(content, charset)
-  return decodeCharset(content, isUtf8(content) ? 'utf-8' : 'windows-1252')
-}
-
-/** In these, plain octets mean other characters than they do in ASCII. */
-function isWide(charset: string | null): boolean {
-  return charset !== null && /^(?:utf-?16|utf-?32|iso-2022|hz-|ucs-|unicode)/.test(charset)
 }
 
 /** `<meta charset>` or its older form, in the first kilobyte as browsers look. */
