@@ -69,7 +69,6 @@ export async function codesOf(
 
 /** What the codes in one picture say: PNG, JPEG, GIF, WebP or BMP. Never rejects. */
 export async function readCodes(picture: Buffer): Promise<readonly string[]> {
-  if (!hasMagic(picture)) return []
   try {
     const { width, height } = await new Bun.Image(picture, { maxPixels: PIXELS_MAX }).metadata()
     if (Math.min(width, height) < EDGE_MIN) return []
@@ -86,18 +85,6 @@ export async function readCodes(picture: Buffer): Promise<readonly string[]> {
   } catch {
     return []
   }
-}
-
-/** Bun.Image takes text for the name of a file: only what begins as a picture goes in. */
-function hasMagic(bytes: Buffer): boolean {
-  const head = bytes.toString('latin1', 0, 12)
-  return (
-    head.startsWith('\x89PNG') ||
-    head.startsWith('\xff\xd8\xff') ||
-    head.startsWith('GIF8') ||
-    head.startsWith('BM') ||
-    (head.startsWith('RIFF') && head.endsWith('WEBP'))
-  )
 }
 
 export type Pixels = { readonly width: number; readonly height: number; readonly gray: Uint8Array }
