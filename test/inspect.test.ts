@@ -25,7 +25,7 @@ import type { Envelope } from '../src/message/envelope.ts'
 import { Mail } from '../src/message/mime.ts'
 import { decodeBase64 } from '../src/message/transfer.ts'
 import type { Finding, Inspection } from '../src/message/verdict.ts'
-import { lookAt, SESSION } from './look.ts'
+import { lookAt, lookLong, SESSION } from './look.ts'
 
 const ALL = ['gtube', 'eicar', 'headers', 'attachments']
 const HEAD = [
@@ -743,14 +743,16 @@ describe('what a hostile mail costs', () => {
     }, 30_000)
   }
 
-  test('every prefix of a mail, and every mail with one octet changed, is answered', () => {
+  test('every prefix of a mail, and every mail with one octet changed, is answered', async () => {
     const raw = attached('a.zip', zip({ 'b.zip': zip({ 'eicar.txt': eicarBytes }) }))
+    // An octet can make it an archive that is opened later.
+    const causes = async (bytes: Buffer) => (await lookLong(bytes, { inspectors: ALL })).causes
     for (let end = 0; end < raw.length; end += 1)
-      expect(look(raw.subarray(0, end)).causes).toEqual([])
+      expect(await causes(raw.subarray(0, end))).toEqual([])
     for (let at = 0; at < raw.length; at += 1) {
       const changed = Buffer.from(raw)
       changed[at] = (at * 7) & 0xff
-      expect(look(changed).causes).toEqual([])
+      expect(await causes(changed)).toEqual([])
     }
   })
 })

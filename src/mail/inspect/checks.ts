@@ -14,6 +14,32 @@ export function isEicar(content: Buffer): boolean {
   return content.includes(EICAR)
 }
 
+/** What passes by in pieces and may never be there as a whole. */
+export class Passing {
+  readonly #hash = new Bun.CryptoHasher('sha256')
+  #seam: Buffer = Buffer.of()
+  #eicar = false
+
+  get eicar(): boolean {
+    return this.#eicar
+  }
+
+  see(piece: Buffer): void {
+    this.#hash.update(piece)
+    if (this.#eicar) return
+    // The text may lie where two pieces meet.
+    const joint = Buffer.concat([this.#seam, piece.subarray(0, EICAR.length)])
+    this.#eicar = isEicar(joint) || isEicar(piece)
+    const end = piece.length < EICAR.length ? joint : piece
+    this.#seam = Buffer.from(end.subarray(-EICAR.length))
+  }
+
+  /** Hex, once. */
+  digest(): string {
+    return this.#hash.digest('hex')
+  }
+}
+
 /** Kinds that run or carry what runs: what they are in words, and their score. */
 const DANGERS: Partial<Record<Kind, readonly [what: string, score: number]>> = {
   pe: ['a Windows program', RUNS],

@@ -31,8 +31,8 @@ export type Files = {
   /** The test virus, and what could not be looked into. */
   readonly eicar: readonly Finding[]
   readonly documents: readonly Finding[]
-  /** Null: there are no rules of the operator. */
-  readonly yara: readonly Finding[] | null
+  /** Null: there are no rules of the operator. A text: why they could not be run. */
+  readonly yara: readonly Finding[] | string | null
   /** At most 50, in their order. */
   readonly files: readonly FileFact[]
   /** Links that documents hold, at most 100. */
@@ -44,7 +44,8 @@ export type Files = {
 /** Rules of the operator, shown each whole file and the head of larger ones. */
 export type Scan = {
   look(content: Buffer, path: string): void
-  findings(): readonly Finding[]
+  /** A text: why they could not be run. */
+  findings(): readonly Finding[] | string
 }
 
 const walks = new WeakMap<Mail, Files | Promise<Files>>()

@@ -6,7 +6,7 @@ import { Budget, type FileBounds } from './archives/budget.ts'
 import { Held } from './archives/held.ts'
 import { Archives, type FileSink } from './archives/open.ts'
 import { guessesIn } from './archives/passwords.ts'
-import { isEicar, lookAtContent, lookAtFile } from './checks.ts'
+import { isEicar, lookAtContent, lookAtFile, Passing } from './checks.ts'
 import { lookAtDocument } from './documents/look.ts'
 import { lockedScore, type Scene } from './documents/scene.ts'
 import type { FileFacts, Files, Scan } from './files.ts'
@@ -21,8 +21,10 @@ const URLS_MAX = 100
 const WORDS: ReadonlySet<Kind> = new Set<Kind>(['html', 'mime', 'svg', 'text', 'xml'])
 /** The head of a body shows whether it is words. */
 const BODY_HEAD_BYTES = 600
-/** Of what is too large to be kept: the text of EICAR may lie where two pieces meet. */
-const SEAM_BYTES = 128
+/** Below it a file is one piece mostly. */
+const SMALL_BYTES = 256 * 1024
+/** Beyond it, what is of no known kind is not kept. */
+const PLAIN_BYTES_MAX = 4 * 1024 * 1024
 /** A name that says: one piece of several. None of them can be looked into alone. */
 const PIECE =
   /\.(?:part0*(?:[2-9]|[1-9]\d+)\.rar|[rz]\d\d|(?:7z|zip|rar|tar|gz|bz2|xz)\.\d{3})[\s.]*$/i
@@ -200,48 +202,57 @@ export class Walk {
   #sink(file: FileFacts, sizeHint: number): FileSink {
     const { wholeBytesMax } = this.#budget.bounds
     const keep = this.#held.keeper(wholeBytesMax, sizeHint)
-    const hash = new Bun.CryptoHasher('sha256')
+    let passing: Passing | null = null
     let size = 0
-    let seam: Buffer = Buffer.of()
     let wanted = true
+    let ended = false
+    const end = (): void => {
+      if (ended) return
+      ended = true
+      if (passing?.eicar === true) this.#eicar ??= file.path
+      const hash = passing?.digest() ?? null
+      if (keep.whole) this.#whole(file, keep.content(), hash)
+      else this.#large(file, keep.head(), size, hash ?? '')
+      keep.free()
+    }
     return {
       sizeBytes: () => size,
       take: (piece) => {
-        if (!wanted || !this.#budget.count(piece.length)) return false
+        if (!this.#budget.count(piece.length) || !wanted) return false
         size += piece.length
-        hash.update(piece)
+        if (passing === null && size >= SMALL_BYTES) {
+          passing = new Passing()
+          passing.see(keep.content())
+        }
+        passing?.see(piece)
         keep.take(piece)
+        if (keep.whole && size < PLAIN_BYTES_MAX) return true
+        // Much that is nothing known: zeros, measurements, backups.
+        if (keep.whole && this.#scan === null && !needsWhole(kindsOf(keep.head(), file.names)))
+          keep.drop()
         if (keep.whole) return true
-        // What is not kept is searched as it passes.
-        if (
-          this.#eicar === null &&
-          (isEicar(piece) || isEicar(Buffer.concat([seam, piece.subarray(0, SEAM_BYTES)])))
-        )
-          this.#eicar = file.path
-        seam = Buffer.from(piece.subarray(-SEAM_BYTES))
-        wanted = !needsWhole(kindsOf(keep.head(), file.names))
+        const kinds = kindsOf(keep.head(), file.names)
+        wanted = !needsWhole(kinds) || isMedia(kinds)
+        if (!wanted) end()
         return wanted
       },
-      end: () => {
-        if (keep.whole) this.#whole(file, keep.content(), hash.digest('hex'))
-        else this.#large(file, keep.head(), size, () => hash.digest('hex'))
-        keep.free()
-      },
+      end,
     }
   }
 
   /** A file that passed by in pieces: only its head was kept. */
-  #large(file: FileFacts, head: Buffer, size: number, hash: () => string): void {
+  #large(file: FileFacts, head: Buffer, size: number, hash: string): void {
     const nameScore = this.#named(file)
     const kinds = kindsOf(head, file.names)
-    this.#tell(file, kinds, size, hash)
+    this.#tell(file, kinds, size, () => hash)
     lookAtContent(file, kinds, nameScore, this.#attachments)
     this.#scan?.look(head, file.path)
-    if (needsWhole(kinds))
+    if (needsWhole(kinds) && !isMedia(kinds))
       this.#budget.limit(`${file.path} is too large to be looked into inside another file.`)
   }
 }
 
+/** Archives, documents, pictures: their end or their middle matters. */
 function needsWhole(kinds: readonly Kind[]): boolean {
-  return kinds.some((kind) => kind !== 'text' && kind !== 'xml') && !isMedia(kinds)
+  return kinds.some((kind) => kind !== 'text' && kind !== 'xml')
 }

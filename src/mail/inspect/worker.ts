@@ -11,6 +11,7 @@ import { inspectMail } from './inspectors.ts'
 import type { InspectConfig } from './look.ts'
 import { ModelFiles } from './model.ts'
 import { runProbe } from './probe.ts'
+import { CHECK_YARA, runYaraCheck } from './yara-check.ts'
 
 /** Free room for a read: a body of the usual size comes in one call. */
 const READ_BYTES = 64 * 1024
@@ -31,12 +32,14 @@ let models: ModelFiles | null = null
 /**
  * What `postern inspector` runs; `args` are the words after that command: `--read DIR` for each
  * directory in which bodies lie. Returns the exit code when standard input ends. With `--probe`
- * it tells what its confinement refuses (probe.ts).
+ * it tells what its confinement refuses (probe.ts), with `--check-yara` what is wrong with rules
+ * (yara-check.ts).
  */
 export async function runInspector(
   args: readonly string[] = process.argv.slice(3),
 ): Promise<number> {
   if (args.includes('--probe')) return runProbe(args)
+  if (args.includes(CHECK_YARA)) return runYaraCheck(args)
   const readable = args.filter((_, index) => args[index - 1] === '--read')
   const reader = new FrameReader(ORDER_BYTES_MAX)
   try {

@@ -1,6 +1,168 @@
-/** YARA rules of the operator, run by libyara in WebAssembly. */
+/**
+ * YARA rules of the operator, run by libyara in WebAssembly (libyara-wasm, ISC). It cannot be
+ * stopped from within: rules are tried before they are taken (yara-check.ts), and the pool ends
+ * an inspector that overruns. Only inspector processes load this.
+ */
+
+import { plainLine } from '../../message/header.ts'
+import type { Finding } from '../../message/verdict.ts'
 import type { Scan } from './files.ts'
 
-export async function scannerOf(_sources: Readonly<Record<string, string>>): Promise<Scan> {
-  return { look: () => {}, findings: () => [] }
+/** Of one file, its beginning. What a rule costs on so much is tried at the door. */
+export const SCAN_BYTES_MAX = 512 * 1024
+/** Of all files of one message. */
+const MESSAGE_BYTES_MAX = 8 * 1024 * 1024
+/** Each file costs compiling the rules again. */
+const FILES_MAX = 30
+const FINDINGS_MAX = 50
+const SCORE = 5
+const SCORE_MAX = 100
+
+/** What libyara-wasm gives; lists are objects of C++ and must be given back. */
+type List<Item> = { size(): number; get(index: number): Item; delete(): void }
+type Meta = { readonly identifier: string; readonly data: string }
+type Matched = { readonly ruleName: string; readonly metadata: List<Meta> }
+type CompileError = {
+  readonly message: string
+  readonly lineNumber: number
+  readonly warning: boolean
+}
+type Result = {
+  readonly compileErrors: List<CompileError>
+  readonly matchedRules: List<Matched>
+  delete(): void
+}
+export type Yara = { run(content: Uint8Array, rules: string): Result }
+
+let loading: Promise<Yara> | null = null
+
+/** Loads libyara once in a process. */
+export function loadYara(): Promise<Yara> {
+  loading ??= load()
+  return loading
+}
+
+async function load(): Promise<Yara> {
+  const { default: factory } = await import('libyara-wasm')
+  const events = ['uncaughtException', 'unhandledRejection'] as const
+  const before = events.map((event) => process.listeners(event as 'uncaughtException'))
+  const yara = await (factory as unknown as () => Promise<Yara>)()
+  // It sets itself between this process and its errors; nobody asked for that.
+  for (const [index, event] of events.entries())
+    for (const listener of process.listeners(event as 'uncaughtException'))
+      if (before[index]?.includes(listener) === false) process.off(event, listener)
+  return yara
+}
+
+export type YaraMatch = { readonly rule: string; readonly score: number; readonly about: string }
+export type YaraRun = { readonly matches: readonly YaraMatch[]; readonly errors: readonly string[] }
+
+/** Runs `source` over `content`. An error, or a warning of slowness, is told with its line. */
+export function runYara(yara: Yara, content: Uint8Array, source: string): YaraRun {
+  const result = yara.run(content, source)
+  const { compileErrors, matchedRules } = result
+  const errors: string[] = []
+  for (let index = 0; index < Math.min(compileErrors.size(), 20); index += 1) {
+    const { message, lineNumber } = compileErrors.get(index)
+    errors.push(`Line ${lineNumber}: ${plainLine(message, 200)}.`)
+  }
+  const matches: YaraMatch[] = []
+  for (let index = 0; index < Math.min(matchedRules.size(), FINDINGS_MAX); index += 1)
+    matches.push(matchOf(matchedRules.get(index)))
+  for (const list of [compileErrors, matchedRules, result]) list.delete()
+  return { matches, errors }
+}
+
+function matchOf({ ruleName, metadata }: Matched): YaraMatch {
+  let score = SCORE
+  let about = ''
+  for (let index = 0; index < metadata.size(); index += 1) {
+    const { identifier, data } = metadata.get(index)
+    if (identifier === 'score' && /^-?\d{1,3}$/.test(data))
+      score = Math.max(-SCORE_MAX, Math.min(SCORE_MAX, Number(data)))
+    if (identifier === 'description') about = plainLine(data, 120)
+  }
+  metadata.delete()
+  return { rule: `YARA_${ruleName.toUpperCase().slice(0, 60)}`, score, about }
+}
+
+/** Rules of all sources, as one text where their names allow it: each run compiles them again. */
+const texts = new WeakMap<Readonly<Record<string, string>>, readonly string[]>()
+
+function textsOf(yara: Yara, sources: Readonly<Record<string, string>>): readonly string[] {
+  const known = texts.get(sources)
+  if (known !== undefined) return known
+  const each = Object.entries(sources)
+    .sort(([a], [b]) => (a < b ? -1 : 1))
+    .map(([, source]) => source)
+  const one = each.join('\n')
+  const { errors } = runYara(yara, Buffer.of(), one)
+  const found = errors.length === 0 ? [one] : each
+  texts.set(sources, found)
+  return found
+}
+
+/** Looks at the files of one message with all rules. */
+export async function scannerOf(sources: Readonly<Record<string, string>>): Promise<Scan> {
+  const yara = await loadYara()
+  const rules = textsOf(yara, sources)
+  const findings = new Map<string, Finding>()
+  let files = 0
+  let bytes = 0
+  let cause: string | null = null
+  return {
+    look: (content, path) => {
+      if (cause !== null || content.length === 0) return
+      files += 1
+      bytes += Math.min(content.length, SCAN_BYTES_MAX)
+      if (files > FILES_MAX || bytes > MESSAGE_BYTES_MAX) {
+        findings.set('YARA_LIMIT', {
+          rule: 'YARA_LIMIT',
+          score: 0,
+          evidence: `The YARA rules saw the first ${FILES_MAX} files, or ${MESSAGE_BYTES_MAX} bytes, and not ${path}.`,
+        })
+        return
+      }
+      for (const text of rules) {
+        const { matches, errors } = runYara(yara, content.subarray(0, SCAN_BYTES_MAX), text)
+        if (errors.length > 0) cause = `A YARA rule does not compile: ${errors[0] ?? ''}`
+        for (const { rule, score, about } of matches)
+          if (!findings.has(rule) && findings.size < FINDINGS_MAX)
+            findings.set(rule, {
+              rule,
+              score,
+              evidence: `${path} matches the YARA rule ${rule.slice(5)}${about === '' ? '' : ` (${about})`}.`,
+            })
+      }
+    },
+    findings: () => cause ?? [...findings.values()],
+  }
+}
+
+/** Contents on which rules are tried: what is slow on these is slow on mail. */
+function* trials(): Generator<Buffer> {
+  const size = SCAN_BYTES_MAX
+  yield Buffer.alloc(size)
+  yield Buffer.alloc(size, 'a')
+  yield Buffer.alloc(
+    size,
+    'The quick brown fox jumps over 1,234,567 lazy dogs at http://www.example.com/ ',
+  )
+  yield Buffer.alloc(
+    size,
+    Buffer.from(Array.from({ length: 8_191 }, (_, at) => (at * at * 31 + at * 7) & 255)),
+  )
+}
+
+/**
+ * What is wrong with `source`; empty: nothing. May never return: only for a process that
+ * somebody ends (yara-check.ts).
+ */
+export async function tryYara(source: string): Promise<readonly string[]> {
+  const yara = await loadYara()
+  for (const trial of trials()) {
+    const { errors } = runYara(yara, trial, source)
+    if (errors.length > 0) return errors
+  }
+  return []
 }

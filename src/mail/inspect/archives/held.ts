@@ -4,8 +4,11 @@
 const HELD_BYTES_MAX = 64 * 1024 * 1024
 /** Freed buffers that make the engine collect: it sees their handles, not their size. */
 const COLLECT_BYTES = 24 * 1024 * 1024
+/** Enough for the signatures of disk images, which stand behind 32 KB. */
 const HEAD_BYTES = 40_000
-const FIRST_BYTES = 64 * 1024
+/** Small files are most; large ones come in few pieces. */
+const ROOM_BYTES_MIN = 4 * 1024
+const ROOM_BYTES_MAX = 1024 * 1024
 
 export type Keeper = {
   take(piece: Buffer): void
@@ -15,6 +18,8 @@ export type Keeper = {
   content(): Buffer
   /** The first bytes, at most 40,000. */
   head(): Buffer
+  /** Keeps only the head from now on. */
+  drop(): void
   free(): void
 }
 
@@ -24,9 +29,7 @@ export class Held {
 
   /** False: there is no room for it. */
   take(content: Buffer): boolean {
-    if (this.#bytes + content.length > HELD_BYTES_MAX) return false
-    this.#bytes += content.length
-    return true
+    return this.#grow(content.length)
   }
 
   give(content: Buffer): void {
@@ -35,60 +38,74 @@ export class Held {
 
   /** Keeps what comes in pieces up to `bytesMax`. `sizeHint`: what its maker says; it may lie. */
   keeper(bytesMax: number, sizeHint: number): Keeper {
-    const held = this
-    let room = Buffer.of() as Buffer
+    const rooms: Buffer[] = []
+    let room: Buffer = Buffer.of()
+    let used = 0
     let length = 0
     let whole = true
-    const grow = (least: number): boolean => {
-      const wanted = Math.min(
-        bytesMax,
-        Math.max(least, room.length * 2, FIRST_BYTES, Math.min(sizeHint, least * 16)),
-      )
-      if (held.#bytes + wanted - room.length > HELD_BYTES_MAX) return false
-      held.#bytes += wanted - room.length
-      const next = Buffer.allocUnsafeSlow(wanted)
-      room.copy(next, 0, 0, length)
-      held.#dropped(room.length)
-      room = next
-      return true
+    const drop = (): void => {
+      if (!whole) return
+      whole = false
+      const first = Buffer.from(head())
+      free()
+      this.#grow(first.length)
+      rooms.push(first)
+      length = first.length
+    }
+    const free = (): void => {
+      const bytes = rooms.reduce((sum, each) => sum + each.length, 0)
+      this.#bytes -= bytes
+      this.#garbage += bytes
+      rooms.length = 0
+      length = 0
+      if (this.#garbage < COLLECT_BYTES) return
+      this.#garbage = 0
+      Bun.gc(true)
+    }
+    const joined = (): Buffer => {
+      const [first = Buffer.of()] = rooms
+      return (rooms.length <= 1 ? first : Buffer.concat(rooms)).subarray(0, length)
+    }
+    const head = (): Buffer => {
+      const wanted = Math.min(length, HEAD_BYTES)
+      const [first = Buffer.of()] = rooms
+      return (first.length >= wanted ? first : Buffer.concat(rooms, wanted)).subarray(0, wanted)
     }
     return {
-      take(piece) {
-        if (!whole) return
-        const least = length + piece.length
-        if (least > bytesMax || (least > room.length && !grow(least))) {
-          whole = false
-          const head = Buffer.from(room.subarray(0, Math.min(length, HEAD_BYTES)))
-          const first =
-            head.length < HEAD_BYTES ? Buffer.concat([head, piece.subarray(0, HEAD_BYTES)]) : head
-          held.#bytes -= room.length
-          held.#dropped(room.length)
-          room = first.subarray(0, HEAD_BYTES)
-          length = room.length
-          held.#bytes += room.length
-          return
+      take: (piece) => {
+        for (let from = 0; whole && from < piece.length; ) {
+          if (used === room.length) {
+            const wanted = Math.min(
+              ROOM_BYTES_MAX,
+              Math.max(ROOM_BYTES_MIN, length, Math.min(sizeHint, piece.length * 16)),
+            )
+            if (length + 1 > bytesMax || !this.#grow(wanted)) {
+              drop()
+              return
+            }
+            room = Buffer.allocUnsafeSlow(wanted)
+            rooms.push(room)
+            used = 0
+          }
+          const copied = piece.copy(room, used, from)
+          used += copied
+          length += copied
+          from += copied
         }
-        piece.copy(room, length)
-        length = least
       },
       get whole() {
         return whole
       },
-      content: () => room.subarray(0, length),
-      head: () => room.subarray(0, Math.min(length, HEAD_BYTES)),
-      free() {
-        held.#bytes -= room.length
-        held.#dropped(room.length)
-        room = Buffer.of()
-        length = 0
-      },
+      content: joined,
+      head,
+      drop,
+      free,
     }
   }
 
-  #dropped(bytes: number): void {
-    this.#garbage += bytes
-    if (this.#garbage < COLLECT_BYTES) return
-    this.#garbage = 0
-    Bun.gc(true)
+  #grow(bytes: number): boolean {
+    if (this.#bytes + bytes > HELD_BYTES_MAX) return false
+    this.#bytes += bytes
+    return true
   }
 }

@@ -291,11 +291,15 @@ export class Archives {
   async #run(seven: Seven, late: Late, password: string | null): Promise<Extraction> {
     const { file, bytes, kind } = late
     const run = await seven.extract(bytes, kind, password, (name) => {
-      if (!this.#budget.entry()) return null
+      // Each costs what two cost elsewhere.
+      if (!this.#budget.entry(2)) return null
       // What 7-Zip calls the content of a stream, which has no name in it.
       const unnamed = LAYERS.has(kind) && /^in~?(?:\.\w+)?$/.test(name)
       const inside = this.inside(file, unnamed ? layerNames(file, null) : [name], kind)
-      return this.#to.sink(inside, 0)
+      const sink = this.#to.sink(inside, 0)
+      // One file of many that is too large is no reason to leave out the others.
+      const on = !LAYERS.has(kind)
+      return { take: (piece) => sink.take(piece) || (on && !this.#budget.over), end: sink.end }
     })
     return run.end === 'damaged' && isLocked(bytes, kind) ? { ...run, end: 'encrypted' } : run
   }

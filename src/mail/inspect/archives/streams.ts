@@ -8,6 +8,8 @@ import { brotliDecompressSync, gunzipSync } from 'node:zlib'
 export function gunzipWhole(packed: Buffer, bytesMax: number): Buffer | null {
   // A member of 20 bytes each would cost more than what they hold.
   if (membersOf(packed) > MEMBERS_MAX) return null
+  // The end says how much it is (RFC 1952 section 2.3.1); who lies is found out below.
+  if (packed.length < 18 || packed.readUInt32LE(packed.length - 4) > bytesMax) return null
   return whole(() => gunzipSync(packed, { maxOutputLength: bytesMax }))
 }
 
