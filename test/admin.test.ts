@@ -18,7 +18,8 @@ import { SETTINGS } from '../src/config/schema.ts'
 import { sampleOf } from '../src/mail/inspect/sample.ts'
 import type { HeldNodes } from '../src/mail/quarantine/nodes.ts'
 import type { Body } from '../src/message/body.ts'
-import type { Claim, QueueRow } from '../src/message/rows.ts'
+import type { Claim, Judgement, QueueRow } from '../src/message/rows.ts'
+import { NO_INSIGHT } from '../src/message/verdict.ts'
 import { IssuedTokens } from '../src/store/invitations.ts'
 import { carry } from './exchange.ts'
 import { Room } from './rooms.ts'
@@ -216,6 +217,7 @@ async function holdOne(
   room: Room,
   places: readonly number[] = [0, 1],
   text = 'Subject: x\r\n\r\nbody\r\n',
+  judgement: Judgement | null = null,
 ) {
   const mail = room.held({}, places)
   const addresses = mail.envelope.recipients.map(({ address }) => address)
@@ -224,7 +226,7 @@ async function holdOne(
       room.row({ id: mail.row.id, recipient, accept: 'held', delivery: 'held' }),
     ),
     [],
-    null,
+    judgement,
   )
   await room.bodies.write(mail, { kind: 'memory', bytes: Buffer.from(text) })
   room.quarantine.add(mail)
@@ -327,6 +329,41 @@ describe('roles', () => {
 
 describe('learning', () => {
   const SOURCE = Buffer.from('From: a@sender.example\r\nSubject: Offer\r\n\r\nBuy this.\r\n')
+
+  test('what is learnt as spam tells who got a file of it already, and only then', async () => {
+    const { admin, room } = await house()
+    const judged = (sha256: string): Judgement => ({
+      verdict: 'hold',
+      score: 9,
+      findings: [],
+      unknowns: [],
+      holdFrom: 8,
+      rejectFrom: 15,
+      insight: {
+        ...NO_INSIGHT,
+        urls: ['https://shared.example/', 'https://evil.example/a?b="c",d'],
+        files: [{ path: 'a.zip', type: 'zip', sizeBytes: 1, sha256 }],
+      },
+    })
+    const [file, other] = ['ab'.repeat(32), 'cd'.repeat(32)]
+    const id = await holdOne(room, [0, 1], undefined, judged(file))
+    const lone = await holdOne(room, [0, 1], undefined, judged(other))
+    for (const insight of [judged(file), { ...judged('ef'.repeat(32)), insight: NO_INSIGHT }]) {
+      const row = room.row({ accept: 'accepted', delivery: 'delivered' })
+      room.trace.record([row, { ...row, recipient: 'c@example.com' }], [], {
+        ...insight,
+        ...(insight.insight === NO_INSIGHT
+          ? {}
+          : { insight: { ...NO_INSIGHT, files: insight.insight?.files ?? [] } }),
+      })
+    }
+    expect((await admin.learnHeld(ADMIN, id, 'ham')).flip).toBeNull()
+    const { flip } = await admin.learnHeld(ADMIN, id, 'spam')
+    expect(flip?.recipients).toBe(2)
+    expect(admin.search({ text: flip?.query ?? '', limit: 10, cursor: null }).total).toBe(2)
+    expect((await admin.learnHeld(ADMIN, lone, 'spam')).flip).toBeNull()
+    expect(room.observer.count('verdict_flips_total')).toBe(2)
+  })
 
   test('a held mail is learnt, learnt otherwise, and forgotten; each is in the audit once', async () => {
     const { admin, room } = await house()

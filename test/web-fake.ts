@@ -872,5 +872,14 @@ function lesson(as: string): Lesson {
   if (as !== 'spam' && as !== 'ham' && as !== 'forget')
     throw new RefusalError('invalid', 'as', 'That is no label.', 'Choose spam, ham or forget.')
   const label = as === 'forget' ? null : as
-  return { fingerprint: '0'.repeat(32), subject: 'Offer', label, before: null, spam: 1, ham: 0 }
+  const flip = null
+  return {
+    fingerprint: '0'.repeat(32),
+    subject: 'Offer',
+    label,
+    before: null,
+    flip,
+    spam: 1,
+    ham: 0,
+  }
 }

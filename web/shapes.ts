@@ -22,6 +22,12 @@ export const LESSON = t.Object({
   subject: t.String(),
   label: LABEL,
   before: LABEL,
+  flip: orNull(
+    t.Object({
+      query: t.String({ description: 'Finds delivered mail with a link or a file of it' }),
+      recipients: t.Number(),
+    }),
+  ),
   spam: t.Number(),
   ham: t.Number(),
 })

@@ -475,6 +475,16 @@ export type Lesson = Counts & {
   readonly subject: string
   readonly label: Label | null
   readonly before: Label | null
+  /** Who got a link or a file of it already; null: nobody, or it was not learnt as spam. */
+  readonly flip: Flip | null
+}
+
+/** Delivered mail that has something of a mail that is bad. */
+export type Flip = {
+  /** Finds them in the trace. */
+  readonly query: string
+  /** More than 10,000 count as 10,001. */
+  readonly recipients: number
 }
 
 /** What operators teach all nodes. In force here when it returns. */

@@ -6,6 +6,7 @@ import type { Learned } from '../store/learned.ts'
 import type { Operators } from '../store/operators.ts'
 import { mustAct } from './authorise.ts'
 import type { Admin, Author, LearnAs, LearningAdmin, Lesson } from './contract.ts'
+import { type FlipDeps, tellFlip } from './flips.ts'
 
 /** A sample is made of the whole message in memory. */
 const SOURCE_BYTES_MAX = 64 * 1024 * 1024
@@ -16,7 +17,7 @@ export type LearningDeps = {
   readonly inspectors: Pick<Inspectors, 'sample'>
   readonly operators: Pick<Operators, 'audit'>
   readonly held: Pick<Admin, 'heldOne' | 'heldSource'>
-}
+} & FlipDeps
 
 export function learningPart({
   live,
@@ -24,6 +25,7 @@ export function learningPart({
   inspectors,
   operators,
   held,
+  ...flips
 }: LearningDeps): LearningAdmin {
   async function learn(
     author: Author,
@@ -39,7 +41,8 @@ export function learningPart({
         ? learned.forget(author.name, fingerprint)
         : learned.learn(author.name, { sample, label: as, domain })
     if (isChanged) operators.audit(author.name, `learn.${as}`, fingerprint, subject)
-    return { fingerprint, subject, label: as === 'forget' ? null : as, before, ...learned.counts() }
+    const label = as === 'forget' ? null : as
+    return { fingerprint, subject, label, before, flip: null, ...learned.counts() }
   }
 
   return {
@@ -56,7 +59,8 @@ export function learningPart({
       const { stream, sizeBytes } = await held.heldSource(id)
       mustBeSmall(sizeBytes)
       const bytes = new Uint8Array(await new Response(stream).arrayBuffer())
-      return await learn(author, bytes, asked, domainOf(recipients))
+      const lesson = await learn(author, bytes, asked, domainOf(recipients))
+      return asked === 'spam' ? { ...lesson, flip: tellFlip(row.id, author.name, flips) } : lesson
     },
 
     async learnSource(author, bytes, as, domain) {

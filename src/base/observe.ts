@@ -76,6 +76,12 @@ export const EVENTS = {
     help: 'Held recipients deleted or expired',
     labels: ['why'],
   },
+  'verdict.flipped': {
+    level: 'warn',
+    counter: 'verdict_flips_total',
+    help: 'Recipients who had got a link or a file of a mail that was learnt as spam later',
+    adds: 'recipients',
+  },
   'engine.failed': {
     level: 'warn',
     counter: 'engine_failed_total',

@@ -13,6 +13,7 @@ type Lesson = {
   readonly before: 'spam' | 'ham' | null
   readonly spam: number
   readonly ham: number
+  readonly flip: { readonly query: string; readonly recipients: number } | null
 }
 
 export const learn: Run = async (call, world) => {
@@ -34,7 +35,7 @@ export const learn: Run = async (call, world) => {
       : { id }
   const lesson = await new Api(dataDirOf(call)).call<Lesson>('POST', '/learning', { as, ...what })
   if (call.json) await world.out(jsonText(lesson))
-  else await world.out(`${plain(wordsOf(lesson))}\n`)
+  else await world.out(`${plain(wordsOf(lesson))}\n${flipWords(lesson)}`)
   return 0
 }
 
@@ -46,6 +47,12 @@ async function mailFrom(world: World): Promise<Uint8Array> {
     'The mail has more than 3 MB.',
     'Learn it by its id while it is held, or another mail of the same kind.',
   )
+}
+
+function flipWords({ flip }: Lesson): string {
+  if (flip === null) return ''
+  const { recipients, query } = flip
+  return `${recipients === 1 ? '1 recipient has' : `${recipients} recipients have`} a link or a file of it already: postern trace ${plain(query).replace(/'/g, '')}\n`
 }
 
 function wordsOf({ subject, label, before, spam, ham }: Lesson): string {

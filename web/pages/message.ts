@@ -7,7 +7,7 @@ import type { Judgement } from '../../src/message/rows.ts'
 import type { Visit } from '../guard.ts'
 import { type Html, html, safePath, seeOther } from '../html.ts'
 import { answer } from '../parts/answer.ts'
-import { act, csrf, mayAct } from '../parts/forms.ts'
+import { act, csrf, link, mayAct } from '../parts/forms.ts'
 import {
   canRelease,
   holders,
@@ -23,7 +23,7 @@ import { note } from '../parts/marks.ts'
 import { factsCard, pathCard, queueCard, recipientsCard, whyCard } from '../parts/message-cards.ts'
 import { shell } from '../parts/shell.ts'
 import { againCard, contentCard, senderCard } from '../parts/verdict-cards.ts'
-import { some, subjectOf } from '../parts/words.ts'
+import { counted, some, subjectOf } from '../parts/words.ts'
 import type { Site } from '../site.ts'
 
 const ID = t.Object({ id: t.String({ maxLength: 64 }) })
@@ -82,10 +82,18 @@ export function messagePages(site: Site) {
       async ({ request, params, body }) => {
         const { as = '' } = body
         const { session } = guard.visitOf(request)
-        const { label, subject } = await admin.learnHeld(guard.authorOf(request), params.id, as)
+        const lesson = await admin.learnHeld(guard.authorOf(request), params.id, as)
+        const { label, subject, flip } = lesson
         const words = label === null ? 'no longer counts' : `is learnt as ${LABELS[label]}`
-        flashes.add(session, `“${subjectOf(subject)}” ${words}, on all nodes`)
-        return seeOther(`/messages/${params.id}`)
+        const others =
+          flip === null
+            ? ''
+            : `; ${counted(flip.recipients, 'recipient')} got a link or a file of it`
+        flashes.add(session, `“${subjectOf(subject)}” ${words}, on all nodes${others}`)
+        // Who has it already is what somebody wants to know next.
+        return flip === null
+          ? seeOther(`/messages/${params.id}`)
+          : seeOther(link('/messages', { q: flip.query }))
       },
       { params: ID, body: t.Object({ as: t.Optional(t.String({ maxLength: 20 })) }) },
     )
