@@ -34,6 +34,8 @@ const FAILURES_MS_MIN = 10_000
 /** How long it is left out; then one question tries it. Doubled each time, up to the last. */
 const OUT_MS_FIRST = 600_000
 const OUT_MS_MAX = 4 * 3_600_000
+/** Meanwhile the others go without it. */
+const TRIAL_MS = 60_000
 /** How often a list is asked for what no list may have. */
 const CONTROL_MS = 3_600_000
 /** RFC 5782 section 5: never on a list of addresses, never on a list of names. */
@@ -47,6 +49,8 @@ type Health = {
   failures: number
   failingSinceMono: number
   controlMono: number
+  /** Null: never asked. */
+  control: Promise<DnsAnswer> | null
 }
 
 export class ListNames implements Names {
@@ -85,13 +89,17 @@ export class ListNames implements Names {
   async #ask(question: DnsQuestion, zone: string, kind: ListKind): Promise<DnsAnswer> {
     const { clock, names } = this.#deps
     const health = this.#healthOf(zone)
-    if (health.out !== null && clock.monoMs() < health.untilMono) return leftOut(health.out.cause)
+    const isTrial = health.out !== null
+    if (health.out !== null) {
+      if (clock.monoMs() < health.untilMono) return leftOut(health.out.cause)
+      health.untilMono = clock.monoMs() + TRIAL_MS
+    }
     const [answer, control] = await Promise.all([
       names.query(question),
       this.#control(zone, kind, health),
     ])
     // Said by another question meanwhile.
-    if (health.out !== null && clock.monoMs() < health.untilMono) return leftOut(health.out.cause)
+    if (!isTrial && health.out !== null) return leftOut(health.out.cause)
     const wrong = faultOf(zone, answer) ?? (listsAll(control) ? allListed(zone) : null)
     if (wrong !== null) return this.#leave(zone, health, wrong)
     if (answer.status !== 'failed') this.#believe(zone, health)
@@ -101,12 +109,14 @@ export class ListNames implements Names {
     return answer
   }
 
-  /** What it says of what no list may have, when that was not asked lately; null: not asked. */
-  #control(zone: string, kind: ListKind, health: Health): Promise<DnsAnswer | null> {
+  /** What it says of what no list may have: as it said lately, or is about to say. */
+  #control(zone: string, kind: ListKind, health: Health): Promise<DnsAnswer> | null {
     const nowMono = this.#deps.clock.monoMs()
-    if (nowMono - health.controlMono < CONTROL_MS) return Promise.resolve(null)
+    if (nowMono - health.controlMono < CONTROL_MS) return health.control
     health.controlMono = nowMono
-    return this.#deps.names.query({ name: `${NEVER[kind]}.${zone}`, type: 'A' })
+    const control = this.#deps.names.query({ name: `${NEVER[kind]}.${zone}`, type: 'A' })
+    health.control = control
+    return control
   }
 
   #hasFailed(health: Health): boolean {
@@ -147,6 +157,7 @@ export class ListNames implements Names {
       failures: 0,
       failingSinceMono: 0,
       controlMono: Number.NEGATIVE_INFINITY,
+      control: null,
     }
     const zones = this.#deps.zones()
     for (const old of this.#health.keys()) if (!zones.has(old)) this.#health.delete(old)

@@ -13,8 +13,8 @@ import { type DnsAnswer, type DnsQuestion, keyOf, type Names } from './names.ts'
 import type { Observer } from './observe.ts'
 import type { Random } from './random.ts'
 
-/** Questions at a time: each has a socket or a few. */
-const RUNNING_MAX = 100
+/** Questions at a time: each has a socket, or three of servers that are silent. */
+const RUNNING_MAX = 64
 /** Questions that wait for their turn; beyond it nobody knows. */
 const WAITING_MAX = 4_000
 /** Servers asked in turn for one question; each at most twice. */
