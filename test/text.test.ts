@@ -5,6 +5,7 @@ import { THEFT } from '../src/mail/inspect/phrases/theft.ts'
 import { WARES } from '../src/mail/inspect/phrases/wares.ts'
 import { text } from '../src/mail/inspect/text.ts'
 import { indexPhrases, phrasesIn, wordsOf } from '../src/mail/inspect/words.ts'
+import { CATALOGUE } from '../src/message/catalogue.ts'
 import { Mail } from '../src/message/mime.ts'
 import type { Finding } from '../src/message/verdict.ts'
 import { SESSION } from './look.ts'
@@ -363,4 +364,18 @@ describe('subject and header', () => {
       expect(evidence).toMatch(/^[^\x00-\x1f\u202a-\u202e]{10,400}\.$/)
     }
   })
+})
+
+test('the table of scores knows every rule about text and links', async () => {
+  const known = new Set(CATALOGUE.map(({ rule }) => rule))
+  const files = ['deceits', 'disguise', 'links', 'making', 'subject', 'text']
+  for (const file of files) {
+    const source = await Bun.file(`${import.meta.dir}/../src/mail/inspect/${file}.ts`).text()
+    const rules = [...source.matchAll(/(?:rule: |found\(\s*)'([A-Z][A-Z_]+)'/g)].map(
+      ([, rule]) => rule ?? '',
+    )
+    expect(rules.length).toBeGreaterThan(0)
+    expect(rules.filter((rule) => !known.has(rule))).toEqual([])
+  }
+  for (const { rule } of [...THEFT, ...WARES]) expect(known.has(rule)).toBe(true)
 })

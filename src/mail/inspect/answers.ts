@@ -73,6 +73,13 @@ const GROUPS: readonly { readonly rules: RegExp; readonly scoreMax: number }[] =
     rules: /^(?:PERSON_SPOOF|OWN_DOMAIN_SPOOF|LOOKALIKE_DOMAIN|FROM_|REPLYTO_|FREEMAIL_)/,
     scoreMax: 12,
   },
+  { rules: /^HTML_/, scoreMax: 6 },
+  // Odd programs and sloppy ones make honest mail too.
+  {
+    rules:
+      /^(?:DATE|MAILER|MESSAGE_ID|RECEIVED|SUBJECT)_|^(?:FORGED_PROVIDER|MISSING_MIME_VERSION|MISSING_TO|PRIORITY_HIGH|TO_IS_FROM|TO_UNDISCLOSED)$/,
+    scoreMax: 8,
+  },
   // Who only advertises comes below the tag score: honest shops do that too.
   { rules: /^TEXT_(?:CALL|FORM|INCOME|LOAN|OUTREACH|REMOVE)$/, scoreMax: 5.5 },
 ]
