@@ -45,7 +45,7 @@ export function readingsOf(content: Buffer, charset: string | null): readonly st
   if (wide !== null) add(wide)
   if (odd && /\x1b(?:\$[@B]|\([BJI])/.test(bytes.toString('latin1'))) add('iso-2022-jp')
   // What is UTF-8 is seldom anything else.
-  if (seven || (wide === null && (ascii ? STRANGE.test(label) : isUtf8(bytes)))) add('utf-8')
+  if (seven || (wide === null && (ascii ? UNICODE.test(label) : isUtf8(bytes)))) add('utf-8')
   return texts
 }
 
@@ -53,6 +53,8 @@ const ESCAPE = 27
 
 /** Charsets in which plain octets mean other characters than they do in ASCII. */
 const STRANGE = /^(?:x-)?(?:utf-?7|unicode-1-1-utf-7|utf-?16|utf-?32|iso-2022|hz-|ucs-|unicode)/
+
+const UNICODE = /^(?:utf|ucs|unicode)/
 
 function unsaid(bytes: Buffer): string {
   return isUtf8(bytes) ? 'utf-8' : 'windows-1252'

@@ -3,10 +3,10 @@
  * structure and words of the markup and nothing else; files are listed from our own walk, which
  * hides none.
  */
-import { createHash } from 'node:crypto'
 import { simpleParser } from 'mailparser'
 import sanitizeHtml from 'sanitize-html'
 import { messageOf } from '../../base/errors.ts'
+import { digestOf } from '../../message/digest.ts'
 import { decodeText, fieldValue, plainLine } from '../../message/header.ts'
 import { Mail, type Part } from '../../message/mime.ts'
 import type { Preview } from './contract.ts'
@@ -26,8 +26,8 @@ const IMAGES_CHARS_MAX = 256 * 1024
 /** Never rejects for what a mail holds: what cannot be shown becomes a note. */
 export async function previewOf(raw: Buffer): Promise<Preview> {
   const mail = new Mail(raw)
-  const notes = parseFindings(mail).map(
-    (finding) => `Mail programs may show this differently: ${finding.evidence}`,
+  const notes = parseFindings(mail).map(({ score, evidence }) =>
+    score > 0 ? `Mail programs may show this differently: ${evidence}` : evidence,
   )
   const { text, markup } = await bodies(raw, notes)
   const line = (name: string, max: number): string | null => {
@@ -215,7 +215,7 @@ function files(mail: Mail): Preview['attachments'] {
       name: plainLine(part.names[0] ?? '', 500) || 'without a name',
       type: plainLine(part.type, 200),
       sizeBytes: content.length,
-      sha256: createHash('sha256').update(content).digest('hex'),
+      sha256: digestOf(content),
     }
   })
 }
