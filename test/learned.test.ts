@@ -180,6 +180,23 @@ test('a transaction that fails counts nothing, and what follows it counts right'
   expect(a.learned.dump()).toBe(before)
 })
 
+test('a message that is learnt twice in one transaction counts as it was last', () => {
+  const { a } = world(1)
+  const one = learnt(1, 'spam')
+  a.learned.learn('ruiz', learnt(2, 'ham'))
+  const before = a.learned.dump()
+  a.node.replica.transact(() => {
+    a.learned.learn('ruiz', one)
+    a.learned.learn('ruiz', { ...one, label: 'ham' })
+  })
+  expect(modelOf(a).samples(null)).toEqual({ spam: 0, ham: 2 })
+  a.node.replica.transact(() => {
+    a.learned.learn('ruiz', one)
+    a.learned.forget('ruiz', one.sample.fingerprint)
+  })
+  expect(a.learned.dump()).toBe(before)
+})
+
 test('a start counts anew what is there, in slices, also what changes meanwhile', () => {
   const { mesh, a } = world(1)
   for (let index = 0; index < 230; index += 1) a.learned.learn('ruiz', learnt(index, 'spam'))
@@ -251,13 +268,18 @@ test('a campaign is over after 90 days, a sample is forgotten after 180, on all 
     expect(modelOf(side).alike(old.sample.signature ?? new Uint8Array())).toEqual([])
     expect(modelOf(side).samples(null)).toEqual({ spam: 1, ham: 0 })
   }
+  // Also for a node that starts later.
+  const again = restarted(b)
+  mesh.join()
+  mesh.run(1_000)
+  expect(modelOf(again).alike(old.sample.signature ?? new Uint8Array())).toEqual([])
   a.learned.learn('ruiz', learnt(2, 'ham'))
   expect(a.learned.retire()).toBe(0)
   later(90 * DAY_MS)
-  expect(b.learned.retire()).toBe(1)
+  expect(again.learned.retire()).toBe(1)
   mesh.run(5_000)
   expect(a.learned.counts()).toEqual({ spam: 0, ham: 1 })
-  expect(a.learned.dump()).toBe(b.learned.dump())
+  expect(a.learned.dump()).toBe(again.learned.dump())
 })
 
 test('a sample that this version cannot read is kept, passed on, and not counted', () => {
