@@ -310,6 +310,40 @@ describe('a disk that went back in time', () => {
     })
   }
 
+  describe('no start came between, and a holder was told that it is over', () => {
+    function wentBack(isMadeAgain: boolean): { readonly a: Heir; readonly ids: MessageId[] } {
+      const house = new House(3)
+      const [a, b, c] = house.heirs as [Heir, Heir, Heir]
+      house.run(10_000)
+      const [over, open] = [a.accept([b, c]), a.accept([b])]
+      if (isMadeAgain) Object.assign(a.store.get(over) ?? {}, { heldMoved: true })
+      const image = a.store.image()
+      a.mark(over, 'done', [])
+      // A DISCARD says no more than that; the other holder has not heard it yet.
+      b.store.kept.delete(over)
+      b.store.fates.set(over, { id: over, owner: a.id, term: 1, states: ['queued'] })
+      a.crash('down')
+      a.store.restore(image)
+      a.restart()
+      house.run(10_000)
+      return { a, ids: [over, open] }
+    }
+
+    test('it does not go out again, and the rest is counted when it does', () => {
+      const { a, ids } = wentBack(false)
+      const [over, open] = ids as [MessageId, MessageId]
+      expect(a.stateOf(over)).toBe('dropped')
+      expect(a.store.get(open)?.recipients).toMatchObject([{ state: 'queued', doubtful: true }])
+      expect([a.mayAct(open), a.count('node.rolledBack')]).toEqual([true, 1])
+    })
+
+    test('what comes to life again under its id, a release, is not taken for that', () => {
+      const { a, ids } = wentBack(true)
+      expect(a.stateOf(ids[0] as MessageId)).toBe('queued')
+      expect(a.count('node.rolledBack')).toBe(0)
+    })
+  })
+
   test('a holder that lost its copy proves nothing while this disk is whole', () => {
     const house = new House(2)
     const [a, b] = house.heirs as [Heir, Heir]
