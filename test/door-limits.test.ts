@@ -6,6 +6,7 @@ import type { DnsAnswer, Names } from '../src/base/names.ts'
 import { Observer } from '../src/base/observe.ts'
 import { ALONE } from '../src/base/tally.ts'
 import { LiveConfig } from '../src/config/live.ts'
+import { NetworkIndex } from '../src/config/networks.ts'
 import type { Settings } from '../src/config/schema.ts'
 import { EMPTY_SNAPSHOT } from '../src/config/snapshot.ts'
 import { Bans } from '../src/mail/accept/bans.ts'
@@ -29,7 +30,11 @@ type Opened = {
 }
 
 /** Takes every message; every recipient but `known@example.com` is new. */
-function open(settings: Partial<Settings>, more: Partial<ListenerDeps> = {}): Opened {
+function open(
+  settings: Partial<Settings>,
+  more: Partial<ListenerDeps> = {},
+  allowed: readonly string[] = [],
+): Opened {
   const asked: Asked[] = []
   const arrivals: Arrival[] = []
   const refused: unknown[] = []
@@ -46,6 +51,7 @@ function open(settings: Partial<Settings>, more: Partial<ListenerDeps> = {}): Op
   live.swap({
     ...EMPTY_SNAPSHOT,
     domains: new Map([['example.com', domain]]),
+    lists: { ...EMPTY_SNAPSHOT.lists, allowedClients: new NetworkIndex(allowed) },
     settings: {
       ...EMPTY_SNAPSHOT.settings,
       'limits.exempt': [],
@@ -280,15 +286,16 @@ test('a recipient that its host does not know is unknown here; too many of them 
   expect(await banner()).toStartWith('220 ')
 })
 
-test('relay clients, exempt clients and other nodes are never counted or refused for unknown recipients', async () => {
-  for (const [settings, more] of [
+test('relay clients, exempt and allowed clients and other nodes are never counted or refused for unknown recipients', async () => {
+  for (const [settings, more, allowed = []] of [
     [{ 'limits.exempt': ['127.0.0.1'] }, {}],
     [{ 'relay.networks': ['127.0.0.1'] }, {}],
     [{}, { isPeer: (ip: string) => ip === '127.0.0.1' }],
+    [{}, {}, ['127.0.0.0/8']],
   ] as const) {
     const bans = new Bans({ clock, observer: new Observer(clock, () => {}), tally: ALONE })
     const all = { 'greylist.mode': 'off', 'connection.failures': 1, 'limits.errors': 100 }
-    open({ ...all, ...settings }, { bans, exists: () => false, ...more })
+    open({ ...all, ...settings }, { bans, exists: () => false, ...more }, allowed)
     const replies = await say('EHLO c', FROM, ...Array<string>(5).fill('RCPT TO:<x@example.com>'))
     expect(replies.slice(2).every((line) => line.startsWith('550 5.1.1'))).toBe(true)
     expect(bans.list()).toEqual([])

@@ -313,7 +313,7 @@ export const SETTINGS = {
     max: 100_000,
     unit: 'recipients',
     group: 'Connection',
-    help: 'Unknown recipients in an hour from which a client network is refused on all nodes; 0 for never. Exempt clients and relay clients are not counted.',
+    help: 'Unknown recipients in an hour from which a client network is refused on all nodes; 0 for never. Exempt, allowed and relay clients are not counted.',
   },
   'connection.ban': {
     kind: 'number',

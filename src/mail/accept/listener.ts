@@ -219,7 +219,7 @@ export class SmtpListener {
     }
     const isExempt = this.#isExempt(ip)
     const isOurs = this.#isOurs(ip)
-    if (!isOurs && this.#deps.bans?.isBanned(ip) === true) return session.refuse(BANNED, 'banned')
+    if (this.#isBanned(ip)) return session.refuse(BANNED, 'banned')
     if (!isExempt) {
       if (!this.#throttle.opened(ip, settings)) {
         return session.refuse(
@@ -243,6 +243,15 @@ export class SmtpListener {
   /** Never asked about, counted or refused for what others say of it. */
   #isOurs(ip: string): boolean {
     return this.#isExempt(ip) || this.#mayRelay(ip) || this.#deps.isPeer?.(ip) === true
+  }
+
+  #mayBan(ip: string): boolean {
+    const { allowedClients } = this.#deps.live.current.lists
+    return !this.#isOurs(ip) && allowedClients.find(ip) === null
+  }
+
+  #isBanned(ip: string): boolean {
+    return this.#deps.bans?.isBanned(ip) === true && this.#mayBan(ip)
   }
 
   /** An allowed client is not looked up in lists: they could not change what becomes of its mail. */
@@ -291,8 +300,8 @@ export class SmtpListener {
         greeted: (name) => peer.visitor?.greeted(name),
         exists: (recipient, snapshot) => this.#deps.exists?.(recipient, snapshot) ?? true,
         failed: (ip) =>
-          !this.#isOurs(ip) && this.#deps.bans?.failed(ip, live.current.settings) === true,
-        isBanned: (ip) => !this.#isOurs(ip) && this.#deps.bans?.isBanned(ip) === true,
+          this.#mayBan(ip) && this.#deps.bans?.failed(ip, live.current.settings) === true,
+        isBanned: (ip) => this.#isBanned(ip),
         behaved: (ip) => {
           if (!this.#isExempt(ip)) this.#throttle.behaved(ip)
         },
