@@ -65,6 +65,7 @@ import { Engines } from './mail/inspect/engines/engines.ts'
 import { createInspectors } from './mail/inspect/pool.ts'
 import { domainOf } from './mail/inspect/urls.ts'
 import { withEngines } from './mail/inspect/whole.ts'
+import { checkYara } from './mail/inspect/yara-check.ts'
 import { Pipeline } from './mail/pipeline.ts'
 import type { NodeName } from './message/rows.ts'
 import { Audit } from './store/audit.ts'
@@ -349,8 +350,16 @@ export async function startNode(
     live,
     ...store,
     inspectors,
-    // Compiled where it runs: see inspect/yara.
-    checkYara: async () => {},
+    checkYara: async (source) => {
+      const wrong = await checkYara([...options.command, 'inspector'], clock, source)
+      if (wrong.length > 0)
+        throw new RefusalError(
+          'invalid',
+          'source',
+          wrong.join(' '),
+          'Mend the rules and save them again.',
+        )
+    },
     mail: pipeline,
     decisions,
     takeover: holders.takeover,
