@@ -1093,7 +1093,10 @@ describe('doctor', () => {
     })
     const found = new Map((JSON.parse(out) as Check[]).map((check) => [check.name, check]))
     expect(code).toBe(1)
-    expect(asked.map(({ path }) => path)).toEqual(['/api/v1/status'])
+    expect(asked.map(({ path }) => path)).toEqual([
+      '/api/v1/status',
+      '/api/v1/settings/dns.servers',
+    ])
     expect((JSON.parse(out) as Check[]).filter(({ name }) => name === 'alert')).toEqual([
       {
         name: 'alert',

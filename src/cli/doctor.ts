@@ -5,8 +5,9 @@ import { connect as connectTls } from 'node:tls'
 import { NoSuchNameError, SystemResolver } from '../base/dns.ts'
 import { messageOf, RefusalError } from '../base/errors.ts'
 import { codeOf, diskSpace } from '../base/files.ts'
+import { parseServer, type Server } from '../config/lines.ts'
 import { formatAddress, parseAddress, parseWeb } from './address.ts'
-import { Api } from './api.ts'
+import { Api, pathOf } from './api.ts'
 import type { Call } from './parse.ts'
 import { bold, jsonText, plain, size } from './print.ts'
 import type { StatusAnswer } from './status.ts'
@@ -42,7 +43,7 @@ export const doctor: Run = async (call, world) => {
     ...(dataDir === undefined ? [] : directoryChecks(dataDir)),
     ...(status === null ? await idleChecks(call, world) : await runningChecks(world, status)),
     ...(status === null ? [] : alertChecks(status)),
-    await nameCheck(world),
+    await nameCheck(world, status === null ? [] : await namedServers(dataDir ?? '')),
     clockCheck(world),
     filesCheck(),
   ]
@@ -320,14 +321,22 @@ function missingOf(text: string): readonly string[] | null {
   }
 }
 
+/** Those of the setting, as the node that runs has it; empty: it asks those of the system. */
+async function namedServers(dataDir: string): Promise<readonly Server[]> {
+  const path = pathOf(['settings', 'dns.servers'])
+  const { value } = await new Api(dataDir).call<{ readonly value: unknown }>('GET', path)
+  return Array.isArray(value) ? value.flatMap((line) => parseServer(String(line)) ?? []) : []
+}
+
 /** `.invalid` exists nowhere (RFC 6761): a resolver that says so works, and learns nothing. */
-async function nameCheck(world: World): Promise<Check> {
+async function nameCheck(world: World, servers: readonly Server[]): Promise<Check> {
   try {
-    await new SystemResolver(world.clock).mx('postern-doctor.invalid')
+    await new SystemResolver(world.clock, () => servers).mx('postern-doctor.invalid')
     return bad('names', 'warn', 'The name server invents answers.', 'Use one that does not.')
   } catch (error) {
     if (error instanceof NoSuchNameError) return pass('names', 'The name server answers.')
-    const advice = 'Check /etc/resolv.conf: next hops given by name and MX need it.'
+    const where = servers.length === 0 ? '/etc/resolv.conf' : 'the setting dns.servers'
+    const advice = `Check ${where}: next hops given by name, MX and lists need it.`
     return bad('names', 'warn', `The name server does not answer: ${messageOf(error)}.`, advice)
   }
 }

@@ -212,6 +212,8 @@ forward-zone:
       expect(clock.monoMs() - began).toBeLessThan(60_000)
       await pause(clock, 100)
     }
+    const checks = await node.command('doctor', '--json')
+    expect(checks.out).toContain('Check the setting dns.servers')
     unbound.kill('SIGCONT')
     for (;;) {
       const alerts = JSON.stringify(await node.api('/api/v1/alerts'))
