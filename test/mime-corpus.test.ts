@@ -103,6 +103,9 @@ describe('one tree', () => {
     expect(parts.some(({ view }) => view === 'lenient')).toBe(true)
     const walked = parts.filter(({ view }) => view === 'strict').map(({ type }) => type)
     expect(walked).toEqual(['multipart/mixed', 'text/plain'])
+    const cut = raw.subarray(0, raw.indexOf('--foo--\r\n') + 9)
+    expect(new Mail(cut).parts.length).toBe(2)
+    expect(new Mail(cut).tree).toBe(new Mail(raw).tree)
   })
 })
 

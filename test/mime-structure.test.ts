@@ -3,12 +3,16 @@ import { describe, expect, test } from 'bun:test'
 import { STRUCTURES } from './mime-structures.ts'
 import { cte, ENCODINGS, fate, file, mail } from './mime-world.ts'
 
+/** Line ends that we take for none: the mail is held for them. */
+const UNREADABLE = new Set(['\r\r', '\v\v', '\f\f'].map((gap) => JSON.stringify(gap)))
+
 for (const [row, cases] of Object.entries(STRUCTURES)) {
   describe(row, () => {
     for (const [name, make] of cases) {
       for (const encoding of ENCODINGS) {
-        test(`${name}, ${encoding.name}: found or held, never clean`, () => {
-          expect(fate(make(encoding))).not.toBe('clean')
+        const expected = UNREADABLE.has(name) ? 'held' : 'found'
+        test(`${name}, ${encoding.name}: ${expected}`, () => {
+          expect(fate(make(encoding))).toBe(expected)
         })
       }
     }

@@ -125,6 +125,27 @@ describe('E14 base64 that decoders take differently', () => {
       findingsOf(mail({ fields: file(cte('base64')), payload: lines(76) })).map(({ rule }) => rule),
     ).toEqual(['EICAR'])
   })
+  test('each reading of malformed base64 is given, the most common first', () => {
+    const readings = (text: string): readonly string[] =>
+      decodeBase64(Buffer.from(text), 0, text.length).contents.map(String)
+    expect(readings('QUI=REVG')[0]).toBe('ABDEF')
+    expect(readings('QUJ=DREVG')).toContain('ABCDEF')
+    expect(readings('QUI\nREVG')).toContain('ABDEF')
+    expect(readings('QUJD!REVG')).toEqual(['ABCDEF'])
+    expect(readings('QU-_!')).toEqual(['A', 'AO\ufffd'])
+  })
+  test('a malformed file is held even when no reading of it is bad, a malformed text is not', () => {
+    for (const [encoding, payload] of [
+      ['base64', 'dGVz!dA=='],
+      ['base64', 'dGVz=dA=='],
+      ['quoted-printable', 'te=st'],
+    ] as const) {
+      expect(fate(mail({ fields: file(cte(encoding)), payload }))).toBe('held')
+      expect(fate(mail({ fields: ['Content-Type: text/plain', cte(encoding)], payload }))).toBe(
+        'clean',
+      )
+    }
+  })
   test('base64 above a megabyte comes out whole, however its lines are cut', () => {
     const bytes = Buffer.alloc(
       2_500_000,
@@ -153,6 +174,12 @@ describe('E15 quoted-printable that decoders take differently', () => {
     const { contents, sound } = decodeQuotedPrintable(source, 0, source.length, true)
     expect(contents.map(String)).toEqual(['a=bc  d\r\n'])
     expect(sound).toBe(true)
+  })
+  test('each reading of malformed quoted-printable is given', () => {
+    const source = Buffer.from('a=@@@b \r\nc')
+    const { contents, sound } = decodeQuotedPrintable(source, 0, source.length, false)
+    expect(contents.map(String)).toEqual(['a=@@@b \r\nc', 'a@@@b\r\nc', 'a@@@bc', 'a@@bc', 'a@bc'])
+    expect(sound).toBe(false)
   })
 })
 

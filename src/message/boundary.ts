@@ -2,12 +2,8 @@
 import { type Parametered, paramReadings } from './parameters.ts'
 
 /** Without the blanks at its end, which RFC 2046 section 5.1.1 forbids. */
-export function boundaryReadings(type: Parametered, value: string): readonly string[] {
-  const readings = paramReadings(type, 'boundary').map((reading) => reading.trimEnd())
-  if (readings.length > 0) return readings
-  // No semicolon before it.
-  const match = /[\s,]boundary[\s\0]*=\s*"?([^\s";,]{1,200})/i.exec(value)
-  return match === null ? [] : [match[1] ?? '']
+export function boundaryReadings(type: Parametered): readonly string[] {
+  return paramReadings(type, 'boundary').map((reading) => reading.trimEnd())
 }
 
 const MULTIPART = /^multipart\/[a-z0-9.+-]+$/

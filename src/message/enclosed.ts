@@ -79,7 +79,6 @@ function unUu(bytes: Buffer, first: number, state: State): void {
     const name = /^begin\S*[ \t]+(?:[0-7]{3,4}[ \t]+)?(.*)$/.exec(head)?.[1]
     if (name === undefined) continue
     if (head.startsWith('begin-base64')) {
-      if (!hasRoom(state)) return
       const stop = bytes.indexOf('====', next, 'latin1')
       const to = stop === -1 ? bytes.length : stop
       for (const content of decodeBase64(bytes, next, to).contents) add(state, name, content)
@@ -87,7 +86,6 @@ function unUu(bytes: Buffer, first: number, state: State): void {
       continue
     }
     if (!isUuLine(bytes, next, lineAt(bytes, next).end)) continue
-    if (!hasRoom(state)) return
     const body = unUuLines(bytes, next, state)
     add(state, name, body.content)
     at = body.end - 5

@@ -290,7 +290,7 @@ export class Walk {
     }
     const boundaries = new Set<string>()
     for (const [index, type] of types.entries()) {
-      for (const reading of boundaryReadings(type, values[index] ?? '')) boundaries.add(reading)
+      for (const reading of boundaryReadings(type)) boundaries.add(reading)
       if (type.value.includes('multipart/') && !isPlain(type.value, values[index] ?? '')) {
         this.flaw('ambiguous', 'A multipart has no boundary that all readers take alike.')
       }
