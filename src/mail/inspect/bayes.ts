@@ -17,7 +17,7 @@ import { type Tokens, tokensOf } from './tokens.ts'
 /** Logarithms are whole numbers of 1/1000: their sums are the same on every machine. */
 const UNIT = 1_000
 /** A token that is not 20 times likelier in one class says nothing. */
-const TELLING = Math.round(UNIT * Math.log(20))
+const TELLING = 20
 /** What a class that never had a token counts as: so many of a sample of the smaller class. */
 const UNSEEN = 0.01
 /**
@@ -76,8 +76,9 @@ type Weighed = {
   readonly total: number
   readonly spamTokens: number
   readonly hamTokens: number
-  /** The tokens that told most, of both sides: place and weight. */
-  readonly told: readonly { readonly index: number; readonly weight: number }[]
+  /** Places of the tokens that told most, of either side. */
+  readonly spamTold: readonly number[]
+  readonly hamTold: readonly number[]
 }
 
 function weigh(tokens: Tokens, model: Model, all: Counts, own: Own | null): Weighed {
@@ -89,33 +90,62 @@ function weigh(tokens: Tokens, model: Model, all: Counts, own: Own | null): Weig
   const counts = [0, 0]
   let spamTokens = 0
   let hamTokens = 0
-  const told: { index: number; weight: number }[] = []
+  const spamTold = new Most()
+  const hamTold = new Most()
   for (let index = 0; index < tokens.size; index += 1) {
     const token = tokens.hashes[index] ?? 0
-    let { spam, ham } = model.count(token, null)
-    if (spam === 0 && ham === 0) continue
+    const packed = model.packed(token)
+    if (packed === 0) continue
+    let spam = packed & 0xffff
+    let ham = packed >>> 16
     if (own !== null) {
       const counted = model.count(token, own.domain)
       spam += extra * counted.spam
       ham += extra * counted.ham
     }
     const odds = (spam / spamSamples + unseen) / (ham / hamSamples + unseen)
+    if (odds < TELLING && odds > 1 / TELLING) continue
     const weight = Math.round(UNIT * Math.log(odds))
-    if (Math.abs(weight) < TELLING) continue
     const witness = tokens.isSeen(index) ? 0 : 1
     sums[witness] = (sums[witness] ?? 0) + weight
     counts[witness] = (counts[witness] ?? 0) + 1
-    if (weight > 0) spamTokens += 1
-    else hamTokens += 1
-    told.push({ index, weight })
+    if (weight > 0) {
+      spamTokens += 1
+      spamTold.add(index, weight)
+    } else {
+      hamTokens += 1
+      hamTold.add(index, -weight)
+    }
   }
   const mean = (witness: number): number =>
     counts[witness] === 0 ? 0 : Math.round((sums[witness] ?? 0) / (counts[witness] ?? 1))
-  return { total: mean(0) + mean(1), spamTokens, hamTokens, told }
+  return {
+    total: mean(0) + mean(1),
+    spamTokens,
+    hamTokens,
+    spamTold: spamTold.places,
+    hamTold: hamTold.places,
+  }
+}
+
+/** The few heaviest of many; of equal ones those that came first. */
+class Most {
+  readonly places: number[] = []
+  readonly #weights: number[] = []
+
+  add(place: number, weight: number): void {
+    let at = this.places.length
+    if (at === TOLD && weight <= (this.#weights[at - 1] ?? 0)) return
+    while (at > 0 && weight > (this.#weights[at - 1] ?? 0)) at -= 1
+    this.places.splice(at, 0, place)
+    this.#weights.splice(at, 0, weight)
+    this.places.length = Math.min(TOLD, this.places.length)
+    this.#weights.length = this.places.length
+  }
 }
 
 function findings(weighed: Weighed, tokens: Tokens, all: Counts): readonly Finding[] {
-  const { total, spamTokens, hamTokens, told } = weighed
+  const { total, spamTokens, hamTokens } = weighed
   const isSpam = total > SPAM_FROM
   if (!isSpam && total >= HAM_FROM) return []
   const [from, sure, most] = isSpam
@@ -125,11 +155,8 @@ function findings(weighed: Weighed, tokens: Tokens, all: Counts): readonly Findi
   const part = Math.min(1, (total - from) / (sure - from)) * Math.min(1, (BALANCED * others) / mine)
   const score = Math.round(part * most * 10) / 10
   if (score === 0) return []
-  const words = told
-    .filter(({ weight }) => weight > 0 === isSpam)
-    .sort((a, b) => Math.abs(b.weight) - Math.abs(a.weight) || a.index - b.index)
-    .slice(0, TOLD)
-    .map(({ index }) => tokens.describe(index))
+  const told = isSpam ? weighed.spamTold : weighed.hamTold
+  const words = told.map((place) => tokens.describe(place))
   const [count, label] = isSpam ? [spamTokens, 'spam'] : [hamTokens, 'ham']
   return [
     {

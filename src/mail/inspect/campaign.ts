@@ -29,8 +29,9 @@ export const campaign: Inspector = {
     if (model === null) return []
     const signature = signatureOf(viewOf(mail).text)
     if (signature === null) return []
+    const alike = model.alike(signature)
     const [spam, ham] = (['spam', 'ham'] as const).map((label) =>
-      model.alike(signature).find((one) => one.label === label),
+      alike.find((one) => one.label === label),
     )
     if (spam === undefined || spam.part < ALIKE) return []
     // Somebody said of one that is closer that it is none.
