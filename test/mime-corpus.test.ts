@@ -7,6 +7,7 @@ import { SystemClock } from '../src/base/clock.ts'
 import { parseFindings } from '../src/mail/inspect/parse.ts'
 import { Mail, MIME_BOUNDS } from '../src/message/mime.ts'
 import { textsOf } from '../src/message/texts.ts'
+import { lookAt } from './look.ts'
 import { STRUCTURES } from './mime-structures.ts'
 import { ENCODINGS, HEAD } from './mime-world.ts'
 
@@ -65,6 +66,12 @@ describe('one tree', () => {
       const again = new Mail(other.subarray(5, 5 + raw.length))
       expect(again.tree).toBe(new Mail(raw).tree)
       expect(again.tree).toMatch(/^[0-9a-f]{64}$/)
+    }
+  })
+  test('the verdict carries it', () => {
+    for (const { raw } of KEPT.slice(0, 5)) {
+      const { insight } = lookAt(raw, { inspectors: ['gtube'] }, () => undefined)
+      expect(insight.tree).toBe(new Mail(raw).tree)
     }
   })
   test('another content, name, type or order gives another tree; other lines of the header do not', () => {
