@@ -43,6 +43,7 @@ export class FakeCluster extends FakeDetection implements ClusterAdmin {
   conflictList: ConflictRow[] = []
   tokens: TokenView[] = []
   apiTokenList: (ApiTokenRow & { readonly secret: string })[] = []
+  banned: readonly string[] = ['192.0.2.66']
   entries: ListEntry[] = []
   /** What `leave` and the like are refused with. */
   refuses: RefusalError | null = null
@@ -231,11 +232,14 @@ export class FakeCluster extends FakeDetection implements ClusterAdmin {
   }
 
   bans(): readonly BanView[] {
-    return [{ network: '192.0.2.66', untilMs: this.clock.wallMs() + 3_600_000 }]
+    const untilMs = this.clock.wallMs() + 3_600_000
+    return this.banned.map((network) => ({ network, untilMs }))
   }
 
   liftBan(author: Author, network: string): void {
     this.act(author, `liftBan ${network}`)
+    if (!this.banned.includes(network)) throw missing('network', `${network} is not refused.`)
+    this.banned = this.banned.filter((one) => one !== network)
   }
 
   listEntries(list: 'allow' | 'block'): readonly ListEntry[] {

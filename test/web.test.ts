@@ -223,6 +223,7 @@ const FORMS = (
   ['/conflicts/keep', { key: 'setting/policy.hold', side: 'theirs' }],
   ['/lists/add', { list: 'block', kind: 'ip', value: '192.0.2.9' }],
   ['/lists/remove', { list: 'allow', kind: 'ip', value: '192.0.2.0/24' }],
+  ['/lists/lift', { network: '192.0.2.66' }],
   ['/tokens/t0/remove', {}],
 ]
 
@@ -736,6 +737,7 @@ describe('API', () => {
         .replace('/operators/:name', '/operators/h.berg')
         .replace('/invitations/:id', '/invitations/pj1_open')
         .replace('/tokens/:id', '/tokens/t0')
+        .replace(':network', '192.0.2.66')
         .replace('/lists/:list/:kind/:value', '/lists/allow/ip/192.0.2.0%2F24')
         .replace(':list', 'block')
         .replace(':node', 'mx2')
@@ -1573,6 +1575,18 @@ describe('held mail of a node that does not answer', () => {
 })
 
 describe('lists and tokens', () => {
+  test('a network that is refused is listed with a way to lift it; without one nothing is said', async () => {
+    const place = world()
+    const session = await signIn(place)
+    expect(await text(place, '/lists', { session })).toContain('<b class="mono">192.0.2.66</b>')
+    const form = { network: '192.0.2.66' }
+    expect((await ask(place, '/lists/lift', { session, form })).status).toBe(303)
+    const page = await text(place, '/lists', { session })
+    expect(page).toContain('192.0.2.66 is let in again, on all nodes')
+    expect(page).not.toContain('Refused for a while')
+    expect((await ask(place, '/lists/lift', { session, form })).status).toBe(404)
+  })
+
   test('an entry is added and removed; a wrong one stands at its field in its own form', async () => {
     const place = world()
     const session = await signIn(place)

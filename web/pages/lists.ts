@@ -72,6 +72,16 @@ export function listPages(site: Site) {
       },
       { body: FORM },
     )
+    .post(
+      '/lift',
+      ({ request, body }) => {
+        admin.liftBan(guard.authorOf(request), body.network)
+        const words = `${body.network} is let in again, on all nodes`
+        flashes.add(guard.visitOf(request).session, words)
+        return seeOther('/lists')
+      },
+      { body: t.Object({ network: t.String({ maxLength: 100 }) }) },
+    )
 }
 
 function done(
@@ -100,7 +110,7 @@ ${table(site, visit, list, acts)}</section>`
       ? note('fail', html`<b>${refusal.message}</b> ${refusal.advice}`)
       : ''
   const main = html`<div class="head"><h1>Allow and block lists</h1><p>In force on all nodes</p></div>${stray}
-${cards}`
+${cards}${refusedCard(site, visit, acts)}`
   return shell(site, visit, {
     title: 'Allow and block lists',
     at: 'lists',
@@ -150,4 +160,17 @@ function table(site: Site, visit: Visit, list: List, acts: boolean): Html {
       return html`<tr><td><b class="mono">${value}</b><br><small>${KINDS[kind]}</small></td><td class="long">${words}</td><td>${longTime(addedMs, nowMs)}<br><small>by ${by}</small></td>${acts ? html`<td class="num">${act(visit, '/lists/remove', { words: 'Remove', small: true, fields })}</td>` : ''}</tr>`
     },
   )}</tbody></table></div>${rest}`
+}
+
+/** Nothing when no network is refused. */
+function refusedCard(site: Site, visit: Visit, acts: boolean): Html | '' {
+  const bans = site.admin.bans()
+  if (bans.length === 0) return ''
+  const nowMs = site.clock.wallMs()
+  const rows = bans.slice(0, SHOWN).map(({ network, untilMs }) => {
+    const lift = act(visit, '/lists/lift', { words: 'Lift', small: true, fields: { network } })
+    return html`<tr><td><b class="mono">${network}</b></td><td>${longTime(untilMs, nowMs)}</td>${acts ? html`<td class="num">${lift}</td>` : ''}</tr>`
+  })
+  return html`<section class="card" aria-labelledby="bans"><header><h2 id="bans">Refused for a while</h2><small>They asked for too many recipients that nobody has</small></header>
+<div class="scroll"><table class="entries"><caption class="sr">${counted(bans.length, 'network', 'networks')}</caption><thead><tr><th scope="col">Network</th><th scope="col">Until</th>${acts ? html`<th scope="col"><span class="sr">Actions</span></th>` : ''}</tr></thead><tbody>${rows}</tbody></table></div></section>`
 }
