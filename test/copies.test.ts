@@ -917,6 +917,40 @@ test('copies do not pin the disk either: they are copied forward, and survive th
   await second.spool.close()
 }, 30_000)
 
+test('a mark of a copy outlives its COMMIT also when it is written before that is durable', async () => {
+  const waiting: (() => void)[] = []
+  let isHeld = false
+  const disk: Disk = {
+    ...systemDisk,
+    sync: (_, done) => (isHeld ? waiting.push(() => done(null)) : done(null)),
+  }
+  const { queue, spool } = await open({ disk })
+  const early = await keep(queue, 'x\r\n')
+  await until(() => spool.segmentCount > 4)
+  isHeld = true
+  const filler = queue.draftCopy(ids.next())
+  const fill = (): void => {
+    for (let count = 0; count < 7; count += 1) filler.add(Buffer.alloc(8_000))
+  }
+  // The COMMIT comes into a segment that is not durable yet, its mark into the one behind that.
+  fill()
+  fill()
+  const id = ids.next()
+  const keeping = keep(queue, 'copy\r\n', { id })
+  fill()
+  queue.forgetCopy(id)
+  await until(() => waiting.length > 0)
+  isHeld = false
+  for (const run of waiting) run()
+  const copy = await keeping
+  await queue.synced()
+  const [commit] = copy.commits
+  expect(commit?.segment).not.toBe(early.place?.segment)
+  expect([...(commit?.segment.guardedBy ?? [])].map(({ guards }) => guards.size)).toEqual([1])
+  filler.abort()
+  await spool.close()
+})
+
 test('a title outlives the record that gave it', async () => {
   const first = await open()
   const titles = new Map<MessageId, readonly [NodeId, number]>()

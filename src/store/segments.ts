@@ -44,6 +44,8 @@ export class Segment {
   readonly guards = new Set<Segment>()
   /** Segments whose marks speak of commits in this one. */
   readonly guardedBy = new Set<Segment>()
+  /** The same of its generation before, which comes back with the power until the new one is durable. */
+  readonly wasGuardedBy = new Set<Segment>()
   dirty = false
   /** A sync of it may be under way: its file stays open. */
   isSyncing = false
@@ -204,6 +206,14 @@ export class Segments {
     })
   }
 
+  /** Its content of before is gone for good: nobody needs the marks that spoke of it. */
+  forgetFormer(segment: Segment): void {
+    for (const mark of segment.wasGuardedBy) {
+      if (!segment.guardedBy.has(mark)) mark.guards.delete(segment)
+    }
+    segment.wasGuardedBy.clear()
+  }
+
   /** A sealed segment is free when nothing in it lives and no older commit needs its marks. */
   collect(): void {
     const inFree = new Set(this.#free)
@@ -244,7 +254,9 @@ export class Segments {
     disk.syncNames(dir, (error) => {
       if (error !== null) return this.#user.failed('sync', error)
       for (const segment of spare) {
-        for (const mark of segment.guardedBy) mark.guards.delete(segment)
+        for (const mark of [...segment.guardedBy, ...segment.wasGuardedBy]) {
+          mark.guards.delete(segment)
+        }
       }
       this.collectSoon()
     })

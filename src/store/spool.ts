@@ -396,6 +396,9 @@ export class Spool {
   #activate(segment: Segment): void {
     for (const commit of segment.guards) commit.guardedBy.delete(segment)
     segment.guards.clear()
+    // Marks of commits that come into it now may be written before it is durable.
+    for (const mark of segment.guardedBy) segment.wasGuardedBy.add(mark)
+    segment.guardedBy.clear()
     this.#generation += 1
     segment.generation = this.#generation
     segment.sealed = false
@@ -517,11 +520,7 @@ export class Spool {
     this.#syncAll(
       dirty,
       () => {
-        // The old content of a reused segment can no longer come back: its marks are free.
-        for (const segment of activated) {
-          for (const mark of segment.guardedBy) mark.guards.delete(segment)
-          segment.guardedBy.clear()
-        }
+        for (const segment of activated) this.#segments.forgetFormer(segment)
         this.#syncing = false
         for (const segment of syncing) segment.isSyncing = false
         this.#unsynced = this.#unsynced.filter(({ seq }) => seq > safeSeq)
