@@ -72,7 +72,7 @@ export const ALERT = t.Object({
   id: t.String({ description: 'The same while it lasts' }),
   kind: t.String({
     description:
-      'dead, notReady, alone, inDoubt, disk, refused, spool, drained, parked, pending, clock, config, duplicate or other',
+      'dead, notReady, alone, inDoubt, disk, refused, spool, drained, parked, rolledBack, pending, clock, config, duplicate or other',
   }),
   level: t.String({ description: 'bad or warn' }),
   node: orNull(t.String()),
