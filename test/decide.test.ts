@@ -194,6 +194,7 @@ const SNAPSHOT: Snapshot = {
   ),
   lists: NO_LISTS,
   detection: NO_DETECTION,
+  signing: [],
 }
 
 const POLICIES: [string, string, Policy][] = [

@@ -82,6 +82,11 @@ export const EVENTS = {
     help: 'Recipients who had got a link or a file of a mail that was learnt as spam later',
     adds: 'recipients',
   },
+  'mail.unsigned': {
+    level: 'warn',
+    counter: 'mail_unsigned_total',
+    help: 'Signatures that were not made: the key had not come to this node',
+  },
   'engine.failed': {
     level: 'warn',
     counter: 'engine_failed_total',

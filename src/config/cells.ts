@@ -5,9 +5,10 @@
 
 import { type Cell, type Head, headInForce, isConflict, type Reading } from './merge.ts'
 import { DETECTION_KINDS } from './rules.ts'
+import { SIGNING_KIND } from './signing.ts'
 
 /** What a snapshot is made of. */
-export const CONFIG_KINDS = ['setting', 'domain', 'list', ...DETECTION_KINDS] as const
+export const CONFIG_KINDS = ['setting', 'domain', 'list', ...DETECTION_KINDS, SIGNING_KIND] as const
 /** Every kind in which two values may stand beside each other until somebody keeps one. */
 export const CELL_KINDS = [...CONFIG_KINDS, 'operator', 'apitoken'] as const
 

@@ -24,6 +24,7 @@ import {
   type SettingValue,
   TOGETHER,
 } from './schema.ts'
+import { readSigningKey, SIGNING_KIND, type SigningKey } from './signing.ts'
 import { type Domain, type Lists, NO_LISTS, type Snapshot } from './snapshot.ts'
 import { checkDomain, readDomainGroup, readDomainName, readSetting } from './validate.ts'
 
@@ -50,12 +51,14 @@ export class Draft {
   readonly #scores = new Map<string, number>()
   readonly #maps = new Map<string, readonly string[]>()
   readonly #yara = new Map<string, string>()
+  readonly #signing = new Map<string, SigningKey>()
   /** As `compile` gave it last; a part is null when its cells have changed since. */
   #compiled: { -readonly [Part in keyof Snapshot]: Snapshot[Part] | null } = {
     settings: null,
     domains: null,
     lists: NO_LISTS,
     detection: NO_DETECTION,
+    signing: [],
   }
 
   /** JSON of a cell, as it was put; null: not there. */
@@ -101,6 +104,11 @@ export class Draft {
         this.#relisted.add(cell)
         this.#listed += (text === null ? 0 : 1) - (before === null ? 0 : 1)
         return
+      case SIGNING_KIND:
+        this.#compiled.signing = null
+        this.#signing.delete(key)
+        if (text === null) return
+        return this.#read(cell, () => this.#signing.set(key, readSigningKey(key, JSON.parse(text))))
       default:
         return this.#putDetection(cell, kind as DetectionKind, key, text)
     }
@@ -171,8 +179,9 @@ export class Draft {
     compiled.domains ??= new Map(this.#domains)
     compiled.lists ??= this.#relist()
     compiled.detection ??= this.#detection()
-    const { settings, domains, lists, detection } = compiled
-    return { settings, domains, lists, detection }
+    compiled.signing ??= Object.freeze(sorted(this.#signing).map(([, key]) => key))
+    const { settings, domains, lists, detection, signing } = compiled
+    return { settings, domains, lists, detection, signing }
   }
 
   #putSetting(cell: string, key: SettingKey, text: string | null): void {
@@ -232,8 +241,6 @@ export class Draft {
 
   /** In the order of names: the same cells are the same value on every node. */
   #detection(): Detection {
-    const sorted = <Value>(entries: ReadonlyMap<string, Value>): (readonly [string, Value])[] =>
-      [...entries].sort(([a], [b]) => (a < b ? -1 : 1))
     return Object.freeze({
       rules: sorted(this.#rules).map(([, rule]) => rule),
       scores: Object.fromEntries(sorted(this.#scores)),
@@ -282,6 +289,10 @@ export function newDomain(name: string): Domain {
   return { name, nextHops: [], recipients: null, hold: null, reject: null, enforce: null }
 }
 
+function sorted<Value>(entries: ReadonlyMap<string, Value>): (readonly [string, Value])[] {
+  return [...entries].sort(([a], [b]) => (a < b ? -1 : 1))
+}
+
 /** Of an object; undefined of anything else. */
 function memberOf(raw: unknown, name: string): unknown {
   return typeof raw === 'object' && raw !== null && Object.hasOwn(raw, name)
@@ -305,6 +316,8 @@ function isKnown(kind: string, key: string): boolean {
     case 'map':
     case 'yara':
       return /^[a-z][a-z0-9-]{0,39}$/.test(key)
+    case SIGNING_KIND:
+      return /^[a-z0-9_.-]{1,253}\/[a-z0-9-]{1,40}$/.test(key)
     default:
       return false
   }

@@ -3,6 +3,7 @@ import type { NextHop } from '../message/nexthop.ts'
 import { NetworkIndex } from './networks.ts'
 import { type Detection, NO_DETECTION } from './rules.ts'
 import { initialSettings, type Settings } from './schema.ts'
+import type { SigningKey } from './signing.ts'
 
 export type Domain = {
   /** Lower case, A-label form, no trailing dot. Matches exactly: no subdomains. */
@@ -33,6 +34,8 @@ export type Snapshot = {
   readonly domains: ReadonlyMap<string, Domain>
   readonly lists: Lists
   readonly detection: Detection
+  /** By domain and selector. */
+  readonly signing: readonly SigningKey[]
 }
 
 /** Names of domains that are new or not as they were. */
@@ -55,4 +58,5 @@ export const EMPTY_SNAPSHOT: Snapshot = Object.freeze({
   domains: new Map(),
   lists: NO_LISTS,
   detection: NO_DETECTION,
+  signing: [],
 })

@@ -63,6 +63,7 @@ import type { HeldShare } from './quarantine/share.ts'
 import { type BuiltNotice, type Notice, notify } from './queue/notify.ts'
 import { QueueList, type QueuePart, type QueueQuery } from './queue/page.ts'
 import { type Dots, type Progress, QueueWorker } from './queue/worker.ts'
+import type { Signatures } from './signatures.ts'
 
 export type PipelineDeps = {
   readonly hostname: string
@@ -78,6 +79,8 @@ export type PipelineDeps = {
   readonly inspectors: Inspectors
   /** What inspectors are told of the configuration: the same object as long as nothing changed. */
   readonly inspectConfig: (snapshot: Snapshot) => InspectConfig
+  /** Signs mail that goes out; none: nobody has a key. */
+  readonly signatures?: Signatures
   readonly deliverer: Deliverer
   /** As lists show a node. */
   readonly nodeName: (node: NodeId) => NodeName
@@ -96,6 +99,8 @@ export type PipelineDeps = {
 const DELETED_MS = 10 * 60_000
 
 const NO_INSPECTION: Inspection = { findings: [], unknowns: [], facts: NO_FACTS }
+/** The inspector that is asked of all mail that goes out, whatever the settings. */
+const SIGNING = 'signing'
 const NO_ROOM = reply(452, '4.3.1', 'Insufficient system storage')
 const TRY_LATER = reply(451, '4.3.0', 'Local error, try again later')
 /** `cluster.copies` is `require`, and no other node has acknowledged a copy. */
@@ -322,7 +327,10 @@ export class Pipeline {
 
   async #look(draft: Draft, arrival: Arrival, sha256: string): Promise<Inspection> {
     const { settings } = arrival.snapshot
-    const names = settings['inspect.inspectors']
+    const config = this.#deps.inspectConfig(arrival.snapshot)
+    const usual = settings['inspect.inspectors']
+    const isSigned = arrival.envelope.outbound && Object.keys(config.signing).length > 0
+    const names = isSigned ? [...usual, SIGNING] : usual
     if (names.length === 0 && settings['engines.list'].length === 0) return NO_INSPECTION
     const body: Body = arrival.isWhole
       ? { kind: 'memory', bytes: arrival.last }
@@ -331,7 +339,7 @@ export class Pipeline {
       envelope: arrival.envelope,
       body,
       inspectors: names,
-      config: this.#deps.inspectConfig(arrival.snapshot),
+      config,
       clientName: arrival.clientName ?? null,
       sha256,
       budgetMs: settings['inspect.budget'] * 1_000,
@@ -347,14 +355,17 @@ export class Pipeline {
     sha256: string,
   ): Promise<Message> {
     const isHeld = fates.includes('hold')
-    const { cuts, fields } = inspection.onward ?? NOTHING_ONWARD
+    const { cuts, fields, toSign } = inspection.onward ?? NOTHING_ONWARD
+    const signatures = this.#deps.signatures?.fields(toSign, ({ domain, selector }) =>
+      this.#deps.observer.emit('mail.unsigned', { message: envelope.id, domain, selector }),
+    )
     const { settings } = snapshot
     return this.#deps.queue.commit(
       draft,
       {
         envelope,
         // Not on what is held: a mail that somebody releases is wanted.
-        prepend: `${receivedField(envelope, this.#deps.hostname)}${isHeld ? '' : tagFields(verdicts, settings['policy.tag'])}${fields}`,
+        prepend: `${receivedField(envelope, this.#deps.hostname)}${isHeld ? '' : tagFields(verdicts, settings['policy.tag'])}${signatures ?? ''}${fields}`,
         ...(cuts.length === 0 ? {} : { cuts }),
         sizeBytes,
         sha256,

@@ -428,7 +428,8 @@ export class Changes {
       next.settings !== current.settings ||
       next.domains !== current.domains ||
       next.lists !== current.lists ||
-      next.detection !== current.detection
+      next.detection !== current.detection ||
+      next.signing !== current.signing
     if (isNew) this.#live.swap(next)
     this.#saveGood()
   }

@@ -24,9 +24,21 @@ export function inspectConfigs(
       authority: domains[0] ?? hostname,
       domains,
       detection: snapshot.detection,
+      signing: signersOf(snapshot),
       modelPath: path,
     }
     last = { snapshot, config }
     return config
   }
+}
+
+function signersOf({ signing }: Snapshot): InspectConfig['signing'] {
+  const active = signing.filter(({ state }) => state === 'active')
+  const byDomain = Map.groupBy(active, ({ domain }) => domain)
+  return Object.fromEntries(
+    [...byDomain].map(([name, keys]) => [
+      name,
+      keys.map(({ domain, selector, algorithm }) => ({ domain, selector, algorithm })),
+    ]),
+  )
 }

@@ -29,6 +29,7 @@ import type { Model } from './model.ts'
 import { parseFindings } from './parse.ts'
 import { rules } from './rules.ts'
 import { sender } from './sender.ts'
+import { signing } from './signing.ts'
 import { text } from './text.ts'
 import { yara } from './yara.ts'
 
@@ -48,6 +49,7 @@ export const INSPECTORS: readonly Inspector[] = [
   yara,
   sender,
   blocklists,
+  signing,
 ]
 
 /** What one look at a message needs beside its bytes. */

@@ -6,6 +6,12 @@ import type { Mail } from '../../message/mime.ts'
 import type { Finding, Insight, Onward } from '../../message/verdict.ts'
 import type { Model } from './model.ts'
 
+export type Signer = {
+  readonly domain: string
+  readonly selector: string
+  readonly algorithm: 'rsa' | 'ed25519'
+}
+
 /** What SMTP said of the message, as far as inspectors ask for it. */
 export type SessionFacts = {
   readonly clientIp: string
@@ -30,6 +36,8 @@ export type InspectConfig = {
   /** Domains of ours, A-labels. */
   readonly domains: readonly string[]
   readonly detection: Detection
+  /** Keys that sign mail of ours, by domain. */
+  readonly signing: Readonly<Record<string, readonly Signer[]>>
   /** File of what was learnt; null: nothing was. */
   readonly modelPath: string | null
 }
@@ -41,6 +49,7 @@ export const PLAIN_CONFIG: InspectConfig = {
   authority: 'postern.invalid',
   domains: [],
   detection: NO_DETECTION,
+  signing: {},
   modelPath: null,
 }
 

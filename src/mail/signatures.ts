@@ -1,0 +1,55 @@
+/** Signatures of our own on mail that goes out: the text comes from an inspector, the key stays here. */
+import { createPrivateKey, type KeyObject, sign } from 'node:crypto'
+import type { ToSign } from '../message/verdict.ts'
+
+/** The private key as PKCS #8 (DER); null: it is not known on this node. */
+export type KeyOf = (domain: string, selector: string) => Uint8Array | null
+
+/** Characters of a line of a signature. */
+const LINE = 72
+
+/** Makes whole header fields of what is to be signed; `missing` gets what nobody has a key for. */
+export class Signatures {
+  readonly #keyOf: KeyOf
+  /** By domain and selector: reading a key costs more than a signature. */
+  readonly #keys = new Map<string, { readonly der: Uint8Array; readonly key: KeyObject }>()
+
+  constructor(keyOf: KeyOf) {
+    this.#keyOf = keyOf
+  }
+
+  fields(wanted: readonly ToSign[], missing: (one: ToSign) => void): string {
+    return wanted
+      .map((one) => {
+        const key = this.#key(one)
+        if (key !== null) return `${one.field}${folded(signed(one.text, key))}\r\n`
+        missing(one)
+        return ''
+      })
+      .join('')
+  }
+
+  #key({ domain, selector }: ToSign): KeyObject | null {
+    const der = this.#keyOf(domain, selector)
+    if (der === null) return null
+    const name = `${domain} ${selector}`
+    const known = this.#keys.get(name)
+    if (known?.der === der) return known.key
+    const key = createPrivateKey({ key: Buffer.from(der), format: 'der', type: 'pkcs8' })
+    this.#keys.set(name, { der, key })
+    return key
+  }
+}
+
+/** RFC 6376 section 3.3; Ed25519 signs the hash and not the text (RFC 8463 section 3). */
+function signed(text: string, key: KeyObject): string {
+  const octets = Buffer.from(text, 'latin1')
+  if (key.asymmetricKeyType !== 'ed25519') return sign('sha256', octets, key).toString('base64')
+  const hash = new Bun.CryptoHasher('sha256').update(octets).digest()
+  return sign(null, hash, key).toString('base64')
+}
+
+function folded(signature: string): string {
+  const lines = signature.match(new RegExp(`.{1,${LINE}}`, 'g')) ?? []
+  return lines.join('\r\n ')
+}
