@@ -8,7 +8,7 @@ import { zipSync } from 'fflate'
 export type Pack = (name: string, content: Uint8Array) => Buffer
 
 /** Runs `command` in a directory that holds the file, and reads `out`. */
-function by(out: string, ...command: readonly string[]): Pack {
+export function by(out: string, ...command: readonly string[]): Pack {
   return (name, content) => {
     const dir = mkdtempSync(join(tmpdir(), 'postern-archive-'))
     try {
