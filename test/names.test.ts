@@ -295,6 +295,18 @@ test('a flood of questions opens 64 sockets, and ends in time', async () => {
   expect(here.wire.open).toBe(0)
 })
 
+test('what was asked of the servers before is not remembered when there are others', async () => {
+  const here = world([ONE])
+  here.wire.set(ONE.host, zoneOf({ 'A a.test': ['192.0.2.1'] }), 100)
+  here.wire.set(TWO.host, zoneOf({ 'A a.test': ['192.0.2.2'] }))
+  const before = here.names.query({ name: 'a.test', type: 'A' })
+  here.place.servers = [TWO]
+  await ask(here, 'b.test')
+  here.clock.advance(100)
+  expect(await before).toMatchObject({ records: ['192.0.2.1'] })
+  expect(await ask(here, 'a.test')).toMatchObject({ records: ['192.0.2.2'] })
+})
+
 test('that nobody answers is told within 20 s, and over as soon as one does', async () => {
   const here = world([ONE, TWO])
   here.wire.set(ONE.host, zoneOf({ 'A a.test': ['192.0.2.1'] }))

@@ -44,8 +44,8 @@ type Asked = { readonly question: DnsQuestion; readonly key: string }
 type Ended = {
   readonly answer: DnsAnswer
   readonly ttlMs: number | null
-  /** False: no server knew anything. */
-  readonly isHeard: boolean
+  /** False: no server knew anything. Null: none was asked, for want of room. */
+  readonly isHeard: boolean | null
 }
 
 export class NameServers implements Names {
@@ -106,13 +106,14 @@ export class NameServers implements Names {
 
   async #ask(asked: Asked): Promise<DnsAnswer> {
     const { observer } = this.#deps
+    const servers = this.#servers
     const { answer, ttlMs, isHeard } = await this.#inTurn(asked)
-    this.#cache.put(asked.key, answer, ttlMs)
+    if (servers === this.#servers) this.#cache.put(asked.key, answer, ttlMs)
     if (answer.status === 'failed') {
       observer.emit('names.failed', { name: asked.question.name, cause: answer.cause })
     }
-    if (isHeard) this.#answered(asked.question)
-    else if (!this.#isClosed) this.#doubt(asked.question)
+    if (isHeard === true) this.#answered(asked.question)
+    else if (isHeard === false && !this.#isClosed) this.#doubt(asked.question)
     return answer
   }
 
@@ -126,12 +127,14 @@ export class NameServers implements Names {
         this.#try(question, deadlineMono, (ended) => {
           this.#running -= 1
           resolve(ended)
-          this.#waiting.shift()?.()
+          const next = this.#waiting.shift()
+          // Thousands that came too late end one after the other, not in each other.
+          if (next !== undefined) queueMicrotask(next)
         })
       }
       if (this.#running < RUNNING_MAX) begin()
       else if (this.#waiting.length < WAITING_MAX) this.#waiting.push(begin)
-      else resolve(nobody('too many questions at a time'))
+      else resolve(UNASKED)
     })
   }
 
@@ -141,7 +144,7 @@ export class NameServers implements Names {
     const servers = this.#inOrder()
     const leftMs = deadlineMono - clock.monoMs()
     if (servers.length === 0) return done(nobody('there is no name server to ask'))
-    if (leftMs <= 0) return done(nobody('too many questions at a time'))
+    if (leftMs <= 0) return done(UNASKED)
     const tries = Math.min(TRIES_MAX, Math.max(TRIES_MIN, servers.length))
     const stepMs = Math.min(NEXT_MS_MAX, leftMs / tries)
     const closes: (() => void)[] = []
@@ -252,8 +255,8 @@ export class NameServers implements Names {
     const again = (): void => {
       void this.#inTurn({ question, key: keyOf(question) }).then(({ answer, isHeard }) => {
         if (this.#isClosed || this.#probe === null) return
-        if (isHeard) return this.#answered(question)
-        if (this.#trouble === null) {
+        if (isHeard === true) return this.#answered(question)
+        if (this.#trouble === null && isHeard === false) {
           const cause = answer.status === 'failed' ? answer.cause : ''
           this.#trouble = { sinceMs: clock.wallMs(), cause }
           observer.emit('names.silent', { cause })
@@ -263,6 +266,12 @@ export class NameServers implements Names {
     }
     this.#probe = clock.after(0, again)
   }
+}
+
+const UNASKED: Ended = {
+  answer: { status: 'failed', cause: 'too many questions at a time' },
+  ttlMs: null,
+  isHeard: null,
 }
 
 function nobody(cause: string): Ended {
