@@ -463,32 +463,32 @@ export const HOSTILE: Readonly<Record<string, Sample>> = {
   'a page that builds a file': s(
     'a.html',
     `<html><script>var b=atob("${smuggled.toString('base64')}");var u=new Uint8Array(b.length);var f=new Blob([u]);var a=document.createElement("a");a.href=URL.createObjectURL(f);a.download="i.zip";a.click()</script></html>`,
-    'HTML_SMUGGLES',
+    'PAGE_SMUGGLES',
   ),
   'a page that carries a file': s(
     'a.html',
     `<html><script>var d="${smuggled.toString('base64')}${'A'.repeat(500)}";x(d)</script></html>`,
-    'HTML_SMUGGLES',
+    'PAGE_SMUGGLES',
   ),
   'a page for Internet Explorer': s(
     'a.htm',
     '<html><script>var b=new Blob([String.fromCharCode(77,90)]);navigator.msSaveOrOpenBlob(b,"a.exe")</script></html>',
-    'HTML_SMUGGLES',
+    'PAGE_SMUGGLES',
   ),
   'a page with a file as a link': s(
     'a.html',
     '<html><a href="data:application/zip;base64,UEsDBA==" download="a.zip">open</a></html>',
-    'HTML_DATA_LINK',
+    'PAGE_DATA_LINK',
   ),
   'a drawing with a script': s(
     'a.svg',
     '<svg xmlns="http://www.w3.org/2000/svg"><script>alert(1)</script></svg>',
-    'SVG_SCRIPT',
+    'DRAWING_SCRIPT',
   ),
   'a drawing that acts when it loads': s(
     'a.svg',
     '<svg xmlns="http://www.w3.org/2000/svg" onload="alert(1)"/>',
-    'SVG_SCRIPT',
+    'DRAWING_SCRIPT',
   ),
   'a saved page with a program': s(
     'a.mht',

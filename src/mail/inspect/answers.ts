@@ -63,7 +63,11 @@ function joined<Item>(items: readonly Item[], more: readonly Item[] = []): reado
  * come from honest senders too, so a person can look and release.
  */
 const GROUPS: readonly { readonly rules: RegExp; readonly scoreMax: number }[] = [
-  { rules: /^(?:EICAR$|BAD_ATTACHMENT_|ATTACHMENT_|ARCHIVE_)/, scoreMax: 12 },
+  {
+    rules:
+      /^(?:EICAR$|BAD_ATTACHMENT_|(?:ARCHIVE|ATTACHMENT|DOCUMENT|DRAWING|LNK|OFFICE|ONENOTE|PAGE|PDF|RTF)_)/,
+    scoreMax: 12,
+  },
   {
     rules: /^(?:MIME_|HEADER_NUL$|HEADER_BARE_CR$|MALFORMED_HEADER$)/,
     scoreMax: 10,

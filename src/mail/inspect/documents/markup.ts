@@ -24,18 +24,18 @@ export function lookAtMarkup(content: Buffer, scene: Scene): void {
   const text = textOf(content)
   if (!/<script\b|\bon(?:load|error|click|mouseover)\s*=|javascript:/i.test(text)) {
     const data = /<a\b[^>]{0,500}\bhref\s*=\s*["']?data:(?!image\/)/i.test(text)
-    if (data) scene.say('HTML_DATA_LINK', 6, `${scene.path} holds a file as a link.`)
+    if (data) scene.say('PAGE_DATA_LINK', 6, `${scene.path} holds a file as a link.`)
     return
   }
   const files = FILES.test(text)
   if (files && BUILDS.test(text) && SAVES.test(text))
-    scene.say('HTML_SMUGGLES', 8, `A script of ${scene.path} builds a file and saves it.`)
+    scene.say('PAGE_SMUGGLES', 8, `A script of ${scene.path} builds a file and saves it.`)
   else if (
     /\bdocument\.write(?:ln)?\s*\(\s*(?:unescape|atob|decodeURIComponent)\b|\beval\s*\(\s*(?:unescape|atob|String\.fromCharCode|decodeURIComponent)\b/.test(
       text,
     )
   )
-    scene.say('HTML_SMUGGLES', 8, `A script of ${scene.path} unpacks the page that is shown.`)
+    scene.say('PAGE_SMUGGLES', 8, `A script of ${scene.path} unpacks the page that is shown.`)
   let count = 0
   let left = PACKED_BYTES_MAX
   for (const [packed] of text.matchAll(PACKED)) {
@@ -45,7 +45,7 @@ export function lookAtMarkup(content: Buffer, scene: Scene): void {
     if (!CARRIED.test(Buffer.from(packed.slice(0, 24), 'base64').toString('latin1'))) continue
     const inside = Buffer.from(packed, 'base64')
     left -= inside.length
-    scene.say('HTML_SMUGGLES', 8, `${scene.path} carries a file in its script.`)
+    scene.say('PAGE_SMUGGLES', 8, `${scene.path} carries a file in its script.`)
     scene.embed(null, 'html', inside)
   }
 }
@@ -57,8 +57,9 @@ export function lookAtDrawing(content: Buffer, scene: Scene): void {
   const event = /\son(?:load|error|click|mouseover|begin|end|focus)\s*=/i.test(text)
   const link = /href\s*=\s*["']\s*(?:javascript|data:text\/html)/i.test(text)
   if (element !== undefined && /script|iframe|embed/i.test(element))
-    scene.say('SVG_SCRIPT', 6, `${scene.path} is a drawing with a script.`)
-  else if (event || link) scene.say('SVG_SCRIPT', 6, `${scene.path} is a drawing with a script.`)
+    scene.say('DRAWING_SCRIPT', 6, `${scene.path} is a drawing with a script.`)
+  else if (event || link)
+    scene.say('DRAWING_SCRIPT', 6, `${scene.path} is a drawing with a script.`)
   if (
     /<!ENTITY/i.test(text.slice(0, 64 * 1024)) &&
     /&\w+;/.test(text) &&
