@@ -320,6 +320,14 @@ function banner(): Promise<string> {
   })
 }
 
+test('a fault while a recipient is looked up ends the session with 451, and holds nobody', async () => {
+  const exists = () => Promise.reject(new Error('a bug'))
+  const { observer } = open({ 'greylist.mode': 'off' }, { exists })
+  const replies = await say('EHLO c', FROM, 'RCPT TO:<ann@example.com>')
+  expect(replies[2]).toBe('451 4.3.0 Local error, try again later')
+  expect(observer.metrics()).toContain('postern_smtp_failed_total 1')
+})
+
 test('whom a list has waits three times as long for its greeting; nobody else does', async () => {
   const time = new ManualClock()
   const answers: DnsAnswer[] = [BAD]

@@ -39,6 +39,7 @@ const TOO_MANY_MESSAGES = reply(450, '4.7.1', 'Too many messages from your netwo
 const UNKNOWN = reply(500, '5.5.2', 'Unknown command')
 /** Asked by another node of the cluster that finds this one silent (design: mail.md). */
 const WITNESS_VERB = 'XPOSTERN'
+const TRY_LATER = reply(451, '4.3.0', 'Local error, try again later')
 const SYNC_ERROR = reply(554, '5.5.0', 'SMTP synchronisation error')
 /** Verbs of other protocols: a browser tricked into talking to us (faults.md C24). */
 const FOREIGN = /^(?:GET|POST|PUT|HEAD|DELETE|OPTIONS|CONNECT|PATCH|TRACE|PROXY)\b|^[A-Za-z-]+:/
@@ -414,16 +415,24 @@ export class Session {
   #when<Value>(value: Value | Promise<Value>, then: (value: Value) => void): void {
     if (!(value instanceof Promise)) return then(value)
     this.#isBusy = true
-    void value.then((known) => {
-      this.#isBusy = false
-      this.#activeMono = this.#deps.clock.monoMs()
-      if (this.#isOver) return
-      then(known)
-      if (this.#isBusy) return
-      this.#line.resume()
-      this.#run()
-      this.#flush()
-    })
+    value.then(
+      (known) => this.#goOn(() => then(known)),
+      (error) => {
+        this.#deps.observer.emit('smtp.failed', { client: this.#ip, cause: messageOf(error) })
+        this.#goOn(() => this.#over(TRY_LATER, 'failed'))
+      },
+    )
+  }
+
+  #goOn(then: () => void): void {
+    this.#isBusy = false
+    this.#activeMono = this.#deps.clock.monoMs()
+    if (this.#isOver) return
+    then()
+    if (this.#isBusy) return
+    this.#line.resume()
+    this.#run()
+    this.#flush()
   }
 
   #refuseRecipient(answer: Reply, recipient: string, because?: string): void {
@@ -489,7 +498,7 @@ export class Session {
       used = data.decoder.push(chunk)
     } catch (error) {
       this.#deps.observer.emit('smtp.failed', { client: this.#ip, cause: messageOf(error) })
-      return this.#over(reply(451, '4.3.0', 'Local error, try again later'), 'failed')
+      return this.#over(TRY_LATER, 'failed')
     }
     if (used < 0) return
     this.#input = used < chunk.length ? Buffer.from(chunk.subarray(used)) : Buffer.alloc(0)
@@ -528,7 +537,7 @@ export class Session {
           client: this.#ip,
           cause: messageOf(error),
         })
-        final = reply(451, '4.3.0', 'Local error, try again later')
+        final = TRY_LATER
       }
     }
     if (final.code === 250) this.#deps.behaved(this.#ip)
