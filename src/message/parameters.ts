@@ -36,26 +36,39 @@ function splitOutside(text: string): string[] {
   let piece = ''
   let quoted = false
   let depth = 0
+  /** What stands from here on is of the piece, and not yet added. */
+  let from = 0
   for (let at = 0; at < text.length && pieces.length < PARAMS_MAX; at += 1) {
-    const char = text[at] ?? ''
-    if (char === '\\' && (quoted || depth > 0)) {
-      at += 1
-      if (depth === 0) piece += text[at] ?? ''
-    } else if (quoted) {
-      if (char === '"') quoted = false
-      else piece += char
-    } else if (char === '(') depth += 1
-    else if (char === ')' && depth > 0) depth -= 1
-    else if (depth > 0) continue
-    else if (char === '"') quoted = true
-    else if (char === ';') {
+    const code = text.charCodeAt(at)
+    const escaped = code === BACKSLASH && (quoted || depth > 0)
+    const mark = quoted
+      ? code === QUOTE
+      : code === OPEN ||
+        (code === CLOSE && depth > 0) ||
+        (depth === 0 && (code === QUOTE || code === SEMICOLON))
+    if (!escaped && !mark) continue
+    if (depth === 0) piece += text.slice(from, at)
+    from = at + 1
+    // The next character counts as it is.
+    if (escaped) at += 1
+    else if (quoted) quoted = false
+    else if (code === OPEN) depth += 1
+    else if (code === CLOSE) depth -= 1
+    else if (code === QUOTE) quoted = true
+    else {
       pieces.push(piece)
       piece = ''
-    } else piece += char
+    }
   }
-  pieces.push(piece)
+  pieces.push(depth === 0 ? piece + text.slice(from) : piece)
   return pieces
 }
+
+const QUOTE = 34
+const OPEN = 40
+const CLOSE = 41
+const SEMICOLON = 59
+const BACKSLASH = 92
 
 /**
  * Every value that some reader would take for the parameter `name`: the plain one, the one of
@@ -67,11 +80,11 @@ export function paramReadings({ params }: Parametered, name: string): readonly s
   for (const param of params) {
     if (param.name === name) {
       readings.add(octetsToText(param.value))
-      readings.add(octetsToText(shortened(param.value)))
+      if (/[\xc0\xc1]/.test(param.value)) readings.add(octetsToText(shortened(param.value)))
       if (param.value.includes('=?')) readings.add(decodeText(param.value))
       continue
     }
-    if (!param.name.startsWith(`${name}*`)) continue
+    if (param.name[name.length] !== '*' || !param.name.startsWith(name)) continue
     const rest = /^(?:(\d{1,3}))?(\*)?$/.exec(param.name.slice(name.length + 1))
     if (rest === null) continue
     const extended = rest[2] === '*' || rest[1] === undefined
