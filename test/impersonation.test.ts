@@ -169,15 +169,11 @@ function forgeries(): readonly Forged[] {
 }
 
 describe('impersonation', () => {
-  test('of over 300 forged mails at least nine in ten are caught', () => {
+  // Nine in ten is what is asked for; these were all caught, and one that is not is a loss.
+  test('of over 300 forged mails none is missed', () => {
     const all = forgeries()
-    const missed = all.filter(({ raw }) => !isCaught(raw))
-    if (process.env['SHOW'] !== undefined) {
-      const text = missed.map(({ way }) => way).join('\n')
-      process.stdout.write(`${all.length} forged, ${missed.length} missed:\n${text}\n`)
-    }
     expect(all.length).toBeGreaterThanOrEqual(300)
-    expect(missed.length / all.length).toBeLessThanOrEqual(0.1)
+    expect(all.filter(({ raw }) => !isCaught(raw)).map(({ way }) => way)).toEqual([])
   })
 
   for (const from of [

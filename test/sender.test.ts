@@ -391,6 +391,13 @@ describe('what is told on', () => {
     )
   })
 
+  test('what nobody signed says so', async () => {
+    const { onward } = await look(mail('a@stranger.example'), { greeting: 'x', sender: '' })
+    expect(onward.fields).toBe(
+      'Authentication-Results: mx.ours.example;\r\n\tdkim=none;\r\n\tdmarc=none header.from=stranger.example\r\n',
+    )
+  })
+
   for (const written of [
     'mx.ours.example; dmarc=pass',
     'MX.Ours.Example; dmarc=pass',

@@ -66,6 +66,7 @@ export function resinfosOf({ spf, dkim, arc, dmarc }: Checks): readonly Resinfo[
       ] as const
       return { method: 'dkim', result, properties }
     }),
+    ...(dkim.length > 0 ? [] : [{ method: 'dkim', result: 'none', properties: [] } as const]),
     ...(arc === null ? [] : [{ method: 'arc', result: arc.result, properties: [] } as const]),
     ...dmarc.map(({ domain, result, policy, policyDomain }): Resinfo => {
       const applied = policyDomain === '' ? '' : (policy ?? '')
