@@ -184,10 +184,12 @@ describe('topics', () => {
 })
 
 describe('phrases', () => {
-  const found = (text: string, ...phrases: string[]) =>
-    [...(phrasesIn(wordsOf(text), indexPhrases([phrases.join('\n')])).get(0) ?? [])].map(
+  const found = (text: string, ...phrases: string[]) => {
+    const index = indexPhrases([phrases.join('\n')])
+    return (phrasesIn(wordsOf(text, index), index).get(0) ?? []).map(
       ({ words, points }) => `${points} ${words.join(' ')}`,
     )
+  }
 
   test('either word, any word, any number, signs of money', () => {
     expect(found('Win $25,000 today', '$ # now|today')).toEqual(['1 $ # today'])

@@ -34,11 +34,13 @@ const STANDS_FOR: Readonly<Record<string, string>> = {
 const SPACED =
   /(?<![a-z0-9])(?:[a-z][.\-_*~^'`,|/]{1,2}){3,20}[a-z](?![a-z0-9])|(?<![a-z0-9])(?:[a-z] ){4,20}[a-z](?![a-z0-9])/gi
 const LEET = /[a-z]{1,12}[0134578@$!|][a-z0134578@$!|]{1,12}[a-z]/gi
+/** Greek to Armenian, Cherokee: letters that pass for Latin ones. */
+const FOREIGN = /[\u0370-\u058f\u13a0-\u13ff]/
 const EXAMPLES_MAX = 5
 /** Characters that are looked through for spaced and dressed words. */
 const CHARS_MAX = 32 * 1024
 
-export function disguises(view: View, words: readonly string[]): readonly Finding[] {
+export function disguises(view: View): readonly Finding[] {
   const findings: Finding[] = []
   const text = `${view.subject}\n${view.text}`.slice(0, CHARS_MAX)
   const dressed = new Set<string>()
@@ -60,8 +62,10 @@ export function disguises(view: View, words: readonly string[]): readonly Findin
     })
   }
   const mixed = new Set<string>()
-  for (const word of words) {
-    if (word.length > 2 && mixed.size < 50 && mixesScripts(word)) mixed.add(word)
+  if (FOREIGN.test(text)) {
+    for (const [word] of text.matchAll(/\p{L}{3,}/gu)) {
+      if (mixed.size < 50 && mixesScripts(word)) mixed.add(word)
+    }
   }
   if (mixed.size > 1) {
     findings.push({

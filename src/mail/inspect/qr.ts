@@ -50,6 +50,7 @@ export async function codesOf(
     const body = link.slice(link.indexOf(',') + 1)
     for (const text of await readCodes(Buffer.from(body, 'base64'))) {
       codes.push({ text, name: 'the markup' })
+      if (codes.length >= CODES_MAX) return codes
     }
   }
   for (const part of picturesOf(mail)) {

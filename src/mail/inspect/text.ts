@@ -22,11 +22,11 @@ export const text: Inspector = {
   name: 'text',
   inspect: ({ mail }) => {
     const view = viewOf(mail)
-    const words = wordsOf(`${view.subject}\n${view.text}`)
+    const words = wordsOf(`${view.subject}\n${view.text}`, INDEX)
     return [
       ...topics(words),
       ...shouting(view),
-      ...disguises(view, words),
+      ...disguises(view),
       ...layout(mail, view),
       ...subjectFindings(mail, view),
       ...makingFindings(mail),

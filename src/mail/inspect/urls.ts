@@ -71,10 +71,17 @@ export function domainOf(host: string): string {
   return found
 }
 
+const suffixes = new Map<string, boolean>()
+
 /** Ends with a suffix that the public list knows. */
 export function isPublic(host: string): boolean {
+  const known = suffixes.get(host)
+  if (known !== undefined) return known
   const { isIcann, isPrivate, domain } = parse(host, { allowPrivateDomains: true })
-  return (isIcann === true || isPrivate === true) && domain !== null
+  const found = (isIcann === true || isPrivate === true) && domain !== null
+  if (suffixes.size >= DOMAINS_MAX) suffixes.clear()
+  suffixes.set(host, found)
+  return found
 }
 
 /** A link that stands in text, as it stood. */

@@ -16,8 +16,12 @@ export type Phrase = {
   readonly words: readonly string[]
 }
 
-/** By the first word, and in it by the second; `*` holds those of one word or with any second one. */
-export type PhraseIndex = ReadonlyMap<string, ReadonlyMap<string, readonly Phrase[]>>
+export type PhraseIndex = {
+  /** By the first word, and in it by the second; `*` holds those of one word or with any second one. */
+  readonly phrases: ReadonlyMap<string, ReadonlyMap<string, readonly Phrase[]>>
+  /** One for each hash that a word of a phrase has: most words of a text are in no phrase. */
+  readonly hashes: Uint8Array
+}
 
 /** Words of a text that are read; a mail of more repeats itself. */
 const WORDS_MAX = 12_000
@@ -25,6 +29,7 @@ const WORDS_MAX = 12_000
 /** Index over the phrases of each topic, one a line. */
 export function indexPhrases(topics: readonly string[]): PhraseIndex {
   const index = new Map<string, Map<string, Phrase[]>>()
+  const hashes = new Uint8Array(HASHES)
   let id = 0
   for (const [topic, lines] of topics.entries()) {
     for (const line of lines.split('\n')) {
@@ -33,6 +38,7 @@ export function indexPhrases(topics: readonly string[]): PhraseIndex {
       const points = written.startsWith('!') ? 2 : 1
       id += 1
       for (const words of spread(written.replace(/^!/, '').split(' '))) {
+        for (const word of words) hashes[hashOf(word)] = 1
         const [first = '', second = '*'] = words
         const seconds = index.get(first) ?? new Map<string, Phrase[]>()
         index.set(first, seconds)
@@ -40,7 +46,19 @@ export function indexPhrases(topics: readonly string[]): PhraseIndex {
       }
     }
   }
-  return index
+  return { phrases: index, hashes }
+}
+
+const HASHES = 0x10000
+
+function hashOf(word: string): number {
+  let hash = 0
+  for (let at = 0; at < word.length; at += 1) hash = hashed(hash, word.charCodeAt(at))
+  return hash
+}
+
+function hashed(hash: number, code: number): number {
+  return (hash * 31 + code) & (HASHES - 1)
 }
 
 /** Every way to choose one of `a|b`. */
@@ -54,13 +72,14 @@ function spread(words: readonly string[]): readonly (readonly string[])[] {
 
 /**
  * The words of a text in lower case: letters with apostrophes inside, `#` for numbers, signs of
- * money and percent by themselves. Accents stay.
+ * money and percent by themselves. Accents stay. A word that is in no phrase is empty.
  */
-export function wordsOf(text: string): readonly string[] {
+export function wordsOf(text: string, { hashes }: PhraseIndex): readonly string[] {
   const lower = text.toLowerCase()
   const words: string[] = []
   let from = -1
   let digits = true
+  let hash = 0
   const end = lower.length
   for (let at = 0; at <= end; at += 1) {
     const code = at === end ? 32 : lower.charCodeAt(at)
@@ -69,14 +88,19 @@ export function wordsOf(text: string): readonly string[] {
       if (from === -1) {
         from = at
         digits = true
+        hash = 0
       }
       digits &&= digit
+      hash = hashed(hash, code)
       continue
     }
     if (from !== -1) {
       // `don't` is one word, `1,000.50` one number.
-      if (at + 1 < end && joins(code, digits, lower.charCodeAt(at + 1))) continue
-      words.push(digits ? '#' : lower.slice(from, at))
+      if (at + 1 < end && joins(code, digits, lower.charCodeAt(at + 1))) {
+        hash = hashed(hash, code)
+        continue
+      }
+      words.push(digits ? '#' : hashes[hash] === 1 ? lower.slice(from, at) : '')
       from = -1
       if (words.length >= WORDS_MAX) return words
     }
@@ -102,12 +126,14 @@ function joins(code: number, digits: boolean, next: number): boolean {
 /** Phrases of each topic that stand in `words`, a phrase once, in the order of the text. */
 export function phrasesIn(
   words: readonly string[],
-  index: PhraseIndex,
+  { phrases }: PhraseIndex,
 ): ReadonlyMap<number, readonly Phrase[]> {
   const found = new Map<number, Phrase[]>()
   const seen = new Set<number>()
   for (let at = 0; at < words.length; at += 1) {
-    const seconds = index.get(words[at] as string)
+    const first = words[at] as string
+    if (first === '') continue
+    const seconds = phrases.get(first)
     if (seconds === undefined) continue
     const next = at + 1 < words.length ? seconds.get(words[at + 1] as string) : undefined
     for (const candidates of [next, seconds.get('*')]) {
