@@ -9,13 +9,14 @@ import { labelledMail } from './bench/detection/set.ts'
 import { lookAt } from './look.ts'
 
 const CONFIG: Partial<InspectConfig> = {
-  domains: ['northwind.example', 'contoso-bank.com', 'fabrikam.de'],
+  domains: ['northwind.example', 'contoso-bank.com', 'fabrikam.de', 'fabrikam-shop.de'],
   settings: {
     ...initialSettings(),
     'sender.people': [
       'Ada Lovelace, ada@northwind.example, ada.lovelace@home.example',
       'Grace Brewster Hopper, grace@contoso-bank.com',
       'Jürgen Müller, juergen@fabrikam.de',
+      'Cher, cher@fabrikam.de',
     ],
     'sender.lookalikes': ['paymentsclearing.com', 'adventureworks.org'],
   },
@@ -189,6 +190,10 @@ describe('impersonation', () => {
     '"ada@list.example via Announce" <announce@lists.example>',
     'Fabrik Amsterdam <post@fabrikamsterdam.nl>',
     'Contoso <mail@mail.contoso-bank.com>',
+    'Shop <news@fabrikam-shop.de>',
+    'Ada Lovelace <a.lovelace@contoso-bank.com>',
+    'Cher Smith <cher@smith.example>',
+    'Cher <cher@fabrikam.de>',
     '=?utf-8?q?J=C3=B6rg_M=C3=BCller?= <joerg@firma.example>',
     'Support <support@support.example>',
   ]) {
@@ -214,6 +219,37 @@ describe('impersonation', () => {
     )
     expect(all.reduce((sum, { score }) => sum + score, 0)).toBeGreaterThan(15)
     expect(capScores(all).reduce((sum, { score }) => sum + score, 0)).toBe(12)
+  })
+
+  test.each([
+    ['LovelaceAda', 'Ada Lovelace'],
+    [encoded([...'Ada Lovelace'].join('\u200b')), 'Ada Lovelace'],
+    [encoded('Ada Love\u00adlace'), 'Ada Lovelace'],
+    ['Cher', 'Cher'],
+  ])('a name is found as it is read: %s', (written, name) => {
+    const found = findings(mail({ From: `${written} <x@stranger.example>` }))
+    const evidence = found.find(({ rule }) => rule === 'PERSON_SPOOF')?.evidence
+    expect(evidence).toContain(`the name of ${name}`)
+  })
+
+  test('a list lets answers go where it likes', () => {
+    const fields = { From: 'News <news@shop.example>', 'Reply-To': 'shop.news@gmail.com' }
+    expect(findings(mail(fields)).map(({ rule }) => rule)).toEqual(['FREEMAIL_REPLYTO'])
+    expect(findings(mail({ ...fields, 'List-Id': '<news.shop.example>' }))).toEqual([])
+  })
+
+  test('of very many domains of ours only those count that were named', () => {
+    const domains = Array.from({ length: 400 }, (_, index) => `customer${index}.example`)
+    const config = { ...CONFIG, domains }
+    const rules = (from: string): readonly string[] => {
+      const found: Finding[] = []
+      lookAt(mail({ From: from }), { config, inspectors: ['impersonation'] }, (answer) => {
+        if ('findings' in answer) found.push(...answer.findings)
+      })
+      return found.map(({ rule }) => rule)
+    }
+    expect(rules('a@customer-40.example')).toEqual([])
+    expect(rules('a@paymentsc1earing.com')).toEqual(['LOOKALIKE_DOMAIN'])
   })
 
   test('our own people may write from inside', () => {

@@ -226,6 +226,13 @@ describe('authors', () => {
     expect((await look(mail(long))).score('FROM_INVALID')).toBe(8)
   })
 
+  test('of more authors than are looked at none is proven', async () => {
+    const crowd = Array.from({ length: 12 }, (_, index) => `x@d${index}.good.example`)
+    const proven = await look(await signed(mail(crowd.slice(0, 3).join(', '))))
+    expect(proven.insight.authenticated).toHaveLength(3)
+    expect((await look(await signed(mail(crowd.join(', '))))).insight.authenticated).toEqual([])
+  })
+
   test('two From fields prove nothing, also where both could be true', async () => {
     const raw = await signed(mail('a@good.example\r\nFrom: b@good.example'))
     expect((await look(raw)).insight.authenticated).toEqual([])
