@@ -3,7 +3,7 @@ import type { FileFacts } from '../files.ts'
 import type { Kind } from '../kinds.ts'
 import { lookAtShortcut } from './lnk.ts'
 import { lookAtDrawing, lookAtMarkup } from './markup.ts'
-import { lookAtMime } from './mime.ts'
+import { lookAtMime, lookAtTnef } from './mime.ts'
 import { lookAtActiveMime, lookAtOle, sayDde } from './office.ts'
 import { lookAtOneNote } from './onenote.ts'
 import { lookAtPart } from './ooxml.ts'
@@ -22,6 +22,7 @@ const READERS: Partial<Record<Kind, Reader>> = {
   pdf: lookAtPdf,
   rtf: lookAtRtf,
   svg: lookAtDrawing,
+  tnef: lookAtTnef,
 }
 
 const PACKED_BYTES_MAX = 16 * 1024 * 1024
@@ -50,7 +51,7 @@ export function lookAtDocument(
     read((part, on) => lookAtActiveMime(part, on, (packed) => inflate(packed, PACKED_BYTES_MAX)))
   for (const kind of kinds) {
     const reader = READERS[kind]
-    if (reader !== undefined) read(reader)
+    if (reader !== undefined && !(kind === 'tnef' && file.depth === 0)) read(reader)
   }
 }
 
