@@ -10,6 +10,7 @@ import { createAdmin } from './admin/admin.ts'
 import { HeldHolders } from './admin/held-holders.ts'
 import { heldNodes } from './admin/held-nodes.ts'
 import { answerQueue } from './admin/queue-peers.ts'
+import { secretName } from './admin/signing.ts'
 import { type Clock, pause, SystemClock } from './base/clock.ts'
 import { type Resolver, SystemResolver } from './base/dns.ts'
 import { SystemDnsWire } from './base/dns-wire.ts'
@@ -44,6 +45,7 @@ import { SystemNetwork } from './cluster/network.ts'
 import { patienceOf } from './cluster/patience.ts'
 import { beginRebuild, keepPeers, refuseLostState } from './cluster/rebuild.ts'
 import { countMembers } from './cluster/roster.ts'
+import { ClusterSecrets } from './cluster/secrets.ts'
 import { Taken } from './cluster/taken.ts'
 import { ClusterTally } from './cluster/tally.ts'
 import { readToken } from './cluster/token.ts'
@@ -67,6 +69,7 @@ import { domainOf } from './mail/inspect/urls.ts'
 import { withEngines } from './mail/inspect/whole.ts'
 import { checkYara } from './mail/inspect/yara-check.ts'
 import { Pipeline } from './mail/pipeline.ts'
+import { Signatures } from './mail/signatures.ts'
 import type { NodeName } from './message/rows.ts'
 import { Audit } from './store/audit.ts'
 import { Bodies } from './store/bodies.ts'
@@ -291,6 +294,7 @@ export async function startNode(
   const nodes = heldNodes({ clock, cluster, absences, candidates, taken, patience })
   const holders = new HeldHolders({ clock, observer, ...store, nodes, patience })
   told.holders = holders
+  const secrets = new ClusterSecrets({ rows: rows.replica, roster, random })
   const pipeline = new Pipeline({
     hostname: seat.name,
     clock,
@@ -299,6 +303,7 @@ export async function startNode(
     live,
     ...store,
     inspectors,
+    signatures: new Signatures((domain, selector) => secrets.get(secretName(domain, selector))),
     inspectConfig: inspectConfigs(seat.name, () => store.learned.path),
     deliverer,
     nodeName: (node) => nodeName(store.nodes, node),
@@ -365,6 +370,8 @@ export async function startNode(
     takeover: holders.takeover,
     heldNodes: nodes,
     cluster,
+    names,
+    secrets,
     patience,
     outside: {
       names: () => nameClient.trouble,
@@ -407,6 +414,11 @@ export async function startNode(
     },
   })
   told.admin = admin
+  jobs.add({
+    name: 'dkim',
+    slotMs: HOUR_MS,
+    run: async () => `${(await admin.checkWaiting()).length} keys sign from now on`,
+  })
   registerGauges(observer, queue, spool, quarantine, inspectors)
   registerClusterGauges(observer, cluster, rows.replica)
   const web = createWeb({

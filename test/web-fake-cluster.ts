@@ -17,7 +17,7 @@ import type {
 import type { Clock } from '../src/base/clock.ts'
 import { RefusalError } from '../src/base/errors.ts'
 import type { NodeId } from '../src/base/ids.ts'
-import { FakeDetection } from './web-fake-detection.ts'
+import { FakeSigning } from './web-fake-signing.ts'
 
 type NodeView = ClusterView['nodes'][number]
 type LinkView = ClusterView['links'][number]
@@ -32,7 +32,7 @@ export function nodeId(name: string): NodeId {
 }
 
 /** What the tests turn: who is there, how they are, what the pages warn of. */
-export class FakeCluster extends FakeDetection implements ClusterAdmin {
+export class FakeCluster extends FakeSigning implements ClusterAdmin {
   readonly calls: string[] = []
   nodes: NodeView[]
   /** In place of links that all work. */

@@ -71,7 +71,7 @@ export class FakeDetection implements DetectionAdmin {
   }
 
   async putDetection(author: Author, kind: string, rawName: string, value: unknown): Promise<void> {
-    this.#mustAct(author)
+    this.mustAct(author)
     const stamp = { by: author.name, changedMs: this.clock.wallMs() }
     const row = value as Row
     if (kind === 'rule') {
@@ -90,7 +90,7 @@ export class FakeDetection implements DetectionAdmin {
   }
 
   removeDetection(author: Author, kind: string, rawName: string): void {
-    this.#mustAct(author)
+    this.mustAct(author)
     const rows = Object.entries(this.#rows).find(([name]) => name === kind)?.[1]
     const name =
       kind === 'rule' || kind === 'score' ? readRuleName(rawName) : readEntryName(rawName)
@@ -98,7 +98,7 @@ export class FakeDetection implements DetectionAdmin {
     throw new RefusalError('notFound', 'name', `There is no ${kind} ${name}.`, 'See the list.')
   }
 
-  #mustAct({ role }: Author): void {
+  protected mustAct({ role }: Author): void {
     if (role === 'admin') return
     throw new RefusalError('forbidden', null, 'You may look, and change nothing.', 'Ask an admin.')
   }

@@ -59,6 +59,7 @@ function world(options: Options = {}): World {
 function furnish(admin: FakeAdmin): void {
   const author = { name: 'a.ruiz', role: 'admin' } as const
   const look = { kind: 'header', field: 'subject', pattern: 'x' }
+  void admin.addSigningKey(author, { domain: 'example.com', selector: 's2026', algorithm: 'rsa' })
   void admin.putDetection(author, 'rule', 'GTUBE', { score: 1, look })
   void admin.putDetection(author, 'score', 'GTUBE', { score: 4 })
   void admin.putDetection(author, 'map', 'own', { entries: ['a.example'] })
@@ -714,6 +715,7 @@ describe('API', () => {
       'POST /lists/:list': { kind: 'ip', value: '192.0.2.9', note: 'why' },
       'PUT /rules/:name': { score: 2, look: { kind: 'body', pattern: 'x' } },
       'PUT /scores/:name': { score: 2 },
+      'POST /domains/:name/dkim': { selector: 's2027', algorithm: 'rsa' },
       'POST /learning': { as: 'spam', source: 'RnJvbTogYUBiLmV4YW1wbGUNCg0KeA0K' },
       'PUT /maps/:name': { entries: ['a.example'] },
       'PUT /yara/:name': { source: 'rule x { condition: false }' },
@@ -741,6 +743,7 @@ describe('API', () => {
         .replace('/lists/:list/:kind/:value', '/lists/allow/ip/192.0.2.0%2F24')
         .replace(':list', 'block')
         .replace(':node', 'mx2')
+        .replace(':selector', 's2026')
         .replace(/^\/(rules|scores)\/:name/, '/$1/GTUBE')
         .replace(/^\/(maps|yara)\/:name/, '/$1/own')
         .replace(':name', 'example.com')

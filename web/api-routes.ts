@@ -15,6 +15,7 @@ import { sourceOf } from './pages/frame.ts'
 import { isPending } from './parts/holder.ts'
 import { type Call, limitOf, optional, param, type Route, TEXT, text } from './route.ts'
 import * as shape from './shapes.ts'
+import { signingRoutes } from './signing-routes.ts'
 import type { Site } from './site.ts'
 import * as wire from './wire.ts'
 
@@ -62,6 +63,7 @@ export function apiRoutes(site: Parts): readonly Route[] {
     ...listRoutes(site),
     ...banRoutes(site),
     ...detectionRoutes(site),
+    ...signingRoutes(site),
     ...learningRoutes(site),
   ]
 }

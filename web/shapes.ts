@@ -488,3 +488,14 @@ export const RULE_SCORE = t.Object({
   says: t.String(),
   own: t.Boolean({ description: 'A rule of the operator' }),
 })
+
+export const SIGNING_KEY = t.Object({
+  domain: t.String(),
+  selector: t.String(),
+  algorithm: t.String({ description: 'rsa or ed25519' }),
+  publicKey: t.String(),
+  state: t.String({ description: 'waiting (for its record), active or retired' }),
+  recordName: t.String(),
+  record: t.String({ description: 'The TXT record that the DNS must have' }),
+  isHere: t.Boolean({ description: 'This node can sign with it' }),
+})

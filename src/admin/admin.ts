@@ -32,6 +32,7 @@ import { bansPart, type Outside } from './outside.ts'
 import { queuePart } from './queue.ts'
 import { queuePeersOf } from './queue-peers.ts'
 import { settingsPart } from './settings.ts'
+import { type SigningDeps, signingPart } from './signing.ts'
 
 /** What the node itself knows of its status; the admin adds queue, quarantine and inspectors. */
 export type StatusParts = Pick<
@@ -76,11 +77,18 @@ export type AdminDeps = {
   readonly join: ClusterPartDeps['join']
   readonly patience: Patience
   readonly outside?: Outside
+  readonly names: SigningDeps['names']
+  readonly secrets: SigningDeps['secrets']
 }
 
-export function createAdmin(deps: AdminDeps): Admin & Pick<Alerts, 'told'> {
+/** Beside what people ask: what the cluster is told of alerts, and a job of the cluster. */
+export type NodeAdmin = Admin &
+  Pick<Alerts, 'told'> & { checkWaiting(): Promise<readonly string[]> }
+
+export function createAdmin(deps: AdminDeps): NodeAdmin {
   const { cluster, mail } = deps
   const queuePeers = queuePeersOf(cluster)
+  const { checkWaiting, ...signing } = signingPart(deps)
   const alerts = new Alerts({
     ...deps,
     nodes: () => cluster.nodes(),
@@ -111,6 +119,8 @@ export function createAdmin(deps: AdminDeps): Admin & Pick<Alerts, 'told'> {
     ...listsPart(deps),
     ...bansPart(deps),
     ...detectionPart(deps),
+    ...signing,
+    checkWaiting,
     ...learningPart({ ...deps, held }),
     ...messagesPart({ ...deps, queuePeers, held }),
     ...held,

@@ -4,6 +4,7 @@
  */
 import type { ClusterView, NodeState, TokenView } from '../cluster/contract.ts'
 import type { SettingValue } from '../config/schema.ts'
+import type { SigningKey } from '../config/signing.ts'
 import type { Domain } from '../config/snapshot.ts'
 import type { Preview } from '../mail/inspect/contract.ts'
 import type { Counts, Label } from '../message/learned.ts'
@@ -141,7 +142,7 @@ export type SearchResult = Page<TraceRow> & {
 
 export type NextHopProbe = { readonly hop: string; readonly ok: boolean; readonly answer: string }
 
-export interface Admin extends ClusterAdmin, DetectionAdmin, LearningAdmin {
+export interface Admin extends ClusterAdmin, DetectionAdmin, LearningAdmin, SigningAdmin {
   status(): NodeStatus
   metrics(): string
 
@@ -512,6 +513,31 @@ export interface DetectionAdmin {
   putDetection(author: Author, kind: string, name: string, value: unknown): Promise<void>
   /** @throws RefusalError notFound */
   removeDetection(author: Author, kind: string, name: string): void
+}
+
+/** A key with which mail of a domain is signed, and the record that the DNS must have. */
+export type SigningKeyRow = SigningKey & {
+  readonly recordName: string
+  readonly record: string
+  /** This node can sign with it. */
+  readonly isHere: boolean
+}
+
+/** DKIM keys of our domains: the same on all nodes. */
+export interface SigningAdmin {
+  /** Of one domain, or all. */
+  signingKeys(domain?: string): readonly SigningKeyRow[]
+  /** It waits until the DNS has its record. @throws RefusalError invalid, conflict */
+  addSigningKey(
+    author: Author,
+    input: { readonly domain: string; readonly selector: string; readonly algorithm: string },
+  ): Promise<SigningKeyRow>
+  /** It signs from now on. @throws RefusalError notFound; conflict: the DNS has not its record */
+  checkSigningKey(author: Author, domain: string, selector: string): Promise<SigningKeyRow>
+  /** It signs no more; its record must stay as long as mail is on its way. @throws RefusalError */
+  retireSigningKey(author: Author, domain: string, selector: string): SigningKeyRow
+  /** @throws RefusalError notFound */
+  removeSigningKey(author: Author, domain: string, selector: string): void
 }
 
 export type RemovedNode = {

@@ -13,7 +13,8 @@ type Lesson = {
   readonly before: 'spam' | 'ham' | null
   readonly spam: number
   readonly ham: number
-  readonly flip: { readonly query: string; readonly recipients: number } | null
+  /** A node of before does not say it. */
+  readonly flip?: { readonly query: string; readonly recipients: number } | null
 }
 
 export const learn: Run = async (call, world) => {
@@ -50,7 +51,7 @@ async function mailFrom(world: World): Promise<Uint8Array> {
 }
 
 function flipWords({ flip }: Lesson): string {
-  if (flip === null) return ''
+  if (flip === null || flip === undefined) return ''
   const { recipients, query } = flip
   return `${recipients === 1 ? '1 recipient has' : `${recipients} recipients have`} a link or a file of it already: postern trace ${plain(query).replace(/'/g, '')}\n`
 }

@@ -296,6 +296,20 @@ export const COMMANDS: readonly Command[] = [
   command('ban list', 'Networks that are refused because they guess recipients.'),
   command('ban lift', 'Let such a network in again, on all nodes.', [one('NETWORK')]),
 
+  command('dkim list', 'Keys that sign mail of a domain.', [one('DOMAIN')]),
+  command(
+    'dkim add',
+    'Make a key that signs mail of a domain, and print its record.',
+    [one('DOMAIN'), one('SELECTOR')],
+    [option('--algorithm', 'NAME', 'rsa, which everybody checks (default), or ed25519 beside it.')],
+  ),
+  command('dkim check', 'Ask the DNS for the record of a key; it signs from then on.', [
+    one('DOMAIN'),
+    one('SELECTOR'),
+  ]),
+  command('dkim retire', 'Sign with a key no more.', [one('DOMAIN'), one('SELECTOR')]),
+  command('dkim remove', 'Remove a key.', [one('DOMAIN'), one('SELECTOR')]),
+
   command('rule list', 'Rules of your own.'),
   command(
     'rule set',
