@@ -132,7 +132,7 @@ export class Walk {
       return hash
     }
     this.#tell(file, kinds, content.length, hashed)
-    this.#scan?.look(content, file.path)
+    if (!isPiece(file, kinds)) this.#scan?.look(content, file.path)
     lookAtContent(file, kinds, nameScore, this.#attachments)
     if (file.names.some((name) => PIECE.test(name)))
       this.#unseen.add(
@@ -192,10 +192,8 @@ export class Walk {
 
   #tell(file: FileFacts, kinds: readonly Kind[], sizeBytes: number, hash: () => string): void {
     if (this.#files.length >= FILES_TOLD_MAX) return
+    if (isPiece(file, kinds)) return
     const [type = null] = kinds
-    // The hundred pieces of a document are no files to whoever reads the list.
-    const piece = file.within === 'ooxml' || file.within === 'ole' || file.within === 'pdf'
-    if (piece && (type === null || type === 'xml' || type === 'text' || isMedia(kinds))) return
     this.#files.push({ path: plainLine(file.path, 200), type, sizeBytes, sha256: hash() })
   }
 
@@ -250,6 +248,13 @@ export class Walk {
     if (needsWhole(kinds) && !isMedia(kinds))
       this.#budget.limit(`${file.path} is too large to be looked into inside another file.`)
   }
+}
+
+/** The hundred pieces of a document are no files to whoever reads a list of them. */
+function isPiece({ within }: FileFacts, kinds: readonly Kind[]): boolean {
+  if (within !== 'ooxml' && within !== 'ole' && within !== 'pdf') return false
+  const [kind = 'text'] = kinds
+  return kind === 'text' || kind === 'xml' || isMedia(kinds)
 }
 
 /** Archives, documents, pictures: their end or their middle matters. */

@@ -12,8 +12,10 @@ import type { Scan } from './files.ts'
 export const SCAN_BYTES_MAX = 512 * 1024
 /** Of all files of one message. */
 const MESSAGE_BYTES_MAX = 8 * 1024 * 1024
-/** Each file costs compiling the rules again. */
-const FILES_MAX = 30
+/** Each run compiles the rules again, and libyara keeps 8 MB of it for good. */
+const RUNS_MAX = 12
+/** An instance that ran so often is thrown away before the next message. */
+const USED_RUNS_MAX = 4
 const FINDINGS_MAX = 50
 const SCORE = 5
 const SCORE_MAX = 100
@@ -34,12 +36,17 @@ type Result = {
 }
 export type Yara = { run(content: Uint8Array, rules: string): Result }
 
-let loading: Promise<Yara> | null = null
+let loaded: { readonly yara: Yara; runs: number } | null = null
 
-/** Loads libyara once in a process. */
-export function loadYara(): Promise<Yara> {
-  loading ??= load()
-  return loading
+/** An instance with room for the runs of one message. */
+async function fresh(): Promise<{ readonly yara: Yara; runs: number }> {
+  if (loaded === null || loaded.runs > USED_RUNS_MAX) {
+    // Two of them at one time would be too much: the old one must be garbage before.
+    loaded = null
+    Bun.gc(true)
+    loaded = { yara: await load(), runs: 0 }
+  }
+  return loaded
 }
 
 async function load(): Promise<Yara> {
@@ -89,14 +96,18 @@ function matchOf({ ruleName, metadata }: Matched): YaraMatch {
 /** Rules of all sources, as one text where their names allow it: each run compiles them again. */
 const texts = new WeakMap<Readonly<Record<string, string>>, readonly string[]>()
 
-function textsOf(yara: Yara, sources: Readonly<Record<string, string>>): readonly string[] {
+function textsOf(
+  used: { readonly yara: Yara; runs: number },
+  sources: Readonly<Record<string, string>>,
+): readonly string[] {
   const known = texts.get(sources)
   if (known !== undefined) return known
   const each = Object.entries(sources)
     .sort(([a], [b]) => (a < b ? -1 : 1))
     .map(([, source]) => source)
   const one = each.join('\n')
-  const { errors } = runYara(yara, Buffer.of(), one)
+  used.runs += 1
+  const { errors } = runYara(used.yara, Buffer.of(), one)
   const found = errors.length === 0 ? [one] : each
   texts.set(sources, found)
   return found
@@ -104,27 +115,28 @@ function textsOf(yara: Yara, sources: Readonly<Record<string, string>>): readonl
 
 /** Looks at the files of one message with all rules. */
 export async function scannerOf(sources: Readonly<Record<string, string>>): Promise<Scan> {
-  const yara = await loadYara()
-  const rules = textsOf(yara, sources)
+  const used = await fresh()
+  const rules = textsOf(used, sources)
   const findings = new Map<string, Finding>()
-  let files = 0
+  let runs = 0
   let bytes = 0
   let cause: string | null = null
   return {
     look: (content, path) => {
       if (cause !== null || content.length === 0) return
-      files += 1
+      runs += rules.length
       bytes += Math.min(content.length, SCAN_BYTES_MAX)
-      if (files > FILES_MAX || bytes > MESSAGE_BYTES_MAX) {
+      if (runs > RUNS_MAX || bytes > MESSAGE_BYTES_MAX) {
         findings.set('YARA_LIMIT', {
           rule: 'YARA_LIMIT',
           score: 0,
-          evidence: `The YARA rules saw the first ${FILES_MAX} files, or ${MESSAGE_BYTES_MAX} bytes, and not ${path}.`,
+          evidence: `The YARA rules saw the first ${Math.floor(RUNS_MAX / rules.length)} files, at most ${MESSAGE_BYTES_MAX} bytes, and not ${path}.`,
         })
         return
       }
       for (const text of rules) {
-        const { matches, errors } = runYara(yara, content.subarray(0, SCAN_BYTES_MAX), text)
+        used.runs += 1
+        const { matches, errors } = runYara(used.yara, content.subarray(0, SCAN_BYTES_MAX), text)
         if (errors.length > 0) cause = `A YARA rule does not compile: ${errors[0] ?? ''}`
         for (const { rule, score, about } of matches)
           if (!findings.has(rule) && findings.size < FINDINGS_MAX)
@@ -159,7 +171,7 @@ function* trials(): Generator<Buffer> {
  * somebody ends (yara-check.ts).
  */
 export async function tryYara(source: string): Promise<readonly string[]> {
-  const yara = await loadYara()
+  const yara = await load()
   for (const trial of trials()) {
     const { errors } = runYara(yara, trial, source)
     if (errors.length > 0) return errors
