@@ -64,7 +64,7 @@ function isThere(name: string): boolean {
   const part = packages.find((candidate) => candidate.name === name)
   if (part === undefined) throw new Error(`${name} is not in appliance/packages.txt`)
   try {
-    accessSync(part.program, constants.X_OK)
+    accessSync(part.program, constants.F_OK)
     return true
   } catch {
     return false
