@@ -20,22 +20,24 @@ const FIELD_CHARS_MAX = 400
 const LINKS_MAX = 100
 const MARKUP_CHARS_MAX = 60_000
 
-/** Where a token is from, for people. The place in the list is part of the hash: only append. */
-const KINDS = [
-  'word',
-  'subject',
-  'sender',
-  'reply address',
-  'field',
-  'value',
-  'route',
-  'link',
-  'markup',
-  'file',
-] as const
+/** Where a token is from, in words for people. The number is part of the hash: it never changes. */
+const KIND = {
+  word: 0,
+  subject: 1,
+  sender: 2,
+  'reply address': 3,
+  field: 4,
+  value: 5,
+  route: 6,
+  link: 7,
+  markup: 8,
+  file: 9,
+} as const
+type Kind = (typeof KIND)[keyof typeof KIND]
+const KIND_NAMES = Object.keys(KIND)
+const SEEDS = KIND_NAMES.map((_, index) => Math.imul(index + 1, 0x9e37_79b1))
 
 const SLOTS = 4_096
-const SEEDS = KINDS.map((_, index) => Math.imul(index + 1, 0x9e37_79b1))
 
 /** The distinct tokens of one message, and how to name them. */
 export class Tokens {
@@ -54,7 +56,7 @@ export class Tokens {
   }
 
   /** `from` to `to` of the text is what a person is shown. */
-  add(kind: number, hash: number, text: number, from: number, to: number): void {
+  add(kind: Kind, hash: number, text: number, from: number, to: number): void {
     if (this.size >= TOKENS_MAX) return
     const token = tokenOf(hash ^ (SEEDS[kind] as number))
     let slot = token & (SLOTS - 1)
@@ -74,7 +76,7 @@ export class Tokens {
   }
 
   /** A token of a whole text, such as the name of a field. */
-  name(kind: number, text: string, shown = text): void {
+  name(kind: Kind, text: string, shown = text): void {
     this.add(kind, hashOfText(text), this.text(shown), 0, shown.length)
   }
 
@@ -83,14 +85,14 @@ export class Tokens {
     const source = this.#source[index] ?? 0
     const text = this.#texts[source >>> 4] ?? ''
     const words = plainLine(text.slice(this.#from[index], this.#to[index]), 40)
-    const kind = KINDS[source & 15] ?? 'word'
+    const kind = KIND_NAMES[source & 15] ?? ''
     return kind === 'word' ? `“${words}”` : `${kind} “${words}”`
   }
 
   /** Of what a reader sees, not of how the mail came. */
   isSeen(index: number): boolean {
     const kind = (this.#source[index] ?? 0) & 15
-    return kind === WORD || kind === LINK || kind === MARKUP
+    return kind === KIND.word || kind === KIND.link || kind === KIND.markup
   }
 
   /** As it is kept: ascending. */
@@ -98,20 +100,6 @@ export class Tokens {
     return this.hashes.slice(0, this.size).sort()
   }
 }
-
-const [WORD, SUBJECT, SENDER, REPLY, FIELD, VALUE, ROUTE, LINK, MARKUP, FILE] =
-  KINDS.keys() as unknown as [
-    number,
-    number,
-    number,
-    number,
-    number,
-    number,
-    number,
-    number,
-    number,
-    number,
-  ]
 
 /** At most TOKENS_MAX; the header first, for it says most in few. */
 export function tokensOf(mail: Mail): Tokens {
@@ -121,7 +109,7 @@ export function tokensOf(mail: Mail): Tokens {
   fileTokens(tokens, mail)
   for (const link of view.links.slice(0, LINKS_MAX)) linkTokens(tokens, link)
   if (view.html !== null) markupTokens(tokens, markupOf(mail))
-  wordTokens(tokens, WORD, view.text.slice(0, TEXT_CHARS_MAX))
+  wordTokens(tokens, KIND.word, view.text.slice(0, TEXT_CHARS_MAX))
   return tokens
 }
 
@@ -144,34 +132,34 @@ function headerTokens(tokens: Tokens, { header }: Mail): void {
         subjectTokens(tokens, decodeText(short))
         break
       case 'from':
-        addressTokens(tokens, SENDER, decodeText(short))
+        addressTokens(tokens, KIND.sender, decodeText(short))
         break
       case 'reply-to':
-        addressTokens(tokens, REPLY, decodeText(short))
+        addressTokens(tokens, KIND['reply address'], decodeText(short))
         break
       case 'to':
       case 'cc':
-        tokens.name(VALUE, `${name} ${Math.min(5, short.split('@').length - 1)}`)
-        tokens.name(VALUE, `${name} ${/^\s*[^<]*[\w"]\s+</.test(short) ? 'named' : 'bare'}`)
+        tokens.name(KIND.value, `${name} ${Math.min(5, short.split('@').length - 1)}`)
+        tokens.name(KIND.value, `${name} ${/^\s*[^<]*[\w"]\s+</.test(short) ? 'named' : 'bare'}`)
         break
       case 'message-id':
-        tokens.name(VALUE, `id ${shapeOf(short.split('@')[0] ?? '')}`)
-        tokens.name(VALUE, `id @${hostEnd(short.split('@')[1] ?? '')}`)
+        tokens.name(KIND.value, `id ${shapeOf(short.split('@')[0] ?? '')}`)
+        tokens.name(KIND.value, `id @${hostEnd(short.split('@')[1] ?? '')}`)
         break
       case 'date':
-        tokens.name(VALUE, `date ${/[+-]\d{4}.*$/.exec(short)?.[0] ?? shapeOf(short)}`)
+        tokens.name(KIND.value, `date ${/[+-]\d{4}.*$/.exec(short)?.[0] ?? shapeOf(short)}`)
         break
       case 'content-type':
-        tokens.name(VALUE, `type ${shapeOf(/boundary="?([^";]*)/i.exec(short)?.[1] ?? '')}`)
-        tokens.name(VALUE, `type ${short.replace(/boundary=.*/i, '').toLowerCase()}`)
+        tokens.name(KIND.value, `type ${shapeOf(/boundary="?([^";]*)/i.exec(short)?.[1] ?? '')}`)
+        tokens.name(KIND.value, `type ${short.replace(/boundary=.*/i, '').toLowerCase()}`)
         break
       default:
         if (IGNORED.test(name)) continue
-        tokens.name(VALUE, `${name} ${shapeOf(short)}`)
+        tokens.name(KIND.value, `${name} ${shapeOf(short)}`)
         valueTokens(tokens, name, short)
     }
-    tokens.name(FIELD, name)
-    tokens.name(FIELD, `${before} ${name}`)
+    tokens.name(KIND.field, name)
+    tokens.name(KIND.field, `${before} ${name}`)
     before = name
   }
 }
@@ -196,7 +184,7 @@ function valueTokens(tokens: Tokens, name: string, value: string): void {
   const seed = hashOfText(name)
   for (const word of value.matchAll(/[\w.@-]{2,40}/g)) {
     tokens.add(
-      VALUE,
+      KIND.value,
       hashOfText(word[0].toLowerCase(), seed),
       source,
       word.index,
@@ -206,15 +194,15 @@ function valueTokens(tokens: Tokens, name: string, value: string): void {
 }
 
 function subjectTokens(tokens: Tokens, subject: string): void {
-  wordTokens(tokens, SUBJECT, subject)
+  wordTokens(tokens, KIND.subject, subject)
   tokens.name(
-    SUBJECT,
+    KIND.subject,
     `shape ${/^re:/i.test(subject) ? 're' : ''} ${subject === subject.toUpperCase() ? 'caps' : ''} ${/\s{4}|\d{4,}\s*$/.test(subject) ? 'tail' : ''} ${/!/.test(subject) ? '!' : ''}`,
     subject,
   )
 }
 
-function addressTokens(tokens: Tokens, kind: number, value: string): void {
+function addressTokens(tokens: Tokens, kind: Kind, value: string): void {
   wordTokens(tokens, kind, value.replace(/<[^>]*>/, ' '))
   const [, local = '', host = ''] = /([^\s<>"]+)@([a-z0-9.-]+)/i.exec(value.toLowerCase()) ?? []
   tokens.name(kind, `${local}@${host}`)
@@ -225,27 +213,27 @@ function addressTokens(tokens: Tokens, kind: number, value: string): void {
 
 function routeTokens(tokens: Tokens, value: string): void {
   const [, helo = '', rest = ''] = /^from\s+(\S{1,100})(.{0,150})/is.exec(value) ?? []
-  tokens.name(ROUTE, `helo ${helo.includes('.') ? hostEnd(helo) : shapeOf(helo)}`, helo)
+  tokens.name(KIND.route, `helo ${helo.includes('.') ? hostEnd(helo) : shapeOf(helo)}`, helo)
   const host = /\(\s*(?:[^@\s]*@)?([a-z0-9.-]+\.[a-z]{2,})/i.exec(rest)?.[1] ?? ''
-  if (host !== '') tokens.name(ROUTE, `from ${hostEnd(host)}`, host)
+  if (host !== '') tokens.name(KIND.route, `from ${hostEnd(host)}`, host)
   const address = /\[?(\d{1,3}\.\d{1,3})\.\d{1,3}\.\d{1,3}/.exec(rest)?.[1]
-  if (address !== undefined) tokens.name(ROUTE, `ip ${address}`)
+  if (address !== undefined) tokens.name(KIND.route, `ip ${address}`)
   const by = /\bby\s+([a-z0-9.-]+)/i.exec(value)?.[1] ?? ''
-  tokens.name(ROUTE, `by ${hostEnd(by)}`, by)
+  tokens.name(KIND.route, `by ${hostEnd(by)}`, by)
 }
 
 function linkTokens(tokens: Tokens, { url, host, domain, where, tag }: Link): void {
   if (where === 'header') return
   const lower = url.slice(0, 300).toLowerCase()
-  tokens.name(LINK, lower.slice(0, lower.indexOf(':')))
-  tokens.name(LINK, `${where} ${tag}`)
-  tokens.name(LINK, host)
-  tokens.name(LINK, domain)
+  tokens.name(KIND.link, lower.slice(0, lower.indexOf(':')))
+  tokens.name(KIND.link, `${where} ${tag}`)
+  tokens.name(KIND.link, host)
+  tokens.name(KIND.link, domain)
   const source = tokens.text(lower)
   const parts = /[a-z0-9_-]{2,40}/g
   parts.lastIndex = host === '' ? 0 : lower.indexOf(host) + host.length
   for (let part = parts.exec(lower); part !== null; part = parts.exec(lower)) {
-    tokens.add(LINK, hashOfText(part[0]), source, part.index, part.index + part[0].length)
+    tokens.add(KIND.link, hashOfText(part[0]), source, part.index, part.index + part[0].length)
   }
 }
 
@@ -265,14 +253,14 @@ function markupTokens(tokens: Tokens, markup: string): void {
   const source = tokens.text(markup)
   for (const tag of markup.matchAll(/<(!?\/?[a-z][a-z0-9]*)([^>]{0,300})/gi)) {
     const name = (tag[1] ?? '').toLowerCase()
-    tokens.add(MARKUP, hashOfText(name), source, tag.index, tag.index + name.length + 1)
+    tokens.add(KIND.markup, hashOfText(name), source, tag.index, tag.index + name.length + 1)
     if (tag[2] === '') continue
     const seed = hashOfText(name)
     const base = tag.index + name.length + 1
     for (const attribute of (tag[2] ?? '').matchAll(/([a-z-]+)\s*=\s*["']?([^"'\s>]{0,24})/gi)) {
       if (/^(?:href|src|action|background)$/i.test(attribute[1] ?? '')) continue
       tokens.add(
-        MARKUP,
+        KIND.markup,
         hashOfText(attribute[0].toLowerCase(), seed),
         source,
         base + attribute.index,
@@ -284,15 +272,15 @@ function markupTokens(tokens: Tokens, markup: string): void {
 
 function fileTokens(tokens: Tokens, mail: Mail): void {
   for (const part of mail.parts.slice(0, 50)) {
-    tokens.name(FILE, `${part.type} ${part.encodings.join()} ${part.charset ?? ''}`)
-    tokens.name(FILE, `${part.type} ${part.disposition ?? ''}`)
+    tokens.name(KIND.file, `${part.type} ${part.encodings.join()} ${part.charset ?? ''}`)
+    tokens.name(KIND.file, `${part.type} ${part.disposition ?? ''}`)
     for (const name of part.names)
-      tokens.name(FILE, /\.[a-z0-9]{1,6}$/i.exec(name)?.[0].toLowerCase() ?? 'no ending', name)
+      tokens.name(KIND.file, /\.[a-z0-9]{1,6}$/i.exec(name)?.[0].toLowerCase() ?? 'no ending', name)
   }
 }
 
 /** Words, pairs of neighbours, and pairs with one word between. Case is folded; capitals are a token. */
-function wordTokens(tokens: Tokens, kind: number, text: string): void {
+function wordTokens(tokens: Tokens, kind: Kind, text: string): void {
   const source = tokens.text(text)
   let hash = 0
   let length = 0
