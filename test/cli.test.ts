@@ -543,7 +543,7 @@ describe('what a command prints', () => {
   })
 
   test('a mail is taught by its id, or byte for byte by standard input', async () => {
-    const lesson = { subject: 'Offer', label: 'spam', before: null, spam: 3, ham: 2 }
+    const lesson = { subject: 'Offer', label: 'spam', before: null, spam: 3, ham: 2, flip: null }
     const { asked: byId, out } = await ask(['learn', 'spam', 'm1'], lesson)
     expect(out).toBe('“Offer” is learnt as spam; 3 spam and 2 ham are known.\n')
     expect(byId.map(({ path, body }) => [path, body])).toEqual([
