@@ -692,6 +692,18 @@ describe('a holder', () => {
     expect(sent).toBe(1)
   })
 
+  test('hears of no attempt whose dot is not out: who takes it over may still say that it failed', async () => {
+    for (const isTried of [false, true]) {
+      const { world, owner, message } = await kept(3)
+      const other = world.nodes.find(({ id }) => id !== owner.id && !message.holders.has(id))
+      set(message.recipients[0], { state: 'trying', attempts: 1 })
+      if (isTried) owner.queue.mark('try', message, [0])
+      expect(await world.until(owner.copies.give(message, other?.id as NodeId))).toBe(true)
+      const copy = other?.queue.copy(message.id)
+      expect(copy?.recipients[0]?.state).toBe(isTried ? 'trying' : 'queued')
+    }
+  })
+
   test('keeps the new copy of a message that comes to life again', async () => {
     const { world, owner, message, holder } = await kept(2)
     finish(owner, message)

@@ -6,7 +6,7 @@ import { messageOf, StoreError } from '../base/errors.ts'
 import type { MessageId, NodeId } from '../base/ids.ts'
 import { PIECE_BYTES } from '../base/limits.ts'
 import type { Copied, Copying } from '../store/copies.ts'
-import { type Commit, commitOf, type Message } from '../store/queued.ts'
+import { type Commit, copiedCommitOf, type Message } from '../store/queued.ts'
 import type { CopyLine } from './copy-lines.ts'
 import { encodeCommit, encodeCommitEntries, encodeEntry } from './copy-wire.ts'
 
@@ -303,7 +303,7 @@ export class Flight implements Copying {
   #commitNow(): Commit {
     const commit = this.#commit as Commit
     const message = this.#given?.message
-    if (message !== undefined) return commitOf(message, this.#seam.wallMs())
+    if (message !== undefined) return copiedCommitOf(message, this.#seam.wallMs())
     return { ...commit, holders: [...new Set([...commit.holders, ...this.#holders])] }
   }
 

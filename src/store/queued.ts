@@ -198,6 +198,16 @@ export function commitOf(message: Message, nowMs: number): Commit {
   }
 }
 
+/** As `commitOf`, of an own message for another node: an attempt whose dot is not out is none there. */
+export function copiedCommitOf(message: Message, nowMs: number): Commit {
+  const commit = commitOf(message, nowMs)
+  const recipients = commit.recipients.map((recipient, index): QueuedRecipient => {
+    const isBegun = recipient.state === 'trying' && !message.tried.has(index)
+    return isBegun ? { ...recipient, state: 'queued' } : recipient
+  })
+  return { ...commit, recipients }
+}
+
 /** The next attempt later by `ms`, where there is one. */
 export function shifted(recipient: QueuedRecipient, ms: number): QueuedRecipient {
   const waits = recipient.state === 'deferred' || recipient.state === 'inDoubt'
