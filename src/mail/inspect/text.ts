@@ -34,7 +34,7 @@ export const text: Inspector = {
   },
 }
 
-function topics(words: readonly string[]): readonly Finding[] {
+function topics(words: readonly number[]): readonly Finding[] {
   const findings: Finding[] = []
   const found = phrasesIn(words, INDEX)
   for (const [index, { rule, about, steps }] of TOPICS.entries()) {

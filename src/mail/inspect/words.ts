@@ -4,6 +4,8 @@
  * each).
  */
 
+import { assert } from '../../base/errors.ts'
+
 /**
  * A phrase as it is written down: words in lower case, `a|b` for either, `*` for any one word, `#`
  * for any number, `$`, `€`, `£` and `%` for themselves. `!` before it: it counts twice.
@@ -14,11 +16,17 @@ export type Phrase = {
   readonly id: number
   readonly points: 1 | 2
   readonly words: readonly string[]
+  /** The words as numbers; 0 for any. */
+  readonly ids: readonly number[]
 }
 
 export type PhraseIndex = {
-  /** By the first word, and in it by the second; `*` holds those of one word or with any second one. */
-  readonly phrases: ReadonlyMap<string, ReadonlyMap<string, readonly Phrase[]>>
+  /** By the first two words, as `pairOf` makes one number of them. */
+  readonly phrases: ReadonlyMap<number, readonly Phrase[]>
+  /** Numbers of the words that occur in phrases, from 1. */
+  readonly ids: ReadonlyMap<string, number>
+  /** One for each word by its number with which a phrase begins that has one word, or any second one. */
+  readonly alone: Uint8Array
   /** One for each hash that a word of a phrase has: most words of a text are in no phrase. */
   readonly hashes: Uint8Array
 }
@@ -28,25 +36,45 @@ const WORDS_MAX = 12_000
 
 /** Index over the phrases of each topic, one a line. */
 export function indexPhrases(topics: readonly string[]): PhraseIndex {
-  const index = new Map<string, Map<string, Phrase[]>>()
+  const phrases = new Map<number, Phrase[]>()
+  const ids = new Map<string, number>()
   const hashes = new Uint8Array(HASHES)
+  const alone = new Uint8Array(WORD_IDS)
   let id = 0
   for (const [topic, lines] of topics.entries()) {
     for (const line of lines.split('\n')) {
       const written = line.trim()
       if (written === '') continue
-      const points = written.startsWith('!') ? 2 : 1
       id += 1
       for (const words of spread(written.replace(/^!/, '').split(' '))) {
+        const numbers = words.map((word) => numberOf(word, ids))
         for (const word of words) hashes[hashOf(word)] = 1
-        const [first = '', second = '*'] = words
-        const seconds = index.get(first) ?? new Map<string, Phrase[]>()
-        index.set(first, seconds)
-        seconds.set(second, [...(seconds.get(second) ?? []), { topic, id, points, words }])
+        const [first = 0, second = 0] = numbers
+        if (second === 0) alone[first] = 1
+        const points = written.startsWith('!') ? 2 : 1
+        const phrase: Phrase = { topic, id, points, words, ids: numbers }
+        const known = phrases.get(pairOf(first, second))
+        if (known === undefined) phrases.set(pairOf(first, second), [phrase])
+        else known.push(phrase)
       }
     }
   }
-  return { phrases: index, hashes }
+  return { phrases, ids, alone, hashes }
+}
+
+const WORD_IDS = 0x10000
+
+function numberOf(word: string, ids: Map<string, number>): number {
+  if (word === '*') return 0
+  const known = ids.get(word)
+  if (known !== undefined) return known
+  assert(ids.size + 1 < WORD_IDS, 'too many words in phrases')
+  ids.set(word, ids.size + 1)
+  return ids.size
+}
+
+function pairOf(first: number, second: number): number {
+  return first * WORD_IDS + second
 }
 
 const HASHES = 0x10000
@@ -72,11 +100,12 @@ function spread(words: readonly string[]): readonly (readonly string[])[] {
 
 /**
  * The words of a text in lower case: letters with apostrophes inside, `#` for numbers, signs of
- * money and percent by themselves. Accents stay. A word that is in no phrase is empty.
+ * money and percent by themselves; accents stay. As numbers: a word that is in no phrase is -1.
  */
-export function wordsOf(text: string, { hashes }: PhraseIndex): readonly string[] {
+export function wordsOf(text: string, { ids, hashes }: PhraseIndex): readonly number[] {
   const lower = text.toLowerCase()
-  const words: string[] = []
+  const words: number[] = []
+  const number = ids.get('#') ?? -1
   let from = -1
   let digits = true
   let hash = 0
@@ -100,12 +129,12 @@ export function wordsOf(text: string, { hashes }: PhraseIndex): readonly string[
         hash = hashed(hash, code)
         continue
       }
-      words.push(digits ? '#' : hashes[hash] === 1 ? lower.slice(from, at) : '')
+      words.push(digits ? number : hashes[hash] === 1 ? (ids.get(lower.slice(from, at)) ?? -1) : -1)
       from = -1
       if (words.length >= WORDS_MAX) return words
     }
     if (code === 36 || code === 37 || code === 0x20ac || code === 0xa3) {
-      words.push(code === 36 ? '$' : code === 37 ? '%' : code === 0xa3 ? '£' : '€')
+      words.push(ids.get(String.fromCharCode(code)) ?? -1)
     }
   }
   return words
@@ -125,34 +154,35 @@ function joins(code: number, digits: boolean, next: number): boolean {
 
 /** Phrases of each topic that stand in `words`, a phrase once, in the order of the text. */
 export function phrasesIn(
-  words: readonly string[],
-  { phrases }: PhraseIndex,
+  words: readonly number[],
+  { phrases, alone }: PhraseIndex,
 ): ReadonlyMap<number, readonly Phrase[]> {
   const found = new Map<number, Phrase[]>()
   const seen = new Set<number>()
-  for (let at = 0; at < words.length; at += 1) {
-    const first = words[at] as string
-    if (first === '') continue
-    const seconds = phrases.get(first)
-    if (seconds === undefined) continue
-    const next = at + 1 < words.length ? seconds.get(words[at + 1] as string) : undefined
-    for (const candidates of [next, seconds.get('*')]) {
-      for (const phrase of candidates ?? []) {
-        if (seen.has(phrase.id) || !standsAt(words, at, phrase.words)) continue
-        seen.add(phrase.id)
-        const known = found.get(phrase.topic)
-        if (known === undefined) found.set(phrase.topic, [phrase])
-        else known.push(phrase)
-      }
+  const look = (candidates: readonly Phrase[] | undefined, at: number): void => {
+    if (candidates === undefined) return
+    for (const phrase of candidates) {
+      if (seen.has(phrase.id) || !standsAt(words, at, phrase.ids)) continue
+      seen.add(phrase.id)
+      const known = found.get(phrase.topic)
+      if (known === undefined) found.set(phrase.topic, [phrase])
+      else known.push(phrase)
     }
+  }
+  for (let at = 0; at < words.length; at += 1) {
+    const first = words[at] as number
+    if (first === -1) continue
+    const second = words[at + 1] ?? -1
+    if (second !== -1) look(phrases.get(pairOf(first, second)), at)
+    if (alone[first] === 1) look(phrases.get(pairOf(first, 0)), at)
   }
   return found
 }
 
-function standsAt(words: readonly string[], at: number, phrase: readonly string[]): boolean {
+function standsAt(words: readonly number[], at: number, phrase: readonly number[]): boolean {
   for (let index = 1; index < phrase.length; index += 1) {
     const word = phrase[index]
-    if (word !== '*' && word !== words[at + index]) return false
+    if (word !== 0 && word !== words[at + index]) return false
   }
   return true
 }
