@@ -1,6 +1,6 @@
 /**
  * `run bench`: Postern beside stock Postfix on this machine, in turn; every bar as met or not met.
- * Words choose parts (throughput, latency, footprint, breakdown, engine, quiet, scan), `--quick` makes
+ * Words choose parts (throughput, latency, footprint, breakdown, engine, quiet, scan, inspect), `--quick` makes
  * it short. It runs what POSTERN_BIN names, else builds dist/postern.
  */
 import { mkdtempSync, readFileSync, rmSync } from 'node:fs'
@@ -11,6 +11,7 @@ import { bars, printBars } from './bars.ts'
 import { breakdownRun, engineRun } from './breakdown.ts'
 import { footprintRun } from './footprint.ts'
 import { Group } from './group.ts'
+import { inspectRun } from './inspect.ts'
 import { latencyRun } from './latency.ts'
 import { noPostfix } from './peers.ts'
 import { quietRun } from './quiet.ts'
@@ -33,6 +34,7 @@ const PARTS = [
   'engine',
   'quiet',
   'scan',
+  'inspect',
 ] as const
 type Part = (typeof PARTS)[number]
 /** These compare with Postfix. */
@@ -108,6 +110,8 @@ async function run(part: Part, directory: string, isQuick: boolean, effort: type
       return await quietRun(isQuick)
     case 'scan':
       return await scanRun(directory, effort)
+    case 'inspect':
+      return await inspectRun(directory, isQuick)
   }
 }
 
