@@ -634,10 +634,13 @@ function oneLine(text: string): string {
   return text.replace(/\s+/g, ' ').trim()
 }
 
+/** What one blank stands for; a single one is left out, since most are that. */
+export const BLANKS = /[ \t\r\f\v\u00a0]{2,}|[\t\r\f\v\u00a0]/g
+
 /** Blanks in a row become one, lines in a row too. */
 function tidyLines(text: string): string {
   return text
-    .replace(/[ \t\r\f\v\u00a0]+/g, ' ')
-    .replace(/ ?\n[\n ]*/g, '\n')
+    .replace(BLANKS, ' ')
+    .replace(/ \n[\n ]*|\n[\n ]+/g, '\n')
     .trim()
 }

@@ -7,7 +7,7 @@
 import { decodeText, fieldValue, fieldValues } from '../../message/header.ts'
 import type { Mail, Part } from '../../message/mime.ts'
 import { readingsOf } from '../../message/texts.ts'
-import { type Leading, type MarkupFacts, noFacts, readMarkup } from './html.ts'
+import { BLANKS, type Leading, type MarkupFacts, noFacts, readMarkup } from './html.ts'
 import {
   findWritten,
   INVISIBLE,
@@ -139,9 +139,7 @@ class Sight {
     for (const written of readingsOf(piece, part.charset)) {
       // Links first: an invisible character inside one is told by what it was.
       this.#written(written, 'text')
-      const text = this.#clean(written)
-        .replace(/[ \t\r\f\v\u00a0]+/g, ' ')
-        .trim()
+      const text = this.#clean(written).replace(BLANKS, ' ').trim()
       if (text !== '') this.#plain.push(text)
     }
   }
@@ -176,7 +174,7 @@ class Sight {
   }
 
   #clean(text: string): string {
-    if (!IS_INVISIBLE.test(text)) return text
+    if (!/[^\x00-\x7f]/.test(text) || !IS_INVISIBLE.test(text)) return text
     this.#splits += text.match(SPLIT)?.length ?? 0
     return text.replace(INVISIBLE, '')
   }
