@@ -282,6 +282,20 @@ test('a campaign is over after 90 days, a sample is forgotten after 180, on all 
   expect(a.learned.dump()).toBe(again.learned.dump())
 })
 
+test('a node that joins others forgets what it had learnt alone, and learns what they know', () => {
+  const { mesh, a, b } = world(2)
+  mesh.join([a.node], [b.node])
+  for (let index = 0; index < 60; index += 1) a.learned.learn('ruiz', learnt(index, 'spam'))
+  b.learned.learn('okafor', learnt(100, 'ham'))
+  a.node.replica.reset([])
+  mesh.run(1_000)
+  expect(modelOf(a).samples(null)).toEqual({ spam: 0, ham: 0 })
+  mesh.join()
+  mesh.run(10_000)
+  expect(modelOf(a).samples(null)).toEqual({ spam: 0, ham: 1 })
+  expect(a.learned.dump()).toBe(b.learned.dump())
+})
+
 test('a sample that this version cannot read is kept, passed on, and not counted', () => {
   const { mesh, a, b } = world(2)
   const value = JSON.stringify({ label: 'spam', version: 2, tokens: 'AAAA', later: true })
