@@ -36,6 +36,7 @@ import { queuePages } from './pages/queue.ts'
 import { rulePages } from './pages/rules.ts'
 import { settingsPages } from './pages/settings.ts'
 import { setupPages } from './pages/setup.ts'
+import { signingPages } from './pages/signing.ts'
 import { tokenPages } from './pages/tokens.ts'
 import { empty } from './parts/marks.ts'
 import { door, shell } from './parts/shell.ts'
@@ -122,6 +123,7 @@ function router(site: Site, refused: Refused) {
     .use(queuePages(site))
     .use(settingsPages(site))
     .use(domainPages(site))
+    .use(signingPages(site))
     .use(operatorPages(site))
     .use(tokenPages(site))
     .use(listPages(site))

@@ -36,6 +36,7 @@ function everyPage(place: Place): readonly string[] {
     '/settings?group=Limits',
     '/domains/new',
     '/domains/example.com',
+    '/domains/example.com/dkim/s2026/remove',
     '/operators',
     '/operators/h.berg',
     '/rules',
@@ -157,6 +158,31 @@ needs('chromium')('pages in Chromium', () => {
     expect(printed).toEqual([])
   })
 
+  test('a key is made, checked, told where the DNS has it not, and retired, without a reload', async () => {
+    const place = node({ mails: ORDINARY })
+    const page = await visit(place)
+    const printed = complaints(page)
+    await page.goto(`${place.url}/domains/example.com`)
+    await page.evaluate(() => document.body.setAttribute('data-same', ''))
+    await page.fill('[name=selector]', 'S 2026')
+    await page.click('button:has-text("Add a key")')
+    await page.waitForSelector('#dkim-selector-e')
+    expect(await page.inputValue('[name=selector]')).toBe('S 2026')
+    await page.fill('[name=selector]', 's2026')
+    await page.click('button:has-text("Add a key")')
+    await page.waitForSelector('#toasts :has-text("Added s2026")')
+    place.admin.missing = 's2026._domainkey.example.com has no TXT record yet.'
+    await page.click('#key-s2026 button:has-text("Check")')
+    await page.waitForSelector('#key-s2026 .note:has-text("has no TXT record yet")')
+    place.admin.missing = null
+    await page.click('#key-s2026 button:has-text("Check")')
+    await page.waitForSelector('#key-s2026 .badge:has-text("Signs")')
+    await page.click('#key-s2026 button:has-text("Retire")')
+    await page.waitForSelector('#key-s2026 .badge:has-text("Retired")')
+    expect(await page.locator('body[data-same]').count()).toBe(1)
+    expect(printed.filter((line) => !line.includes('422'))).toEqual([])
+  })
+
   test('many are marked and released at once; no mark moves to another mail', async () => {
     const place = node({ mails: ORDINARY })
     const page = await visit(place)
@@ -241,6 +267,16 @@ needs('chromium')('pages in Chromium', () => {
 
   test('no page prints an error under its policy or is wider than a phone, light and dark', async () => {
     const place = node({ mails: busyDay() })
+    const author = { name: 'a.ruiz', role: 'admin' } as const
+    for (const selector of ['s2026', 'a-selector-as-long-as-one-may-be-40-signs'.slice(0, 40)]) {
+      const input = { domain: 'example.com', selector, algorithm: 'rsa' }
+      await place.admin.addSigningKey(author, input)
+    }
+    await place.admin.checkSigningKey(author, 'example.com', 's2026')
+    place.admin.keys = place.admin.keys.map((key) => ({
+      ...key,
+      record: `v=DKIM1; k=rsa; p=${'MIIBIjANBg'.repeat(39)}`,
+    }))
     for (const colorScheme of ['light', 'dark'] as const) {
       const page = await visit(place, { viewport: PHONE, colorScheme })
       const printed = complaints(page)

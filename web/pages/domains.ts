@@ -1,4 +1,4 @@
-/** One domain: add, edit, try its next hops, remove. */
+/** One domain: add, edit, try its next hops, remove; with the keys that sign its mail. */
 import { Elysia, t } from 'elysia'
 import type { Author, NextHopProbe } from '../../src/admin/contract.ts'
 import { RefusalError } from '../../src/base/errors.ts'
@@ -8,6 +8,7 @@ import { conflictsIn } from '../parts/conflicts.ts'
 import { csrf, mayChange } from '../parts/forms.ts'
 import { note } from '../parts/marks.ts'
 import { shell } from '../parts/shell.ts'
+import { NO_SIGNING, type SigningSheet, signingCard } from '../parts/signing.ts'
 import type { Site } from '../site.ts'
 import { probeNote } from './setup.ts'
 
@@ -79,8 +80,7 @@ export function domainPages(site: Site) {
     )
     .get(
       '/:name',
-      ({ request, params }) =>
-        domainPage(site, request, { typed: stored(site, params.name), isNew: false }),
+      ({ request, params }) => storedDomainPage(site, request, params.name, NO_SIGNING),
       {
         params: NAME,
       },
@@ -203,12 +203,23 @@ type Sheet = {
   readonly isNew: boolean
   readonly probes?: readonly NextHopProbe[]
   readonly refusal?: RefusalError
+  readonly signing?: SigningSheet
+}
+
+/** A domain as it is stored. @throws RefusalError notFound */
+export function storedDomainPage(
+  site: Site,
+  request: Request,
+  name: string,
+  signing: SigningSheet,
+): Response {
+  return domainPage(site, request, { typed: stored(site, name), isNew: false, signing })
 }
 
 function domainPage(
   site: Site,
   request: Request,
-  { typed, isNew, probes = [], refusal }: Sheet,
+  { typed, isNew, probes = [], refusal, signing = NO_SIGNING }: Sheet,
 ): Response {
   const visit = site.guard.visitOf(request)
   const may = mayChange(site, visit)
@@ -242,12 +253,12 @@ ${isNew ? '' : conflictsIn(site, visit, [`domain/${typed.name}`], `/domains/${ty
 <div class="field"><div><label for="reject">Reject from score</label><p>Empty: as for all domains.</p></div><div class="in"><input id="reject" name="reject" value="${typed.reject}" placeholder="${String(reject)}" inputmode="decimal" maxlength="30" autocomplete="off"${wrong('reject')}><span class="unit">score, ${String(reject)} for all domains</span>${error('reject')}</div></div>
 <div class="field"><div><label for="enforce">Forged mail</label><p>Whether what a domain asks for in DMARC is done: forged mail refused, or held.</p></div><div class="in"><select id="enforce" name="enforce">${pick('', `As for all domains: ${enforced}`)}${pick('on', 'Done')}${pick('off', 'Only scored')}</select></div></div>
 ${may ? html`<div class="field"><span></span><div class="acts"><button class="btn primary" name="act" value="save">${isNew ? 'Add the domain' : 'Save'}</button><button class="btn" name="act" value="try">Try the next hops</button><a class="btn quiet" href="/settings">Cancel</a></div></div>` : ''}
-</form>`
+</form>${isNew ? '' : signingCard(site, visit, typed.name, signing)}`
   return shell(site, visit, {
     title: isNew ? 'Add a domain' : typed.name,
     at: 'settings',
     main,
-    status: refusal === undefined ? 200 : 422,
+    status: refusal === undefined && signing.refusal === null ? 200 : 422,
   })
 }
 
