@@ -269,6 +269,15 @@ describe('bombs that need no tool', () => {
   })
 })
 
+test.each(['a.part2.rar', 'a.r00', 'a.z01', 'a.7z.002', 'a.zip.001'])(
+  '%s is one piece of several: unreadable',
+  async (name) => {
+    expect(said(await files(name, Buffer.from('a piece of something')))).toEqual([
+      'ARCHIVE_UNREADABLE',
+    ])
+  },
+)
+
 describe('files of a message', () => {
   test('are told with their path, type, size and hash', async () => {
     const content = zipSync({ 'b.txt': strToU8('words') })

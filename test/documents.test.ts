@@ -1,9 +1,13 @@
 /** Documents that act by themselves are found; the same documents without it are clean. */
 import { describe, expect, test } from 'bun:test'
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
 import { PLAIN_CONFIG } from '../src/mail/inspect/look.ts'
 import { attached } from './attached.ts'
 import { compound, docx, HOSTILE, macros, pdf, relations } from './document-samples.ts'
 import { lookLong } from './look.ts'
+import { needs } from './real.ts'
 
 const INSPECTORS = ['attachments', 'eicar', 'documents']
 
@@ -88,6 +92,42 @@ test('links of documents are seen as the reader would follow them', async () => 
     pdf(['<< /S /URI /URI (https://www.example.com/a\\(1\\)) >>']),
   )
   expect(insight.urls).toEqual(['https://www.example.com/a(1)'])
+})
+
+needs('qpdf')('locked PDF', () => {
+  const plain = pdf(
+    ['<< /S /JavaScript /JS (this.exportDataObject\\({cName:"a"}\\);) >>'],
+    '/OpenAction 4 0 R',
+  )
+  const lock = (user: string, ...options: readonly string[]): Buffer => {
+    const dir = mkdtempSync(join(tmpdir(), 'postern-pdf-'))
+    try {
+      writeFileSync(join(dir, 'in.pdf'), plain)
+      const words = ['--allow-weak-crypto', '--object-streams=generate', '--encrypt', user, 'owner']
+      // It warns of the table that it had to make, and ends with 3.
+      Bun.spawnSync(['qpdf', ...words, ...options, '--', 'in.pdf', 'out.pdf'], { cwd: dir })
+      return readFileSync(join(dir, 'out.pdf'))
+    } finally {
+      rmSync(dir, { recursive: true })
+    }
+  }
+  const FORMS = [
+    ['40'],
+    ['128', '--use-aes=n'],
+    ['128', '--use-aes=y'],
+    ['256', '--force-R5'],
+    ['256'],
+  ]
+  for (const form of FORMS) {
+    test(`${form.join(' ')}: locked against printing only, it is looked into`, async () => {
+      const { rules } = await look('a.pdf', lock('', ...form))
+      expect(rules).toContain('PDF_SCRIPT_HOSTILE')
+      expect(rules).not.toContain('DOCUMENT_ENCRYPTED')
+    })
+    test(`${form.join(' ')}: locked with a password, it is said`, async () => {
+      expect((await look('a.pdf', lock('secret', ...form))).rules).toContain('DOCUMENT_ENCRYPTED')
+    })
+  }
 })
 
 test.each([
