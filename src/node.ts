@@ -64,6 +64,7 @@ import { probeNextHop } from './mail/deliver/probe.ts'
 import { inspectConfigs } from './mail/inspect/config.ts'
 import type { Inspectors } from './mail/inspect/contract.ts'
 import { Engines } from './mail/inspect/engines/engines.ts'
+import { Expander } from './mail/inspect/expand.ts'
 import { createInspectors } from './mail/inspect/pool.ts'
 import { domainOf } from './mail/inspect/urls.ts'
 import { withEngines } from './mail/inspect/whole.ts'
@@ -183,6 +184,7 @@ export async function startNode(
     zones: listZones(live),
     isSilent: () => nameClient.trouble !== null,
   })
+  const expandsLinks = (): boolean => live.current.settings['content.expandLinks'] === 'on'
   const pool = createInspectors(
     {
       command: [...options.command, 'inspector'],
@@ -190,7 +192,7 @@ export async function startNode(
       spoolDir: joinPath(dataDir, 'spool'),
       readable: [learnedDir(dataDir)],
     },
-    { clock, observer, names },
+    { clock, observer, names: new Expander({ clock, names, isOn: expandsLinks }) },
   )
   const inspectors = withEngines(pool, engines)
   const problems = (): readonly string[] => [

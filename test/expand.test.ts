@@ -59,7 +59,7 @@ const ADDRESSES: Readonly<Record<string, readonly string[]>> = {
   'mapped.example': ['::ffff:192.168.0.1'],
 }
 
-function world(hosts = Object.keys(ADDRESSES)) {
+function world(hosts = Object.keys(ADDRESSES), isOn = true) {
   const dialled: string[] = []
   const queries: DnsQuestion[] = []
   const clock = new ManualClock()
@@ -77,6 +77,7 @@ function world(hosts = Object.keys(ADDRESSES)) {
     names,
     clock,
     hosts: new Set(hosts),
+    isOn: () => isOn,
     connect: (address, to, serverName) => {
       dialled.push(`${address} ${to} ${serverName}`)
       return netConnect({ host: '127.0.0.1', port })
@@ -194,6 +195,9 @@ describe('the question of an inspector', () => {
     const question = questionOf('http://short.example/one')
     if (question === null) throw new Error('no question')
     expect(await expander.query(question)).toMatchObject({ records: ['https://long.example/page'] })
+    const off = world(Object.keys(ADDRESSES), false)
+    expect((await off.expander.query(question)).status).toBe('failed')
+    expect(off.dialled).toEqual([])
     queries.length = 0
     await expander.query({ name: 'short.example', type: 'A' })
     expect(queries).toEqual([{ name: 'short.example', type: 'A' }])

@@ -22,6 +22,8 @@ export type ExpandDeps = {
   readonly names: Names
   readonly clock: Clock
   readonly connect?: Connect
+  /** Whether the settings want it: a child that asks all the same gets no answer. */
+  readonly isOn: () => boolean
   /** Hosts that are asked; left out: the known shorteners. */
   readonly hosts?: ReadonlySet<string>
 }
@@ -86,7 +88,8 @@ export class Expander implements Names {
 
   async query(question: DnsQuestion): Promise<DnsAnswer> {
     const url = askedLink(question)
-    return url === null ? this.#deps.names.query(question) : this.expand(url)
+    if (url === null) return this.#deps.names.query(question)
+    return this.#deps.isOn() ? this.expand(url) : failed('the settings do not want it')
   }
 
   /**
