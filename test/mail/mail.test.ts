@@ -5,6 +5,7 @@
 import { afterAll, beforeAll, describe, expect, test } from 'bun:test'
 import { readdirSync, readFileSync } from 'node:fs'
 import { join } from 'node:path'
+import { pause, SystemClock } from '../../src/base/clock.ts'
 import { INSPECTOR_NAMES } from '../../src/config/schema.ts'
 import { Postern } from '../process/postern.ts'
 import { type Arrival, Sink, sha256 } from '../process/sink.ts'
@@ -12,6 +13,7 @@ import { Wire } from '../process/wire.ts'
 import { listOf } from '../smtp/nodes.ts'
 import { REFUSALS } from './refusals.ts'
 
+const clock = new SystemClock()
 const AT_A_TIME = 4
 const LOCAL = INSPECTOR_NAMES.filter((name) => name !== 'sender' && name !== 'blocklists').join(',')
 /** Lines that we add on top. */
@@ -124,11 +126,20 @@ for (const [newlines, expected] of [
       await node.set('inspect.inspectors', LOCAL)
       await sendAll(cases, node.smtpPort)
       await node.queueEmpty(30_000)
+      const accepted = cases.filter(({ reply }) => reply.startsWith('250')).length
+      const heldRows = () =>
+        listOf<{ id: string; recipients: string[] }>(node, '/api/v1/quarantine?limit=1000')
+      // What is held is shown a moment after its 250.
+      let rows = await heldRows()
+      for (
+        let tries = 0;
+        rows.length + sink.arrivals.length < accepted && tries < 200;
+        tries += 1
+      ) {
+        await pause(clock, 50)
+        rows = await heldRows()
+      }
       arrivals = Map.groupBy(sink.arrivals, ({ recipients }) => recipients[0]?.address ?? '')
-      const rows = await listOf<{ id: string; recipients: string[] }>(
-        node,
-        '/api/v1/quarantine?limit=1000',
-      )
       held = new Map(rows.map(({ id, recipients }) => [recipients[0] ?? '', id]))
       const count = (code: string) => cases.filter(({ reply }) => reply.startsWith(code)).length
       console.info(
