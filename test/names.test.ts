@@ -44,10 +44,11 @@ async function ask(
   { clock, names }: World,
   name: string,
   type: DnsQuestion['type'] = 'A',
+  fresh?: 'fresh',
 ): Promise<DnsAnswer & { tookMs: number }> {
   const fromMono = clock.monoMs()
   let answer: DnsAnswer | null = null
-  void names.query({ name, type }).then((given) => {
+  void names.query({ name, type }, fresh).then((given) => {
     answer = given
   })
   for (let ms = 0; ms < 20_000; ms += 5) {
@@ -251,6 +252,16 @@ test('answers are remembered for as long as they hold, also that there is none',
   expect(await asksAfter('none.test', 39_000)).toBe(false)
   expect(await asksAfter('none.test', 41_000)).toBe(true)
   here.names.close()
+})
+
+test('who has just published a record asks past what is remembered, and all know it then', async () => {
+  const here = world()
+  here.wire.set(ONE.host, zoneOf({}))
+  expect((await ask(here, 'new.test')).status).toBe('absent')
+  here.wire.set(ONE.host, zoneOf({ 'A new.test': ['192.0.2.1'] }))
+  expect((await ask(here, 'new.test')).status).toBe('absent')
+  expect((await ask(here, 'new.test', 'A', 'fresh')).status).toBe('found')
+  expect(await ask(here, 'new.test')).toMatchObject({ status: 'found', tookMs: 0 })
 })
 
 test('a failure is remembered for a few seconds, then it gets another chance', async () => {

@@ -82,7 +82,7 @@ export function signingPart(
   /** The sentence that says what the DNS has; null: it has the record. */
   const trouble = async (key: SigningKey): Promise<string | null> => {
     const name = recordName(key)
-    const answer = await names.query({ name, type: 'TXT' })
+    const answer = await names.query({ name, type: 'TXT' }, 'fresh')
     if (answer.status === 'failed')
       return `The name servers do not say whether ${name} has its record: ${answer.cause}.`
     if (answer.status === 'absent') return `${name} has no TXT record yet.`

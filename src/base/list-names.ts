@@ -62,9 +62,9 @@ export class ListNames implements Names {
     this.#deps = deps
   }
 
-  query(question: DnsQuestion): Promise<DnsAnswer> {
+  query(question: DnsQuestion, fresh?: 'fresh'): Promise<DnsAnswer> {
     const zone = this.#zoneOf(question.name.toLowerCase())
-    return zone === null ? this.#deps.names.query(question) : this.#ask(question, ...zone)
+    return zone === null ? this.#deps.names.query(question, fresh) : this.#ask(question, ...zone)
   }
 
   /** Lists that are left out now, in the order of their names. */

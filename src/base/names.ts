@@ -26,6 +26,9 @@ export function keyOf({ name, type }: DnsQuestion): string {
 }
 
 export interface Names {
-  /** Never rejects: what went wrong is an answer that failed. Ends within a few seconds. */
-  query(question: DnsQuestion): Promise<DnsAnswer>
+  /**
+   * Never rejects: what went wrong is an answer that failed. Ends within a few seconds. `fresh`:
+   * not from memory, for somebody who has just published what is asked for.
+   */
+  query(question: DnsQuestion, fresh?: 'fresh'): Promise<DnsAnswer>
 }

@@ -69,13 +69,13 @@ export class NameServers implements Names {
     this.#cache = new NameCache(deps.clock)
   }
 
-  query({ name, type }: DnsQuestion): Promise<DnsAnswer> {
+  query({ name, type }: DnsQuestion, fresh?: 'fresh'): Promise<DnsAnswer> {
     const plain = plainName(name)
     if (plain === null) return Promise.resolve({ status: 'absent' })
     const question = { name: plain, type }
     const key = keyOf(question)
     this.#look()
-    const known = this.#cache.get(key)
+    const known = fresh === undefined ? this.#cache.get(key) : null
     if (known !== null) return Promise.resolve(known)
     const same = this.#underWay.get(key)
     if (same !== undefined) return same
