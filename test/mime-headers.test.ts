@@ -1,6 +1,9 @@
 /** A From that some read and others do not is held: H02 and H03 of the catalogue, as far as lines and octets go. */
 import { describe, expect, test } from 'bun:test'
+import { readFileSync } from 'node:fs'
+import { join } from 'node:path'
 import { capScores } from '../src/mail/inspect/answers.ts'
+import { CATALOGUE } from '../src/message/catalogue.ts'
 import { findingsOf } from './mime-world.ts'
 
 const REST = [
@@ -73,4 +76,16 @@ describe('H02 a From that is one to some', () => {
     )
     expect(capScores(structure).reduce((sum, { score }) => sum + score, 0)).toBe(10)
   })
+})
+
+test('every rule of the walk and of the header is in the table of rules', () => {
+  const known = new Set(CATALOGUE.map(({ rule }) => rule))
+  for (const name of ['parse', 'headers']) {
+    const source = readFileSync(join(import.meta.dir, `../src/mail/inspect/${name}.ts`), 'utf8')
+    const said = [...source.matchAll(/(?:rule: |found\(\s*)'([A-Z_]+)'/g)].map(
+      ([, rule = '']) => rule,
+    )
+    expect(said.length).toBeGreaterThan(3)
+    expect(said.filter((rule) => !known.has(rule))).toEqual([])
+  }
 })
