@@ -26,7 +26,8 @@ const WORDS: Readonly<Record<string, string>> = {
   MESSAGE_EXTERNAL: 'A part is fetched from elsewhere',
 }
 
-const TITLES = new Map(CATALOGUE.map(({ rule, says }) => [rule, says]))
+/** What the catalogue says of a rule, as a title. */
+const TITLES = new Map(CATALOGUE.map(({ rule, says }) => [rule, says.replace(/\.$/, '')]))
 
 /** Words for a symbol; a symbol without words speaks for itself. */
 export function ruleWords(rule: string): string {
