@@ -324,7 +324,6 @@ describe('subject and header', () => {
       },
     ],
     ['FROM_NUMBERS', { From: 'ann19823@sender.example' }],
-    ['FROM_NO_ADDRESS', { From: 'Ann' }],
     ['FROM_CAPITALS', { From: 'CLAIMS OFFICE <ann@sender.example>' }],
   ]
   for (const [rule, fields] of cases) {

@@ -342,7 +342,6 @@ export const CATALOGUE: readonly RuleFact[] = [
     says: "A server on the way called itself by a provider's name and was another.",
   },
   { rule: 'RECEIVED_FORGED', score: 1.5, says: 'A trace field is one that no server writes.' },
-  { rule: 'FROM_NO_ADDRESS', score: 2, says: 'From holds no address.' },
   {
     rule: 'FROM_NUMBERS',
     score: 1,

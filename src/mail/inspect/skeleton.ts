@@ -70,11 +70,6 @@ export function mixesScripts(word: string): boolean {
   return Number(latin) + Number(cyrillic) + Number(greek) + Number(others) > 1
 }
 
-/** Every letter looks like a Latin one, and none is: a whole name forged in another script. */
-export function passesForLatin(word: string): boolean {
-  return !/[a-z]/i.test(word) && /[^\x00-\x7f]/.test(word) && /^[a-z0-9-]+$/.test(skeletonOf(word))
-}
-
 /** One letter added, left out, changed, or two neighbours swapped. */
 export function isOneApart(a: string, b: string): boolean {
   if (a === b || Math.abs(a.length - b.length) > 1) return false
