@@ -471,4 +471,11 @@ export const CATALOGUE: readonly RuleFact[] = [
   { rule: 'PAGE_DATA_LINK', score: 6, says: 'An attached page holds a file as a link.' },
   { rule: 'DRAWING_SCRIPT', score: 6, says: 'A drawing runs a script.' },
   { rule: 'YARA_LIMIT', score: 0, says: 'The YARA rules of the operator did not see all files.' },
+  { rule: 'GTUBE', score: 10, says: 'It has the test text of spam filters.' },
+  { rule: 'BLOCK_LIST', score: 0, says: 'Its sender or client is on the block list.' },
+  { rule: 'ALLOW_LIST', score: 0, says: 'Its sender or client is on the allow list.' },
+  { rule: 'RULES_LIMIT', score: 0, says: 'Not all rules of the operator were run to their end.' },
+  { rule: 'BAYES_SPAM', score: 5.1, says: 'It is like mail that was learnt as spam.' },
+  { rule: 'BAYES_HAM', score: -3, says: 'It is like mail that was learnt as wanted.' },
+  { rule: 'FUZZY_DENIED', score: 10, says: 'It is nearly a mail that was learnt as spam.' },
 ]
