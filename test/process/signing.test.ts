@@ -29,7 +29,7 @@ const LARGE = `${Array.from({ length: 6_000 }, (_, at) => `..${at} \t some  text
 
 describe('mail that leaves a node', () => {
   const sink = new Sink({ keep: true })
-  const records: Record<string, readonly unknown[]> = {}
+  const records: Record<string, string[][]> = {}
   let names: TestNameServer
   let node: Postern
   beforeAll(async () => {
