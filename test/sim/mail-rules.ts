@@ -105,7 +105,9 @@ export class MailRules {
     // Who refuses is no silence: the owner goes on.
     if (others.some(({ isUp, isQuiet }) => !isUp && !isQuiet)) return
     const { isolatedMs, isolatedEndMs } = this.#patience
-    const lastMs = Math.max(startedMs, ...others.map(({ id }) => lastContactMs(node.id, id)))
+    // Who took it over on the other side of a cut has told other holders there to forget it.
+    const had = nodes().filter((one) => one !== node && one.spool.has(mid, RECORD.commit))
+    const lastMs = Math.max(startedMs, ...had.map(({ id }) => lastContactMs(node.id, id)))
     const aloneMs = world.nowMs - lastMs
     if (aloneMs < isolatedMs * (1 + SLACK_PART) + 20_000) return
     // It asks a holder that has asked all the time only so often whether it was heard.
