@@ -243,7 +243,7 @@ export const HOSTILE: Readonly<Record<string, Sample>> = {
     'a.doc',
     compound({
       WordDocument: Buffer.alloc(5_000),
-      ...macros({ source: '', compiled: 'Shell AutoOpen' }, 'Macros/'),
+      ...macros({ source: '', compiled: 'Words' }, 'Macros/'),
     }),
     'OFFICE_MACROS_HIDDEN',
   ),
@@ -383,7 +383,7 @@ export const HOSTILE: Readonly<Record<string, Sample>> = {
     'a.pdf',
     pdf(
       ['<< /S /J#61vaScript /J#53 <6170702e616c6572742831293b> >>'],
-      '/OpenAction << /S /J#61vaScript /JS (x) >>',
+      '/OpenAction << /S /J#61vaScript /J#53 (x) >>',
     ),
     'PDF_SCRIPT_RUNS',
   ),
