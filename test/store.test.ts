@@ -43,7 +43,7 @@ afterEach(() => {
 /** Name, size and digest of every file: what "nothing changed" means. */
 function fingerprint(directory: string): readonly string[] {
   return readdirSync(directory)
-    .filter((name) => name !== 'held')
+    .filter((name) => name !== 'held' && name !== 'learned')
     .sort()
     .map((name) => {
       const bytes = readFileSync(join(directory, name))
@@ -67,7 +67,7 @@ describe('a database', () => {
     const { databases } = room()
     for (const table of Object.values(tables)) {
       const { name, columns } = getTableConfig(table)
-      const store = ['trace', 'trace_event', 'judgement'].includes(name)
+      const store = ['trace', 'trace_event', 'judgement', 'sighting'].includes(name)
         ? databases.trace
         : databases.state
       const there = store.sqlite
@@ -214,7 +214,14 @@ describe('a database', () => {
       .get() ?? { page_count: 0 }
     databases.state.sqlite.run(`PRAGMA max_page_count = ${page_count}`)
     const recipients = Array.from({ length: 40_000 }, (_, index) => `r${index}`)
-    const domain = { name: 'a.example', nextHops: [], recipients, hold: null, reject: null, enforce: null }
+    const domain = {
+      name: 'a.example',
+      nextHops: [],
+      recipients,
+      hold: null,
+      reject: null,
+      enforce: null,
+    }
     let thrown: unknown
     try {
       changes.putDomain('cli', domain)
@@ -268,5 +275,5 @@ describe('a database', () => {
 })
 
 test('the trace database has its own migrations', () => {
-  expect(TRACE_MIGRATIONS.map(({ tag }) => tag)).toEqual(['trace-0001-init'])
+  expect(TRACE_MIGRATIONS.map(({ tag }) => tag)).toEqual(['trace-0001-init', 'trace-0002-sighting'])
 })
