@@ -13,11 +13,11 @@ import {
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { SystemClock } from '../src/base/clock.ts'
-import type { MessageId } from '../src/base/ids.ts'
 import { Observer } from '../src/base/observe.ts'
 import { PLAIN_CONFIG } from '../src/mail/inspect/look.ts'
 import { createInspectors } from '../src/mail/inspect/pool.ts'
 import { seccompFilter } from '../src/mail/inspect/seccomp.ts'
+import { ENVELOPE } from './look.ts'
 import { needs } from './real.ts'
 
 type Probe = {
@@ -235,21 +235,7 @@ test('a compiled child inspects and previews inside its walls, with every module
       sizeBytes: bytes.length,
     } as const
     const { findings, unknowns, facts } = await pool.inspect({
-      envelope: {
-        id: '01hzy7c3k0000000000000000a' as MessageId,
-        receivedMs: 0,
-        clientIp: '192.0.2.1',
-        greeting: '',
-        protocol: 'SMTP',
-        tls: null,
-        outbound: false,
-        sender: '',
-        eightBit: false,
-        smtpUtf8: false,
-        ret: null,
-        envid: null,
-        recipients: [],
-      },
+      envelope: ENVELOPE,
       body,
       inspectors: ['gtube', 'eicar', 'headers', 'attachments'],
       config: PLAIN_CONFIG,

@@ -7,7 +7,6 @@ import { crc32, deflateSync } from 'node:zlib'
 import { prepareZXingModule, writeBarcode } from 'zxing-wasm/writer'
 import writerWasm from 'zxing-wasm/writer/zxing_writer.wasm' with { type: 'file' }
 import { SystemClock } from '../src/base/clock.ts'
-import type { MessageId } from '../src/base/ids.ts'
 import { Observer } from '../src/base/observe.ts'
 import { links } from '../src/mail/inspect/links.ts'
 import { Known, PLAIN_CONFIG } from '../src/mail/inspect/look.ts'
@@ -15,7 +14,7 @@ import { createInspectors } from '../src/mail/inspect/pool.ts'
 import { codesOf, hasSquares, isDrawn, readCodes } from '../src/mail/inspect/qr.ts'
 import { Mail } from '../src/message/mime.ts'
 import type { Insight } from '../src/message/verdict.ts'
-import { SESSION } from './look.ts'
+import { ENVELOPE, SESSION } from './look.ts'
 
 await prepareZXingModule({
   overrides: { wasmBinary: await Bun.file(writerWasm).arrayBuffer() },
@@ -286,21 +285,7 @@ describe('the compiled program', () => {
     )
     try {
       const { findings, unknowns, insight } = await pool.inspect({
-        envelope: {
-          id: '01hzy7c3k0000000000000000a' as MessageId,
-          receivedMs: 0,
-          clientIp: '192.0.2.1',
-          greeting: '',
-          protocol: 'SMTP',
-          tls: null,
-          outbound: false,
-          sender: '',
-          eightBit: false,
-          smtpUtf8: false,
-          ret: null,
-          envid: null,
-          recipients: [],
-        },
+        envelope: ENVELOPE,
         body: { kind: 'memory', bytes: mailOf(png(await draw(LINK))) },
         inspectors: ['text', 'links'],
         config: PLAIN_CONFIG,

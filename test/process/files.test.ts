@@ -5,7 +5,6 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { gzipSync } from 'node:zlib'
 import { SystemClock } from '../../src/base/clock.ts'
-import type { MessageId } from '../../src/base/ids.ts'
 import { Observer } from '../../src/base/observe.ts'
 import type { InspectionJob } from '../../src/mail/inspect/contract.ts'
 import { PLAIN_CONFIG } from '../../src/mail/inspect/look.ts'
@@ -14,6 +13,7 @@ import { checkYara } from '../../src/mail/inspect/yara-check.ts'
 import { KINDS } from '../archive-kinds.ts'
 import { attached } from '../attached.ts'
 import { EICAR, HOSTILE } from '../document-samples.ts'
+import { ENVELOPE } from '../look.ts'
 import { posternCommand } from '../real.ts'
 
 const spoolDir = mkdtempSync(join(tmpdir(), 'postern-files-'))
@@ -36,21 +36,7 @@ const config = {
 
 async function inspect(name: string, content: Uint8Array) {
   const job: InspectionJob = {
-    envelope: {
-      id: '01hzy7c3k0000000000000000a' as MessageId,
-      receivedMs: 0,
-      clientIp: '192.0.2.1',
-      greeting: '',
-      protocol: 'SMTP',
-      tls: null,
-      outbound: false,
-      sender: '',
-      eightBit: false,
-      smtpUtf8: false,
-      recipients: [],
-      ret: null,
-      envid: null,
-    },
+    envelope: ENVELOPE,
     body: { kind: 'memory', bytes: attached(name, content) },
     inspectors: ['attachments', 'eicar', 'documents', 'yara'],
     config,
