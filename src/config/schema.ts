@@ -359,6 +359,13 @@ export const SETTINGS = {
     group: 'Sender',
     help: 'Forwarders whose ARC seal is believed: mail that they saw pass is not forged.',
   },
+  'sender.seal': {
+    kind: 'choice',
+    initial: 'off',
+    choices: ['off', 'on'],
+    group: 'Sender',
+    help: 'Mail that comes in gets a seal (ARC) on its way on, by a signing key of its recipient’s domain: whoever gets it next, and trusts the domain, can see what was proven here. Mail of a domain without a key that signs goes on without.',
+  },
   'sender.people': {
     kind: 'lines',
     initial: [],

@@ -1,6 +1,7 @@
 /** Signatures of our own on mail that goes out: the text comes from an inspector, the key stays here. */
 import { createPrivateKey, type KeyObject, sign } from 'node:crypto'
-import type { ToSign } from '../message/verdict.ts'
+import { relaxedField } from '../message/relaxed.ts'
+import type { ToSign, Unsigned } from '../message/verdict.ts'
 
 /** The private key as PKCS #8 (DER); null: it is not known on this node. */
 export type KeyOf = (domain: string, selector: string) => Uint8Array | null
@@ -22,7 +23,7 @@ export class Signatures {
     return wanted
       .map((one) => {
         const key = this.#key(one)
-        if (key !== null) return `${one.field}${folded(signed(one.text, key))}\r\n`
+        if (key !== null) return one.kind === 'dkim' ? complete(one, key) : sealed(one, key)
         missing(one)
         return ''
       })
@@ -39,6 +40,20 @@ export class Signatures {
     this.#keys.set(name, { der, key })
     return key
   }
+}
+
+function complete({ field, text }: Unsigned, key: KeyObject): string {
+  return `${field}${folded(signed(text, key))}\r\n`
+}
+
+/** The seal goes over the signature that is made before it (RFC 8617 section 5.1.1). */
+function sealed(
+  { results, message, seal }: Extract<ToSign, { kind: 'arc' }>,
+  key: KeyObject,
+): string {
+  const whole = complete(message, key)
+  const text = `${seal.text}${relaxedField(whole)}\r\n${relaxedField(seal.field)}`
+  return `${complete({ field: seal.field, text }, key)}${whole}${results}\r\n`
 }
 
 /** RFC 6376 section 3.3; Ed25519 signs the hash and not the text (RFC 8463 section 3). */

@@ -93,16 +93,28 @@ export const NO_INSIGHT: Insight = {
 /** Octets of the body that must not go on: offset and length, in order, apart from each other. */
 export type Cut = readonly [offset: number, length: number]
 
-/** What a key of ours is to sign: the text over which the signature goes (RFC 6376 section 3.7). */
-export type ToSign = {
-  readonly domain: string
-  readonly selector: string
-  readonly kind: 'dkim' | 'arc-message' | 'arc-seal'
-  /** The field without its signature, ready to have it appended: `DKIM-Signature: …; b=`. */
+/** A field of ours that lacks its signature, and the text over which that goes (RFC 6376 section 3.7). */
+export type Unsigned = {
+  /** Ready to have the signature appended: `DKIM-Signature: …; b=`. */
   readonly field: string
   /** What is hashed with SHA-256 and signed, Latin-1, at most 256 KB. */
   readonly text: string
 }
+
+/**
+ * What a key of ours is to sign. A set of ARC (RFC 8617) is made whole or not at all: `results` is
+ * its `ARC-Authentication-Results` without a line end; `seal` goes over its own text, then over
+ * `message` with the signature that it gets first, then over its own field.
+ */
+export type ToSign = { readonly domain: string; readonly selector: string } & (
+  | ({ readonly kind: 'dkim' } & Unsigned)
+  | {
+      readonly kind: 'arc'
+      readonly results: string
+      readonly message: Unsigned
+      readonly seal: Unsigned
+    }
+)
 
 /** What changes on the way to the next hop. */
 export type Onward = {

@@ -1,5 +1,6 @@
 /** Mail that leaves a real node is signed once the DNS has the record of its key, and another library finds it good. */
 import { afterAll, beforeAll, describe, expect, test } from 'bun:test'
+import { arc } from 'mailauth/lib/arc/index.js'
 import { dkimVerify } from 'mailauth/lib/dkim/verify.js'
 import { TestNameServer, zoneOf } from '../name-server.ts'
 import { Postern } from './postern.ts'
@@ -47,13 +48,13 @@ describe('mail that leaves a node', () => {
   })
 
   /** What the sink got of one mail. */
-  const through = async (raw: Buffer): Promise<Arrival> => {
+  const through = async (raw: Buffer, to = 'b@other.example'): Promise<Arrival> => {
     const wire = await Wire.connect({ port: node.smtpPort })
     await wire.reply()
     for (const line of [
       'EHLO client.test',
       'MAIL FROM:<a@ours.example>',
-      'RCPT TO:<b@other.example>',
+      `RCPT TO:<${to}>`,
       'DATA',
     ]) {
       wire.send(`${line}\r\n`)
@@ -69,15 +70,14 @@ describe('mail that leaves a node', () => {
     if (arrival === undefined) throw new Error('nothing came')
     return arrival
   }
+  const resolver = async (name: string, type: string): Promise<string[][]> => {
+    const found = records[`${type} ${name}`]
+    if (found !== undefined) return found
+    throw Object.assign(new Error(name), { code: 'ENOTFOUND' })
+  }
   /** `SELECTOR result` of each signature, as mailauth sees it. */
   const verified = async (raw: Buffer): Promise<readonly string[]> => {
-    const { results } = await dkimVerify(raw, {
-      resolver: async (name: string, type: string) => {
-        const found = records[`${type} ${name}`]
-        if (found !== undefined) return found
-        throw Object.assign(new Error(name), { code: 'ENOTFOUND' })
-      },
-    })
+    const { results } = await dkimVerify(raw, { resolver })
     return results.map(({ status, selector }) => `${selector ?? ''} ${status.result}`.trim()).sort()
   }
   const publish = ({ recordName, record }: KeyRow): void => {
@@ -125,6 +125,22 @@ describe('mail that leaves a node', () => {
 
   test('of an author that is not of ours is not signed', async () => {
     expect((await through(mail('a@stranger.example'))).head).not.toContain('DKIM-Signature')
+  })
+
+  test('that only passes is sealed when that is set, small and large', async () => {
+    await node.set('relay.networks', '')
+    const small = mail('a@stranger.example')
+    expect((await through(small, 'b@ours.example')).head).not.toContain('ARC-')
+    await node.set('sender.seal', 'on')
+    for (const raw of [small, mail('a@stranger.example', LARGE)]) {
+      const { body } = await through(raw, 'b@ours.example')
+      expect(body?.subarray(-raw.length).equals(raw)).toBeTrue()
+      const { arc: chain } = await dkimVerify(body ?? Buffer.of(), { resolver })
+      expect((await arc(chain as never, { resolver })).status.result).toBe('pass')
+      expect(await verified(body ?? Buffer.of())).toEqual(['none'])
+    }
+    await node.set('sender.seal', 'off')
+    await node.set('relay.networks', '127.0.0.0/8')
   })
 
   test('is signed after a restart, and no more by a key that was retired', async () => {

@@ -15,6 +15,8 @@ import {
   NO_INSIGHT,
   NOTHING_ONWARD,
   type Onward,
+  type ToSign,
+  type Unsigned,
 } from '../../message/verdict.ts'
 import type { Answer, Seen } from './answers.ts'
 import type { Preview } from './contract.ts'
@@ -291,17 +293,32 @@ function readOnward(value: unknown): Onward {
   return {
     cuts: readCuts(value['cuts']),
     fields: typeof fields === 'string' && isHeader(fields) ? fields : '',
-    toSign: recordsOf(value['toSign'], 10).flatMap((one) => {
-      const kind = (['dkim', 'arc-message', 'arc-seal'] as const).find(
-        (each) => each === one['kind'],
-      )
-      const { field, text } = one
-      if (kind === undefined || typeof field !== 'string' || typeof text !== 'string') return []
-      if (text.length > TO_SIGN_CHARS_MAX || !isHeader(`${field}\r\n`)) return []
-      const { domain, selector } = one
-      return [{ domain: textOf(domain, 253), selector: textOf(selector, 253), kind, field, text }]
-    }),
+    toSign: recordsOf(value['toSign'], 10).flatMap((one) => readToSign(one) ?? []),
   }
+}
+
+function readToSign(one: Record<string, unknown>): ToSign | null {
+  const key = { domain: textOf(one['domain'], 253), selector: textOf(one['selector'], 253) }
+  if (one['kind'] === 'dkim') {
+    const unsigned = readUnsigned(one)
+    return unsigned === null ? null : { ...key, kind: 'dkim', ...unsigned }
+  }
+  const { kind, results } = one
+  const [message, seal] = [readUnsigned(one['message']), readUnsigned(one['seal'])]
+  if (kind !== 'arc' || message === null || seal === null || !isField(results)) return null
+  return { ...key, kind, results, message, seal }
+}
+
+function readUnsigned(value: unknown): Unsigned | null {
+  if (!isRecord(value)) return null
+  const { field, text } = value
+  if (typeof text !== 'string' || text.length > TO_SIGN_CHARS_MAX || !isField(field)) return null
+  return { field, text }
+}
+
+/** A field or more, without the line end of the last. */
+function isField(value: unknown): value is string {
+  return typeof value === 'string' && isHeader(`${value}\r\n`)
 }
 
 /** In order and apart from each other; else none: a body must not lose what nobody named. */

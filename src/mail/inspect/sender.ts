@@ -22,6 +22,7 @@ import {
 } from './auth/checks.ts'
 import { expectKeys, expectSpf, expectWalk, tagOf } from './auth/expect.ts'
 import { forgedResults, resultsField } from './auth/fields.ts'
+import { sealOf } from './auth/seal.ts'
 import {
   arcWords,
   dkimWords,
@@ -112,9 +113,11 @@ async function judge(look: Look, authors: readonly string[]): Promise<readonly F
     authentication: resultsOf(checks, session.clientIp),
     authenticated: isProven ? authors : [],
   })
+  const results = resultsField(config.authority, resinfosOf(checks))
   look.change({
     cuts: forgedResults(mail.raw, mail.header, config),
-    fields: resultsField(config.authority, resinfosOf(checks)),
+    fields: results,
+    toSign: config.settings['sender.seal'] === 'on' ? sealOf(look, checks.arc, results) : [],
   })
   return [
     ...checks.spf.flatMap((check) => spfFindings(check, session.clientIp)),

@@ -4,7 +4,9 @@
  */
 import { addressesIn } from '../../message/address.ts'
 import { fieldValues, type Header } from '../../message/header.ts'
-import type { ToSign } from '../../message/verdict.ts'
+import type { Mail } from '../../message/mime.ts'
+import { relaxedField, relaxedValue } from '../../message/relaxed.ts'
+import type { ToSign, Unsigned } from '../../message/verdict.ts'
 import type { Inspector, Signer } from './look.ts'
 
 /**
@@ -24,15 +26,23 @@ export const signing: Inspector = {
     if (!session.outbound) return []
     const keys = keysFor(mail.header, config.signing)
     if (keys.length === 0) return []
-    const bodyHash = new Bun.CryptoHasher('sha256')
-      .update(relaxedBody(mail.raw, mail.header.bodyStart))
-      .digest('base64')
-    change({ toSign: keys.map((key) => toSign(mail.header, key, bodyHash)) })
+    const [bodyHash, names] = [bodyHashOf(mail), namesToSign(mail.header)]
+    const toSign = keys.map((key): ToSign => {
+      const { domain, selector } = key
+      const unsigned = unsignedField(mail.header, 'DKIM-Signature: v=1;', key, names, bodyHash)
+      return { kind: 'dkim', domain, selector, ...unsigned }
+    })
+    change({ toSign })
     return []
   },
 }
 
-/** The keys of the author's domain, else of the domain above it that has some. One author only. */
+/** Of the relaxed body, base64. */
+export function bodyHashOf({ raw, header }: Mail): string {
+  return new Bun.CryptoHasher('sha256').update(relaxedBody(raw, header.bodyStart)).digest('base64')
+}
+
+/** The keys of the author's domain. One author only. */
 function keysFor(
   header: Header,
   signers: Readonly<Record<string, readonly Signer[]>>,
@@ -40,7 +50,15 @@ function keysFor(
   const authors = addressesIn(fieldValues(header, 'from').join(','), 2)
   const [author = ''] = authors
   if (authors.length !== 1) return []
-  const labels = author.slice(author.lastIndexOf('@') + 1).split('.')
+  return keysOf(author.slice(author.lastIndexOf('@') + 1), signers)
+}
+
+/** The keys of a domain, else of the domain above it that has some. */
+export function keysOf(
+  name: string,
+  signers: Readonly<Record<string, readonly Signer[]>>,
+): readonly Signer[] {
+  const labels = name.split('.')
   for (let from = 0; from < labels.length - 1; from += 1) {
     const domain = labels.slice(from).join('.')
     const keys = Object.hasOwn(signers, domain) ? signers[domain] : undefined
@@ -49,21 +67,32 @@ function keysFor(
   return []
 }
 
-function toSign(header: Header, { domain, selector, algorithm }: Signer, bodyHash: string): ToSign {
-  const names = SIGNED.flatMap((name) => {
+/** Names of all fields that a signature of ours covers, in the order of `h=`. */
+export function namesToSign(header: Header): readonly string[] {
+  return SIGNED.flatMap((name) => {
     const there = header.fields.filter((field) => field.name === name).length
     const more = ONCE_MORE.includes(name) ? 1 : 0
     return Array.from({ length: there + more }, () => name)
   })
+}
+
+/** `start`: its name and first tags. */
+export function unsignedField(
+  header: Header,
+  start: string,
+  { domain, selector, algorithm }: Signer,
+  names: readonly string[],
+  bodyHash: string,
+): Unsigned {
   const field = [
-    `DKIM-Signature: v=1; a=${algorithm}-sha256; c=relaxed/relaxed; d=${domain};`,
+    `${start} a=${algorithm}-sha256; c=relaxed/relaxed; d=${domain};`,
     ` s=${selector};`,
     ...folded(names),
     ` bh=${bodyHash};`,
     ' b=',
   ].join('\r\n')
   const text = [...signedFields(header, names), relaxedField(field)].join('\r\n')
-  return { domain, selector, kind: 'dkim', field, text }
+  return { field, text }
 }
 
 /** `h=` in lines of at most 78 characters. */
@@ -88,21 +117,8 @@ function signedFields(header: Header, names: readonly string[]): readonly string
   }
   return names.flatMap((name) => {
     const value = left.get(name)?.pop()
-    return value === undefined ? [] : [`${name}:${relaxed(value)}`]
+    return value === undefined ? [] : [`${name}:${relaxedValue(value)}`]
   })
-}
-
-/** Section 3.4.2, of a whole field. */
-function relaxedField(field: string): string {
-  const colon = field.indexOf(':')
-  return `${field.slice(0, colon).trim().toLowerCase()}:${relaxed(field.slice(colon + 1))}`
-}
-
-function relaxed(value: string): string {
-  return value
-    .replace(/\r\n/g, '')
-    .replace(/[ \t]+/g, ' ')
-    .replace(/^ | $/g, '')
 }
 
 const [TAB, LF, CR, BLANK] = [9, 10, 13, 32]

@@ -146,13 +146,14 @@ async function signatureChecks(
     minBitLength: KEY_BITS_MIN,
   })
   const sets = data.chain === false ? [] : data.chain
+  const late = data.lastEntry?.messageSignature?.status.result === 'temperror'
   return {
     dkim,
     arc: {
       result: status.result,
       comment: status.comment ?? '',
       sealer: sealerOf(sets.at(-1)),
-      isDoubtful: status.result === 'fail' && asking.failed.length > 0,
+      isDoubtful: status.result === 'fail' && (late || asking.failed.length > 0),
       sets,
     },
   }

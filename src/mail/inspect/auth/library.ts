@@ -41,7 +41,10 @@ export type ArcSet = {
   }
 }
 
-type ArcData = { readonly chain: readonly ArcSet[] | false }
+type ArcData = {
+  readonly chain: readonly ArcSet[] | false
+  readonly lastEntry?: { readonly messageSignature?: { readonly status: DkimStatus } }
+}
 
 export type ArcResult = {
   readonly i: number | false
