@@ -3,9 +3,11 @@ import { describe, expect, test } from 'bun:test'
 import { SystemClock } from '../src/base/clock.ts'
 import { Observer } from '../src/base/observe.ts'
 import { SystemRandom } from '../src/base/random.ts'
+import { SETTINGS } from '../src/config/schema.ts'
 import type { Judgement } from '../src/message/rows.ts'
 import { type Finding, type Insight, NO_INSIGHT } from '../src/message/verdict.ts'
 import type { Html } from '../web/html.ts'
+import { settingLabel } from '../web/parts/labels.ts'
 import { contentCard, senderCard, whatIf } from '../web/parts/verdict-cards.ts'
 import { createWeb } from '../web/server.ts'
 import { FakeAdmin, PASSWORD } from './web-fake.ts'
@@ -246,4 +248,9 @@ describe('what a held mail teaches', () => {
       'allow sender rechnung@lieferung-portal.example',
     ])
   })
+})
+
+test('every setting has a name that people say', () => {
+  const bare = Object.keys(SETTINGS).filter((key) => settingLabel(key) === key)
+  expect(bare).toEqual([])
 })

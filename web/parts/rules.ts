@@ -54,6 +54,16 @@ const INSPECTORS: Readonly<Record<string, string>> = {
   eicar: 'Virus test',
   headers: 'Header check',
   attachments: 'Attachment check',
+  documents: 'Document check',
+  impersonation: 'Check of names',
+  text: 'Text check',
+  links: 'Link check',
+  bayes: 'What was learnt',
+  campaign: 'Search for alike mails',
+  rules: 'Your rules',
+  yara: 'Your YARA rules',
+  sender: 'Check of the sender',
+  blocklists: 'Block lists of links',
 }
 
 /** `Attachment check gave no answer`. */
