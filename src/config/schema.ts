@@ -364,7 +364,7 @@ export const SETTINGS = {
     initial: 'off',
     choices: ['off', 'on'],
     group: 'Sender',
-    help: 'Mail that comes in gets a seal (ARC) on its way on, by a signing key of its recipient’s domain: whoever gets it next, and trusts the domain, can see what was proven here. Mail of a domain without a key that signs goes on without.',
+    help: 'Mail that comes in gets a seal (ARC) before it goes on: who gets it next, and trusts the domain of its recipient, can see what was proven here. It needs the inspector sender, and a key that signs mail of that domain.',
   },
   'sender.people': {
     kind: 'lines',

@@ -2,10 +2,13 @@
 import { afterAll, beforeAll, describe, expect, test } from 'bun:test'
 import { arc } from 'mailauth/lib/arc/index.js'
 import { dkimVerify } from 'mailauth/lib/dkim/verify.js'
+import { pause, SystemClock } from '../../src/base/clock.ts'
 import { TestNameServer, zoneOf } from '../name-server.ts'
 import { Postern } from './postern.ts'
 import { type Arrival, Sink } from './sink.ts'
 import { Wire } from './wire.ts'
+
+const clock = new SystemClock()
 
 type KeyRow = {
   readonly selector: string
@@ -126,6 +129,22 @@ describe('mail that leaves a node', () => {
   test('of an author that is not of ours is not signed', async () => {
     expect((await through(mail('a@stranger.example'))).head).not.toContain('DKIM-Signature')
   })
+
+  test('and was held before is signed too', async () => {
+    const gtube = 'XJS*C4JDBQADN1.NSBN3*2IDNEN*GTUBE-STANDARD-ANTI-UBE-TEST-EMAIL*C.34X'
+    const raw = mail('a@ours.example', `${gtube}\r\n`)
+    const arrival = through(raw)
+    const held = async (): Promise<string | undefined> =>
+      (await node.json<{ readonly id: string }[]>('quarantine', 'list'))[0]?.id
+    let id = await held()
+    for (let tries = 0; id === undefined && tries < 100; tries += 1) {
+      await pause(clock, 50)
+      id = await held()
+    }
+    expect((await node.command('quarantine', 'release', id ?? '')).code).toBe(0)
+    const { body } = await arrival
+    expect(await verified(body ?? Buffer.of())).toEqual(['s1 pass', 's2 pass'])
+  }, 40_000)
 
   test('that only passes is sealed when that is set, small and large', async () => {
     await node.set('relay.networks', '')

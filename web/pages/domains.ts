@@ -265,8 +265,12 @@ ${may ? html`<div class="field"><span></span><div class="acts"><button class="bt
 function removePage(site: Site, request: Request, name: string): Response {
   const visit = site.guard.visitOf(request)
   stored(site, name)
+  const keys =
+    site.admin.signingKeys(name).length === 0
+      ? ''
+      : ' Its keys stay, and sign what its people send; remove them first if they should not.'
   const main = html`<div class="head"><h1>Remove ${name}?</h1></div>
-<form class="card" method="post" action="/domains/${name}/remove">${csrf(visit)}<div class="body first stack"><p>Mail for ${name} is refused from then on. What waits in the queue or is held stays. You can undo it under Changes.</p>
+<form class="card" method="post" action="/domains/${name}/remove">${csrf(visit)}<div class="body first stack"><p>Mail for ${name} is refused from then on. What waits in the queue or is held stays.${keys} You can undo it under Changes.</p>
 <div class="acts"><button class="btn danger">Remove</button><a class="btn quiet" href="/domains/${name}">Keep it</a></div></div></form>`
   return shell(site, visit, { title: `Remove ${name}`, at: 'settings', main })
 }
