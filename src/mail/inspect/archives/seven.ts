@@ -116,6 +116,8 @@ export class Seven {
     FS.writeFile('/in', bytes, { canOwn: true })
     const ended = tap(FS, open)
     let code = 0
+    // It takes its exit code for that of the whole process.
+    const { exitCode } = process
     try {
       code = program.callMain([
         'x',
@@ -134,6 +136,8 @@ export class Seven {
       // A sink's own error; or 7-Zip fell over the archive, which is damage.
       if (ended.failure !== null) throw ended.failure
       return { end: 'damaged', words: error instanceof Error ? error.message.slice(0, 200) : '' }
+    } finally {
+      process.exitCode = exitCode ?? 0
     }
     return verdictOf(code, lines)
   }
