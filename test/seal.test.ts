@@ -73,7 +73,7 @@ async function through(raw: Buffer, hop: Hop = {}): Promise<{ sent: Buffer; miss
   })
   const missing: string[] = []
   const secretOf = (selector: string) => keys.find(({ key }) => key.selector === selector)?.secret
-  const fields = new Signatures((_, selector) =>
+  const fields = await new Signatures((_, selector) =>
     isEmpty ? null : (secretOf(selector) ?? null),
   ).fields(onward.toSign, ({ selector }) => missing.push(selector))
   const above = Buffer.from(`Received: by mx.${domain}\r\n${fields}${onward.fields}`, 'latin1')

@@ -85,7 +85,7 @@ export const EVENTS = {
   'mail.unsigned': {
     level: 'warn',
     counter: 'mail_unsigned_total',
-    help: 'Signatures that were not made: the key had not come to this node',
+    help: 'Signatures that were not made: this node has no such key, or none that works',
   },
   'engine.failed': {
     level: 'warn',

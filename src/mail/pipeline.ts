@@ -270,6 +270,7 @@ export class Pipeline {
     const waitMs = this.#greylisted(arrival, inspection, verdicts, listing)
     if (waitMs > 0) return this.#end(draft, arrival, inspection, verdicts, greylisted(waitMs))
     try {
+      const signatures = await this.#sign(arrival, inspection)
       if (arrival.isWhole) draft.add(arrival.last)
       const message = await this.#commit(
         draft,
@@ -278,6 +279,7 @@ export class Pipeline {
         verdicts,
         response.fates,
         sha256,
+        signatures,
       )
       // From here on the message is ours (RFC 5321 section 6.1).
       this.#record(arrival, inspection, verdicts, response.fates, response.reply)
@@ -346,6 +348,15 @@ export class Pipeline {
     })
   }
 
+  /** Header fields with signatures of ours; empty without one. */
+  async #sign({ envelope }: Arrival, { onward }: Inspection): Promise<string> {
+    const { signatures, observer } = this.#deps
+    if (signatures === undefined || onward === undefined || onward.toSign.length === 0) return ''
+    return await signatures.fields(onward.toSign, ({ domain, selector }) =>
+      observer.emit('mail.unsigned', { message: envelope.id, domain, selector }),
+    )
+  }
+
   #commit(
     draft: Draft,
     { envelope, last, isWhole, sizeBytes, snapshot }: Arrival,
@@ -353,19 +364,17 @@ export class Pipeline {
     verdicts: readonly Verdict[],
     fates: readonly Fate[],
     sha256: string,
+    signatures: string,
   ): Promise<Message> {
     const isHeld = fates.includes('hold')
-    const { cuts, fields, toSign } = inspection.onward ?? NOTHING_ONWARD
-    const signatures = this.#deps.signatures?.fields(toSign, ({ domain, selector }) =>
-      this.#deps.observer.emit('mail.unsigned', { message: envelope.id, domain, selector }),
-    )
+    const { cuts, fields } = inspection.onward ?? NOTHING_ONWARD
     const { settings } = snapshot
     return this.#deps.queue.commit(
       draft,
       {
         envelope,
         // Not on what is held: a mail that somebody releases is wanted.
-        prepend: `${receivedField(envelope, this.#deps.hostname)}${isHeld ? '' : tagFields(verdicts, settings['policy.tag'])}${signatures ?? ''}${fields}`,
+        prepend: `${receivedField(envelope, this.#deps.hostname)}${isHeld ? '' : tagFields(verdicts, settings['policy.tag'])}${signatures}${fields}`,
         ...(cuts.length === 0 ? {} : { cuts }),
         sizeBytes,
         sha256,
