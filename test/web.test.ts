@@ -34,7 +34,7 @@ function world(options: Options = {}): World {
   const { nodes = ['mx1', 'mx2', 'mx3'], clock = system } = options
   const about = { clock, mails, setup, ready, nodes, ...(setup ? { domains: [] } : {}) }
   const admin = new FakeAdmin(about)
-  furnish(admin)
+  furnish(admin, clock.wallMs())
   const log: string[] = []
   const observer = new Observer(clock, (lines) => log.push(lines))
   const web = createWeb({
@@ -56,7 +56,7 @@ function world(options: Options = {}): World {
 }
 
 /** One of everything that a page or a route may name. */
-function furnish(admin: FakeAdmin): void {
+function furnish(admin: FakeAdmin, nowMs: number): void {
   const author = { name: 'a.ruiz', role: 'admin' } as const
   const look = { kind: 'header', field: 'subject', pattern: 'x' }
   void admin.addSigningKey(author, { domain: 'example.com', selector: 's2026', algorithm: 'rsa' })
@@ -64,7 +64,6 @@ function furnish(admin: FakeAdmin): void {
   void admin.putDetection(author, 'score', 'GTUBE', { score: 4 })
   void admin.putDetection(author, 'map', 'own', { entries: ['a.example'] })
   void admin.putDetection(author, 'yara', 'own', { source: 'rule x { condition: false }' })
-  const nowMs = system.wallMs()
   const [by, atMs] = ['t.nagy', nowMs]
   admin.tokens.push({
     id: 'pj1_open',
