@@ -4,10 +4,12 @@ import { SystemClock } from '../src/base/clock.ts'
 import { Observer } from '../src/base/observe.ts'
 import { SystemRandom } from '../src/base/random.ts'
 import { SETTINGS } from '../src/config/schema.ts'
+import type { Preview } from '../src/mail/inspect/contract.ts'
 import type { Judgement } from '../src/message/rows.ts'
 import { type Finding, type Insight, NO_INSIGHT } from '../src/message/verdict.ts'
 import type { Html } from '../web/html.ts'
 import { settingLabel } from '../web/parts/labels.ts'
+import { hopOf, hopsCard } from '../web/parts/mail.ts'
 import { contentCard, senderCard, whatIf } from '../web/parts/verdict-cards.ts'
 import { createWeb } from '../web/server.ts'
 import { FakeAdmin, PASSWORD } from './web-fake.ts'
@@ -253,4 +255,41 @@ describe('what a held mail teaches', () => {
 test('every setting has a name that people say', () => {
   const bare = Object.keys(SETTINGS).filter((key) => settingLabel(key) === key)
   expect(bare).toEqual([])
+})
+
+describe('the way of a mail', () => {
+  const rows: readonly (readonly [string, ReturnType<typeof hopOf>])[] = [
+    [
+      'from mx.a.example (mx.a.example [192.0.2.7]) by gw.b.example (Postfix) with ESMTPS id 1 for <x@b.example>; Sun, 22 Nov 2026 12:00:00 +0000',
+      {
+        from: 'mx.a.example (192.0.2.7)',
+        by: 'gw.b.example',
+        at: 'Sun, 22 Nov 2026 12:00:00 +0000',
+      },
+    ],
+    ['by 2002:a05:6a10 with SMTP id x', { from: 'somebody', by: '2002:a05:6a10', at: '' }],
+    ['from [192.0.2.7] by x; y; z', { from: '[192.0.2.7]', by: 'x', at: 'z' }],
+    ['', { from: 'somebody', by: 'somebody', at: '' }],
+  ]
+  for (const [value, expected] of rows)
+    test(value.slice(0, 40) || 'nothing', () => expect(hopOf(value)).toEqual(expected))
+
+  test('is shown as it says itself, and never as markup', () => {
+    const preview: Preview = {
+      subject: null,
+      from: null,
+      to: null,
+      date: null,
+      headers: [{ name: 'Received', value: 'from <b>x</b> by y; <i>now' }],
+      text: null,
+      html: null,
+      attachments: [],
+      notes: [],
+    }
+    const card = textOf(hopsCard(preview))
+    expect(card).toContain('&lt;b&gt;x&lt;/b&gt;')
+    expect(card).not.toContain('<i>now')
+    expect(textOf(hopsCard({ ...preview, headers: [] }))).toBe('')
+    expect(textOf(hopsCard('unavailable'))).toBe('')
+  })
 })

@@ -18,7 +18,14 @@ import {
   waitsNote,
 } from '../parts/holder.ts'
 import { limitsOf } from '../parts/lists.ts'
-import { absentCard, attachmentsCard, mailCard, previewOf, viewOf } from '../parts/mail.ts'
+import {
+  absentCard,
+  attachmentsCard,
+  hopsCard,
+  mailCard,
+  previewOf,
+  viewOf,
+} from '../parts/mail.ts'
 import { note } from '../parts/marks.ts'
 import { factsCard, pathCard, queueCard, recipientsCard, whyCard } from '../parts/message-cards.ts'
 import { shell } from '../parts/shell.ts'
@@ -202,6 +209,7 @@ ${senderCard(detail)}
 ${contentCard(detail)}
 ${pathCard(detail, nowMs)}
 ${factsCard(detail, nowMs)}
+${preview === null ? '' : hopsCard(preview)}
 ${preview === null ? '' : attachmentsCard(preview)}
 </div></div>`
   return shell(site, visit, {

@@ -3,8 +3,8 @@ import type { Admin } from '../../src/admin/contract.ts'
 import { GatewayError, RefusalError } from '../../src/base/errors.ts'
 import { type Html, html } from '../html.ts'
 import { link } from './forms.ts'
-import { icon, note } from './marks.ts'
-import { size } from './words.ts'
+import { glyph, icon, note } from './marks.ts'
+import { counted, size } from './words.ts'
 
 export type Preview = Awaited<ReturnType<Admin['heldPreview']>>
 
@@ -119,4 +119,38 @@ export function attachmentsCard(preview: Preview | string): Html | '' {
     ({ name, type, sizeBytes, sha256 }) =>
       html`<li>${icon('clip')}<div class="wrap"><b>${name}</b> <span class="tag">${size(sizeBytes)}</span><br><small>${type}<br>SHA-256 <code>${sha256}</code></small></div></li>`,
   )}</ul>${more === 0 ? '' : html`<div class="body"><small>And ${more} more.</small></div>`}</section>`
+}
+
+const HOPS_SHOWN = 20
+
+/** The servers that say they had it, the last one first; only the client of ours is known. */
+export function hopsCard(preview: Preview | string): Html | '' {
+  if (typeof preview === 'string') return ''
+  const hops = preview.headers.filter(({ name }) => name.toLowerCase() === 'received')
+  if (hops.length === 0) return ''
+  return html`<section class="card" aria-labelledby="hops"><header><h2 id="hops">The way here</h2><small>${counted(hops.length, 'hop')}, as they say themselves</small></header><ul class="todo" hx-ignore>${hops
+    .slice(0, HOPS_SHOWN)
+    .map(({ value }) => {
+      const { from, by, at } = hopOf(value)
+      return html`<li>${glyph('none')}<div class="wrap"><b>${from}</b> to <b>${by}</b>${at === '' ? '' : html`<br><small>${at}</small>`}</div></li>`
+    })}</ul>${hops.length > HOPS_SHOWN ? html`<div class="body"><small>And ${hops.length - HOPS_SHOWN} more.</small></div>` : ''}</section>`
+}
+
+/** RFC 5321 section 4.4, as far as people want to know; each part is a stranger's words. */
+export function hopOf(value: string): {
+  readonly from: string
+  readonly by: string
+  readonly at: string
+} {
+  const semicolon = value.lastIndexOf(';')
+  const text = semicolon === -1 ? value : value.slice(0, semicolon)
+  const word = (name: string): string =>
+    new RegExp(`(?:^|\\s)${name}\\s+(\\S{1,255})`, 'i').exec(text)?.[1] ?? 'somebody'
+  const ip = /\[([0-9a-f.:]{3,45})\]/i.exec(text)?.[1]
+  const from = word('from')
+  return {
+    from: ip === undefined || from.includes(ip) ? from : `${from} (${ip})`,
+    by: word('by'),
+    at: semicolon === -1 ? '' : value.slice(semicolon + 1).trim(),
+  }
 }
