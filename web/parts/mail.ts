@@ -145,7 +145,7 @@ export function hopOf(value: string): {
   const semicolon = value.lastIndexOf(';')
   const text = semicolon === -1 ? value : value.slice(0, semicolon)
   const word = (name: string): string =>
-    new RegExp(`(?:^|\\s)${name}\\s+(\\S{1,255})`, 'i').exec(text)?.[1] ?? 'somebody'
+    new RegExp(`(?:^|\\s)${name}\\s+([^\\s;]{1,255})`, 'i').exec(text)?.[1] ?? 'somebody'
   const ip = /\[([0-9a-f.:]{3,45})\]/i.exec(text)?.[1]
   const from = word('from')
   return {
