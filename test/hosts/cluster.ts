@@ -74,6 +74,8 @@ export const PEER_PORT = 7_946
 
 /** How long a host may take to answer a client. */
 const SEND_MS_MAX = 10_000
+/** None of these asks a name server, which these networks do not have. */
+export const NAMELESS_INSPECTORS = 'gtube,eicar,headers,attachments'
 
 /** Asks again and again until it holds; false after `timeoutMs`. A failure to ask is a no. */
 export async function until(
@@ -155,6 +157,7 @@ export class HostCluster {
   /** A node that is a cluster of one. */
   async begin(host: number, given: HostOptions = {}): Promise<Postern> {
     const { data = this.dataOf(host), environment, options = [], program, readyMs } = given
+    const isFresh = !existsSync(data)
     mkdirSync(data, { recursive: true, mode: 0o700 })
     const namespace = ['ip', 'netns', 'exec', this.net.namespace(host)]
     const node = await Postern.start({
@@ -169,7 +172,15 @@ export class HostCluster {
       ...(environment === undefined ? {} : { environment }),
     })
     this.nodes.set(host, node)
+    if (isFresh && program === undefined && !options.includes('--join'))
+      await this.#withoutNames(host)
     return node
+  }
+
+  /** Without a name server, what asks one would answer 451 to every mail. */
+  async #withoutNames(host: number): Promise<void> {
+    await this.set(host, 'inspect.inspectors', NAMELESS_INSPECTORS)
+    await this.set(host, 'connection.names', 'off')
   }
 
   join(host: number, token: string, given: HostOptions = {}): Promise<Postern> {

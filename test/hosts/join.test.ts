@@ -8,7 +8,16 @@ import { PATIENCE_MS } from '../process/counts.ts'
 import { Load } from '../process/ledger.ts'
 import type { Answer } from '../process/postern.ts'
 import { Sink } from '../process/sink.ts'
-import { clock, HostCluster, onHosts, PEER_PORT, SMTP_PORT, until, WEB_PORT } from './cluster.ts'
+import {
+  clock,
+  HostCluster,
+  NAMELESS_INSPECTORS,
+  onHosts,
+  PEER_PORT,
+  SMTP_PORT,
+  until,
+  WEB_PORT,
+} from './cluster.ts'
 import { Net } from './net.ts'
 
 const BAR_MS = 10_000
@@ -89,6 +98,8 @@ onHosts('a new node', () => {
       expect(first.out).toContain('This machine is a node, and takes mail.')
       expect(first.out).toContain('/setup?code=')
       await installed(1, 'domain', 'add', 'example.com', '--next-hop', sink.nextHop)
+      await installed(1, 'config', 'set', 'inspect.inspectors', NAMELESS_INSPECTORS)
+      await installed(1, 'config', 'set', 'connection.names', 'off')
 
       const { command } = await installed<Invited>(1, 'invite')
       expect(command).toStartWith('curl -fsSk --pinnedpubkey ')

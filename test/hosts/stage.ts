@@ -129,9 +129,6 @@ export class Stage {
     await cluster.node(first).addDomain(domain, backend.sink.nextHop)
     for (const [key, value] of [
       ['limits.exempt', [`${net.outside}/32`]],
-      // No name server stands in these networks: who needs one would ask for the mail again.
-      ['inspect.inspectors', ['gtube', 'eicar', 'headers', 'attachments']],
-      ['connection.names', 'off'],
       ['queue.first', 0.3],
       ['queue.longest', 1],
       ['queue.inDoubt', 1],

@@ -136,8 +136,10 @@ export class Simulation {
     const core = this.core.map(({ watched }) => watched)
     // Who has just started has something to say of itself.
     this.world.runFor(1_000)
-    const agreed = this.world.runTill(() => this.areEqual(), HEAL_MS_MAX, 500)
+    const agreedFirst = this.world.runTill(() => this.areEqual(), HEAL_MS_MAX, 500)
     const isClear = this.world.runTill(() => this.work.owed().length === 0, CLAIM_MS_MAX, 500)
+    // What left at last wrote a row.
+    const agreed = agreedFirst && this.world.runTill(() => this.areEqual(), HEAL_MS_MAX, 500)
     this.world.act(() => {
       if (!isClear) this.world.violate(`released, and never leaves: ${this.work.owed()[0]}`)
     })

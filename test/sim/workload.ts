@@ -76,7 +76,6 @@ export class Workload {
     )
   }
 
-  /** Rows of a later version are on every node as they were written. */
   /** Copies that somebody released and that have not left for the queue of their owner. */
   owed(): readonly string[] {
     const { core } = this.#sim
@@ -89,6 +88,7 @@ export class Workload {
     })
   }
 
+  /** Rows of a later version are on every node as they were written. */
   checkRest(core: readonly Watched[]): void {
     const { world } = this.#sim
     for (const [name, text] of this.#future.rows) {
