@@ -3,9 +3,14 @@
  * read by dns-packet: pointers go backwards only, names end at 254 octets. What it cannot read
  * throws, and is no answer.
  */
-import { type DecodedPacket, decode, encode, RECURSION_DESIRED } from 'dns-packet'
+import type { DecodedPacket } from 'dns-packet'
 import { messageOf } from './errors.ts'
 import type { DnsAnswer, DnsQuestion } from './names.ts'
+
+/** Loaded with the first question: a megabyte that a node without questions does not need. */
+function codec(): typeof import('dns-packet') {
+  return require('dns-packet')
+}
 
 /** Octets of an answer by datagram that is never cut on its way (DNS flag day 2020). */
 const DATAGRAM_BYTES = 1_232
@@ -56,6 +61,7 @@ export function questionBytes(
   id: number,
   withEdns: boolean,
 ): Uint8Array {
+  const { encode, RECURSION_DESIRED } = codec()
   return encode({
     type: 'query',
     id,
@@ -117,6 +123,7 @@ function decoded(bytes: Buffer): DecodedPacket {
   const counted = [6, 8, 10].reduce((sum, at) => sum + bytes.readUInt16BE(at), 0)
   if (bytes.readUInt16BE(4) > 1 || counted > COUNTED_MAX) throw new Error('it has too many records')
   if (HEADER_BYTES + counted * RECORD_BYTES_MIN > bytes.length) throw new Error('it is cut off')
+  const { decode } = codec()
   const packet = decode(bytes)
   if (!(decode.bytes <= bytes.length)) throw new Error('it is cut off')
   return packet

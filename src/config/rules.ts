@@ -3,7 +3,7 @@
  * sources. Cells of their own, so that two nodes can add at the same time. Pure.
  */
 // A linear-time engine with the syntax of RE2: a pattern of an operator cannot stall an inspector.
-import { RE2JS, RE2JSException } from 're2js'
+import type { RE2JS } from 're2js'
 import { RefusalError } from '../base/errors.ts'
 import { namesIn, parseExpression } from './expression.ts'
 
@@ -69,9 +69,15 @@ const MAP_CHARS_MAX = 300_000
 const YARA_CHARS_MAX = 100_000
 const SCORE_MAX = 100
 
+/** Loaded with the first pattern: it is 4 MB that a gateway without rules of its own never needs. */
+function engine(): typeof import('re2js') {
+  return require('re2js')
+}
+
 /** A pattern as it is run: without regard to case unless it says `(?-i)`. */
 export function compilePattern(pattern: string): RE2JS {
-  return RE2JS.compile(pattern, RE2JS.CASE_INSENSITIVE)
+  const { RE2JS: Engine } = engine()
+  return Engine.compile(pattern, Engine.CASE_INSENSITIVE)
 }
 
 /** Name of a rule. @throws RefusalError invalid, field `name` */
@@ -190,7 +196,7 @@ function readPattern(raw: unknown): string {
     compilePattern(pattern)
     return pattern
   } catch (error) {
-    if (!(error instanceof RE2JSException)) throw error
+    if (!(error instanceof engine().RE2JSException)) throw error
     throw refused(
       'pattern',
       `The pattern cannot be read: ${error.message.replace(/^error parsing regexp: /, '').replace('`(?i)', '`')}.`,

@@ -2,7 +2,14 @@
  * Links in text, and what a browser makes of them (WHATWG URL). Public suffixes by tldts: the
  * list changes every week, and the other choice would be to keep it ourselves.
  */
-import { parse } from 'tldts'
+
+/** Loaded with the first host: the main process rarely asks for one. */
+function parse(
+  ...asked: Parameters<typeof import('tldts')['parse']>
+): ReturnType<typeof import('tldts')['parse']> {
+  const { parse: parsed } = require('tldts') as typeof import('tldts')
+  return parsed(...asked)
+}
 
 /** Where a link leads. */
 export type Target = {
