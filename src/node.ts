@@ -169,12 +169,13 @@ export async function startNode(
   const { spool, queue, quarantine, operators } = store
   const engines = new Engines({ clock, observer })
   const timeoutMs = (): number => live.current.settings['dns.timeout'] * 1_000
+  const { nameServers: given } = options
   const nameClient = new NameServers({
     clock,
     random,
     observer,
     wire: new SystemDnsWire(),
-    servers: nameServers(live, systemServers(clock)),
+    servers: nameServers(live, given === undefined ? systemServers(clock) : () => given),
     timeoutMs,
   })
   const names = new ListNames({

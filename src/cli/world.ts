@@ -24,6 +24,8 @@ export type NodeOptions = {
   readonly identity: 'keep' | 'adopt' | 'new'
   /** A database that is damaged or gone is read anew from the peers; else the start is refused. */
   readonly rebuildState: boolean
+  /** Asked when the settings name none; without it, those of the system. */
+  readonly nameServers?: readonly Address[]
   /** Divides the long times of adoption, for tests: 1 but there. */
   readonly timeScale: number
   /** How to run this program again: `[binary]`, or `[bun, main.ts]` from source. */

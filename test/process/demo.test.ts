@@ -86,6 +86,7 @@ async function until(what: () => boolean | Promise<boolean>, timeoutMs: number):
   return true
 }
 
+type Traced = { readonly accept: string; readonly score: number }
 type Held = { readonly id: string; readonly subject: string; readonly rules: readonly string[] }
 
 describe('the demo', () => {
@@ -123,6 +124,13 @@ describe('the demo', () => {
     expect(demo.out).toContain(`http://127.0.0.1:${demo.page}`)
     expect(demo.out.match(/ 250 2\.0\.0 /g)).toHaveLength(4)
     expect(demo.out).toMatch(/malformed mail +550 5\.7\.1 /)
+  })
+
+  test('asks its own name server, so that it runs without any network', async () => {
+    const rows = await cli<Traced[]>('trace', 'from:lena@supplier.example')
+    // An SPF record is in favour of it, and only the name server of the demo has one.
+    expect(rows).toMatchObject([{ accept: 'accepted' }])
+    expect(rows[0]?.score).toBeLessThan(0)
   })
 
   test('holds the bad samples with their reasons', async () => {

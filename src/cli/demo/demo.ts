@@ -18,6 +18,7 @@ import {
   UsageError,
   type World,
 } from '../world.ts'
+import { serveNames } from './names.ts'
 import { DemoNodes } from './nodes.ts'
 import { DEMO_DOMAIN, samples } from './samples.ts'
 import { sendMails } from './send.ts'
@@ -52,11 +53,14 @@ export const demo: Run = async (call, world) => {
     })
     opened.push(() => page.stop())
 
+    const names = await serveNames()
+    opened.push(() => names.close())
     opened.push(() => nodes.stop())
     const node = await nodes.start({
       dataDir,
       smtp: addresses.smtp,
       web: addresses.web,
+      nameServers: [names.address],
       command: world.command,
       logLevel: logLevelOf(call, 'warn'),
     })

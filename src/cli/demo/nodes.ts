@@ -35,7 +35,7 @@ export class DemoNodes {
 
   /** Starts the first node; the others join it. @throws RefusalError for a port that is taken */
   async start(
-    first: Pick<NodeOptions, 'dataDir' | 'smtp' | 'web' | 'command' | 'logLevel'>,
+    first: Pick<NodeOptions, 'dataDir' | 'smtp' | 'web' | 'nameServers' | 'command' | 'logLevel'>,
   ): Promise<RunningNode> {
     const options = {
       ...first,
