@@ -222,8 +222,7 @@ export class HostCluster {
   }
 
   async set(host: number, key: string, value: unknown): Promise<void> {
-    const body = JSON.stringify({ value })
-    await this.node(host).api(`/api/v1/settings/${key}`, { method: 'PUT', body })
+    await this.node(host).setAs(key, value)
   }
 
   async get(host: number, key: string): Promise<unknown> {

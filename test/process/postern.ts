@@ -4,6 +4,7 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import type { Subprocess } from 'bun'
 import { pause, SystemClock } from '../../src/base/clock.ts'
+import { TestNameServer } from '../name-server.ts'
 import { posternCommand } from '../real.ts'
 
 const clock = new SystemClock()
@@ -30,6 +31,9 @@ export type StartOptions = {
 }
 
 export type Answer = { readonly code: number; readonly out: string; readonly err: string }
+
+/** What the machine has for a name server must not decide a test: here nobody has a name. */
+let nobody: Promise<TestNameServer> | null = null
 
 const living = new Set<Subprocess>()
 process.on('exit', () => {
@@ -61,8 +65,13 @@ export class Postern {
   /** Starts a node and waits for its `ready` line. @throws with its log when it does not come */
   static async start(options: StartOptions = {}): Promise<Postern> {
     const node = new Postern(options)
+    const isFresh = !existsSync(node.data)
     try {
       await node.begin()
+      if (isFresh && options.options?.includes('--join') !== true) {
+        nobody ??= TestNameServer.start(() => ({ code: 3 }))
+        await node.setAs('dns.servers', [`127.0.0.1:${(await nobody).at.port}`])
+      }
     } catch (error) {
       await node.dispose()
       throw error
@@ -164,6 +173,12 @@ export class Postern {
     const { code, out, err } = await this.command(...words, '--json')
     if (code !== 0) throw new Error(`${words.join(' ')}: exit ${code}: ${out}${err}`)
     return JSON.parse(out) as Value
+  }
+
+  /** A value as JSON. @throws when it is refused */
+  async setAs(key: string, value: unknown): Promise<void> {
+    const body = JSON.stringify({ value })
+    await this.api(`/api/v1/settings/${key}`, { method: 'PUT', body })
   }
 
   /** @throws when it is refused */
