@@ -84,6 +84,38 @@ export function questionBytes(
   })
 }
 
+/**
+ * What a server says that has these texts and nothing else; null: `bytes` cannot be read, or ask
+ * nothing. `textOf`: a name in lower case; null: it does not exist.
+ */
+export function answerBytes(
+  bytes: Uint8Array,
+  textOf: (name: string) => string | null,
+  ttlSeconds: number,
+): Uint8Array | null {
+  const { encode, AUTHORITATIVE_ANSWER } = codec()
+  let asked: DecodedPacket
+  try {
+    asked = decoded(Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength))
+  } catch {
+    return null
+  }
+  const [question] = asked.questions ?? []
+  if (question === undefined) return null
+  const { name } = question
+  const text = textOf(name.toLowerCase())
+  return encode({
+    type: 'response',
+    ...(asked.id === undefined ? {} : { id: asked.id }),
+    flags: AUTHORITATIVE_ANSWER | (text === null ? NAME_ERROR : 0),
+    questions: [question],
+    answers:
+      text === null || question.type !== 'TXT'
+        ? []
+        : [{ type: 'TXT', class: 'IN', name, ttl: ttlSeconds, data: text }],
+  })
+}
+
 /** What `bytes` say to the question with this id. Never throws. */
 export function readAnswer(bytes: Uint8Array, asked: DnsQuestion, id: number): Heard {
   let packet: DecodedPacket
