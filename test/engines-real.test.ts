@@ -10,7 +10,7 @@ import { Engines } from '../src/mail/inspect/engines/engines.ts'
 import { PLAIN_CONFIG } from '../src/mail/inspect/look.ts'
 import type { Body } from '../src/message/body.ts'
 import { ENVELOPE } from './look.ts'
-import { freePort } from './process/postern.ts'
+import { freePort } from './ports.ts'
 import { rspamdCommand } from './process/rspamd.ts'
 import { needs } from './real.ts'
 

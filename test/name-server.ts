@@ -5,6 +5,7 @@ import { type Answer, decode, encode, type Packet } from 'dns-packet'
 import type { Clock } from '../src/base/clock.ts'
 import type { DnsWire, NameServer, WireEnds } from '../src/base/dns-wire.ts'
 import type { DnsType } from '../src/base/names.ts'
+import { freePort } from './ports.ts'
 
 export type Reply = {
   readonly answers?: readonly Answer[]
@@ -86,10 +87,9 @@ export class TestNameServer {
 
   static async start(zone: Zone): Promise<TestNameServer> {
     const server = new TestNameServer(zone)
-    await new Promise<void>((resolve) => server.#udp.bind(0, '127.0.0.1', resolve))
-    await new Promise<void>((resolve) =>
-      server.#tcp.listen(server.#udp.address().port, '127.0.0.1', resolve),
-    )
+    const port = freePort()
+    await new Promise<void>((resolve) => server.#udp.bind(port, '127.0.0.1', resolve))
+    await new Promise<void>((resolve) => server.#tcp.listen(port, '127.0.0.1', resolve))
     return server
   }
 

@@ -11,18 +11,11 @@ import {
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { pause, SystemClock } from '../src/base/clock.ts'
+import { freePort } from './ports.ts'
 
 const clock = new SystemClock()
 
 export type Peer = { readonly port: number; readonly stop: () => Promise<void> }
-
-/** A port that nobody listens on at this moment. */
-export function freePort(): number {
-  const listener = Bun.listen({ hostname: '127.0.0.1', port: 0, socket: { data() {} } })
-  const { port } = listener
-  listener.stop(true)
-  return port
-}
 
 /** Waits until the port takes a connection. @throws with what `log` gives after 20 s */
 async function listens(port: number, log: () => string): Promise<void> {

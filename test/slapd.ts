@@ -4,7 +4,7 @@ import { connect } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { pause, SystemClock } from '../src/base/clock.ts'
-import { freePort } from './process/postern.ts'
+import { freePort } from './ports.ts'
 
 const clock = new SystemClock()
 

@@ -12,7 +12,8 @@ import {
 } from 'node:fs'
 import { join } from 'node:path'
 import { pause, SystemClock } from '../../src/base/clock.ts'
-import { freePort, Postern } from '../process/postern.ts'
+import { freePort } from '../ports.ts'
+import { Postern } from '../process/postern.ts'
 import { type RspamdPorts, rspamdCommand } from '../process/rspamd.ts'
 import { Group } from './group.ts'
 

@@ -2,7 +2,8 @@
 import { afterAll, beforeAll, expect, test } from 'bun:test'
 import { pause, SystemClock } from '../../src/base/clock.ts'
 import { labelledMail } from '../bench/detection/set.ts'
-import { freePort, Postern } from './postern.ts'
+import { freePort } from '../ports.ts'
+import { Postern } from './postern.ts'
 import { Sink } from './sink.ts'
 import { Wire } from './wire.ts'
 

@@ -5,7 +5,8 @@
 import { afterAll, expect, test } from 'bun:test'
 import { pause, SystemClock } from '../../src/base/clock.ts'
 import { sendMail } from '../browser/node.ts'
-import { freePort, Postern } from './postern.ts'
+import { freePort } from '../ports.ts'
+import { Postern } from './postern.ts'
 
 /** Long times in this run: 120 s are 6, 600 s are 30. */
 const SCALE = '20'

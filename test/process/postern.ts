@@ -5,17 +5,10 @@ import { join } from 'node:path'
 import type { Subprocess } from 'bun'
 import { pause, SystemClock } from '../../src/base/clock.ts'
 import { TestNameServer } from '../name-server.ts'
+import { freePort } from '../ports.ts'
 import { posternCommand } from '../real.ts'
 
 const clock = new SystemClock()
-
-/** A port of 127.0.0.1 that nobody listens on at this moment. */
-export function freePort(): number {
-  const listener = Bun.listen({ hostname: '127.0.0.1', port: 0, socket: { data() {} } })
-  const { port } = listener
-  listener.stop(true)
-  return port
-}
 
 export type StartOptions = {
   /** Data directory; a fresh temporary one without it, removed by `dispose`. */
@@ -97,7 +90,7 @@ export class Postern {
         ...this.#words('serve', '--data', this.data),
         ...['--smtp', `127.0.0.1:${this.smtpPort}`],
         ...['--web', `http://127.0.0.1:${this.webPort}`],
-        ...['--peer', '127.0.0.1:0'],
+        ...['--peer', `127.0.0.1:${freePort()}`],
         ...(this.#options.options ?? []),
         ...options,
       ],

@@ -3,7 +3,7 @@ import { chmodSync, chownSync, mkdirSync, mkdtempSync, rmSync, writeFileSync } f
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { pause, SystemClock } from '../../src/base/clock.ts'
-import { freePort } from './postern.ts'
+import { freePort } from '../ports.ts'
 import { Wire } from './wire.ts'
 
 const clock = new SystemClock()

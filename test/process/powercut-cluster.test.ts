@@ -8,6 +8,7 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { pause, SystemClock } from '../../src/base/clock.ts'
 import { SeededRandom } from '../../src/base/random.ts'
+import { freePort } from '../ports.ts'
 import { COUNTS, PATIENCE_MS, SEED } from './counts.ts'
 import { type Account, accountLine, Load, settleAccount } from './ledger.ts'
 import {
@@ -20,7 +21,7 @@ import {
   stopTree,
   unmount,
 } from './loop.ts'
-import { freePort, Postern } from './postern.ts'
+import { Postern } from './postern.ts'
 import { Sink } from './sink.ts'
 
 const clock = new SystemClock()

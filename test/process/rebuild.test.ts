@@ -3,8 +3,9 @@ import { afterAll, beforeAll, describe, expect, test } from 'bun:test'
 import { readdirSync, readFileSync, renameSync, rmSync, statSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { pause, SystemClock } from '../../src/base/clock.ts'
+import { freePort } from '../ports.ts'
 import { posternCommand } from '../real.ts'
-import { freePort, Postern } from './postern.ts'
+import { Postern } from './postern.ts'
 import { Wire } from './wire.ts'
 
 const clock = new SystemClock()

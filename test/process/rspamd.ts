@@ -1,7 +1,7 @@
 /** An Rspamd of the test's own: stock rules, own directories, and nothing that asks the network. */
 import { mkdirSync, writeFileSync } from 'node:fs'
 import { dirname, join } from 'node:path'
-import { freePort } from './postern.ts'
+import { freePort } from '../ports.ts'
 
 /** What asks name servers, Redis or others, and what judges a client that is loopback here. */
 const OFF = [

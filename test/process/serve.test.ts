@@ -15,8 +15,9 @@ import { join } from 'node:path'
 import { connect } from 'node:tls'
 import { pause, SystemClock } from '../../src/base/clock.ts'
 import { SeededRandom } from '../../src/base/random.ts'
+import { freePort } from '../ports.ts'
 import { posternCommand } from '../real.ts'
-import { type Answer, freePort, Postern } from './postern.ts'
+import { type Answer, Postern } from './postern.ts'
 import { isAlive, treeOf } from './proc.ts'
 import { Wire, type WireReply } from './wire.ts'
 
@@ -299,7 +300,8 @@ test('SIGTERM at any instant of a start or a run ends it with 0 within 10 s', as
   for (const [index, delayMs] of instants.entries()) {
     // Every other one starts where one before was ended.
     const data = join(dir, `${index >> 1}`)
-    const listen = ['--smtp', '127.0.0.1:0', '--web', 'http://127.0.0.1:0', '--peer', '127.0.0.1:0']
+    const peer = ['--peer', `127.0.0.1:${freePort()}`]
+    const listen = ['--smtp', '127.0.0.1:0', '--web', 'http://127.0.0.1:0', ...peer]
     const before = lockedBy(data)
     const child = Bun.spawn(posternCommand('serve', '--data', data, ...listen), {
       stdin: 'ignore',

@@ -1,6 +1,7 @@
 /** The real nodes that the dialogues talk to, and the next hops behind them. */
 import { pause, SystemClock } from '../../src/base/clock.ts'
-import { freePort, Postern } from '../process/postern.ts'
+import { freePort } from '../ports.ts'
+import { Postern } from '../process/postern.ts'
 import { commandLineOf, treeOf } from '../process/proc.ts'
 import { type Arrival, Sink, type SinkManners } from '../process/sink.ts'
 import type { Target } from './play.ts'
