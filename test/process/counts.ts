@@ -23,6 +23,8 @@ export const COUNTS = {
   simulationMs: of(120_000, 600_000),
   /** Fixed seeds of a simulated cluster that takes mail. */
   mailSimulations: of(60, 1_000),
+  /** Mails that three nodes judge, each twice. */
+  verdicts: of(60, 1_000),
   starts: of(5, 20),
   handshakes: of(200, 2_000),
   /** Three nodes in chaos: how long, ms between two faults, mails a second together. */

@@ -108,20 +108,3 @@ test('a training on one node changes the verdicts of the others in 5 s, and forg
   const isForgotten = async () => JSON.stringify(await judge(b(), raw)) === JSON.stringify(before)
   expect(await until(isForgotten)).toBeLessThanOrEqual(KNOWN_MS_MAX)
 }, 120_000)
-
-test('the same mails get equal verdicts on three nodes, twice', async () => {
-  for (const { raw } of spam) await teach(b(), raw, 'spam')
-  for (const { raw } of ham) await teach(b(), raw, 'ham')
-  for (const node of nodes) {
-    await until(async () => {
-      const known = await node.api<{ spam: number; ham: number }>('/api/v1/learning')
-      return known.spam === 4 && known.ham === 4
-    })
-  }
-  const mails = all.filter(({ half }) => half === 'test').filter((_, index) => index % 150 === 0)
-  for (const { raw } of mails) {
-    const said: string[] = []
-    for (const node of [...nodes, ...nodes]) said.push(JSON.stringify(await judge(node, raw)))
-    expect(new Set(said).size).toBe(1)
-  }
-}, 250_000)

@@ -1,66 +1,126 @@
-/** The same 1,000 mails on three nodes that were taught the same in other orders: the same findings. */
-import { afterAll, expect, test } from 'bun:test'
-import { mkdirSync, mkdtempSync, rmSync } from 'node:fs'
-import { tmpdir } from 'node:os'
-import { join } from 'node:path'
-import { sampleOf } from '../../src/mail/inspect/sample.ts'
-import { LearnedTable } from '../../src/store/learned-table.ts'
-import { judgeWith } from '../bench/detection/ours.ts'
+/** Three real nodes with every inspector: what one says of a mail all say, and say again. */
+import { afterAll, beforeAll, expect, test } from 'bun:test'
+import { pause, SystemClock } from '../../src/base/clock.ts'
 import { type Labelled, labelledMail } from '../bench/detection/set.ts'
+import { freePort } from '../ports.ts'
+import { COUNTS } from './counts.ts'
+import { Postern } from './postern.ts'
+import { Sink } from './sink.ts'
+import { Wire } from './wire.ts'
 
-const scratch = mkdtempSync(join(tmpdir(), 'postern-verdicts-'))
-afterAll(() => rmSync(scratch, { recursive: true, force: true }))
+const clock = new SystemClock()
+/** Learnt before, of each label: enough for the counts to speak. */
+const LEARNT = 20
+const AT_ONCE = 8
 
 const all = labelledMail()
-/** Every third of a half: some of each class. */
-const train = all.filter(({ half }) => half === 'train').filter((_, index) => index % 3 === 0)
-const judged = all.filter(({ half }) => half === 'test').filter((_, index) => index % 3 === 0)
+const learnt = [true, false].flatMap((isSpam) =>
+  all.filter((mail) => mail.half === 'train' && mail.isSpam === isSpam).slice(0, LEARNT),
+)
+const judged = spread(
+  all.filter(({ half, raw }) => half === 'test' && isSendable(raw)),
+  COUNTS.verdicts,
+)
 
-/** One that learnt by mistake, and forgot it again, has grown differently. */
-function taught(name: string, order: readonly Labelled[], mistakes: readonly Labelled[]): string {
-  const directory = join(scratch, name)
-  mkdirSync(directory)
-  const table = new LearnedTable(directory, () => 'counts-1')
-  const lesson = ({ raw, isSpam }: Labelled, wrong = false) => ({
-    sample: sampleOf(raw),
-    label: isSpam === wrong ? ('ham' as const) : ('spam' as const),
-    domain: null,
-  })
-  for (const one of mistakes) {
-    table.count(lesson(one, true), 1)
-    table.know(lesson(one, true))
-  }
-  for (const one of order) {
-    table.count(lesson(one), 1)
-    table.know(lesson(one))
-  }
-  for (const one of mistakes) {
-    table.count(lesson(one, true), -1)
-    if (!order.includes(one)) table.unknow(sampleOf(one.raw).fingerprint)
-  }
-  table.flush()
-  table.close()
-  return join(directory, 'counts-1')
+const sink = new Sink()
+const nodes: Postern[] = []
+
+/** Whole lines, and no NUL: what the gateway takes at all. */
+function isSendable(raw: Buffer): boolean {
+  return !/\r(?!\n)|\0/.test(raw.toString('latin1'))
 }
 
-test('1,000 mails give equal findings on three nodes, twice', async () => {
-  expect(judged.length).toBeGreaterThanOrEqual(1_000)
-  const paths = [
-    taught('a', train, []),
-    taught('b', train.toReversed(), judged.slice(0, 50)),
-    taught('c', [...train.slice(500), ...train.slice(0, 500)], judged.slice(50, 100)),
-  ]
-  const said: string[] = []
-  for (const path of paths) {
-    const { inspect, close } = judgeWith(join(scratch, `spool-${said.length}`), path)
-    for (let time = 0; time < 2; time += 1) {
-      const findings = await Promise.all(judged.map(({ raw }) => inspect(raw)))
-      said.push(JSON.stringify(findings))
-    }
-    await close()
+/** `count` of them, from all parts of the list. */
+function spread<Item>(items: readonly Item[], count: number): readonly Item[] {
+  return Array.from({ length: count }, (_, index) => {
+    return items[Math.floor((index * items.length) / count)] as Item
+  })
+}
+
+beforeAll(async () => {
+  const options = () => ['--peer', `127.0.0.1:${freePort()}`, '--advertise', '127.0.0.1']
+  const first = await Postern.start({ options: options() })
+  nodes.push(first)
+  await first.addDomain('example.com', sink.nextHop)
+  await first.set('learning.minimum', String(LEARNT))
+  // Whoever is refused is not told an id.
+  await first.set('policy.reject', '1000')
+  const init = { method: 'POST', body: JSON.stringify({ uses: 2 }) }
+  const { token } = await first.api<{ token: string }>('/api/v1/invitations', init)
+  for (let index = 0; index < 2; index += 1)
+    nodes.push(await Postern.start({ options: [...options(), '--join', token] }))
+  for (const { raw, isSpam } of learnt) {
+    const as = isSpam ? 'spam' : 'ham'
+    const body = JSON.stringify({ as, source: raw.toString('base64'), domain: 'example.com' })
+    await first.api('/api/v1/learning', { method: 'POST', body })
   }
-  const [first = ''] = said
-  expect(first).toContain('BAYES_SPAM')
-  expect(first).toContain('FUZZY_DENIED')
-  expect(said.map((one) => one === first)).toEqual([true, true, true, true, true, true])
-}, 280_000)
+  for (const node of nodes) await knowsAll(node)
+}, 120_000)
+
+afterAll(async () => {
+  for (const node of nodes) await node.dispose()
+  sink.stop()
+})
+
+async function knowsAll(node: Postern): Promise<void> {
+  for (const until = clock.monoMs() + 20_000; ; await pause(clock, 50)) {
+    const { spam, ham } = await node.api<{ spam: number; ham: number }>('/api/v1/learning')
+    if (spam === LEARNT && ham === LEARNT) return
+    if (clock.monoMs() > until) throw new Error(`it knows of ${spam} spam and ${ham} ham`)
+  }
+}
+
+type History = {
+  readonly rows: readonly { readonly accept: string; score: number; rules: readonly string[] }[]
+  readonly judgement: object | null
+}
+
+/** What the node says of the mail, as its history there has it. */
+async function judgementOf(node: Postern, { raw, path }: Labelled): Promise<string> {
+  const wire = await Wire.connect({ port: node.smtpPort })
+  const say = async (line: string): Promise<string> => {
+    wire.send(`${line}\r\n`)
+    return (await wire.reply()).lines.at(-1) ?? ''
+  }
+  await wire.reply()
+  await say('EHLO client.example')
+  await say('MAIL FROM:<ann@sender.example>')
+  await say('RCPT TO:<bob@example.com>')
+  await say('DATA')
+  const text = raw.toString('latin1').replace(/\r?\n/g, '\r\n').replace(/^\./gm, '..')
+  const said = await say(`${text}\r\n.`)
+  wire.drop()
+  const id = / ([0-9a-z]{26})\b/.exec(said)?.[1]
+  if (id === undefined) throw new Error(`${path}: ${said}`)
+  for (const until = clock.monoMs() + 20_000; ; await pause(clock, 20)) {
+    const { rows, judgement } = await node.api<History>(`/api/v1/trace/${id}`)
+    const [row] = rows
+    // Nothing found is no judgement; what was done says that it was looked at.
+    if (row !== undefined) return JSON.stringify([row.accept, row.score, row.rules, judgement])
+    if (clock.monoMs() > until) throw new Error(`no history of ${path}`)
+  }
+}
+
+async function judgementsOf(node: Postern): Promise<readonly string[]> {
+  const said: string[] = []
+  let next = 0
+  const work = async (): Promise<void> => {
+    for (let at = next++; at < judged.length; at = next++)
+      said[at] = await judgementOf(node, judged[at] as Labelled)
+  }
+  await Promise.all(Array.from({ length: AT_ONCE }, work))
+  return said
+}
+
+test('the same mails have byte-equal judgements on three nodes, twice', async () => {
+  const first = await judgementsOf(nodes[0] as Postern)
+  // They say something, and not of all the same.
+  expect(new Set(first).size).toBeGreaterThan(judged.length / 2)
+  for (const node of [...nodes.slice(1), ...nodes]) {
+    const said = await judgementsOf(node)
+    const others = judged.flatMap(({ path }, index) =>
+      said[index] === first[index] ? [] : [{ path, said: said[index], first: first[index] }],
+    )
+    expect(others).toEqual([])
+  }
+}, 1_800_000)
