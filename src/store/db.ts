@@ -52,6 +52,11 @@ export class StoreDatabase {
     return this.attempt(() => this.sqlite.transaction(act).immediate())
   }
 
+  /** Runs `act`, which only reads, with one lock for all it asks. @throws StoreError as `transact` */
+  read<Result>(act: () => Result): Result {
+    return this.attempt(() => this.sqlite.transaction(act).deferred())
+  }
+
   /** Rows of `table` that match, counted up to `most`; `most` + 1 means more. */
   count(table: SQLiteTable, most: number, condition: SQL | undefined): number {
     const matching = this.query

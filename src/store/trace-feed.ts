@@ -322,7 +322,7 @@ export class TraceFeed implements Feed {
   }
 
   #partsOf(after: Place, upto: Place): readonly TracePart[] {
-    return this.#store.attempt(() => {
+    return this.#store.read(() => {
       const rows = this.#statements.between.all(after, upto)
       const entries = rows.flatMap((logged) => entriesOf(logged, after, EMPTY_VECTOR))
       const parts = Map.groupBy(entries, ({ id, part }) => `${id} ${part}`)
