@@ -12,9 +12,14 @@ const TICKS_PER_S = 100
 const clock = new SystemClock()
 let made = 0
 
+/** Short beside what is measured: who has used up his part waits for the rest of it. */
+const PERIOD_US = 5_000
+
 export class Group {
   /** Null: this machine lets us make none. */
   readonly #directory: string | null
+  /** Where the first version of control groups bounds their CPU. */
+  #bounds: string | null = null
   /** Without a control group: what is at the top of its trees. */
   readonly #roots = new Set<number>()
 
@@ -35,6 +40,25 @@ export class Group {
   /** A process that was started with `wrapper`, or that one of them left behind. */
   adopt(pid: number): void {
     this.#roots.add(pid)
+  }
+
+  /**
+   * All its processes, and what they start, together get at most so many cores from here on.
+   * @throws Error when this machine does not let us
+   */
+  limit(cores: number): void {
+    const quotaUs = Math.round(cores * PERIOD_US)
+    if (this.#directory !== null && existsSync(join(this.#directory, 'cpu.max'))) {
+      return writeFileSync(join(this.#directory, 'cpu.max'), `${quotaUs} ${PERIOD_US}`)
+    }
+    const mount = mountOf((type, options) => type === 'cgroup' && options.includes('cpu'))
+    if (mount === undefined) throw new Error('there is no control group that bounds CPU')
+    made += 1
+    this.#bounds = join(mount, `postern-bench-${process.pid}-${made}`)
+    mkdirSync(this.#bounds)
+    writeFileSync(join(this.#bounds, 'cpu.cfs_period_us'), `${PERIOD_US}`)
+    writeFileSync(join(this.#bounds, 'cpu.cfs_quota_us'), `${quotaUs}`)
+    for (const pid of this.pids()) writeFileSync(join(this.#bounds, 'cgroup.procs'), `${pid}`)
   }
 
   /** CPU time in ms so far, user and kernel; only differences mean anything. */
@@ -72,11 +96,13 @@ export class Group {
       }
       await pause(clock, 100)
     }
-    if (this.#directory === null) return
-    try {
-      rmdirSync(this.#directory)
-    } catch {
-      // A process that is still going away keeps it; it is empty then and costs nothing.
+    for (const directory of [this.#directory, this.#bounds]) {
+      if (directory === null) continue
+      try {
+        rmdirSync(directory)
+      } catch {
+        // A process that is still going away keeps it; it is empty then and costs nothing.
+      }
     }
   }
 }
@@ -93,9 +119,18 @@ function processCpuMs(pid: number): number {
   }
 }
 
-function makeDirectory(name: string): string | null {
+function mountOf(
+  isWanted: (type: string, options: readonly string[]) => boolean,
+): string | undefined {
   const mounts = readFileSync('/proc/mounts', 'latin1').split('\n')
-  const mount = mounts.map((line) => line.split(' ')).find(([, , type]) => type === 'cgroup2')?.[1]
+  const found = mounts
+    .map((line) => line.split(' '))
+    .find(([, , type = '', options = '']) => isWanted(type, options.split(',')))
+  return found?.[1]
+}
+
+function makeDirectory(name: string): string | null {
+  const mount = mountOf((type) => type === 'cgroup2')
   if (mount === undefined) return null
   made += 1
   const directory = join(mount, `postern-bench-${process.pid}-${made}-${name}`)

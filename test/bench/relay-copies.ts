@@ -2,8 +2,9 @@
  * What a copy costs a relay: one node without and one with a mirror, and Postfix, same run, in turn;
  * their rates, the CPU of both nodes together, and what the copy adds between the dot and the 250
  * beside the time of a sync of the mirror's disk.
- * `bun test/bench/relay-copies.ts [--ram] [ROUNDS]`. `--ram`: all on a RAM disk, so that two nodes do
- * not share what in a cluster each has for itself.
+ * `bun test/bench/relay-copies.ts [--ram] [--cores=N] [ROUNDS]`. What in a cluster each node has for
+ * itself: with `--ram` two do not share a disk, with `--cores` each of them, and Postfix, has so much
+ * of the processors and no more, so that the mirror and the load take nothing from the owner.
  */
 import { closeSync, fdatasync, mkdtempSync, openSync, rmSync, writeSync } from 'node:fs'
 import { tmpdir } from 'node:os'
@@ -56,10 +57,17 @@ type Row = {
   readonly neighbours: number
 }
 
-async function main(rounds: number, isRam: boolean): Promise<void> {
+type Words = { readonly rounds: number; readonly isRam: boolean; readonly cores: number | null }
+
+async function main({ rounds, isRam, cores }: Words): Promise<void> {
   const directory = mkdtempSync(join(isRam ? RAM_DISK : tmpdir(), 'postern-relay-copies-'))
   const cast = await open(directory)
   await warm(cast)
+  if (cores !== null) {
+    const { alone, owner, postfix, mirrorGroup } = cast
+    for (const group of [alone.group, owner.group, mirrorGroup]) group.limit(cores)
+    postfix?.group.limit(cores)
+  }
   const effort: Effort = { ...FULL, rounds }
   const rows: string[][] = []
   for (const shape of SHAPES) {
@@ -220,5 +228,10 @@ async function untilCopied(owner: PosternPeer): Promise<void> {
 }
 
 const words = process.argv.slice(2)
-await main(Number(words.find((word) => !word.startsWith('-')) ?? 2), words.includes('--ram'))
+const cores = words.find((word) => word.startsWith('--cores='))?.slice('--cores='.length)
+await main({
+  rounds: Number(words.find((word) => !word.startsWith('-')) ?? 2),
+  isRam: words.includes('--ram'),
+  cores: cores === undefined ? null : Number(cores),
+})
 process.exit(0)
