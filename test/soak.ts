@@ -1,6 +1,7 @@
 /**
  * `run soak`: the suites of test/smtp, test/mail, test/process, test/sim and test/hosts with the
- * full counts of the bars, one after another. Words on the command line choose suites by a part of their path.
+ * full counts of the bars, one after another; simulations, which have a clock of their own, beside
+ * them. Words on the command line choose suites by a part of their path.
  * With all of them its last line (date, commit, counts, seed, result) goes to test/soak.md.
  */
 import {
@@ -23,6 +24,7 @@ const HEAD = `# Soak
 The last run of \`run soak\`: the bars that have a count are met with this line only. Newest last.
 
 `
+const SIMULATED = 'test/sim/'
 const clock = new SystemClock()
 
 async function main(words: readonly string[]): Promise<number> {
@@ -38,10 +40,17 @@ async function main(words: readonly string[]): Promise<number> {
   let passed = 0
   let failed = 0
   let skipped = 0
-  for (const file of suites) {
+  const run = async (file: string): Promise<void> => {
     const report = join(work, `${file.replaceAll('/', '.')}.xml`)
     const child = Bun.spawn(
-      [process.execPath, 'test', '--reporter=junit', `--reporter-outfile=${report}`, `./${file}`],
+      [
+        process.execPath,
+        'test',
+        '--timeout=20000',
+        '--reporter=junit',
+        `--reporter-outfile=${report}`,
+        `./${file}`,
+      ],
       {
         cwd: ROOT,
         env: { ...process.env, POSTERN_BIN: process.env['POSTERN_BIN'] ?? binary() },
@@ -54,6 +63,14 @@ async function main(words: readonly string[]): Promise<number> {
     failed += count.failed
     skipped += count.skipped
   }
+  const inOrder = async (files: readonly string[]): Promise<void> => {
+    for (const file of files) await run(file)
+  }
+  const simulated = suites.filter((file) => file.startsWith(SIMULATED))
+  await Promise.all([
+    inOrder(simulated),
+    inOrder(suites.filter((file) => !file.startsWith(SIMULATED))),
+  ])
   rmSync(work, { recursive: true, force: true })
   const commit = (
     await Bun.$`git rev-parse --short=12 HEAD`.cwd(ROOT).quiet().nothrow().text()
