@@ -369,12 +369,15 @@ export class TraceFeed implements Feed {
     return changed
   }
 
-  /** Keeps a judgement and what its message can be found by. Inside a transaction. */
-  judge(id: string, said: string): boolean {
+  /**
+   * Keeps a judgement and what its message can be found by. Inside a transaction. `judgement` is
+   * what `said`, its JSON, says; without it that is read, checked when it came.
+   */
+  judge(id: string, said: string, judgement?: Judgement): boolean {
     const { judge, sight } = this.#statements
     if (judge.run(id, said).changes === 0) return false
-    // Checked when it came, or made by this node.
-    for (const what of sightingsOf(JSON.parse(said) as Judgement)) sight.run(id, what)
+    const made = judgement ?? (JSON.parse(said) as Judgement)
+    for (const what of sightingsOf(made)) sight.run(id, what)
     return true
   }
 

@@ -438,7 +438,7 @@ export class Trace {
     }
     if (judgement !== null) {
       touched[0] = true
-      this.feed.judge(id, JSON.stringify(judgement))
+      this.feed.judge(id, JSON.stringify(judgement), judgement)
     }
     for (const { part } of events) touched[part] = true
     const isOne = touched.length === 1
