@@ -205,8 +205,7 @@ ${textCard(visit, 'yara', site.admin.yara(), acts, site.clock.wallMs())}`
 
 /** What a sum of scores leads to, in one place. */
 function thresholds({ admin }: Site): Html {
-  const at = (key: string): string =>
-    String(admin.settings().find((row) => row.key === key)?.value ?? '')
+  const at = (key: string): string => String(admin.setting(key).value)
   return html`<section class="card" aria-labelledby="at"><header><h2 id="at">What a score leads to</h2><a class="btn small" href="/settings">Change</a></header><div class="body"><dl class="facts"><dt>From ${at('policy.tag')}</dt><dd>delivered, and marked as spam in its header</dd><dt>From ${at('policy.hold')}</dt><dd>held in quarantine</dd><dt>From ${at('policy.reject')}</dt><dd>refused at the door</dd></dl><p><small>A domain may have thresholds of its own.</small></p></div></section>`
 }
 
