@@ -10,7 +10,7 @@ const URLS_MAX = 20
 const HOSTS_MAX = 40
 const FILES_MAX = 50
 
-export type Sought = 'link' | 'file'
+type Sought = 'link' | 'file'
 
 /** 52 bits: two of a hundred million are the same once in 50 times, and then a row too many is shown. */
 function numberOf(kind: string, text: string): number {
@@ -21,18 +21,18 @@ function numberOf(kind: string, text: string): number {
 /** What a message can be found by. */
 export function sightingsOf({ insight }: Pick<Judgement, 'insight'>): readonly number[] {
   if (insight === undefined) return []
-  const urls = listed(insight, 'urls').slice(0, URLS_MAX)
-  const hosts = new Set(listed(insight, 'urls').flatMap((url) => hostsOf(hostOf(url))))
+  const urls = urlsOf(insight)
+  const hosts = new Set(urls.flatMap((url) => hostsOf(hostOf(url))))
   const files = insight.files ?? []
   return [
-    ...urls.map((url) => numberOf('url', withoutEnd(url))),
+    ...urls.slice(0, URLS_MAX).map((url) => numberOf('url', withoutEnd(url))),
     ...[...hosts].slice(0, HOSTS_MAX).map((host) => numberOf('host', host)),
     ...files.slice(0, FILES_MAX).map(({ sha256 }) => numberOf('file', String(sha256))),
   ]
 }
 
-function listed(insight: Insight, name: 'urls'): readonly string[] {
-  const list: unknown = insight[name]
+function urlsOf(insight: Insight): readonly string[] {
+  const list: unknown = insight.urls
   return Array.isArray(list) ? list.filter((item): item is string => typeof item === 'string') : []
 }
 
