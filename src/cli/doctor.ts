@@ -3,9 +3,10 @@ import { accessSync, constants, readFileSync, statSync } from 'node:fs'
 import { connect, createServer } from 'node:net'
 import { connect as connectTls } from 'node:tls'
 import { NoSuchNameError, SystemResolver } from '../base/dns.ts'
+import type { NameServer } from '../base/dns-wire.ts'
 import { messageOf, RefusalError } from '../base/errors.ts'
 import { codeOf, diskSpace } from '../base/files.ts'
-import { parseServer, type Server } from '../config/lines.ts'
+import { parseServer } from '../config/lines.ts'
 import { formatAddress, parseAddress, parseWeb } from './address.ts'
 import { Api, pathOf } from './api.ts'
 import type { Call } from './parse.ts'
@@ -322,14 +323,14 @@ function missingOf(text: string): readonly string[] | null {
 }
 
 /** Those of the setting, as the node that runs has it; empty: it asks those of the system. */
-async function namedServers(dataDir: string): Promise<readonly Server[]> {
+async function namedServers(dataDir: string): Promise<readonly NameServer[]> {
   const path = pathOf(['settings', 'dns.servers'])
   const { value } = await new Api(dataDir).call<{ readonly value: unknown }>('GET', path)
   return Array.isArray(value) ? value.flatMap((line) => parseServer(String(line)) ?? []) : []
 }
 
 /** `.invalid` exists nowhere (RFC 6761): a resolver that says so works, and learns nothing. */
-async function nameCheck(world: World, servers: readonly Server[]): Promise<Check> {
+async function nameCheck(world: World, servers: readonly NameServer[]): Promise<Check> {
   try {
     await new SystemResolver(world.clock, () => servers).mx('postern-doctor.invalid')
     return bad('names', 'warn', 'The name server invents answers.', 'Use one that does not.')

@@ -1,5 +1,6 @@
 /** Settings that are lists of lines: how one line of each form is written, and what it says. Pure. */
 import { isIPv4, isIPv6 } from 'node:net'
+import type { NameServer } from '../base/dns-wire.ts'
 import { RefusalError } from '../base/errors.ts'
 import { parseAddress } from '../message/address.ts'
 import type { Outage } from '../message/verdict.ts'
@@ -30,19 +31,15 @@ export const LINE_WORDS: Readonly<Record<LineForm, string>> = {
     'An LDAP URL with {address} in its filter, and who asks: ldaps://dc1.example.com/ou=people,dc=example,dc=com??sub?(|(mail={address})(proxyAddresses=smtp:{address}))?bindname=cn=postern,dc=example,dc=com.',
 }
 
-export type Server = { readonly host: string; readonly port: number }
-
 /** `192.0.2.1`, `192.0.2.1:5353`, `2001:db8::1`, `[2001:db8::1]:5353`; null when it is none. */
-export function parseServer(line: string): Server | null {
+export function parseServer(line: string): NameServer | null {
   const [, bracketed, inner, port] =
     /^(?:\[([^\]]+)\]|([^\s:]+|[0-9a-f:.]+?))(?::(\d{1,5}))?$/i.exec(line) ?? []
   if (isIPv6(line)) return { host: line.toLowerCase(), port: 53 }
   const host = bracketed ?? inner ?? ''
   const number = port === undefined ? 53 : Number(port)
   const isGood = bracketed === undefined ? isIPv4(host) : isIPv6(host)
-  return isGood && number >= 1 && number <= 65_535
-    ? { host: host.toLowerCase(), port: number }
-    : null
+  return isGood && isPort(number) ? { host: host.toLowerCase(), port: number } : null
 }
 
 /** A list of addresses or names in the DNS: what an answer from `from` to `to` weighs. */
@@ -114,9 +111,7 @@ export function parseEngine(line: string): EngineLine | null {
   if (known === undefined) return null
   const number = port === undefined ? ENGINE_PORTS[known] : Number(port)
   const host = bracketed ?? plain ?? ''
-  const isGood =
-    bracketed === undefined ? isIPv4(host) || isDomain(host) || host === 'localhost' : isIPv6(host)
-  if (!isGood || number < 1 || number > 65_535) return null
+  if (!isHost(host, bracketed !== undefined) || !isPort(number)) return null
   return { name, kind: known, host, port: number, path, outage: outage as Outage }
 }
 
@@ -136,16 +131,14 @@ export function parseDirectory(line: string): DirectoryLine | null {
   const [, protocol = '', bracketed, plain, port, rest = ''] =
     /^(ldaps?):\/\/(?:\[([^\]\s]+)\]|([^\s:/?]+))(?::(\d{1,5}))?\/(.*)$/i.exec(line.trim()) ?? []
   const host = bracketed ?? plain ?? ''
-  const isHost =
-    bracketed === undefined ? isIPv4(host) || isDomain(host) || host === 'localhost' : isIPv6(host)
   const number =
     port === undefined ? (protocol.toLowerCase() === 'ldaps' ? 636 : 389) : Number(port)
   const [base, , scope = '', filter = '', ...extensions] = rest.split('?').map(unescaped)
   const known = (['base', 'one', 'sub'] as const).find((each) => each === (scope || 'sub'))
   const bind = extensions.find((extension) => /^!?bindname=/i.test(extension)) ?? ''
-  const isGood =
-    isHost && number >= 1 && number <= 65_535 && base !== undefined && known !== undefined
-  if (!isGood || !filter.includes('{address}') || !/^\(.*\)$/.test(filter)) return null
+  if (!isHost(host, bracketed !== undefined) || !isPort(number)) return null
+  if (base === undefined || known === undefined) return null
+  if (!filter.includes('{address}') || !/^\(.*\)$/.test(filter)) return null
   return {
     url: `${protocol.toLowerCase()}://${bracketed === undefined ? host : `[${host}]`}:${number}`,
     base,
@@ -168,6 +161,16 @@ function unescaped(text: string): string {
 export function parseDomain(line: string): string | null {
   const name = line.trim().toLowerCase().replace(/\.$/, '')
   return isDomain(name) ? name : null
+}
+
+/** What may stand before a port; an IPv6 address in brackets, and nothing else there. */
+function isHost(host: string, isBracketed: boolean): boolean {
+  if (isBracketed) return isIPv6(host)
+  return isIPv4(host) || isDomain(host) || host === 'localhost'
+}
+
+function isPort(number: number): boolean {
+  return number >= 1 && number <= 65_535
 }
 
 function isDomain(text: string): boolean {
