@@ -1,6 +1,6 @@
 /** Rules, scores, maps and YARA sources of the operator, and the table of all rules with their scores. */
 import { RefusalError } from '../base/errors.ts'
-import type { DetectionKind } from '../config/rules.ts'
+import { DETECTION_KINDS, type DetectionKind, memberOf } from '../config/rules.ts'
 import { CATALOGUE } from '../message/catalogue.ts'
 import type { DetectionStore } from '../store/detection.ts'
 import { mustAct } from './authorise.ts'
@@ -58,17 +58,12 @@ function scoresOf(detection: DetectionStore): readonly RuleScore[] {
 }
 
 function kindOf(kind: string): DetectionKind {
-  if (kind === 'rule' || kind === 'score' || kind === 'map' || kind === 'yara') return kind
+  const known = DETECTION_KINDS.find((each) => each === kind)
+  if (known !== undefined) return known
   throw new RefusalError(
     'notFound',
     'kind',
     `There is nothing called ${JSON.stringify(kind.slice(0, 40))}.`,
     'Use rule, score, map or yara.',
   )
-}
-
-function memberOf(value: unknown, name: string): unknown {
-  return typeof value === 'object' && value !== null && Object.hasOwn(value, name)
-    ? (value as Readonly<Record<string, unknown>>)[name]
-    : undefined
 }

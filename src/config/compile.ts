@@ -8,7 +8,10 @@ import { DOMAIN_GROUPS, type DomainGroup, domainOfKey } from './cells.ts'
 import {
   type Detection,
   type DetectionKind,
+  ENTRY_NAME,
+  memberOf,
   NO_DETECTION,
+  RULE_NAME,
   type Rule,
   readMap,
   readRule,
@@ -47,10 +50,13 @@ export class Draft {
   #lists: Lists = NO_LISTS
   readonly #relisted = new Set<string>()
   #listed = 0
-  readonly #rules = new Map<string, Rule>()
-  readonly #scores = new Map<string, number>()
-  readonly #maps = new Map<string, readonly string[]>()
-  readonly #yara = new Map<string, string>()
+  /** By kind and name. */
+  readonly #detected = {
+    rule: new Map<string, Rule>(),
+    score: new Map<string, number>(),
+    map: new Map<string, readonly string[]>(),
+    yara: new Map<string, string>(),
+  }
   readonly #signing = new Map<string, SigningKey>()
   /** As `compile` gave it last; a part is null when its cells have changed since. */
   #compiled: { -readonly [Part in keyof Snapshot]: Snapshot[Part] | null } = {
@@ -116,32 +122,20 @@ export class Draft {
 
   /** Cells of a kind of detection. */
   detectionCount(kind: DetectionKind): number {
-    return this.#detectionOf(kind).size
-  }
-
-  #detectionOf(kind: DetectionKind): { readonly size: number; delete(key: string): boolean } {
-    switch (kind) {
-      case 'rule':
-        return this.#rules
-      case 'score':
-        return this.#scores
-      case 'map':
-        return this.#maps
-      case 'yara':
-        return this.#yara
-    }
+    return this.#detected[kind].size
   }
 
   #putDetection(cell: string, kind: DetectionKind, key: string, text: string | null): void {
     this.#compiled.detection = null
-    this.#detectionOf(kind).delete(key)
+    const { rule, score, map, yara } = this.#detected
+    this.#detected[kind].delete(key)
     if (text === null) return
     this.#read(cell, () => {
       const raw: unknown = JSON.parse(text)
-      if (kind === 'rule') this.#rules.set(key, readRule(key, raw))
-      else if (kind === 'score') this.#scores.set(key, readScore(memberOf(raw, 'score')))
-      else if (kind === 'map') this.#maps.set(key, readMap(memberOf(raw, 'entries')))
-      else this.#yara.set(key, readYara(memberOf(raw, 'source')))
+      if (kind === 'rule') rule.set(key, readRule(key, raw))
+      else if (kind === 'score') score.set(key, readScore(memberOf(raw, 'score')))
+      else if (kind === 'map') map.set(key, readMap(memberOf(raw, 'entries')))
+      else yara.set(key, readYara(memberOf(raw, 'source')))
     })
   }
 
@@ -241,11 +235,12 @@ export class Draft {
 
   /** In the order of names: the same cells are the same value on every node. */
   #detection(): Detection {
+    const { rule, score, map, yara } = this.#detected
     return Object.freeze({
-      rules: sorted(this.#rules).map(([, rule]) => rule),
-      scores: Object.fromEntries(sorted(this.#scores)),
-      maps: Object.fromEntries(sorted(this.#maps)),
-      yara: Object.fromEntries(sorted(this.#yara)),
+      rules: sorted(rule).map(([, rule]) => rule),
+      scores: Object.fromEntries(sorted(score)),
+      maps: Object.fromEntries(sorted(map)),
+      yara: Object.fromEntries(sorted(yara)),
     })
   }
 
@@ -293,13 +288,6 @@ function sorted<Value>(entries: ReadonlyMap<string, Value>): (readonly [string, 
   return [...entries].sort(([a], [b]) => (a < b ? -1 : 1))
 }
 
-/** Of an object; undefined of anything else. */
-function memberOf(raw: unknown, name: string): unknown {
-  return typeof raw === 'object' && raw !== null && Object.hasOwn(raw, name)
-    ? (raw as Readonly<Record<string, unknown>>)[name]
-    : undefined
-}
-
 function isKnown(kind: string, key: string): boolean {
   switch (kind) {
     case 'setting':
@@ -312,10 +300,10 @@ function isKnown(kind: string, key: string): boolean {
       return /^(?:allow|block)\/(?:ip|sender)\/./.test(key)
     case 'rule':
     case 'score':
-      return /^[A-Z][A-Z0-9_]{1,63}$/.test(key)
+      return RULE_NAME.test(key)
     case 'map':
     case 'yara':
-      return /^[a-z][a-z0-9-]{0,39}$/.test(key)
+      return ENTRY_NAME.test(key)
     case SIGNING_KIND:
       return /^[a-z0-9_.-]{1,253}\/[a-z0-9-]{1,40}$/.test(key)
     default:

@@ -53,6 +53,11 @@ export const NO_DETECTION: Detection = { rules: [], scores: {}, maps: {}, yara: 
 export const DETECTION_KINDS = ['rule', 'score', 'map', 'yara'] as const
 export type DetectionKind = (typeof DETECTION_KINDS)[number]
 
+/** As rules are named, and scores by them. */
+export const RULE_NAME = /^[A-Z][A-Z0-9_]{1,63}$/
+/** As maps and YARA sources are named. */
+export const ENTRY_NAME = /^[a-z][a-z0-9-]{0,39}$/
+
 /** Entries of each kind in one configuration. */
 export const DETECTION_MAX: Readonly<Record<DetectionKind, number>> = {
   rule: 500,
@@ -80,10 +85,17 @@ export function compilePattern(pattern: string): RE2JS {
   return Engine.compile(pattern, Engine.CASE_INSENSITIVE)
 }
 
+/** Of an object; undefined of anything else. */
+export function memberOf(raw: unknown, name: string): unknown {
+  return typeof raw === 'object' && raw !== null && Object.hasOwn(raw, name)
+    ? (raw as Readonly<Record<string, unknown>>)[name]
+    : undefined
+}
+
 /** Name of a rule. @throws RefusalError invalid, field `name` */
 export function readRuleName(raw: string): string {
   const name = raw.trim().toUpperCase()
-  if (/^[A-Z][A-Z0-9_]{1,63}$/.test(name)) return name
+  if (RULE_NAME.test(name)) return name
   throw refused(
     'name',
     `${shown(raw)} is no name of a rule.`,
@@ -94,7 +106,7 @@ export function readRuleName(raw: string): string {
 /** Name of a map or a YARA source. @throws RefusalError invalid, field `name` */
 export function readEntryName(raw: string): string {
   const name = raw.trim().toLowerCase()
-  if (/^[a-z][a-z0-9-]{0,39}$/.test(name)) return name
+  if (ENTRY_NAME.test(name)) return name
   throw refused('name', `${shown(raw)} is no name.`, 'Use lower case letters, digits and dashes.')
 }
 
