@@ -22,7 +22,7 @@ type Write = { readonly at: number; readonly before: Buffer }
 type File = { memory: Buffer; length: number; unsynced: Write[] }
 
 /** Files in memory; writes and syncs take their time on the clock of the mesh. */
-export class MeshDisk {
+class MeshDisk {
   writeMs = 0.05
   syncMs = 1
   free = 0.5

@@ -17,7 +17,7 @@ export const SETTINGS = { hostname: 'gate.example', timeoutMs: 60_000 }
 export const TEXT = 'Subject: hello\r\n\r\nA line.\r\n'
 export const PREPEND = 'Received: from a by b\r\n'
 
-export const noNames: Resolver = {
+const noNames: Resolver = {
   addresses: () => Promise.reject(new NoSuchNameError('none', { remedy: 'give-up' })),
   mx: () => Promise.reject(new NoSuchNameError('none', { remedy: 'give-up' })),
 }

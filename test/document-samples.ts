@@ -11,7 +11,7 @@ export const EICAR = Buffer.from(
 const bytes = (text: string): Buffer => Buffer.from(text, 'latin1')
 
 /** MS-OVBA 2.4.1 with nothing but literals. */
-export function packVba(source: string): Buffer {
+function packVba(source: string): Buffer {
   const chunks: Buffer[] = [Buffer.of(1)]
   for (let at = 0; at < source.length; at += 3_600) {
     const text = bytes(source.slice(at, at + 3_600))
@@ -88,7 +88,7 @@ export function relations(kind: string, target: string): string {
 }
 
 /** As the packager of Windows wraps a file. */
-export function packaged(name: string, content: Uint8Array, sized = true): Buffer {
+function packaged(name: string, content: Uint8Array, sized = true): Buffer {
   const size = Buffer.alloc(4)
   size.writeUInt32LE(content.length)
   const path = bytes(`C:\\${name}\0`)

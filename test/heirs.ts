@@ -49,7 +49,7 @@ const PEER_PORT = 7_946
 const MAIL_PORT = 25
 
 /** A spool of which only the owners, holders and states are there. */
-export class MemoryMail implements MailStore {
+class MemoryMail implements MailStore {
   readonly node: NodeId
   readonly own = new Map<MessageId, Message>()
   readonly kept = new Map<MessageId, Message>()

@@ -28,7 +28,7 @@ export type HopOptions = {
 const CAPABLE = ['PIPELINING', '8BITMIME', 'SMTPUTF8', 'DSN', 'SIZE 0']
 const TLS_1_2 = 0x0303
 
-export class HopSession {
+class HopSession {
   /** Counts from 1 in the order of connections. */
   readonly number: number
   /** Lines that came, in order. */

@@ -37,7 +37,7 @@ type Planned = {
 }
 
 /** Runs what is planned in the order of its time, and of its planning. A binary heap. */
-export class MeshClock {
+class MeshClock {
   nowMs = 0
   #order = 0
   readonly #heap: Planned[] = []
@@ -202,7 +202,7 @@ export class MeshLink implements Link {
   }
 }
 
-export class MeshLinks implements Links {
+class MeshLinks implements Links {
   readonly open = new Map<NodeId, MeshLink>()
   readonly closedWhy: string[] = []
   readonly #onOpen: ((link: Link) => void)[] = []

@@ -11,7 +11,7 @@ export const ROOT = dirname(import.meta.dir)
 type Part = { readonly name: string; readonly program: string }
 
 /** The Debian packages of appliance/packages.txt, in its order. */
-export function systemPackages(text: string): readonly Part[] {
+function systemPackages(text: string): readonly Part[] {
   return text
     .split('\n')
     .filter((line) => line !== '' && !line.startsWith('#'))

@@ -5,7 +5,7 @@ import { type Given, lookLong } from './look.ts'
 /** By name in lower case, then by type; a text is the cause of a failure. */
 export type Zone = Readonly<Record<string, Readonly<Record<string, readonly string[] | string>>>>
 
-export function answerFrom(zone: Zone, { name, type }: DnsQuestion): DnsAnswer {
+function answerFrom(zone: Zone, { name, type }: DnsQuestion): DnsAnswer {
   const records = zone[name.toLowerCase().replace(/\.$/, '')]?.[type]
   if (records === undefined) return { status: 'absent' }
   if (typeof records === 'string') return { status: 'failed', cause: records }

@@ -178,7 +178,7 @@ export class Guard {
   }
 }
 
-export function signInFirst(): RefusalError {
+function signInFirst(): RefusalError {
   return new RefusalError('unauthenticated', null, 'Nobody is signed in.', 'Sign in first.')
 }
 

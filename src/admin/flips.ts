@@ -20,7 +20,7 @@ const SOUGHT_MAX = 10
  * nodes; `query` finds them. Null: it has neither, or nobody did. A host alone says too little:
  * half of all mail has a link to the same few.
  */
-export function flipOf(id: MessageId, { clock, trace }: FlipDeps): Flip | null {
+function flipOf(id: MessageId, { clock, trace }: FlipDeps): Flip | null {
   const { urls = [], files = [] } = trace.message(id).judgement?.insight ?? {}
   const asked = [
     ['file', files.slice(0, SOUGHT_MAX).map(({ sha256 }) => sha256)],

@@ -292,7 +292,7 @@ export function heldPart(deps: HeldDeps): HeldPart {
   }
 }
 
-export function detailOf({ row, copies }: HeldEntry, waits: HeldWaits | null): HeldDetail {
+function detailOf({ row, copies }: HeldEntry, waits: HeldWaits | null): HeldDetail {
   return {
     row,
     claims: copies.flatMap(({ address, claim }) =>

@@ -22,7 +22,7 @@ type EventSpec = {
 }
 
 /** name: area.past-participle. Lines about a mail have `message`; never a subject or a body. */
-export const EVENTS = {
+const EVENTS = {
   'node.started': { level: 'info' },
   'node.stopped': { level: 'info' },
   'node.failed': { level: 'error' },

@@ -13,11 +13,11 @@ import { nextKey, nextKeyGcm, nonceOf, nonceOfGcm, type Secrets } from './noise.
 import { open, openGcm, seal, sealGcm, TAG_BYTES, ThreadedKey } from './seal.ts'
 
 /** One frame on the wire, all of it. */
-export const FRAME_BYTES_MAX = 64 * 1024
+const FRAME_BYTES_MAX = 64 * 1024
 /** What waits to be sent; beyond it `send` is false. */
 export const BACKLOG_BYTES_MAX = 8 * 1024 * 1024
 /** Six bits of the frame; 0 is the channel's own. */
-export const TYPE_MAX = 63
+const TYPE_MAX = 63
 
 /** The end of the backlog that bodies of mail cannot fill: a beat always has room. */
 const BULK_BYTES_MAX = BACKLOG_BYTES_MAX - 2 * 1024 * 1024

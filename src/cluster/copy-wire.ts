@@ -23,7 +23,7 @@ const MID_BYTES = 26
 /** A message and a term of it. */
 const NAME_BYTES = MID_BYTES + 4
 /** Of a COMMIT in one entry; a longer one is told in parts. */
-export const PART_BYTES_MAX = 256 * 1024
+const PART_BYTES_MAX = 256 * 1024
 /** Of one COMMIT in all its parts: the spool takes no longer record. */
 export const COMMIT_BYTES_MAX = 15 * 1024 * 1024
 /** Of the bytes of a body in one entry: a piece of the spool. */

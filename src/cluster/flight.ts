@@ -347,7 +347,7 @@ export function laneOf(line: CopyLine): Lane {
   return { line, flights: new Set(), awaited: 0, underWay: 0, waiting: [] }
 }
 
-export function mayStream({ line, underWay }: Lane): boolean {
+function mayStream({ line, underWay }: Lane): boolean {
   return line.hasRoom && underWay < WINDOW_BYTES
 }
 

@@ -214,7 +214,7 @@ export class Repair {
 }
 
 /** 12 hex digits, equal for equal vectors. */
-export function hashOfVector(vector: Vector): string {
+function hashOfVector(vector: Vector): string {
   const text = [...vector]
     .map(([writer, seq]) => `${writer}:${seq}`)
     .sort()

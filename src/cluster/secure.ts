@@ -17,7 +17,7 @@ import { Handshake } from './noise.ts'
 import { type ExchangePair, hmac, isSame, sha256, TAG_BYTES } from './seal.ts'
 
 /** What each side says of itself inside the handshake, always this long. */
-export const GREETING_BYTES = 24
+const GREETING_BYTES = 24
 export const TOKEN_ID_BYTES = 6
 const DIAL_MS_MAX = 5_000
 const HANDSHAKE_MS_MAX = 5_000

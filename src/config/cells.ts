@@ -26,7 +26,7 @@ export function domainOfKey(key: string): readonly [name: string, group: string]
  * What wins of a change and a deletion that did not see each other: a domain stays, a block
  * stays, an allowance goes, an operator and an API token go. Else the later one.
  */
-export function readingOf(kind: string, key: string): Reading {
+function readingOf(kind: string, key: string): Reading {
   switch (kind) {
     case 'domain':
       return key.includes('/') ? 'latest' : 'present-wins'

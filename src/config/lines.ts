@@ -15,7 +15,7 @@ export type LineForm =
   | 'directory'
 
 /** Lines of one setting, and characters of one line. */
-export const LINES_MAX = 500
+const LINES_MAX = 500
 const LINE_CHARS_MAX = 1_000
 
 export const LINE_WORDS: Readonly<Record<LineForm, string>> = {
@@ -81,7 +81,7 @@ export function parsePerson(line: string): Person | null {
   return isGood ? { name, addresses: addresses.map((address) => address.toLowerCase()) } : null
 }
 
-export const ENGINE_KINDS = ['clamd', 'icap', 'rspamd', 'spamd'] as const
+const ENGINE_KINDS = ['clamd', 'icap', 'rspamd', 'spamd'] as const
 export type EngineKind = (typeof ENGINE_KINDS)[number]
 
 export type EngineLine = {

@@ -19,7 +19,7 @@ export type Rule = {
   readonly look: RuleLook
 }
 
-export type RuleLook =
+type RuleLook =
   /** `field` in lower case, or `*` for all; the pattern meets the decoded, unfolded value. */
   | { readonly kind: 'header'; readonly field: string; readonly pattern: string }
   /** The pattern meets what a reader sees. */

@@ -22,11 +22,11 @@ import {
 import type { Domain } from './snapshot.ts'
 
 /** Next hops of one domain. */
-export const NEXT_HOPS_MAX = 10
+const NEXT_HOPS_MAX = 10
 /** Known recipients of one domain. */
-export const RECIPIENTS_LIST_MAX = 100_000
+const RECIPIENTS_LIST_MAX = 100_000
 /** Networks in one setting. */
-export const NETWORKS_MAX = 1_000
+const NETWORKS_MAX = 1_000
 /** Domains of one gateway. */
 export const DOMAINS_MAX = 10_000
 

@@ -20,7 +20,7 @@ export type Enclosure = {
 
 const NONE: Enclosure = { files: [], broken: false }
 /** Of one content. */
-export const ENCLOSED_MAX = 50
+const ENCLOSED_MAX = 50
 
 /** `text`: read as text, so that files may stand between its lines. Never throws. */
 export function enclosedFiles(content: Buffer, text: boolean): Enclosure {

@@ -89,7 +89,7 @@ export type Image = {
   readonly about: Uint8Array
 }
 
-export function imageBytes(slots: number, room: number): number {
+function imageBytes(slots: number, room: number): number {
   return 4 * (HEADER_WORDS + 2 * slots) + room * (SIGNATURE_BYTES + ABOUT_BYTES)
 }
 

@@ -22,7 +22,7 @@ import { wallMsOf } from '../config/stamp.ts'
 import type { Changes } from './changes.ts'
 import type { SharedRows } from './shared.ts'
 
-export type Stamped = { readonly by: string; readonly changedMs: number }
+type Stamped = { readonly by: string; readonly changedMs: number }
 export type RuleRow = Rule & Stamped
 export type ScoreRow = Stamped & { readonly rule: string; readonly score: number }
 export type MapRow = Stamped & { readonly name: string; readonly entries: readonly string[] }

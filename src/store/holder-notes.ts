@@ -10,7 +10,7 @@ const NOTES_MAX = 1_000
 
 type Note = { readonly message: Message; readonly state: HolderState | null }
 
-export type HolderNote = {
+type HolderNote = {
   readonly node: NodeId
   readonly state: HolderState | null
   readonly messages: readonly Message[]

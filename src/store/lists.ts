@@ -10,7 +10,7 @@ import type { Changes } from './changes.ts'
 import type { SharedRows } from './shared.ts'
 
 /** Entries of both lists together. */
-export const LIST_ENTRIES_MAX = 10_000
+const LIST_ENTRIES_MAX = 10_000
 const NOTE_CHARS_MAX = 200
 
 export type Entry = {

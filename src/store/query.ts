@@ -9,7 +9,7 @@ const TEXT_CHARACTERS_MAX = 1_000
 const TERMS_MAX = 30
 const VALUES_MAX = 20
 
-export const STATES = [
+const STATES = [
   'held',
   'delivered',
   'rejected',

@@ -91,10 +91,10 @@ export async function measure(
   }
 }
 
-export const BARE = 'postern, no inspectors'
-export const USUAL = 'postern, first inspectors'
+const BARE = 'postern, no inspectors'
+const USUAL = 'postern, first inspectors'
 
-export function sizeName(sizeBytes: number): string {
+function sizeName(sizeBytes: number): string {
   return sizeBytes >= 1_048_576 ? `${sizeBytes / 1_048_576} MB` : `${sizeBytes / 1_024} KB`
 }
 

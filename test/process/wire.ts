@@ -18,7 +18,7 @@ export type WireOptions = {
   readonly from?: string
 }
 
-export class WireError extends Error {
+class WireError extends Error {
   override name = 'WireError'
 }
 

@@ -8,7 +8,7 @@ import type { Clock, Timer } from '../../src/base/clock.ts'
 import { Dice, hashText } from './dice.ts'
 
 /** Wall time of every simulation's beginning. */
-export const EPOCH_MS = Date.UTC(2026, 10, 22, 12)
+const EPOCH_MS = Date.UTC(2026, 10, 22, 12)
 
 /** The shortest wait of a timer. */
 const TICK_MS = 0.001

@@ -24,7 +24,7 @@ export interface Target {
   freezeInspectors(): void
 }
 
-export class DialogueError extends Error {
+class DialogueError extends Error {
   override name = 'DialogueError'
 }
 

@@ -171,7 +171,7 @@ export function substitute(text: string, variables: ReadonlyMap<string, string>)
   })
 }
 
-export function unescapeText(text: string): string {
+function unescapeText(text: string): string {
   return text.replace(/\\(x[0-9a-fA-F]{2}|.)/gs, (_, code: string) => {
     if (code.startsWith('x') && code.length === 3)
       return String.fromCharCode(Number.parseInt(code.slice(1), 16))

@@ -7,7 +7,7 @@ import type { Site } from '../site.ts'
  * Sandboxed without exceptions: an origin of its own, no scripts, no forms, no links out.
  * Styles are the page's own below; images are data inside the mail.
  */
-export const FRAME_POLICY =
+const FRAME_POLICY =
   "sandbox; default-src 'none'; img-src data:; style-src 'unsafe-inline'; form-action 'none'; base-uri 'none'; frame-ancestors 'self'"
 
 const STYLE =

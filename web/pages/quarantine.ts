@@ -254,7 +254,7 @@ function reason(row: HeldRow): Html {
 const BULK = html`<div class="bulk" role="region" aria-label="Selected mails"><b data-count>Selected</b><button class="btn primary small" form="list" name="act" value="release" hx-post="/quarantine/bulk" ${SWAP}>Release</button><button class="btn small danger" form="list" name="act" value="delete">Delete</button><button class="btn quiet small" type="reset" form="list" data-none>Clear</button></div>`
 
 /** The card beside the list. @throws RefusalError notFound */
-export function peekOf(site: Site, visit: Visit, id: string, back: string): Html {
+function peekOf(site: Site, visit: Visit, id: string, back: string): Html {
   const detail = site.admin.heldOne(id)
   const { row, claims } = detail
   if (row.recipients.length > 0) return peekCard(site, visit, detail, back)

@@ -135,7 +135,7 @@ function kinds(alone: boolean): Html {
 }
 
 /** Nodes that gave no answer: the list goes on without them. */
-export function silentNote(silent: readonly NodeName[]): Html | '' {
+function silentNote(silent: readonly NodeName[]): Html | '' {
   if (silent.length === 0) return ''
   const names = some(
     silent.map(({ name }) => name),

@@ -8,7 +8,7 @@ import { counted, size } from './words.ts'
 
 export type Preview = Awaited<ReturnType<Admin['heldPreview']>>
 
-export const VIEWS = ['preview', 'text', 'headers', 'source'] as const
+const VIEWS = ['preview', 'text', 'headers', 'source'] as const
 export type View = (typeof VIEWS)[number]
 
 /** Bytes of the source that the page shows; the download has all. */

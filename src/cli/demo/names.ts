@@ -15,7 +15,7 @@ const TTL_SECONDS = 60
 
 const textOf = (name: string): string | null => RECORDS.get(name) ?? null
 
-export type DemoNames = { readonly address: Address; close(): void }
+type DemoNames = { readonly address: Address; close(): void }
 
 /** Listens on a loopback port that the system chooses. */
 export async function serveNames(): Promise<DemoNames> {

@@ -9,7 +9,7 @@ import type { Sample } from './samples.ts'
 const REPLY_MS_MAX = 60_000
 const REPLY_CHARS_MAX = 16_384
 
-export class SendError extends GatewayError {
+class SendError extends GatewayError {
   override name = 'SendError'
 }
 

@@ -10,7 +10,7 @@ import { type Insight, NO_INSIGHT, type Verdict } from '../../message/verdict.ts
 import type { Listing } from './listing.ts'
 
 /** Score from which mail is suspicious (gateways.md section 5.2): below every other threshold. */
-export const GREYLIST_SCORE = 4
+const GREYLIST_SCORE = 4
 /** Recipients of one message that are asked about. */
 const ASKED_MAX = 100
 

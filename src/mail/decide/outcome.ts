@@ -46,7 +46,7 @@ function prepare(detection: Detection): Prepared {
 }
 
 /** Each composite after those that it names; those in a circle are left out. */
-export function inOrder(rules: readonly Rule[]): readonly Composite[] {
+function inOrder(rules: readonly Rule[]): readonly Composite[] {
   const waiting = new Map<string, Composite>()
   for (const rule of rules) {
     if (!rule.on || rule.look.kind !== 'composite') continue

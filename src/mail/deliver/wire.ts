@@ -27,7 +27,7 @@ const END = Buffer.from('.\r\n')
 const LINE_END_AND_END = Buffer.from('\r\n.\r\n')
 
 /** Bodies up to this size go out in one write together with the final dot. */
-export const WHOLE_BYTES_MAX = PIECE_BYTES
+const WHOLE_BYTES_MAX = PIECE_BYTES
 
 /** Checks and stuffs a message that comes in pieces; RFC 5321 section 4.5.2. */
 export class DotStuffer {

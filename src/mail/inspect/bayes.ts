@@ -62,7 +62,7 @@ export const bayes: Inspector = {
 }
 
 /** The one domain of all recipients; null: there are several. */
-export function ownDomain(recipients: readonly string[]): string | null {
+function ownDomain(recipients: readonly string[]): string | null {
   const domains = new Set(
     recipients.map((address) => address.slice(address.lastIndexOf('@') + 1).toLowerCase()),
   )

@@ -15,7 +15,7 @@ export type Style = {
   readonly paper: number | 'unknown' | null
 }
 
-export const NO_STYLE: Style = { gone: false, size: null, ink: null, paper: null }
+const NO_STYLE: Style = { gone: false, size: null, ink: null, paper: null }
 
 /** Characters of one style that are read. */
 const STYLE_CHARS_MAX = 2_000

@@ -54,7 +54,7 @@ export const sender: Inspector = {
 }
 
 /** Domains of From, in its order. Where nobody can read it, every domain that a reader may see. */
-export function authorDomains(header: Header): readonly string[] {
+function authorDomains(header: Header): readonly string[] {
   const from = fieldValues(header, 'from')
   const addresses = addressesIn(from.join(','), ADDRESSES_MAX)
   const strict = addresses.map((address) => address.slice(address.lastIndexOf('@') + 1))

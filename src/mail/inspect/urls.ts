@@ -81,7 +81,7 @@ export function domainOf(host: string): string {
 const suffixes = new Map<string, boolean>()
 
 /** Ends with a suffix that the public list knows. */
-export function isPublic(host: string): boolean {
+function isPublic(host: string): boolean {
   const known = suffixes.get(host)
   if (known !== undefined) return known
   const { isIcann, isPrivate, domain } = parse(host, { allowPrivateDomains: true })

@@ -11,7 +11,7 @@ export const CHECK_YARA = '--check-yara'
 
 /** For compiling and for all trials together. */
 const CHECK_MS_MAX = 5_000
-export const YARA_SOURCE_BYTES_MAX = 256 * 1024
+const YARA_SOURCE_BYTES_MAX = 256 * 1024
 
 /**
  * What is wrong with `source`, at most 20 whole sentences; empty: nothing. `command` starts this

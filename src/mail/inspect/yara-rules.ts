@@ -9,7 +9,7 @@ import type { Finding } from '../../message/verdict.ts'
 import type { Scan } from './files.ts'
 
 /** Of one file, its beginning. What a rule costs on so much is tried at the door. */
-export const SCAN_BYTES_MAX = 512 * 1024
+const SCAN_BYTES_MAX = 512 * 1024
 /** Of all files of one message. */
 const MESSAGE_BYTES_MAX = 8 * 1024 * 1024
 /** Each run compiles the rules again, and libyara keeps 8 MB of it for good. */
@@ -65,7 +65,7 @@ export type YaraMatch = { readonly rule: string; readonly score: number; readonl
 export type YaraRun = { readonly matches: readonly YaraMatch[]; readonly errors: readonly string[] }
 
 /** Runs `source` over `content`. An error, or a warning of slowness, is told with its line. */
-export function runYara(yara: Yara, content: Uint8Array, source: string): YaraRun {
+function runYara(yara: Yara, content: Uint8Array, source: string): YaraRun {
   const result = yara.run(content, source)
   const { compileErrors, matchedRules } = result
   const errors: string[] = []

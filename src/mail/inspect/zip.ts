@@ -60,13 +60,6 @@ const DEFERRED = 0x08
 export const STORED = 0
 export const DEFLATED = 8
 
-/** Whether some reader would open it as a zip archive. `names`: the file's. */
-export function looksLikeZip(head: Buffer, names: readonly string[]): boolean {
-  if (head[0] === 0x50 && head[1] === 0x4b && (head[2] === 3 || head[2] === 5 || head[2] === 7))
-    return true
-  return names.some((name) => /\.zip[\s.]*$/i.test(name))
-}
-
 /** Lists at most `entriesMax` entries. Never throws. */
 export function readZip(bytes: Buffer, entriesMax: number): Zip {
   const broken: string[] = []

@@ -22,7 +22,7 @@ export type Run = {
 }
 
 /** The part of ham that may be taken for spam. */
-export const FALSE_POSITIVES = 0.001
+const FALSE_POSITIVES = 0.001
 
 export type Numbers = {
   readonly area: number

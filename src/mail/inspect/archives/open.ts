@@ -63,7 +63,7 @@ const ESCAPES = /^(?:[\\/]|[a-z]:[\\/])|(?:^|[\\/])\.\.(?:[\\/]|$)/i
 
 let loading: Promise<Seven> | null = null
 
-export function isArchive(kind: Kind): kind is ArchiveKind {
+function isArchive(kind: Kind): kind is ArchiveKind {
   return kind === 'zip' || kind === 'gzip' || BY_SEVEN.has(kind)
 }
 

@@ -6,7 +6,7 @@ import { pbkdf2Sync } from 'node:crypto'
 import type { ZipEntry } from '../zip.ts'
 
 /** Guesses of one message. */
-export const GUESSES_MAX = 30
+const GUESSES_MAX = 30
 /** Of those, what a format gets whose every guess takes 50 ms by design. */
 export const SLOW_GUESSES_MAX = 12
 

@@ -128,7 +128,7 @@ function sourceAt(bytes: Buffer): number | null {
 }
 
 /** A compressed container (MS-OVBA 2.4.1), at most `bytesMax` of it; what is damaged ends it. */
-export function decompress(packed: Buffer, bytesMax: number): Buffer {
+function decompress(packed: Buffer, bytesMax: number): Buffer {
   if (packed[0] !== 1) return Buffer.of()
   const out = Buffer.alloc(Math.min(Math.max(0, bytesMax), packed.length * 12 + 4_096))
   let to = 0
