@@ -84,6 +84,12 @@ describe('a planted violation is found', () => {
         'downwards',
       ],
       [
+        'a part of the node does not know the whole',
+        'src/node/x.ts',
+        "import { a } from '../node.ts'",
+        'downwards',
+      ],
+      [
         'a later import() counts',
         'src/admin/x.ts',
         "const a = await import('../cli/a.ts')",

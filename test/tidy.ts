@@ -23,6 +23,7 @@ const FENCES: readonly (readonly [where: string, may: readonly string[]])[] = [
   ['web/', ['src/base/', 'src/message/', 'src/config/', 'src/admin/', 'appliance/install.sh']],
   ['src/cli/', ['src/base/', 'src/message/', 'src/config/', 'src/admin/']],
   ['src/node.ts', ['src/', 'web/', '!src/main.ts']],
+  ['src/node/', ['src/', 'web/', '!src/main.ts', '!src/node.ts']],
   ['src/main.ts', ['src/', 'web/']],
   ['appliance/', []],
   ['test/', ['src/', 'web/', 'appliance/']],
