@@ -24,32 +24,22 @@ import { checkTogether, isSettingKey, type SettingKey, type Settings } from '../
 import type { Domain } from '../config/snapshot.ts'
 import { wallMsOf } from '../config/stamp.ts'
 import { DOMAINS_MAX, domainGroups, readSetting } from '../config/validate.ts'
+import {
+  type Change,
+  CUT_TEXT_CHARS,
+  lineOf,
+  type Note,
+  noteOf,
+  objectOf,
+  readChange,
+  summaryOf,
+  undoneMembers,
+} from './change-line.ts'
 import type { StoreDatabase } from './db.ts'
-import { Ledger, type Line } from './ledger.ts'
+import { Ledger } from './ledger.ts'
 import type { SharedRows } from './shared.ts'
 import { VALUE_MAX } from './shared-row.ts'
 import { goodCells } from './tables.ts'
-
-/**
- * Characters of one side of a change that the history keeps; of a longer one, the beginning. Both,
- * with every quote escaped, fit one shared value.
- */
-const TEXT_MAX = 60_000
-const CUT_TEXT_CHARS = 2_000
-assert(4 * TEXT_MAX + 4_000 < VALUE_MAX, 'a line of the history fits a shared value')
-
-export type Change = {
-  readonly id: string
-  /** `setting/policy.hold`, `domain/example.com/nextHops`, `operator/ruiz`. */
-  readonly key: string
-  readonly author: string
-  readonly atMs: number
-  /** JSON; null: the cell was not there. */
-  readonly before: string | null
-  readonly after: string | null
-  /** A text was too long to keep, and is only a beginning: not to be undone. */
-  readonly isCut: boolean
-}
 
 export type Stamp = { readonly author: string; readonly atMs: number }
 
@@ -59,9 +49,6 @@ export type CellWrite = {
   readonly key: string
   readonly value: string | null
 }
-/** A line of the history. */
-export type Note = Pick<Change, 'key' | 'before' | 'after'>
-
 /** Fields that are undefined or left out stay as they are. */
 export type DomainPatch = Pick<Domain, 'name'> & Partial<Domain>
 
@@ -185,6 +172,7 @@ export class Changes {
       (group) => {
         const key = `${name}/${group}`
         const old = this.#draft.text(`domain/${key}`)
+        // Fields that a later version keeps in the same group stay there.
         const value = JSON.stringify(
           group === 'policy' ? { ...objectOf(old), ...(values.policy as object) } : values[group],
         )
@@ -251,10 +239,8 @@ export class Changes {
 
   /** Notes a change in the history. Inside a transaction of the rows. */
   note(author: string, key: string, before: string | null, after: string | null): void {
-    const isCut = isLong(before) || isLong(after)
     const atMs = this.#deps.clock.wallMs()
-    const line = { key, before: shortened(before), after: shortened(after), by: author, atMs }
-    this.#ledger.append(author, JSON.stringify(isCut ? { ...line, cut: true } : line))
+    this.#ledger.append(author, lineOf({ key, before, after }, author, atMs))
   }
 
   /** @throws RefusalError unavailable, when the clock of this node is not to be trusted */
@@ -587,78 +573,6 @@ function given(patch: DomainPatch): DomainPatch {
   return Object.fromEntries(
     Object.entries(patch).filter(([, value]) => value !== undefined),
   ) as DomainPatch
-}
-
-/** Fields that a later version keeps in the same group stay there. */
-function objectOf(text: string | null): object {
-  const value: unknown = text === null ? null : parseJson(text)
-  return typeof value === 'object' && value !== null && !Array.isArray(value) ? value : {}
-}
-
-function parseJson(text: string): unknown {
-  try {
-    return JSON.parse(text)
-  } catch {
-    return null
-  }
-}
-
-/** What the history says of a domain as a whole. Its recipients are counted, not listed. */
-function summaryOf(domain: Domain): string {
-  const { nextHops } = domainGroups(domain)
-  const { hold, reject, enforce, recipients } = domain
-  const own = enforce === null ? {} : { enforce }
-  return JSON.stringify({ nextHops, recipients: recipients?.length ?? null, hold, reject, ...own })
-}
-
-/** A long list of recipients of which few change is noted as those few. */
-function noteOf(key: string, before: string | null, after: string | null): Note {
-  const [old, fresh] = [membersOf(before), membersOf(after)]
-  if (!key.endsWith('/recipients') || old === null || fresh === null) return { key, before, after }
-  const removed = [...old].filter((one) => !fresh.has(one))
-  const added = [...fresh].filter((one) => !old.has(one))
-  return { key, before: JSON.stringify({ removed }), after: JSON.stringify({ added }) }
-}
-
-/** The list as it was before a change that `noteOf` noted as members; null: it was not. */
-function undoneMembers(
-  standing: string | null,
-  before: string | null,
-  after: string | null,
-): string | null {
-  const members = membersOf(standing)
-  const { removed } = objectOf(before) as { readonly removed?: unknown }
-  const { added } = objectOf(after) as { readonly added?: unknown }
-  if (members === null || !isTexts(removed) || !isTexts(added)) return null
-  for (const one of added) members.delete(one)
-  for (const one of removed) members.add(one)
-  return JSON.stringify([...members].sort())
-}
-
-function membersOf(text: string | null): Set<string> | null {
-  const value: unknown = text === null ? null : parseJson(text)
-  return isTexts(value) ? new Set(value) : null
-}
-
-function isTexts(value: unknown): value is readonly string[] {
-  return Array.isArray(value) && value.every((one) => typeof one === 'string')
-}
-
-function isLong(text: string | null): boolean {
-  return text !== null && text.length > TEXT_MAX
-}
-
-function shortened(text: string | null): string | null {
-  return text !== null && isLong(text) ? `${text.slice(0, CUT_TEXT_CHARS)}…` : text
-}
-
-/** Null: it is no change that this version can read. */
-function readChange({ id, text }: Line): Change | null {
-  const { key, before, after, by, atMs, cut } = objectOf(text) as Readonly<Record<string, unknown>>
-  if (typeof key !== 'string' || typeof by !== 'string' || !Number.isSafeInteger(atMs)) return null
-  if (before !== null && typeof before !== 'string') return null
-  if (after !== null && typeof after !== 'string') return null
-  return { id, key, author: by, atMs: Number(atMs), before, after, isCut: cut === true }
 }
 
 function readSeen(text: string): Vector {
