@@ -7,7 +7,6 @@
  * last admin stays (two nodes apart may each remove the other's), and so many sign-ins at a time.
  */
 import { createHash, timingSafeEqual } from 'node:crypto'
-import { isIPv6 } from 'node:net'
 import { join } from 'node:path'
 import type { Clock } from '../base/clock.ts'
 import { RefusalError } from '../base/errors.ts'
@@ -19,6 +18,8 @@ import { wallMsOf } from '../config/stamp.ts'
 import { closest } from '../config/validate.ts'
 import type { Audit, AuditRow } from './audit.ts'
 import type { Changes } from './changes.ts'
+import { Guesses } from './guesses.ts'
+import { checkPassword, fingerprint, Passwords } from './passwords.ts'
 import type { SharedRows } from './shared.ts'
 
 export type Role = 'admin' | 'viewer'
@@ -36,27 +37,9 @@ const SEEN_EVERY_MS = 600_000
 const SEEN_KEPT_MS = 400 * 86_400_000
 const SESSIONS_MAX = 1_000
 const OPERATORS_MAX = 200
+/** What is guessed at before there is an operator. */
+const SETUP_CODE = 'set-up code'
 
-const PASSWORD_CHARACTERS_MIN = 8
-const PASSWORD_BYTES_MAX = 1_024
-/**
- * One of OWASP's equal choices for argon2id, the one with the least memory: what a hash takes
- * stays with the process, and the main process has a budget.
- */
-const HASHING = { algorithm: 'argon2id', memoryCost: 7_168, timeCost: 5 } as const
-/** Hashes computed at a time, and those that may wait: each costs 7 MB and 20 ms of a core. */
-const HASHES_AT_ONCE = 2
-const HASHES_WAITING_MAX = 50
-
-const WRONG_FREE = 5
-const LOCK_FIRST_MS = 30_000
-const LOCK_LONGEST_MS = 900_000
-/** Pairs of name and network that are remembered; the longest unused goes. */
-const LOCKS_MAX = 10_000
-/** A pair is forgotten when nothing wrong came for this long. */
-const LOCK_FORGET_MS = 3_600_000
-
-type Lock = { wrong: number; untilMs: number; lastMs: number }
 type Known = {
   readonly role: Role
   readonly addedMs: number
@@ -91,15 +74,13 @@ export class Operators {
   readonly #observer: Observer
   readonly #maySetUp: () => boolean
   readonly #codePath: string
-  readonly #locks = new Map<string, Lock>()
+  readonly #guesses: Guesses
+  readonly #passwords: Passwords
   /** By hash of the token. */
   readonly #sessions = new Map<string, Session>()
   readonly #known = new Map<string, Known>()
   readonly #lastSeen = new Map<string, number>()
   #code: string | null = null
-  #hashing = 0
-  readonly #hashQueue: (() => void)[] = []
-  #decoy: Promise<string> | null = null
 
   /**
    * `dataDirectory` holds the code of the set-up while there is no operator. Before `rows.start`;
@@ -113,6 +94,8 @@ export class Operators {
     this.#random = deps.random
     this.#observer = deps.observer
     this.#maySetUp = deps.maySetUp
+    this.#guesses = new Guesses(deps.clock)
+    this.#passwords = new Passwords(deps.random)
     this.#codePath = join(dataDirectory, 'setup-code')
     rows.onChange('operator', ({ keys }) => {
       for (const name of new Set(keys.map(nameOfKey))) this.#lookAtOperator(name)
@@ -146,11 +129,10 @@ export class Operators {
   setupCodeMatches(code: string, clientIp: string): boolean {
     const right = this.setupCode
     if (right === null) return false
-    const key = lockKey('set-up code', clientIp)
-    this.#refuseLocked(key)
+    this.#guesses.refuse(SETUP_CODE, clientIp)
     const matches = equal(plainCode(code), plainCode(right))
-    if (matches) this.#locks.delete(key)
-    else this.#countWrong(key)
+    if (matches) this.#guesses.right(SETUP_CODE, clientIp)
+    else this.#guesses.wrong(SETUP_CODE, clientIp)
     return matches
   }
 
@@ -179,7 +161,7 @@ export class Operators {
     const role = readRole(input.role)
     this.#checkNew(name, role)
     checkPassword(input.password, name)
-    const passwordHash = await this.#hash(input.password)
+    const passwordHash = await this.#passwords.hash(input.password)
     // Asked again: another one may have come while the hash was computed.
     this.#checkNew(name, role)
     this.#begin(author, { name, role, passwordHash }, ['operator.add', role])
@@ -206,7 +188,7 @@ export class Operators {
     }
     const name = readName(input.name)
     checkPassword(input.password, name)
-    const passwordHash = await this.#hash(input.password)
+    const passwordHash = await this.#passwords.hash(input.password)
     // Two at once with the right code: the second comes to a closed set-up.
     if (this.setupCode === null) throw setupClosed()
     this.#begin(name, { name, role: 'admin', passwordHash }, ['operator.setup', input.clientIp])
@@ -243,7 +225,7 @@ export class Operators {
     this.#changes.mustBeWritable()
     this.#mustKnow(name)
     checkPassword(password, name)
-    const passwordHash = await this.#hash(password)
+    const passwordHash = await this.#passwords.hash(password)
     this.#mustKnow(name)
     const hash = keep === null ? '' : hashOf(keep)
     const kept = this.#sessions.get(hash)
@@ -266,16 +248,15 @@ export class Operators {
     clientIp: string,
   ): Promise<{ readonly token: string; readonly name: string; readonly role: Role }> {
     const known = name.trim().toLowerCase().slice(0, 64)
-    const key = lockKey(known, clientIp)
-    this.#refuseLocked(key)
+    this.#guesses.refuse(known, clientIp)
     const passwordHash = this.#known.get(known)?.passwordHash ?? null
-    const right = await this.#verify(password, passwordHash)
+    const right = await this.#passwords.verify(password, passwordHash)
     // Again: guesses sent side by side must not all pass the gate before the first is counted.
-    this.#refuseLocked(key)
+    this.#guesses.refuse(known, clientIp)
     const operator = this.#known.get(known)
     // The password may have been changed, here or elsewhere, while this one was looked at.
     if (operator === undefined || !right || operator.passwordHash !== passwordHash) {
-      this.#countWrong(key)
+      this.#guesses.wrong(known, clientIp)
       this.#observer.emit('operator.entered', { result: 'refused', client: clientIp })
       throw new RefusalError(
         'unauthenticated',
@@ -284,7 +265,7 @@ export class Operators {
         'Try again; after five wrong ones there is a wait.',
       )
     }
-    this.#locks.delete(key)
+    this.#guesses.right(known, clientIp)
     const token = this.#enter(known, fingerprint(passwordHash ?? ''))
     this.#observer.emit('operator.entered', {
       result: 'entered',
@@ -502,72 +483,6 @@ export class Operators {
     const [oldest] = [...this.#sessions].sort(([, a], [, b]) => a.lastMs - b.lastMs)
     if (oldest !== undefined) this.#end(oldest[0])
   }
-
-  #refuseLocked(key: string): void {
-    const lock = this.#locks.get(key)
-    const waitMs = lock === undefined ? 0 : lock.untilMs - this.#clock.monoMs()
-    if (waitMs <= 0) return
-    throw new RefusalError(
-      'locked',
-      null,
-      'There were too many wrong attempts.',
-      `Wait ${inWords(waitMs)}, then try again.`,
-    )
-  }
-
-  #countWrong(key: string): void {
-    const nowMs = this.#clock.monoMs()
-    const before = this.#locks.get(key)
-    const wrong =
-      before === undefined || nowMs - before.lastMs > LOCK_FORGET_MS ? 1 : before.wrong + 1
-    const waitMs =
-      wrong < WRONG_FREE
-        ? 0
-        : Math.min(LOCK_FIRST_MS * 2 ** Math.min(wrong - WRONG_FREE, 10), LOCK_LONGEST_MS)
-    // Deleted first: a map keeps the order of insertion, so its first is the longest unused.
-    this.#locks.delete(key)
-    this.#locks.set(key, { wrong, untilMs: nowMs + waitMs, lastMs: nowMs })
-    if (this.#locks.size <= LOCKS_MAX) return
-    for (const oldest of this.#locks.keys()) {
-      this.#locks.delete(oldest)
-      return
-    }
-  }
-
-  async #hash(password: string): Promise<string> {
-    return this.#inTurn(() => Bun.password.hash(password, HASHING))
-  }
-
-  async #verify(password: string, hash: string | null): Promise<boolean> {
-    if (Buffer.byteLength(password) > PASSWORD_BYTES_MAX) return false
-    return this.#inTurn(async () => {
-      if (hash !== null) return Bun.password.verify(password, hash)
-      this.#decoy ??= Bun.password.hash(randomToken(this.#random, 16), HASHING)
-      await Bun.password.verify(password, await this.#decoy)
-      return false
-    })
-  }
-
-  async #inTurn<Result>(act: () => Promise<Result>): Promise<Result> {
-    if (this.#hashing >= HASHES_AT_ONCE) {
-      if (this.#hashQueue.length >= HASHES_WAITING_MAX) {
-        throw new RefusalError(
-          'unavailable',
-          null,
-          'Too many sign-ins arrive at this moment.',
-          'Try again in a few seconds.',
-        )
-      }
-      await new Promise<void>((resolve) => this.#hashQueue.push(resolve))
-    } else this.#hashing += 1
-    try {
-      return await act()
-    } finally {
-      const next = this.#hashQueue.shift()
-      if (next === undefined) this.#hashing -= 1
-      else next()
-    }
-  }
 }
 
 function setupClosed(): RefusalError {
@@ -613,37 +528,6 @@ export function readRole(raw: string): Role {
   )
 }
 
-function checkPassword(password: string, name: string): void {
-  const refuse = (message: string, advice: string): never => {
-    throw new RefusalError('invalid', 'password', message, advice)
-  }
-  if (password.length < PASSWORD_CHARACTERS_MIN) {
-    refuse('The password is too short.', `Use at least ${PASSWORD_CHARACTERS_MIN} characters.`)
-  }
-  if (Buffer.byteLength(password) > PASSWORD_BYTES_MAX) {
-    refuse('The password is too long.', `Use at most ${PASSWORD_BYTES_MAX} bytes.`)
-  }
-  if (password.toLowerCase() === name)
-    refuse('The password is the name.', 'Choose another password.')
-}
-
-/** One name from one client network (/32, /64). */
-function lockKey(name: string, clientIp: string): string {
-  const network = isIPv6(clientIp) ? expand(clientIp).slice(0, 4).join(':') : clientIp
-  return `${name} ${network}`
-}
-
-/** The eight groups of an IPv6 address. */
-function expand(address: string): readonly string[] {
-  const [head = '', tail] = (address.split('%')[0] ?? '').split('::')
-  const first = head === '' ? [] : head.split(':')
-  const last = tail === undefined || tail === '' ? [] : tail.split(':')
-  const zeros = tail === undefined ? 0 : Math.max(0, 8 - first.length - last.length)
-  return [...first, ...Array<string>(zeros).fill('0'), ...last].map((group) =>
-    group.replace(/^0+(?=.)/, ''),
-  )
-}
-
 function isRole(raw: unknown): raw is Role {
   return raw === 'admin' || raw === 'viewer'
 }
@@ -672,11 +556,6 @@ function readText(json: string | null): string | null {
   }
 }
 
-/** Tells two passwords apart, also equal ones set twice: their hashes are salted. */
-function fingerprint(passwordHash: string): string {
-  return createHash('sha256').update(passwordHash).digest('base64url').slice(0, 16)
-}
-
 function hashOf(token: string): string {
   return createHash('sha256').update(token).digest('base64url')
 }
@@ -698,9 +577,4 @@ function plainCode(code: string): string {
 function equal(a: string, b: string): boolean {
   const hash = (text: string) => createHash('sha256').update(text).digest()
   return timingSafeEqual(hash(a), hash(b))
-}
-
-function inWords(waitMs: number): string {
-  const seconds = Math.ceil(waitMs / 1_000)
-  return seconds < 120 ? `${seconds} s` : `${Math.ceil(seconds / 60)} min`
 }
