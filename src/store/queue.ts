@@ -3,19 +3,21 @@
  * both: memory rebuilt from the spool, which is the truth. Every change of state is a spool record
  * first, and in memory in the same step, so that a COMMIT copied forward says what the records say.
  */
-import { type Clock, pause } from '../base/clock.ts'
-import { assert, messageOf, StoreError } from '../base/errors.ts'
-import type { Disk } from '../base/files.ts'
+import type { Clock } from '../base/clock.ts'
+import { assert, StoreError } from '../base/errors.ts'
 import type { MessageId, NodeId } from '../base/ids.ts'
-import { CACHE_BYTES_MAX, PIECE_BYTES, QUEUE_MESSAGES_MAX } from '../base/limits.ts'
+import { CACHE_BYTES_MAX, QUEUE_MESSAGES_MAX } from '../base/limits.ts'
 import type { Observer } from '../base/observe.ts'
 import type { Body } from '../message/body.ts'
 import type { RecipientState } from '../message/rows.ts'
+import { Compaction } from './compaction.ts'
 import type { Copied, CopyDraft, CopyStore, Fate, Mirror } from './copies.ts'
 import { Draft } from './draft.ts'
+import { readBody } from './extents.ts'
 import type { Fates } from './fates.ts'
 import { HolderNotes } from './holder-notes.ts'
 import { applyMark, changeOwner, doubt, isAbove, joinStates, type Title } from './marks.ts'
+import { MessageRecords } from './message-records.ts'
 import {
   type Commit,
   commitOf,
@@ -28,13 +30,10 @@ import {
 } from './queued.ts'
 import { type HolderPayload, type HoldingsPayload, Rebuild, type TitlePayload } from './rebuild.ts'
 import { BODIES_MAX, RECORD, type RecordType } from './records.ts'
-import type { Segment } from './segments.ts'
-import { Spool, type SpoolRecord } from './spool.ts'
+import { Spool } from './spool.ts'
 
 /** Ends of copies that are remembered; about 200 bytes each. */
 const FORGOTTEN_MAX = 50_000
-/** While a message that moves is being read. */
-const READ_PAUSE_MS = 50
 /** Part of the disk that copies leave free: own mail goes on below it (design: mail.md, Accept). */
 const COPY_RESERVE = 0.1
 
@@ -48,7 +47,6 @@ export class AloneError extends StoreError {
 
 const ALONE: Copied = { kind: 'alone', why: 'no node takes copies' }
 const NOBODY: readonly NodeId[] = []
-const NO_BYTES = new Uint8Array(0)
 
 export type QueueDeps = {
   readonly clock: Clock
@@ -63,6 +61,7 @@ export type QueueDeps = {
 
 export class Queue implements CopyStore {
   readonly #spool: Spool
+  readonly #records: MessageRecords
   readonly #deps: QueueDeps
   readonly node: NodeId
   /** Copies of what this node owns; set once, when there is a cluster. */
@@ -80,7 +79,6 @@ export class Queue implements CopyStore {
   readonly #ownedListeners: ((messages: readonly Message[]) => void)[] = []
   #bodies = 0
   #cachedBytes = 0
-  #compacting = false
   /** States that the spool knew at the start, also of messages that were final. */
   #replayed = new Map<MessageId, readonly RecipientState[]>()
 
@@ -88,7 +86,20 @@ export class Queue implements CopyStore {
     this.#spool = spool
     this.#deps = deps
     this.node = deps.node
-    spool.onPressure = () => void this.#compact()
+    this.#records = new MessageRecords(spool, deps.clock)
+    const compaction = new Compaction(
+      spool,
+      this.#records,
+      {
+        node: this.node,
+        all: () => this.#all(),
+        isHere: (message) => this.#current(message.id) === message,
+        isOwed: (message) => this.#owed.get(message.id) === message,
+        draft: (id, type) => this.#newDraft(id, type),
+      },
+      deps.clock,
+    )
+    spool.onPressure = () => void compaction.run()
     spool.beforeLazySync = () => this.#writeHolderNotes()
   }
 
@@ -184,11 +195,11 @@ export class Queue implements CopyStore {
       if (outcome.kind === 'alone') this.#missed(id, outcome.why, isOurs)
     } catch (error) {
       // The client is told 451: should the record survive all the same, this takes it back.
-      await this.#takeBack(draft, record)
+      await this.#records.takeBack(draft, record)
       throw error
     }
-    this.#settleIn(message, draft.give(), record)
-    this.#noteCommit(message, record)
+    this.#records.settleIn(message, draft.give(), record)
+    this.#records.noteCommit(message, record)
     if (before !== null) {
       message.commits.push(...before.commits)
       this.#replace(before)
@@ -210,7 +221,7 @@ export class Queue implements CopyStore {
     rest: Omit<MarkPayload, 'r'> = {},
   ): void {
     const payload: MarkPayload = { r: indexes, ...rest }
-    this.#append(message, RECORD[kind], payload, kind !== 'try')
+    this.#records.append(message, RECORD[kind], payload, kind !== 'try')
     for (const index of indexes) {
       if (kind === 'try') message.tried.add(index)
       else message.tried.delete(index)
@@ -252,7 +263,7 @@ export class Queue implements CopyStore {
     // stays as long: without its marks the COMMIT would need it.
     this.#spool.afterSync(() => {
       if (this.#owed.get(message.id) !== message) return
-      this.#letGo(message, 'body')
+      this.#records.letGo(message, 'body')
       this.mirror?.settled(message)
     })
   }
@@ -296,21 +307,21 @@ export class Queue implements CopyStore {
     this.#holderNotes.forget(id)
     // What the owner says next may come before the sync has ended.
     this.#keeping.set(id, copy)
-    this.#noteCommit(copy, record)
+    this.#records.noteCommit(copy, record)
     try {
       await this.#spool.synced()
       record.place()
       for (const piece of draft.records) piece.place()
       if (this.#messages.has(id)) throw new StoreError(`${id} is ours`, { remedy: 'give-up' })
     } catch (error) {
-      await this.#takeBack(draft, record)
+      await this.#records.takeBack(draft, record)
       throw error
     } finally {
       this.#keeping.delete(id)
       const old = this.#copies.get(id)
       if (old !== undefined) this.#settleCopy(old)
     }
-    this.#settleIn(copy, draft.give(), record)
+    this.#records.settleIn(copy, draft.give(), record)
     const replaced = this.#copies.get(id) ?? null
     if (replaced !== null) {
       copy.heldMoved ||= replaced.heldMoved
@@ -328,7 +339,7 @@ export class Queue implements CopyStore {
     const mark = inMs === undefined ? rest : { ...rest, at: this.#deps.clock.wallMs() + inMs }
     const [copy, ...before] = this.#heard(id)
     if (copy !== undefined) {
-      this.#append(copy, RECORD[kind], mark)
+      this.#records.append(copy, RECORD[kind], mark)
       for (const one of [copy, ...before]) applyMark(one, kind, mark)
       return
     }
@@ -339,7 +350,7 @@ export class Queue implements CopyStore {
   forgetCopy(id: MessageId): void {
     const [copy, ...before] = this.#heard(id)
     if (copy === undefined || copy.isDiscarded) return
-    this.#append(copy, RECORD.discard, null)
+    this.#records.append(copy, RECORD.discard, null)
     for (const one of [copy, ...before]) applyMark(one, 'discard', { r: [] })
     if (!this.#keeping.has(id)) this.#settleCopy(copy)
   }
@@ -366,7 +377,7 @@ export class Queue implements CopyStore {
       this.#spool.syncSoon()
     } else if (state !== 'discarding') {
       // That all is final says it already: a restart asks every holder to forget.
-      this.#append(message, RECORD.holders, { node, state } satisfies HolderPayload)
+      this.#records.append(message, RECORD.holders, { node, state } satisfies HolderPayload)
     }
     if (message.holders.size > 0 || !this.#owed.delete(message.id)) return
     this.#end(message)
@@ -482,16 +493,6 @@ export class Queue implements CopyStore {
     }
   }
 
-  /** The COMMIT is void, durably; unless the spool has failed, which ends the process. */
-  async #takeBack(draft: Draft, record: SpoolRecord): Promise<void> {
-    this.#spool.drop(record)
-    const abort = draft.abort('commit')
-    if (abort === null) return
-    const commit = record.segment
-    if (commit !== null) abort.whenPlaced((segment) => this.#spool.guard(segment, commit))
-    await this.#spool.synced()
-  }
-
   /** Why a copy is not taken; null: it is. */
   #refusal(draft: Draft, given: Commit): string | null {
     const { id, records } = draft
@@ -520,7 +521,7 @@ export class Queue implements CopyStore {
       return this.settle(own)
     }
     // As if it had been tried here: a restart finds it in doubt.
-    this.#append(own, RECORD.try, { r: places })
+    this.#records.append(own, RECORD.try, { r: places })
     for (const place of places) {
       const recipient = own.recipients[place]
       if (recipient !== undefined) recipient.doubtful = true
@@ -535,29 +536,14 @@ export class Queue implements CopyStore {
       return known === message && !this.#owed.has(message.id)
     }
     for (const { node, state, messages } of this.#holderNotes.take(isWanted)) {
-      const [first] = messages
-      if (first === undefined) continue
       const payload: HoldingsPayload = { node, state, ids: messages.map(({ id }) => id) }
-      const bytes = Buffer.from(JSON.stringify(payload))
-      const record = this.#spool.append(RECORD.holdings, first.id, 0, bytes)
-      record.whenPlaced((segment) => {
-        for (const message of messages) this.#guard(message, segment)
-      })
+      this.#records.appendAbout(messages, RECORD.holdings, payload)
     }
   }
 
   #entitle(message: Message, type: RecordType, title: TitlePayload): void {
-    this.#append(message, type, title, false)
+    this.#records.append(message, type, title, false)
     changeOwner(message, title)
-  }
-
-  /** A record about a message that has a COMMIT; it outlives all of them. @throws StoreError */
-  #append(message: Message, type: RecordType, payload: object | null, isLazy = true): void {
-    const bytes = payload === null ? NO_BYTES : Buffer.from(JSON.stringify(payload))
-    const record = this.#spool.append(type, message.id, 0, bytes)
-    if (isLazy) this.#spool.syncSoon()
-    // Marks wait for a place only on a full disk.
-    record.whenPlaced((segment) => this.#guard(message, segment))
   }
 
   /** As it goes to another node, whose wall clock is not ours. */
@@ -577,8 +563,8 @@ export class Queue implements CopyStore {
     this.uncache(message)
     const { fates } = this.#deps
     if ((message.term > 1 || message.mayBeElsewhere) && fates !== undefined) {
-      fates.add(fateOf(message), () => this.#letGo(message, 'all'))
-    } else this.#letGo(message, 'all')
+      fates.add(fateOf(message), () => this.#records.letGo(message, 'all'))
+    } else this.#records.letGo(message, 'all')
     if (message.term === 1 && message.owner !== this.node) this.#remember(message)
   }
 
@@ -589,134 +575,18 @@ export class Queue implements CopyStore {
     if (this.#forgotten.size > FORGOTTEN_MAX && oldest !== undefined) this.#forgotten.delete(oldest)
   }
 
-  /** The spool may forget its bytes, once nobody reads them. */
-  #letGo(message: Message, what: 'body' | 'all'): void {
-    if (message.pins > 0) {
-      this.#deps.clock.after(READ_PAUSE_MS, () => this.#letGo(message, what))
-      return
-    }
-    this.#release(message, what)
-  }
-
-  #release(message: Message, what: 'body' | 'all'): void {
-    for (const { segment, length } of message.pieces) this.#spool.release(segment, length)
-    message.pieces = []
-    if (what === 'body' || message.place === null) return
-    this.#spool.release(message.place.segment, message.place.length)
-    message.place = null
-  }
-
   #replace(before: Message): void {
     this.uncache(before)
     this.#messages.delete(before.id)
     this.#owed.delete(before.id)
     this.#copies.delete(before.id)
-    this.#letGo(before, 'all')
-  }
-
-  /** The records are those of the message from here on. */
-  #settleIn(message: Message, pieces: readonly SpoolRecord[], record: SpoolRecord): void {
-    message.pieces = pieces.map((piece) => {
-      const segment = piece.place()
-      return { segment, generation: segment.generation, offset: piece.offset, length: piece.length }
-    })
-    const segment = record.place()
-    message.place = { segment, length: record.length }
-  }
-
-  /** Every mark from here on must outlive this COMMIT too. */
-  #noteCommit(message: Message, record: SpoolRecord): void {
-    record.whenPlaced((segment) => {
-      message.commits.push({ segment, generation: segment.generation })
-    })
-  }
-
-  #guard(message: Message, mark: Segment): void {
-    for (const { segment, generation } of message.commits) {
-      if (segment.generation === generation) this.#spool.guard(mark, segment)
-    }
-  }
-
-  /**
-   * Copies the messages of the emptiest segments forward, body, commit and states, so that the
-   * segments can be used again: a few old messages must not pin the whole disk.
-   */
-  async #compact(): Promise<void> {
-    if (this.#compacting) return
-    this.#compacting = true
-    try {
-      for (const segment of this.#spool.sparse().slice(0, 2)) {
-        if (segment.liveBytes > segment.end / 4) break
-        const movable = [...this.#all()].filter(
-          (message) => message.isIn(segment) && this.#isMovable(message),
-        )
-        for (const message of movable) await this.#copyForward(message)
-      }
-    } catch (error) {
-      // A failed spool ends the process elsewhere; no room means that there is nothing to gain.
-      if (!(error instanceof StoreError)) throw error
-    } finally {
-      this.#compacting = false
-    }
+    this.#records.letGo(before, 'all')
   }
 
   *#all(): Generator<Message> {
     yield* this.#messages.values()
     yield* this.#owed.values()
     yield* this.#copies.values()
-  }
-
-  /** Marks of an attempt that begins now would stand before the copy of the commit. */
-  #isMovable(message: Message): boolean {
-    if (this.#current(message.id) !== message || message.isDiscarded) return false
-    return !this.#isInUse(message)
-  }
-
-  /** Somebody reads it, or tries it: of a copy that is another node's doing. */
-  #isInUse(message: Message): boolean {
-    if (message.pins > 0) return true
-    return message.owner === this.node && message.recipients.some(({ state }) => state === 'trying')
-  }
-
-  async #copyForward(message: Message): Promise<void> {
-    const { clock } = this.#deps
-    const type = message.owner === this.node ? RECORD.accept : RECORD.copy
-    const draft = this.#newDraft(message.id, type)
-    const wasOwed = this.#owed.get(message.id) === message
-    const isStill = (): boolean =>
-      this.#isMovable(message) && (this.#owed.get(message.id) === message) === wasOwed
-    // Of one that is only owed the COMMIT is enough.
-    if (!wasOwed) {
-      for await (const chunk of this.read(message.body())) {
-        if (!isStill()) break
-        draft.add(chunk)
-      }
-    }
-    if (!isStill()) return void draft.abort()
-    draft.finish()
-    const commit: Commit = { ...commitOf(message, 0), pieces: draft.records.length }
-    const record = draft.commit(Buffer.from(JSON.stringify(commit)))
-    if (record.segment === null) {
-      this.#spool.drop(record)
-      return void draft.abort('commit')
-    }
-    this.#noteCommit(message, record)
-    for (const [node, state] of message.holders) {
-      if (state === 'kept') this.#append(message, RECORD.holders, { node, state })
-    }
-    await this.#spool.synced()
-    // An attempt that began meanwhile reads the old place: it stays until that has ended.
-    while (this.#isInUse(message)) await pause(clock, READ_PAUSE_MS)
-    if (
-      this.#current(message.id) !== message ||
-      (this.#owed.get(message.id) === message) !== wasOwed
-    ) {
-      this.#spool.drop(record)
-      for (const piece of draft.give()) this.#spool.drop(piece)
-      return
-    }
-    this.#release(message, 'all')
-    this.#settleIn(message, draft.give(), record)
   }
 
   /** Reads what survived, and starts the spool. @throws StoreError */
@@ -763,39 +633,4 @@ function bodyOf(draft: Draft, bytes: Uint8Array | null): Promise<Body> {
 
 function fateOf({ id, term, owner, recipients }: Message): Fate {
   return { id, term, owner, states: recipients.map(({ state }) => state) }
-}
-
-/** Reads a body in chunks of at most PIECE_BYTES. @throws StoreError when bytes are missing */
-export async function* readBody(body: Body, disk: Disk): AsyncGenerator<Uint8Array> {
-  if (body.kind === 'memory') {
-    for (let offset = 0; offset < body.bytes.length; offset += PIECE_BYTES) {
-      yield body.bytes.subarray(offset, offset + PIECE_BYTES)
-    }
-    return
-  }
-  for (const { path, offset, length } of body.extents) {
-    const bytes = await readExtent(disk, path, offset, length)
-    if (bytes.length !== length) {
-      throw new StoreError(`${path} has ${bytes.length} of ${length} bytes`, {
-        remedy: 'ask-operator',
-      })
-    }
-    yield bytes
-  }
-}
-
-async function readExtent(
-  disk: Disk,
-  path: string,
-  offset: number,
-  length: number,
-): Promise<Uint8Array> {
-  try {
-    return await disk.read(path, offset, length)
-  } catch (cause) {
-    throw new StoreError(`${path} cannot be read: ${messageOf(cause)}`, {
-      remedy: 'ask-operator',
-      cause,
-    })
-  }
 }
