@@ -1,5 +1,5 @@
 /** Runs attempts: what is due, for each next hop no more at a time than it takes. */
-import type { Clock, Timer } from '../../base/clock.ts'
+import type { Clock } from '../../base/clock.ts'
 import { messageOf, StoreError } from '../../base/errors.ts'
 import type { NodeId } from '../../base/ids.ts'
 import type { Observer } from '../../base/observe.ts'
@@ -15,6 +15,7 @@ import { isFinal, type Message, type QueuedRecipient } from '../../store/queued.
 import { Hops } from './hops.ts'
 import { isWaiting } from './page.ts'
 import { longestDelayMs, nextDelayMs } from './schedule.ts'
+import { Timetable } from './timetable.ts'
 
 /** What became of a recipient: for the trace. */
 export type Progress = 'delivered' | 'deferred' | 'bounced' | 'inDoubt' | 'dropped' | 'queued'
@@ -84,9 +85,7 @@ export class QueueWorker {
   readonly #hops: Hops
   readonly #destinations = new Map<string, Destination>()
   readonly #tasks = new Map<Message, Set<Task>>()
-  /** Waiting tasks, a binary heap by due time. */
-  readonly #heap: Task[] = []
-  #timer: Timer | null = null
+  readonly #timetable: Timetable<Task>
   #stopped = false
   #resting = false
   #running = 0
@@ -103,6 +102,9 @@ export class QueueWorker {
         const destination = this.#destinations.get(key)
         if (destination !== undefined) this.#fill(destination)
       },
+    })
+    this.#timetable = new Timetable(clock, (task) => {
+      if (!task.cancelled) this.#makeReady(task)
     })
     deps.tenure?.onFreed((messages) => this.replan(messages))
   }
@@ -236,7 +238,7 @@ export class QueueWorker {
   /** Starts no further attempt; resolves when the running ones have ended. */
   async stop(): Promise<void> {
     this.#stopped = true
-    this.#timer?.cancel()
+    this.#timetable.stop()
     if (this.#running === 0) return
     await new Promise<void>((resolve) => {
       this.#onIdle = resolve
@@ -313,26 +315,7 @@ export class QueueWorker {
     if (tasks === undefined) this.#tasks.set(message, new Set([task]))
     else tasks.add(task)
     if (waitMs <= 0) this.#makeReady(task)
-    else {
-      push(this.#heap, task)
-      this.#setTimer()
-    }
-  }
-
-  #setTimer(): void {
-    if (this.#stopped) return
-    this.#timer?.cancel()
-    const first = this.#heap[0]
-    if (first === undefined) return
-    const waitMs = Math.max(0, first.dueMono - this.#deps.clock.monoMs())
-    this.#timer = this.#deps.clock.after(waitMs, () => {
-      const nowMono = this.#deps.clock.monoMs()
-      while (this.#heap[0] !== undefined && this.#heap[0].dueMono <= nowMono) {
-        const task = pop(this.#heap)
-        if (task !== null && !task.cancelled) this.#makeReady(task)
-      }
-      this.#setTimer()
-    })
+    else this.#timetable.add(task)
   }
 
   #makeReady(task: Task): void {
@@ -374,6 +357,7 @@ export class QueueWorker {
     } catch (error) {
       // The spool cannot take a mark: this node stops delivering (design: mail.md, Queue).
       this.#stopped = true
+      this.#timetable.stop()
       this.#deps.observer.emit('queue.tried', {
         message: message.id,
         outcome: 'failed',
@@ -684,41 +668,4 @@ function pass(destination: Destination): void {
   if (destination.head <= 1_024) return
   destination.ready.splice(0, destination.head)
   destination.head = 0
-}
-
-function push(heap: Task[], task: Task): void {
-  heap.push(task)
-  let at = heap.length - 1
-  while (at > 0) {
-    const parent = (at - 1) >> 1
-    const [above, here] = [heap[parent], heap[at]]
-    if (above === undefined || here === undefined || above.dueMono <= here.dueMono) break
-    heap[parent] = here
-    heap[at] = above
-    at = parent
-  }
-}
-
-function pop(heap: Task[]): Task | null {
-  const first = heap[0]
-  const last = heap.pop()
-  if (first === undefined || last === undefined) return null
-  if (heap.length === 0) return first
-  heap[0] = last
-  let at = 0
-  for (;;) {
-    const left = 2 * at + 1
-    const right = left + 1
-    let least = at
-    if ((heap[left]?.dueMono ?? Number.POSITIVE_INFINITY) < (heap[least]?.dueMono ?? 0))
-      least = left
-    if ((heap[right]?.dueMono ?? Number.POSITIVE_INFINITY) < (heap[least]?.dueMono ?? 0))
-      least = right
-    if (least === at) return first
-    const [a, b] = [heap[at], heap[least]]
-    if (a === undefined || b === undefined) return first
-    heap[at] = b
-    heap[least] = a
-    at = least
-  }
 }
