@@ -13,11 +13,9 @@ import { changedDomains, type Snapshot } from '../config/snapshot.ts'
 import { parseAddress } from '../message/address.ts'
 import type { Body } from '../message/body.ts'
 import type { Envelope } from '../message/envelope.ts'
-import { formatNextHop } from '../message/nexthop.ts'
 import { countReceived, receivedField } from '../message/received.ts'
 import { formatReply, type Reply, reply } from '../message/reply.ts'
 import type {
-  AcceptState,
   Claim,
   DeliveryState,
   HeldRow,
@@ -45,13 +43,15 @@ import type { Trace } from '../store/trace.ts'
 import type { Arrival, Incoming, Receiver } from './accept/receive.ts'
 import { decide } from './decide/decide.ts'
 import { greylistAfter } from './decide/greylist.ts'
+import { judge } from './decide/judgement.ts'
 import { type Listing, listingOf } from './decide/listing.ts'
 import { weigh } from './decide/outcome.ts'
 import { policyFor } from './decide/policy.ts'
-import { type Fate, respond } from './decide/respond.ts'
+import { acceptState, type Fate, respond } from './decide/respond.ts'
 import { tagFields } from './decide/tag.ts'
 import { buildBounce, mayBounce } from './deliver/bounce.ts'
-import type { Deliverer, Route } from './deliver/contract.ts'
+import type { Deliverer } from './deliver/contract.ts'
+import { routeKey, routeOf } from './deliver/route.ts'
 import { joinInsight } from './inspect/answers.ts'
 import type { Inspectors } from './inspect/contract.ts'
 import type { InspectConfig } from './inspect/look.ts'
@@ -684,42 +684,3 @@ const NOTHING_MORE = {
   deliveryReply: null,
   deliveryMs: null,
 } as const
-
-function acceptState(fate: Fate, answer: Reply): AcceptState {
-  if (fate === 'deliver') return 'accepted'
-  if (fate === 'hold') return 'held'
-  return answer.code < 500 ? 'deferred' : 'rejected'
-}
-
-function judge(
-  inspection: Inspection,
-  verdicts: readonly Verdict[],
-  snapshot: Snapshot,
-): Judgement {
-  const worst = verdicts.reduce<Verdict | null>(
-    (worse, verdict) => (worse === null || verdict.score > worse.score ? verdict : worse),
-    null,
-  )
-  return {
-    verdict: worst?.kind ?? 'reject',
-    score: worst?.score ?? 0,
-    findings: inspection.findings,
-    unknowns: inspection.unknowns,
-    ...(inspection.insight === undefined ? {} : { insight: inspection.insight }),
-    holdFrom: snapshot.settings['policy.hold'],
-    rejectFrom: snapshot.settings['policy.reject'],
-  }
-}
-
-/** The next hops of its domain, else its MX. */
-function routeOf(address: string, snapshot: Snapshot): Route {
-  const domain = parseAddress(address)?.domain ?? ''
-  const known = snapshot.domains.get(domain)
-  return known === undefined || known.nextHops.length === 0
-    ? { kind: 'mx', domain }
-    : { kind: 'hops', hops: known.nextHops }
-}
-
-function routeKey(route: Route): string {
-  return route.kind === 'mx' ? `mx ${route.domain}` : route.hops.map(formatNextHop).join(' ')
-}

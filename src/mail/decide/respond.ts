@@ -2,6 +2,7 @@
 import { assert, unreachable } from '../../base/errors.ts'
 import type { MessageId } from '../../base/ids.ts'
 import { type Reply, reply } from '../../message/reply.ts'
+import type { AcceptState } from '../../message/rows.ts'
 import type { Verdict } from '../../message/verdict.ts'
 import type { Listing } from './listing.ts'
 
@@ -55,4 +56,11 @@ function fateOf({ kind }: Verdict): Fate {
     default:
       return unreachable(kind)
   }
+}
+
+/** As the history tells of a recipient at the door. */
+export function acceptState(fate: Fate, answer: Reply): AcceptState {
+  if (fate === 'deliver') return 'accepted'
+  if (fate === 'hold') return 'held'
+  return answer.code < 500 ? 'deferred' : 'rejected'
 }

@@ -1,11 +1,17 @@
-/** From a route to the addresses that are asked in turn (RFC 5321 section 5.1, RFC 7505). */
+/**
+ * From a recipient to its route, and from a route to the addresses that are asked in turn (RFC 5321
+ * section 5.1, RFC 7505).
+ */
 import { isIP } from 'node:net'
 import { domainToASCII } from 'node:url'
 import { type MxRecord, NoSuchNameError, type Resolver } from '../../base/dns.ts'
 import { GatewayError, messageOf } from '../../base/errors.ts'
 import type { Random } from '../../base/random.ts'
-import type { NextHop } from '../../message/nexthop.ts'
+import type { Snapshot } from '../../config/snapshot.ts'
+import { parseAddress } from '../../message/address.ts'
+import { formatNextHop, type NextHop } from '../../message/nexthop.ts'
 import { type Reply, reply } from '../../message/reply.ts'
+import type { Route } from './contract.ts'
 
 /** No address can be had. With a reply: no retry changes it. Without: names did not answer. */
 export class NoRouteError extends GatewayError {
@@ -22,6 +28,20 @@ export class NoRouteError extends GatewayError {
 const EXCHANGERS_MAX = 10
 /** Addresses of one route that are tried in one attempt; RFC 5321 section 5.1 wants two at least. */
 export const ADDRESSES_MAX = 10
+
+/** The next hops of its domain, else its MX. */
+export function routeOf(address: string, snapshot: Snapshot): Route {
+  const domain = parseAddress(address)?.domain ?? ''
+  const known = snapshot.domains.get(domain)
+  return known === undefined || known.nextHops.length === 0
+    ? { kind: 'mx', domain }
+    : { kind: 'hops', hops: known.nextHops }
+}
+
+/** Equal where connections and back-off are shared. */
+export function routeKey(route: Route): string {
+  return route.kind === 'mx' ? `mx ${route.domain}` : route.hops.map(formatNextHop).join(' ')
+}
 
 /** Addresses of a next hop that the operator named: it may be anywhere, also on loopback. */
 export async function hopAddresses(hop: NextHop, resolver: Resolver): Promise<readonly string[]> {

@@ -1,0 +1,25 @@
+/** What is kept of a decision, for whoever asks why. Pure. */
+import type { Snapshot } from '../../config/snapshot.ts'
+import type { Judgement } from '../../message/rows.ts'
+import type { Inspection, Verdict } from '../../message/verdict.ts'
+
+/** The verdict of the recipient with the highest score stands for all. */
+export function judge(
+  inspection: Inspection,
+  verdicts: readonly Verdict[],
+  snapshot: Snapshot,
+): Judgement {
+  const worst = verdicts.reduce<Verdict | null>(
+    (worse, verdict) => (worse === null || verdict.score > worse.score ? verdict : worse),
+    null,
+  )
+  return {
+    verdict: worst?.kind ?? 'reject',
+    score: worst?.score ?? 0,
+    findings: inspection.findings,
+    unknowns: inspection.unknowns,
+    ...(inspection.insight === undefined ? {} : { insight: inspection.insight }),
+    holdFrom: snapshot.settings['policy.hold'],
+    rejectFrom: snapshot.settings['policy.reject'],
+  }
+}
