@@ -8,21 +8,13 @@ import type { Clock, Timer } from '../base/clock.ts'
 import { assert, StoreError } from '../base/errors.ts'
 import type { MessageId, NodeId } from '../base/ids.ts'
 import type { Observer } from '../base/observe.ts'
-import type { OwnedRow } from '../config/merge.ts'
 import type { Claim, HeldRow, NodeName } from '../message/rows.ts'
 import type { Bodies, HeldMail } from './bodies.ts'
 import type { StoreDatabase } from './db.ts'
 import { heldProjection, pendingProjection } from './held-index.ts'
 import { type HeldEntry, HeldList } from './held-list.ts'
-import {
-  COPIES_MAX,
-  type CopyValue,
-  type HeldValue,
-  heldKey,
-  type PendingValue,
-  readHeldKey,
-  readHeldValue,
-} from './held-row.ts'
+import { type PendingValue, readHeldKey } from './held-row.ts'
+import { HeldWriter, type Holding, isForeword, NOBODY } from './held-writer.ts'
 import type { NodeNames } from './names.ts'
 import { FIELDS, type Field, type Query, type State } from './query.ts'
 import type { SharedRows } from './shared.ts'
@@ -42,9 +34,6 @@ const FLUSH_MS = 200
 const FLUSH_ROWS = 200
 /** Rows that wait while the database refuses. More are left to the next start: files are the truth. */
 const WAITING_MAX = 10_000
-/** A decided message without a body is shown this long on its page, then every node forgets it. */
-const DECIDED_MS = 7 * 86_400_000
-
 /** One recipient of a claim: won by it, or decided before by `claim`. */
 export type Claimed = {
   readonly place: number
@@ -72,17 +61,13 @@ export type Asked = {
   readonly former: 'claimed' | 'sent' | null
 }
 
-/** Who else has the body of a message, or may have it. */
-export type Holding = { readonly holders: readonly NodeId[]; readonly perhaps: readonly NodeId[] }
-
-const NOBODY: Holding = { holders: [], perhaps: [] }
-
 export class Quarantine {
   readonly #store: StoreDatabase
   readonly #rows: SharedRows
   readonly #clock: Clock
   readonly #observer: Observer
   readonly #list: HeldList
+  readonly #writer: HeldWriter
   /** This one, the owner of what it holds. */
   readonly node: NodeName
   #waiting: { readonly mail: HeldMail; readonly holding: Holding }[] = []
@@ -105,6 +90,11 @@ export class Quarantine {
     this.#clock = deps.clock
     this.#observer = deps.observer
     this.#list = new HeldList(store, deps.nodes ?? (() => [node]))
+    this.#writer = new HeldWriter(rows, {
+      clock: deps.clock,
+      node: node.id,
+      ownerOf: (id) => this.#list.ownerOf(id),
+    })
     this.node = node
     rows.project('held', heldProjection(store, node.id))
     rows.project('pending', pendingProjection(store))
@@ -133,7 +123,7 @@ export class Quarantine {
     const { row, owner } = mail
     if (owner === undefined || owner === this.node.id || this.isKnown(row.id)) return
     const holding = { holders: [this.node.id], perhaps: [] }
-    this.#rows.transact(() => this.#write(mail, owner, holding))
+    this.#rows.transact(() => this.#writer.write(mail, owner, holding))
   }
 
   /** A row of it is here, of whichever node. */
@@ -182,7 +172,7 @@ export class Quarantine {
     how: { readonly hasBody: boolean; readonly doubtMs: number | null },
   ): void {
     const me = this.node.id
-    this.#change(
+    this.#writer.change(
       id,
       (copy) => copy,
       ({ doubtMs: _, bodyGoneMs: __, ...first }) => ({
@@ -209,7 +199,7 @@ export class Quarantine {
     },
   ): void {
     const { has = [], lost = [], perhaps = [] } = change
-    this.#own(
+    this.#writer.own(
       id,
       (copy) => copy,
       (first) => {
@@ -237,13 +227,13 @@ export class Quarantine {
         stands === null || (claim.kind === 'release' && stands.kind !== 'release')
       const over = new Set(before.flatMap((copy) => (isOver(copy.claim) ? [copy.place] : [])))
       const enqueuedMs = this.#clock.wallMs()
-      this.#own(id, (copy) => {
+      this.#writer.own(id, (copy) => {
         if (!places.includes(copy.place)) return copy
         const decided = over.has(copy.place) ? { ...copy, claim } : copy
         return sent && decided.enqueuedMs === undefined ? { ...decided, enqueuedMs } : decided
       })
       const answered = this.#list.clicks([id]).filter(({ place }) => places.includes(place))
-      this.#answer(answered.map(({ key }) => key))
+      this.#writer.answer(answered.map(({ key }) => key))
       return {
         doubled: sent ? before.filter((copy) => copy.enqueuedMs !== null).length : 0,
         claimed: before.map(({ place, address, claim: stands, enqueuedMs: before }) => ({
@@ -268,7 +258,7 @@ export class Quarantine {
       for (const { id, place, kind, decidedBy: by, decidedMs: atMs, sent } of former) {
         const to = this.#list.ownerOf(id as MessageId)
         if (to === null) continue
-        this.#leave(id as MessageId, place, {
+        this.#writer.leave(id as MessageId, place, {
           kind,
           by,
           atMs,
@@ -300,7 +290,7 @@ export class Quarantine {
       const asked = new Set(this.#list.clicks([id]).map(({ place }) => place))
       const fresh = places.filter((place) => !decided.has(place) && !asked.has(place))
       const value: PendingValue = { kind, by, atMs: this.#clock.wallMs(), to }
-      for (const place of fresh) this.#leave(id, place, value)
+      for (const place of fresh) this.#writer.leave(id, place, value)
       return fresh
     })
   }
@@ -339,7 +329,7 @@ export class Quarantine {
         const { id, place, kind, askedBy: by, askedMs, addressee, former } = pending
         const isOver = former === 'sent' || (former !== null && kind === 'release')
         if (copy === null || (copy.kind !== null && !isOver)) {
-          this.#answer([pending.key])
+          this.#writer.answer([pending.key])
           continue
         }
         const name = `${id} ${place}`
@@ -382,7 +372,7 @@ export class Quarantine {
     const enqueuedMs = this.#clock.wallMs()
     const to = this.#list.ownerOf(id)
     if (to === null || to === this.node.id) {
-      this.#own(id, (copy) =>
+      this.#writer.own(id, (copy) =>
         places.includes(copy.place) && copy.enqueuedMs === undefined
           ? { ...copy, enqueuedMs }
           : copy,
@@ -392,7 +382,7 @@ export class Quarantine {
     const { by, atMs } = claim
     this.#rows.transact(() => {
       for (const place of places) {
-        this.#leave(id, place, { kind: 'release', by, atMs, to, former: 'sent' })
+        this.#writer.leave(id, place, { kind: 'release', by, atMs, to, former: 'sent' })
       }
     })
   }
@@ -492,7 +482,8 @@ export class Quarantine {
 
   /** Which row of the owner this is: the next one has another text. @throws StoreError */
   versionOf(id: MessageId): string {
-    return this.#parts(id)
+    return this.#writer
+      .parts(id)
       .map(({ version }) => version.join('.'))
       .join(' ')
   }
@@ -558,35 +549,13 @@ export class Quarantine {
     if (this.#waiting.length === 0) return
     const added = this.#waiting
     this.#rows.transact(() => {
-      for (const { mail, holding } of added) this.#write(mail, this.node.id, holding)
+      for (const { mail, holding } of added) this.#writer.write(mail, this.node.id, holding)
     })
     this.#waiting = []
   }
 
-  /** Inside a transaction. What was said before stays, but what another node said for this one. */
-  #write({ row, envelope, places, term }: HeldMail, owner: NodeId, holding: Holding): void {
-    const before = this.#rows.owned('held', row.id)
-    if (before !== null && (owner !== this.node.id || !isForeword(before))) return
-    // Also one that was decided and forgotten: the spool may be older than the database.
-    if (before === null && this.#rows.rowsOf([`held/${row.id}`]).length > 0) return
-    const { id, recipients, ...facts } = row
-    const copies = places.map((place) => ({
-      place,
-      address: envelope.recipients[place]?.address ?? '',
-    }))
-    for (let part = 0; part === 0 || part * COPIES_MAX < copies.length; part++) {
-      const value: HeldValue = {
-        owner,
-        ...(part === 0 ? { row: facts, ...withoutEmpty(holding) } : {}),
-        copies: copies.slice(part * COPIES_MAX, (part + 1) * COPIES_MAX),
-      }
-      const version = [term ?? 1, owner === this.node.id ? 1 : 0] as const
-      this.#rows.put('held', heldKey(id, part), version, JSON.stringify(value), 'postern', null)
-    }
-  }
-
   #markBody(id: MessageId, bodyGoneMs: number | null): void {
-    this.#own(
+    this.#writer.own(
       id,
       (copy) => copy,
       ({ bodyGoneMs: _, ...first }) => (bodyGoneMs === null ? first : { ...first, bodyGoneMs }),
@@ -600,10 +569,10 @@ export class Quarantine {
       .filter(({ place }) => places === null || places.includes(place))
     const open = new Set(wanted.filter((copy) => copy.claim === null).map(({ place }) => place))
     if (open.size > 0) {
-      this.#own(id, (copy) => (open.has(copy.place) ? { ...copy, claim } : copy))
+      this.#writer.own(id, (copy) => (open.has(copy.place) ? { ...copy, claim } : copy))
     }
     const answered = this.#list.clicks([id]).filter(({ place }) => open.has(place))
-    this.#answer(answered.map(({ key }) => key))
+    this.#writer.answer(answered.map(({ key }) => key))
     return wanted.map(({ place, address, claim: before, enqueuedMs }) => ({
       place,
       address,
@@ -612,106 +581,8 @@ export class Quarantine {
       enqueued: enqueuedMs !== null,
     }))
   }
-
-  /** As `change`, and nothing when this node is the owner no more. */
-  #own(
-    id: MessageId,
-    change: (copy: CopyValue) => CopyValue,
-    facts: (first: HeldValue) => HeldValue = (first) => first,
-  ): void {
-    if (this.#list.ownerOf(id) === this.node.id) this.#change(id, change, facts, null)
-  }
-
-  /** Writes the rows of a message that differ after the change; all of them to a new owner. */
-  #change(
-    id: MessageId,
-    change: (copy: CopyValue) => CopyValue,
-    facts: (first: HeldValue) => HeldValue,
-    taker: NodeId | null,
-  ): void {
-    this.#rows.transact(() => {
-      const parts = this.#parts(id)
-      const [first] = parts
-      if (first === undefined) return
-      const changed = parts.map(({ value }) => value.copies.map(change))
-      const head = facts(first.value)
-      const untilMs = forgottenAt(changed.flat(), head.bodyGoneMs ?? null)
-      for (const [part, { version, value, untilMs: before }] of parts.entries()) {
-        const next: HeldValue = {
-          ...(part === 0 ? tidied(head) : value),
-          owner: taker ?? value.owner,
-          copies: changed[part] ?? [],
-        }
-        const text = JSON.stringify(next)
-        if (text === JSON.stringify(value) && untilMs === before) continue
-        const from = taker === null ? version : ([version[0] + 1, 0] as const)
-        this.#putNext('held', heldKey(id, part), from, text, 'postern', untilMs)
-      }
-    })
-  }
-
-  /** What waits for the owner `value.to`, written by this node. */
-  #leave(id: MessageId, place: number, value: PendingValue): void {
-    const key = `${id}/${place}/${this.#rows.writer}`
-    const before = this.#rows.owned('pending', key)?.version ?? [1, 0]
-    this.#putNext('pending', key, before, JSON.stringify(value), value.by, null)
-  }
-
-  #putNext(
-    kind: string,
-    key: string,
-    [term, revision]: readonly [term: number, revision: number],
-    value: string | null,
-    author: string,
-    untilMs: number | null,
-  ): void {
-    this.#rows.put(kind, key, [term, revision + 1], value, author, untilMs)
-  }
-
-  /** Clicks that a claim has answered; the tombstone goes when the claim is forgotten at the latest. */
-  #answer(keys: readonly string[]): void {
-    for (const key of keys) {
-      const row = this.#rows.owned('pending', key)
-      if (row === null || row.value === null) continue
-      this.#putNext('pending', key, row.version, null, 'postern', this.#clock.wallMs() + DECIDED_MS)
-    }
-  }
-
-  /** The rows of a message in order; empty when it is not known. */
-  #parts(id: MessageId) {
-    const parts = []
-    for (let part = 0; ; part++) {
-      const row = this.#rows.owned('held', heldKey(id, part))
-      const value = row?.value === undefined || row.value === null ? null : readHeldValue(row.value)
-      if (row === null || value === null) return parts
-      parts.push({ version: row.version, untilMs: row.untilMs, value })
-    }
-  }
-}
-
-/** Null while something is undecided, or the body may still be wanted. */
-function forgottenAt(copies: readonly CopyValue[], bodyGoneMs: number | null): number | null {
-  if (bodyGoneMs === null || copies.some(({ claim }) => claim === undefined)) return null
-  return Math.max(...copies.map(({ claim }) => claim?.atMs ?? 0)) + DECIDED_MS
-}
-
-/** A holder wrote it for an owner that had not spoken yet. */
-function isForeword({ version }: OwnedRow): boolean {
-  return version[1] === 0
 }
 
 function without(nodes: readonly NodeId[] | undefined, gone: readonly NodeId[]): readonly NodeId[] {
   return (nodes ?? []).filter((node) => !gone.includes(node))
-}
-
-/** A row says nothing of what there is none. */
-function tidied({ holders, perhaps, ...rest }: HeldValue): HeldValue {
-  return { ...rest, ...withoutEmpty({ holders: holders ?? [], perhaps: perhaps ?? [] }) }
-}
-
-function withoutEmpty({ holders, perhaps }: Holding): Partial<Holding> {
-  return {
-    ...(holders.length === 0 ? {} : { holders }),
-    ...(perhaps.length === 0 ? {} : { perhaps }),
-  }
 }
