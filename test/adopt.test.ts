@@ -409,6 +409,26 @@ describe('an owner that comes back', () => {
     expect(a.store.get(other)).not.toBeNull()
   })
 
+  test('a peer that names an heir who was removed before: it is adopted anew', async () => {
+    const house = new House(3)
+    const [a, b, c] = house.heirs as [Heir, Heir, Heir]
+    c.crash('off')
+    house.remove(c)
+    const own = a.accept([b])
+    house.run(MINUTE)
+    await a.succession.stale([{ id: own, owner: c.id, term: 2 }])
+    expect(a.store.get(own)).toBeNull()
+    house.run(10_000)
+    expect(ownerOf(house, own)).not.toBe('')
+    // The same of a copy, whose owner is told of later.
+    const copy = b.accept([a])
+    house.run(MINUTE)
+    b.store.own.delete(copy)
+    await a.succession.stale([{ id: copy, owner: c.id, term: 2 }])
+    house.run(10_000)
+    expect(a.store.get(copy)?.term).toBe(3)
+  })
+
   test('what was done before it was taken over is told to who says that it is his (STALE)', async () => {
     const house = new House(3)
     const [a, b] = house.heirs as [Heir, Heir, Heir]

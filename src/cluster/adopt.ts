@@ -78,6 +78,11 @@ export class Adoptions {
     this.#isStopped = true
   }
 
+  /** A copy may be another node's since the last look, also one's that was removed before it. */
+  lookAgain(): void {
+    this.#isStale = true
+  }
+
   /** Who has started anew may lack what its disk lost: a record is damaged, or a snapshot is older. */
   met(node: NodeId, instance: string): void {
     if (this.#instances.get(node) === instance) return

@@ -55,7 +55,8 @@ export class Succession implements Tenure {
     const { self, roster, absences, store, patience, inDoubtMs } = options
     const { clock, observer } = deps
     const free = (messages: readonly Message[]): void => this.#free(messages)
-    const yields = new Yields({ store, clock, observer, inDoubtMs, replan: free })
+    const moved = (): void => this.#adoptions.lookAgain()
+    const yields = new Yields({ store, clock, observer, inDoubtMs, replan: free, moved })
     const isBehind = (): boolean => !this.#isMember || !this.#barrier.isPassed
     // It may know what it did itself before it knows what others did.
     const mayDeny = (): boolean => this.#isMember && this.#barrier.isSure

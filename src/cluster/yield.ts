@@ -31,6 +31,8 @@ export type YieldDeps = {
   readonly inDoubtMs: () => number
   /** Plans of these messages are void: they may go on now, or are no longer this node's. */
   readonly replan: (messages: readonly Message[]) => void
+  /** A message has another owner, who may be gone already. */
+  readonly moved: () => void
 }
 
 export class Yields {
@@ -51,7 +53,7 @@ export class Yields {
 
   /** Resolves when what was said is durable as far as it must be. @throws StoreError */
   async take(said: Standing): Promise<void> {
-    const { store, replan } = this.#deps
+    const { store, replan, moved } = this.#deps
     const own = store.get(said.id)
     if (own !== null) {
       this.merge(own, said.states)
@@ -64,9 +66,12 @@ export class Yields {
       store.markCopy(said.id, kind, { r: [index] })
     }
     if (!outranks(said, titleOf(copy))) return
-    if (said.owner !== store.node) store.setOwner(said.id, said.owner, said.term)
+    if (said.owner !== store.node) {
+      store.setOwner(said.id, said.owner, said.term)
+      return moved()
+    }
     // This node took it over once, and its disk has forgotten that.
-    else replan(await store.adopt([{ id: said.id, term: said.term }]))
+    replan(await store.adopt([{ id: said.id, term: said.term }]))
   }
 
   /**
@@ -74,7 +79,7 @@ export class Yields {
    * @throws StoreError when that cannot be written down; it stays silent here all the same
    */
   give(message: Message, { owner, term }: Title): Promise<void> {
-    const { store, observer, replan } = this.#deps
+    const { store, observer, replan, moved } = this.#deps
     const { id } = message
     const running = this.#giving.get(id)
     if (running !== undefined) return running
@@ -88,6 +93,7 @@ export class Yields {
       .then(() => {
         this.#yielding.delete(id)
         replan([message])
+        moved()
       })
       .finally(() => this.#giving.delete(id))
     this.#giving.set(id, given)

@@ -146,8 +146,11 @@ export class MailRules {
     // What a disk lost is asked for, or comes back; and a COMMIT whose 250 never left may stay,
     // also where the client heard 451 and the process ended before it could take the copy back.
     if (hasLost(owner) || hasLost(node) || ledger.submission(mid)?.answer !== 250) return
-    // It hands over what it has.
+    // It hands over what it has, and is silent on what it offered before the drain was called off.
     if (owner.run?.cluster?.roster.get(owner.id)?.drain !== 'accepting' && owner.isUp) return
+    const { queue, custody } = owner.run?.mail ?? {}
+    const offered = queue?.get(mid) ?? null
+    if (offered !== null && custody?.transfer.mayAct(offered) === false) return
     const { adoptConfirmedMs, adoptSilentMs } = this.#patience
     const { nowMs } = world
     // A start of a moment ago may not have been noticed.
