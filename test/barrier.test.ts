@@ -3,6 +3,57 @@ import { describe, expect, test } from 'bun:test'
 import type { MessageId } from '../src/base/ids.ts'
 import { type Heir, House, IN_DOUBT_MS, MINUTE, PATIENCE } from './heirs.ts'
 
+/** What became of promises that nobody waited for, once this turn is over. */
+async function orphans(act: () => void): Promise<readonly unknown[]> {
+  const found: unknown[] = []
+  const note = (reason: unknown): void => void found.push(reason)
+  process.on('unhandledRejection', note)
+  act()
+  await new Promise((resolve) => setImmediate(resolve))
+  process.off('unhandledRejection', note)
+  return found
+}
+
+describe('a spool that fails', () => {
+  test('while the others answer leaves no promise without an owner: the spool itself tells it', async () => {
+    const house = new House(3)
+    const [a, b] = house.heirs as [Heir, Heir, Heir]
+    const id = a.accept([b])
+    b.store.kept.delete(id)
+    house.run(MINUTE)
+    a.crash('down')
+    a.store.isBroken = true
+    expect(
+      await orphans(() => {
+        a.restart()
+        house.run(10_000)
+      }),
+    ).toEqual([])
+    expect(a.store.get(id)?.holders.has(b.id)).toBe(true)
+  })
+
+  test('while an adoption is told: the same', async () => {
+    const house = new House(3)
+    const [a, b, c] = house.heirs as [Heir, Heir, Heir]
+    const id = a.accept([b, c])
+    b.store.copy(id)?.holders.set(c.id, 'sent')
+    house.run(MINUTE)
+    house.cut(b, c)
+    c.isJoined = false
+    house.remove(a)
+    a.crash('off')
+    house.run(10_000)
+    expect(b.store.get(id)?.term).toBe(2)
+    b.store.isBroken = true
+    expect(
+      await orphans(() => {
+        house.heal()
+        house.run(10_000)
+      }),
+    ).toEqual([])
+  })
+})
+
 describe('old mail waits', () => {
   test('until every other holder of it has answered', () => {
     const house = new House(3)

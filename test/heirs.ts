@@ -120,6 +120,7 @@ class MemoryMail implements MailStore {
   onKept(): void {}
 
   setHolder(message: Message, node: NodeId, state: HolderState | null): void {
+    if (this.isBroken) throw new StoreError('the disk fails', { remedy: 'ask-operator' })
     if (state === null) message.holders.delete(node)
     else message.holders.set(node, state)
   }

@@ -19,6 +19,11 @@ export class StoreError extends GatewayError {
   override name = 'StoreError'
 }
 
+/** For work that nobody waits for: what a store refuses is told by the store itself. @throws all else */
+export function storeOnly(error: unknown): void {
+  if (!(error instanceof StoreError)) throw error
+}
+
 /** Stable codes of a refusal; scripts branch on them. The HTTP status follows from the code. */
 export type RefusalCode =
   | 'invalid'

@@ -5,7 +5,7 @@
  * living holders: one of them may have it already, or know more of its recipients.
  */
 import type { Clock } from '../base/clock.ts'
-import { messageOf } from '../base/errors.ts'
+import { messageOf, storeOnly } from '../base/errors.ts'
 import type { MessageId, NodeId } from '../base/ids.ts'
 import type { Observer } from '../base/observe.ts'
 import { isFinal, type Message } from '../store/queued.ts'
@@ -112,7 +112,7 @@ export class Adoptions {
       if (this.#options.absences.of(node).kind !== 'here') this.#muteMs.delete(node)
       else this.#muteMs.set(node, ms + awakeMs)
     }
-    for (const node of [...this.#untold.keys()]) void this.#tell(node)
+    this.#tellAll()
     if (!this.#options.mayAdopt()) return
     for (const [node, lost] of [...this.#lost]) void this.#lookForLost(node, lost, awakeMs)
     this.#run ??= this.#adoptDue().finally(() => {
@@ -340,10 +340,15 @@ export class Adoptions {
         untold.set(message.id, { id: message.id, ...titleOf(message) })
       }
     }
-    for (const node of [...this.#untold.keys()]) void this.#tell(node)
+    this.#tellAll()
   }
 
-  /** Never rejects. */
+  #tellAll(): void {
+    // A spool that failed ends the process.
+    for (const node of [...this.#untold.keys()]) this.#tell(node).catch(storeOnly)
+  }
+
+  /** @throws StoreError */
   async #tell(node: NodeId): Promise<void> {
     const { roster, hearing } = this.#options
     if (this.#telling.has(node)) return

@@ -4,6 +4,7 @@
  * for others are inert behind it too. A node that never had another member has none.
  */
 import type { Clock } from '../base/clock.ts'
+import { storeOnly } from '../base/errors.ts'
 import type { MessageId, NodeId } from '../base/ids.ts'
 import type { Observer } from '../base/observe.ts'
 import { isFinal, type Message } from '../store/queued.ts'
@@ -102,8 +103,8 @@ export class Barrier {
       if (!this.#isHere(node)) this.#dismiss(node)
       else if (!witness.isBusy && (witness.open.size > 0 || !witness.hasAnswered)) {
         witness.awayMs += awakeMs
-        // Keeps what it hears, and never rejects.
-        void this.#hear(node, witness)
+        // Keeps what it hears. A spool that failed ends the process.
+        this.#hear(node, witness).catch(storeOnly)
       }
     }
     this.#free()

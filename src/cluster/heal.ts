@@ -3,6 +3,7 @@
  * for what nobody else has, or what those have who do not come back (design: mail.md, Accept).
  */
 import type { Clock, Timer } from '../base/clock.ts'
+import { storeOnly } from '../base/errors.ts'
 import type { MessageId, NodeId } from '../base/ids.ts'
 import type { Observer } from '../base/observe.ts'
 import type { CopyStore } from '../store/copies.ts'
@@ -306,7 +307,8 @@ export class Healing {
         if (begun.length >= SLICE) break
         continue
       }
-      void this.#copy(message, node)
+      // A spool that failed ends the process.
+      this.#copy(message, node).catch(storeOnly)
     }
     for (const id of begun) holdings.defer(id, nowMono + LOOK_MS)
   }
@@ -317,7 +319,7 @@ export class Healing {
     return !this.#deps.isBusy(node)
   }
 
-  /** Never rejects. */
+  /** @throws StoreError */
   async #copy(message: Message, node: NodeId): Promise<void> {
     const { holdings, observer, give, clock } = this.#deps
     const { id } = message

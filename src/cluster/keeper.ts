@@ -3,7 +3,7 @@
  * and that is what is acknowledged (design: mail.md, Accept); without a COMMIT it goes with the link.
  */
 import type { Clock, Timer } from '../base/clock.ts'
-import { messageOf, StoreError } from '../base/errors.ts'
+import { messageOf, StoreError, storeOnly } from '../base/errors.ts'
 import type { MessageId, NodeId } from '../base/ids.ts'
 import type { Observer } from '../base/observe.ts'
 import type { CopyDraft, CopyStore } from '../store/copies.ts'
@@ -364,7 +364,10 @@ export class CopyKeeper {
     const { id, term } = named
     if (store.get(id) === null) return store.forgetCopy(id)
     // The peer took it over and is done with it before this node has heard of either.
-    void onStale(id, term, desk.line.peer).then(() => store.forgetCopy(id))
+    onStale(id, term, desk.line.peer)
+      .then(() => store.forgetCopy(id))
+      // The spool failed, which ends the process.
+      .catch(storeOnly)
   }
 
   #setHolders(copy: Message, said: ReadonlyMap<NodeId, HolderState>): void {

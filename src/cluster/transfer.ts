@@ -5,7 +5,7 @@
  * between question and answer this node is silent about the message, so there is never a second.
  */
 import type { Clock, Timer } from '../base/clock.ts'
-import { messageOf, RefusalError, StoreError } from '../base/errors.ts'
+import { messageOf, RefusalError, StoreError, storeOnly } from '../base/errors.ts'
 import type { MessageId, NodeId } from '../base/ids.ts'
 import type { Observer } from '../base/observe.ts'
 import type { CopyStore, Tenure } from '../store/copies.ts'
@@ -309,10 +309,13 @@ export class Transfer implements Tenure {
     if (this.#giving.size >= GIVING_MAX || !this.#isAnybodyThere()) return
     if ((this.#refused.get(id) ?? 0) > clock.monoMs()) return
     this.#giving.add(id)
-    void give(message).then((node) => {
-      this.#giving.delete(id)
-      if (node === null) this.#refused.set(id, clock.monoMs() + REFUSED_MS)
-    })
+    give(message)
+      .then((node) => {
+        this.#giving.delete(id)
+        if (node === null) this.#refused.set(id, clock.monoMs() + REFUSED_MS)
+      })
+      // A spool that failed ends the process.
+      .catch(storeOnly)
   }
 
   // ---- copies of others ----
