@@ -178,6 +178,28 @@ test('of this node names who has a copy, and who may have one', async () => {
   expect(here.sealed).toEqual([])
 })
 
+test('of this node is forgotten nowhere before its file is there, though the rest has gone out', async () => {
+  const before = await house()
+  const { room, queue } = before
+  const id = room.ids.next()
+  const draft = queue.draft(id)
+  draft.add(Buffer.from(BODY))
+  const message = await queue.commit(draft, commitOf(room, id, ['held', 'queued']), null)
+  queue.setHolder(message, OTHER, 'kept')
+  queue.mark('done', message, [1])
+  Object.assign(message.recipients[1] ?? {}, { state: 'done' })
+  queue.settle(message)
+  expect(queue.get(id)).toBe(message)
+  expect([...queue.owed()]).toEqual([])
+  const here = await again(before)
+  expect(here.queue.get(id)?.recipients.map(({ state }) => state)).toEqual(['held', 'done'])
+  here.holder.resume()
+  await idle(here)
+  expect(here.room.bodies.list()).toEqual([id])
+  // Its holder, who seals its copy too, is told from here on.
+  expect([...here.queue.owed()].map((owed) => owed.id)).toEqual([id])
+})
+
 test('that was taken over is released from its file by the door of fresh mail, once', async () => {
   const here = await house()
   const id = await kept(here)
