@@ -372,17 +372,24 @@ describe('an owner that comes back', () => {
     house.run(MINUTE)
     const message = a.store.get(id)
     const [recipient] = message?.recipients ?? []
-    if (recipient === undefined) throw new Error('no message')
+    if (message === null || recipient === undefined) throw new Error('no message')
     // The dot left before it was stopped.
     recipient.state = 'trying'
+    a.store.mark('try', message, [0])
     a.stop(15 * MINUTE)
     house.run(15 * MINUTE + 10)
     house.join()
     house.run(10_000)
     expect(b.stateOf(id)).toBe('inDoubt')
+    // What the next owner says of its own attempts is no end of this one.
+    a.store.markCopy(id, 'defer', { r: [0] })
+    house.run(10_000)
+    expect(b.stateOf(id)).toBe('inDoubt')
+    a.store.mark('done', message, [0])
     recipient.state = 'done'
     house.run(10_000)
     expect(b.stateOf(id)).toBe('done')
+    expect(b.resolved).toEqual([{ id, index: 0, how: 'once', from: a.id }])
   })
 
   test('an attempt is said to be one from its TRY on: before that its dot is not out', () => {
@@ -456,6 +463,108 @@ describe('an owner that comes back', () => {
     a.store.isBroken = false
     await a.succession.stale([{ id, owner: c.id, term: 2 }])
     expect(a.store.copy(id)?.owner).toBe(c.id)
+  })
+})
+
+describe('what an adoption left in doubt', () => {
+  /** A has died; B delivers what it took over, and A comes back with what its own disk knows. */
+  function taken(): { house: House; a: Heir; b: Heir; id: MessageId } {
+    const house = new House(2)
+    const [a, b] = house.heirs as [Heir, Heir]
+    const id = a.accept([b], Array(6).fill('queued'))
+    house.run(MINUTE)
+    // B has heard that these are tried, and not what became of it.
+    for (const index of [2, 5]) a.mark(id, 'trying', [b], index)
+    a.crash('down')
+    house.run(PATIENCE.adoptConfirmedMs + 15_000)
+    expect(ownerOf(house, id)).toBe(b.name)
+    return { house, a, b, id }
+  }
+
+  function deliver(at: Heir, id: MessageId, index: number): void {
+    const message = at.store.get(id) as Message
+    const [recipient] = message.recipients.slice(index)
+    if (recipient !== undefined) recipient.state = 'trying'
+    at.store.mark('try', message, [index])
+    at.store.mark('done', message, [index])
+    at.mark(id, 'done', [], index)
+  }
+
+  test('ends with the word of the former owner: once, twice, or not at all', () => {
+    const { house, a, b, id } = taken()
+    for (const index of [0, 4]) deliver(b, id, index)
+    for (const index of [0, 3]) a.mark(id, 'done', [], index)
+    a.mark(id, 'deferred', [], 5)
+    b.freed.length = 0
+    a.restart()
+    house.run(MINUTE)
+    const from = a.id
+    expect(b.resolved).toEqual([
+      { id, index: 0, how: 'twice', from },
+      { id, index: 1, how: 'open', from },
+      { id, index: 3, how: 'once', from },
+      { id, index: 4, how: 'once', from },
+      { id, index: 5, how: 'open', from },
+    ])
+    const stands = b.store.get(id)?.recipients.map(({ state, doubtful }) => [state, doubtful])
+    expect(stands).toEqual([
+      ['done', true],
+      ['queued', false],
+      // It was cut off there too: nobody will ever know.
+      ['inDoubt', true],
+      ['done', true],
+      ['done', true],
+      ['deferred', false],
+    ])
+    // It waits no longer, also after a restart.
+    expect(b.freed).toContain(id)
+    expect(b.store.get(id)?.recipients[5]?.nextTryMs).toBeLessThanOrEqual(b.wallMs())
+    expect(b.store.marks.at(-1)).toMatchObject({ kind: 'defer', r: [5], doubt: false })
+    expect(b.count('queue.resolved', '"how":"twice"')).toBe(1)
+  })
+
+  test('also when all of it is done by then, and the former owner has heard so first', () => {
+    const { house, a, b, id } = taken()
+    for (let index = 0; index < 6; index += 1) deliver(b, id, index)
+    expect(b.store.fate(id)).not.toBeNull()
+    a.mark(id, 'done', [], 1)
+    house.run(10_000)
+    a.restart()
+    house.run(MINUTE)
+    expect(b.resolved.map(({ index, how }) => [index, how])).toEqual([
+      [0, 'once'],
+      [1, 'twice'],
+      [3, 'once'],
+      [4, 'once'],
+    ])
+  })
+
+  test('stays where the former owner had ended everything itself', () => {
+    const { house, a, b, id } = taken()
+    for (let index = 0; index < 6; index += 1) {
+      deliver(b, id, index)
+      a.mark(id, 'done', [], index)
+    }
+    a.restart()
+    house.run(MINUTE)
+    expect(b.resolved.map(({ how }) => how)).toEqual(Array(6).fill('twice'))
+  })
+
+  test('is not cleared by a disk that went back in time, nor for what was tried here since', () => {
+    const { house, a, b, id } = taken()
+    const recipient = b.store.get(id)?.recipients[1]
+    Object.assign(recipient ?? {}, { state: 'deferred', attempts: 1, doubtful: true })
+    a.restart()
+    house.run(MINUTE)
+    expect(b.resolved.map(({ index }) => index)).toEqual([0, 3, 4])
+    expect(recipient?.doubtful).toBeTrue()
+    const other = taken()
+    other.a.epoch = -1
+    other.b.epoch += 1
+    other.a.restart()
+    other.house.run(MINUTE)
+    expect(other.a.count('node.rolledBack')).toBe(1)
+    expect(other.b.resolved).toEqual([])
   })
 })
 

@@ -174,7 +174,11 @@ class MemoryMail implements MailStore {
     rest: Omit<MarkPayload, 'r'> = {},
   ): void {
     this.marks.push({ id: message.id, kind, ...rest, r })
-    if (kind === 'try') for (const index of r) message.tried.add(index)
+    for (const index of r) {
+      const isTried = message.recipients[index]?.state === 'trying'
+      if (kind === 'try' && isTried) message.tried.add(index)
+      else if (message.tried.delete(index) && kind === 'done') message.delivered.add(index)
+    }
   }
 
   settle(message: Message): void {
@@ -221,6 +225,7 @@ export class Heir implements Clock {
     readonly why: AdoptedWhy
     readonly from: NodeId
   }[] = []
+  readonly resolved: Record<string, unknown>[] = []
   /** Messages that were said to be free to go on, or not this node's any more. */
   readonly freed: MessageId[] = []
   power: Power = 'up'
@@ -337,6 +342,7 @@ export class Heir implements Clock {
         isDelivering: () => this.isDelivering,
         adopted: (messages, why, from) =>
           this.adopted.push({ ids: messages.map(({ id }) => id), why, from }),
+        resolved: (id, index, how, from) => this.resolved.push({ id, index, how, from }),
       },
       deps,
     )

@@ -182,6 +182,12 @@ const EVENTS = {
     help: 'Messages taken over from another node',
     labels: ['why'],
   },
+  'queue.resolved': {
+    level: 'info',
+    counter: 'possible_duplicates_resolved_total',
+    help: 'Possible duplicates of which the former owner told what became of them',
+    labels: ['how'],
+  },
   'queue.yielded': {
     level: 'warn',
     counter: 'yielded_total',

@@ -11,6 +11,7 @@ import type { Observer } from '../base/observe.ts'
 import { isFinal, type Message } from '../store/queued.ts'
 import { type Absences, mailAddressesOf } from './absence.ts'
 import type { Members, Roster } from './contract.ts'
+import type { Doubts } from './doubts.ts'
 import type { Hearing } from './hearing.ts'
 import type { Patience } from './patience.ts'
 import { ranked } from './rank.ts'
@@ -29,6 +30,7 @@ export type AdoptOptions = {
   readonly hearing: Pick<Hearing, 'ask'>
   readonly store: MailStore
   readonly yields: Yields
+  readonly doubts: Doubts
   readonly patience: Patience
   readonly clock: Clock
   readonly observer: Observer
@@ -107,6 +109,7 @@ export class Adoptions {
 
   look(awakeMs: number): void {
     if (this.#isStopped) return
+    this.#options.doubts.look()
     for (const questioned of this.#questioned.values()) questioned.ageMs += awakeMs
     for (const [node, ms] of [...this.#muteMs]) {
       if (this.#options.absences.of(node).kind !== 'here') this.#muteMs.delete(node)
@@ -238,10 +241,17 @@ export class Adoptions {
     const isDue = why === 'respooled' || this.#dueOf(owner) === why
     if (!isDue || left.length === 0 || !this.#options.mayAdopt()) return 0
     const taken = left.map((id) => ({ id, term: (store.copy(id)?.term ?? 0) + 1 }))
+    const { doubts } = this.#options
+    const places = new Map(
+      taken.map(({ id }) => [id, doubts.placesOf(store.copy(id) as Message)] as const),
+    )
     const writing = store.adopt(taken)
     this.#writing = writing.catch(() => {})
     const adopted = await writing
-    for (const message of adopted) this.#own(message, said.standings.get(message.id) ?? [])
+    for (const message of adopted) {
+      this.#own(message, said.standings.get(message.id) ?? [])
+      doubts.began(message, owner, places.get(message.id) ?? new Map())
+    }
     this.#tellOf(adopted, owner)
     const { observer, adopted: on } = this.#options
     for (const { id, term } of adopted) {
@@ -350,7 +360,7 @@ export class Adoptions {
 
   /** @throws StoreError */
   async #tell(node: NodeId): Promise<void> {
-    const { roster, hearing } = this.#options
+    const { roster, hearing, doubts } = this.#options
     if (this.#telling.has(node)) return
     this.#telling.add(node)
     const untold = this.#untold.get(node)
@@ -362,7 +372,11 @@ export class Adoptions {
       const titles = [...untold.values()].slice(0, STANDINGS_MAX)
       const said = this.#options.members.isUsable(node) ? await hearing.ask(node, titles) : null
       if (said === null) break
-      for (const standing of said.standings) this.#hold(node, standing)
+      for (const standing of said.standings) {
+        this.#hold(node, standing)
+        // It ended there before this node took it over, as the former owner alone can know.
+        if (standing.kind === 'fate' && standing.owner === node) doubts.hear(node, standing)
+      }
       for (const title of titles) if (untold.get(title.id) === title) untold.delete(title.id)
     }
     if (untold?.size === 0) this.#untold.delete(node)

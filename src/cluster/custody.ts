@@ -9,6 +9,7 @@ import { Absences } from './absence.ts'
 import type { AdoptedWhy } from './adopt.ts'
 import type { Cluster } from './cluster.ts'
 import type { ClusterDeps, Self } from './contract.ts'
+import type { DoubtsDeps } from './doubts.ts'
 import { MailCopies } from './mail-copies.ts'
 import type { Patience } from './patience.ts'
 import { joint, Succession } from './succession.ts'
@@ -34,6 +35,8 @@ export type CustodyOptions = {
     why: AdoptedWhy | 'transfer',
     from: NodeId,
   ) => void
+  /** `from`, whose it was, has said what it had done: for the trace. */
+  readonly resolved: DoubtsDeps['resolved']
 }
 
 export class Custody {

@@ -35,6 +35,8 @@ export type HearingOptions = {
   readonly mayDeny: () => boolean
   /** Resolves when no adoption is half done here. */
   readonly settled: () => Promise<void>
+  /** A former owner says how a message stood there when it gave it up. */
+  readonly ended: (from: NodeId, standing: Standing) => void
 }
 
 export class Hearing {
@@ -51,9 +53,12 @@ export class Hearing {
       kind: 'json',
       value: encodeStandings(await this.#answer(value, from)),
     }))
-    calls.answer(ENDED_TOPIC, async (value) => {
+    calls.answer(ENDED_TOPIC, async (value, from) => {
       const said = readStandings(value)
-      for (const standing of said?.standings ?? []) await options.yields.take(standing)
+      for (const standing of said?.standings ?? []) {
+        await options.yields.take(standing)
+        options.ended(from, standing)
+      }
       return { kind: 'json', value: said !== null }
     })
   }
@@ -78,9 +83,9 @@ export class Hearing {
     }
   }
 
-  /** Tells a new owner what became of an attempt. False: it has not heard it. */
-  async tellEnded(node: NodeId, standing: Standing): Promise<boolean> {
-    const value = encodeStandings({ isBehind: false, epoch: 0, standings: [standing] })
+  /** Tells a new owner what was done here, at most STANDINGS_MAX. False: it has not heard it. */
+  async tellEnded(node: NodeId, standings: readonly Standing[]): Promise<boolean> {
+    const value = encodeStandings({ isBehind: false, epoch: 0, standings })
     try {
       return (await this.#options.calls.ask(node, ENDED_TOPIC, value)) === true
     } catch {

@@ -35,6 +35,8 @@ export type Standing = Title & {
   readonly kind: 'own' | 'copy' | 'fate'
   /** In the order of the envelope. */
   readonly states: readonly RecipientState[]
+  /** In the same order: what the state says is all that happened there. Left out: not known. */
+  readonly sure?: readonly boolean[]
 }
 
 /** What a node says of the messages that it was asked about; whom it does not know is not in it. */
@@ -69,7 +71,7 @@ export function titleOf({ owner, term }: Message): Title {
 }
 
 /** An attempt whose dot is not out is none: in doubt elsewhere, its sender would never hear of a failure. */
-function ownStatesOf({ recipients, tried }: Message): readonly RecipientState[] {
+export function ownStatesOf({ recipients, tried }: Message): readonly RecipientState[] {
   return recipients.map(({ state }, index) =>
     state === 'trying' && !tried.has(index) ? 'queued' : state,
   )
@@ -85,12 +87,13 @@ export function encodeStandings({ isBehind, epoch, standings }: Standings): unkn
   return {
     behind: isBehind,
     epoch,
-    rows: standings.map(({ id, kind, owner, term, states }) => [
+    rows: standings.map(({ id, kind, owner, term, states, sure = [] }) => [
       id,
       kind,
       owner,
       term,
       states.map((state) => LETTERS[state]).join(''),
+      sure.map((isSure) => (isSure ? 's' : 'u')).join(''),
     ]),
   }
 }
@@ -105,12 +108,15 @@ export function readStandings(raw: unknown): Standings | null {
 
 function readStanding(raw: unknown): Standing | null {
   if (!Array.isArray(raw)) return null
-  const [id, kind, owner, term, letters] = raw as readonly unknown[]
+  // Nodes of before do not say what they are sure of.
+  const [id, kind, owner, term, letters, sure = ''] = raw as readonly unknown[]
   const title = readTitle([id, owner, term])
   if (title === null || (kind !== 'own' && kind !== 'copy' && kind !== 'fate')) return null
   if (typeof letters !== 'string' || letters.length > RECIPIENTS_MAX) return null
+  if (typeof sure !== 'string' || sure.length > RECIPIENTS_MAX) return null
   const states = [...letters].map((letter) => STATES.get(letter) ?? null)
-  return states.every((state) => state !== null) ? { ...title, kind, states } : null
+  if (!states.every((state) => state !== null)) return null
+  return { ...title, kind, states, sure: [...sure].map((letter) => letter === 's') }
 }
 
 export type Titled = Title & { readonly id: MessageId }

@@ -9,10 +9,11 @@ import type { Absences } from './absence.ts'
 import { type AdoptedWhy, Adoptions } from './adopt.ts'
 import { Barrier } from './barrier.ts'
 import type { Calls, ClusterDeps, Links, Members, Roster, Self } from './contract.ts'
+import { Doubts, type DoubtsDeps } from './doubts.ts'
 import { Hearing } from './hearing.ts'
 import { Isolation } from './isolation.ts'
 import type { Patience } from './patience.ts'
-import { outranks, type Standing, type Titled } from './standing.ts'
+import { outranks, STANDINGS_MAX, type Standing, type Titled } from './standing.ts'
 import { Witness } from './witness.ts'
 import { type MailStore, Yields } from './yield.ts'
 
@@ -34,6 +35,8 @@ export type SuccessionOptions = {
   readonly isDelivering: () => boolean
   /** Messages that were taken over, durably: to be delivered, and to be told in the trace. */
   readonly adopted: (messages: readonly Message[], why: AdoptedWhy, from: NodeId) => void
+  /** A former owner is back: what an adoption had left open about a recipient is known. */
+  readonly resolved: DoubtsDeps['resolved']
 }
 
 export class Succession implements Tenure {
@@ -57,6 +60,7 @@ export class Succession implements Tenure {
     const free = (messages: readonly Message[]): void => this.#free(messages)
     const moved = (): void => this.#adoptions.lookAgain()
     const yields = new Yields({ store, clock, observer, inDoubtMs, replan: free, moved })
+    const doubts = new Doubts({ ...options, clock, observer, replan: free })
     const isBehind = (): boolean => !this.#isMember || !this.#barrier.isPassed
     // It may know what it did itself before it knows what others did.
     const mayDeny = (): boolean => this.#isMember && this.#barrier.isSure
@@ -66,6 +70,7 @@ export class Succession implements Tenure {
       observer,
       mayDeny,
       settled: () => this.#adoptions.settled(),
+      ended: (from, standing) => doubts.hear(from, standing),
     })
     this.#yields = yields
     this.#hearing = hearing
@@ -94,6 +99,7 @@ export class Succession implements Tenure {
       ...options,
       hearing,
       yields,
+      doubts,
       clock,
       observer,
       witness: this.witness,
@@ -186,7 +192,8 @@ export class Succession implements Tenure {
     this.#barrier.look(awakeMs)
     this.#isolation.look()
     this.#adoptions.look(awakeMs)
-    for (const { to, standing } of this.#yields.ended()) {
+    const isSure = this.#barrier.isSure && !this.#barrier.isRolledBack
+    for (const { to, standing } of this.#yields.ended(isSure)) {
       this.#ended.set(standing.id, { to, standing })
     }
     void this.#tellEnded()
@@ -196,10 +203,16 @@ export class Succession implements Tenure {
   async #tellEnded(): Promise<void> {
     if (this.#isTelling) return
     this.#isTelling = true
-    for (const [id, { to, standing }] of [...this.#ended]) {
+    const byNode = Map.groupBy(this.#ended.values(), ({ to }) => to)
+    for (const [to, all] of byNode) {
       const isGone = this.#options.roster.get(to)?.standing !== 'member'
-      const isTold = isGone || (await this.#hearing.tellEnded(to, standing))
-      if (isTold && this.#ended.get(id)?.standing === standing) this.#ended.delete(id)
+      for (let from = 0; from < all.length; from += STANDINGS_MAX) {
+        const standings = all.slice(from, from + STANDINGS_MAX).map(({ standing }) => standing)
+        if (!isGone && !(await this.#hearing.tellEnded(to, standings))) break
+        for (const standing of standings) {
+          if (this.#ended.get(standing.id)?.standing === standing) this.#ended.delete(standing.id)
+        }
+      }
     }
     this.#isTelling = false
   }

@@ -9,7 +9,14 @@ import type { MessageId, NodeId } from '../base/ids.ts'
 import type { Observer } from '../base/observe.ts'
 import type { CopyStore } from '../store/copies.ts'
 import { isFinal, type MarkKind, type MarkPayload, type Message } from '../store/queued.ts'
-import { outranks, type Standing, standingOf, statesOf, type Title, titleOf } from './standing.ts'
+import {
+  outranks,
+  ownStatesOf,
+  type Standing,
+  standingOf,
+  type Title,
+  titleOf,
+} from './standing.ts'
 
 /** The store as adoption uses it: the queue implements it. */
 export type MailStore = CopyStore & {
@@ -40,7 +47,7 @@ export class Yields {
   readonly #yielding = new Set<MessageId>()
   readonly #giving = new Map<MessageId, Promise<void>>()
   /** Given up, and the new owner has not yet been told what was done here. */
-  readonly #ending = new Set<Message>()
+  readonly #ending = new Map<Message, Doing>()
 
   constructor(deps: YieldDeps) {
     this.#deps = deps
@@ -56,8 +63,11 @@ export class Yields {
     const { store, replan, moved } = this.#deps
     const own = store.get(said.id)
     if (own !== null) {
+      const isOver = said.owner !== store.node && outranks(said, titleOf(own))
+      // What was done here is to be told without what the other one knows.
+      if (isOver && !this.#ending.has(own)) this.#ending.set(own, doingOf(own))
       this.merge(own, said.states)
-      if (said.owner !== store.node && outranks(said, titleOf(own))) await this.give(own, said)
+      if (isOver) await this.#give(own, said)
       return
     }
     const copy = store.copy(said.id)
@@ -78,14 +88,13 @@ export class Yields {
    * Somebody else has a higher title to an own message: from this moment it may not act here.
    * @throws StoreError when that cannot be written down; it stays silent here all the same
    */
-  give(message: Message, { owner, term }: Title): Promise<void> {
+  #give(message: Message, { owner, term }: Title): Promise<void> {
     const { store, observer, replan, moved } = this.#deps
     const { id } = message
     const running = this.#giving.get(id)
     if (running !== undefined) return running
     if (!this.#yielding.has(id)) {
       this.#yielding.add(id)
-      this.#ending.add(message)
       observer.emit('queue.yielded', { message: id, peer: owner, term })
     }
     const given = store
@@ -124,25 +133,53 @@ export class Yields {
 
   /**
    * Messages that were given up and whose last attempts have ended, once each. Who is told keeps
-   * them until he has heard it.
+   * them until he has heard it. `isSure`: this node knows all that it did itself before its start;
+   * until then only what is final or in doubt is told.
    */
-  ended(): readonly { readonly to: NodeId; readonly standing: Standing }[] {
+  ended(isSure: boolean): readonly { readonly to: NodeId; readonly standing: Standing }[] {
     const ended: { to: NodeId; standing: Standing }[] = []
-    for (const message of [...this.#ending]) {
-      if (message.recipients.some(({ state }) => state === 'trying')) continue
+    const { store } = this.#deps
+    for (const [message, { states: before, sure, open }] of [...this.#ending]) {
+      if (open.some((index) => message.tried.has(index))) continue
+      const states = before.map((state, index) =>
+        open.includes(index) ? endOf(message, index) : state,
+      )
+      const hasMarks = states.some((state) => isFinal(state) || state === 'inDoubt')
+      if (!hasMarks && !isSure) continue
       this.#ending.delete(message)
-      const hasMarks = message.recipients.some(({ state }) => isFinal(state) || state === 'inDoubt')
-      if (!hasMarks) continue
-      const { store } = this.#deps
       const known = standingOf(store, message.id)
       // Back here by another adoption: there is nobody to tell.
       if (known === null || known.owner === store.node) continue
       const { id, owner, term } = known
-      const standing = { id, owner, term, kind: 'copy' as const, states: statesOf(message) }
+      const standing = { id, owner, term, kind: 'copy' as const, states, sure: isSure ? sure : [] }
       ended.push({ to: owner, standing })
     }
     return ended
   }
+}
+
+/** What was done here about the recipients of a message when it was given up. */
+type Doing = {
+  readonly states: Standing['states']
+  readonly sure: readonly boolean[]
+  /** Their dot was out, and no answer had come. */
+  readonly open: readonly number[]
+}
+
+function doingOf(message: Message): Doing {
+  const states = ownStatesOf(message)
+  const isSure = (state: Standing['states'][number], index: number): boolean =>
+    state === 'done' ||
+    (message.recipients[index]?.doubtful === false && state !== 'trying' && state !== 'inDoubt')
+  return { states, sure: states.map(isSure), open: [...message.tried] }
+}
+
+/** How an attempt ended; what the next owner did since says nothing of it. */
+function endOf({ delivered, recipients }: Message, index: number): Standing['states'][number] {
+  if (delivered.has(index)) return 'done'
+  const { state, doubtful } = recipients[index] ?? { state: 'queued', doubtful: true }
+  if (state === 'failed' || state === 'dropped') return state
+  return doubtful ? 'inDoubt' : 'deferred'
 }
 
 /** What `states` say that the message does not know: its marks. */

@@ -9,6 +9,7 @@ import type { AdoptedWhy } from '../cluster/adopt.ts'
 import type { Cluster } from '../cluster/cluster.ts'
 import type { ClusterDeps } from '../cluster/contract.ts'
 import { Custody, type CustodyOptions } from '../cluster/custody.ts'
+import type { Resolution } from '../cluster/doubts.ts'
 import { Jobs } from '../cluster/jobs.ts'
 import { patienceOf } from '../cluster/patience.ts'
 import { ClusterSecrets } from '../cluster/secrets.ts'
@@ -30,6 +31,13 @@ const ADOPTED: Readonly<Record<AdoptedWhy | 'transfer', string>> = {
   respooled: 'came back without its spool:',
   silent: 'silent:',
   transfer: 'handed over by',
+}
+
+/** What a former owner that came back has told, for the history. */
+const RESOLVED: Readonly<Record<Resolution, string>> = {
+  once: 'it arrived once',
+  twice: 'it had delivered it too, it arrived twice',
+  open: 'it had not delivered it',
 }
 
 function noteAdopted(
@@ -79,6 +87,13 @@ export function takeDuties(
         noteAdopted(messages, `${ADOPTED[why]} ${cluster.nameOf(from)}`, {
           clock,
           trace: store.trace,
+        }),
+      resolved: (id, index, how, from) =>
+        store.trace.note(id, {
+          atMs: clock.wallMs(),
+          recipient: store.queue.get(id)?.envelope.recipients[index]?.address ?? null,
+          what: 'resolved',
+          detail: `${cluster.nameOf(from)} is back: ${RESOLVED[how]}`,
         }),
     },
     seam,

@@ -223,8 +223,10 @@ export class Queue implements CopyStore {
     const payload: MarkPayload = { r: indexes, ...rest }
     this.#records.append(message, RECORD[kind], payload, kind !== 'try')
     for (const index of indexes) {
-      if (kind === 'try') message.tried.add(index)
-      else message.tried.delete(index)
+      // Of an attempt here; else what others tried is written down, as in doubt.
+      const isTried = message.recipients[index]?.state === 'trying'
+      if (kind === 'try' && isTried) message.tried.add(index)
+      else if (message.tried.delete(index) && kind === 'done') message.delivered.add(index)
     }
     // That the bytes are in the quarantine here says nothing about another node.
     if (this.mirror === null || kind === 'hold') return

@@ -93,6 +93,8 @@ export class Message {
   pins = 0
   /** Recipients whose dot may be out here: the TRY of their attempt is written. */
   readonly tried = new Set<number>()
+  /** Recipients that went out from here, in this run. */
+  readonly delivered = new Set<number>()
   /** A holder was removed and never said that it forgot it: it may have handed it on. */
   mayBeElsewhere = false
   /** Of a copy: its owner is done with it. */

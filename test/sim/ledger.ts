@@ -4,6 +4,7 @@
  * lost, phantom, unscanned, corrupt, and for each duplicate its cause (faults.md section 4).
  */
 import type { MessageId, NodeId } from '../../src/base/ids.ts'
+import type { Resolution } from '../../src/cluster/doubts.ts'
 import type { World } from './world.ts'
 
 export const DOMAIN = 'example.com'
@@ -195,6 +196,18 @@ export class Ledger {
   doubted(mid: MessageId, index: number): void {
     const key = `${mid} ${index}`
     this.#doubts.set(key, (this.#doubts.get(key) ?? 0) + 1)
+  }
+
+  /** The product says what became of a possible duplicate: as the next hop has seen it. */
+  resolved(mid: MessageId, index: number, how: Resolution): void {
+    const { mail } = this.#byMid.get(mid) ?? {}
+    if (mail === undefined) return
+    const all = mail.recipients.flatMap((_, place) => this.deliveries(mail, place))
+    const times = all.filter((one) => one.mid === mid && one.index === index).length
+    const isSo = how === 'twice' ? times > 1 : times === (how === 'once' ? 1 : 0)
+    this.#world.sometimes(`possible duplicate resolved: ${how}`)
+    if (!isSo)
+      this.#world.violate(`${mid} ${index} is said to be ${how}, and arrived ${times} times`)
   }
 
   submission(mid: MessageId): Submission | undefined {

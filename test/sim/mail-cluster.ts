@@ -1,7 +1,7 @@
 /** What the cluster does for the mail of one run of a simulated node, put together as node.ts does it. */
 import type { Cluster } from '../../src/cluster/cluster.ts'
 import type { ClusterDeps, Network, Self } from '../../src/cluster/contract.ts'
-import { Custody } from '../../src/cluster/custody.ts'
+import { Custody, type CustodyOptions } from '../../src/cluster/custody.ts'
 import { patienceOf } from '../../src/cluster/patience.ts'
 import type { Succession } from '../../src/cluster/succession.ts'
 import { WITNESS_VERB } from '../../src/cluster/witness.ts'
@@ -14,6 +14,7 @@ export type SimCustodyOptions = {
   readonly queue: Queue
   readonly live: LiveConfig
   readonly timeScale: number
+  readonly resolved: CustodyOptions['resolved']
   readonly mail: () => { rest(on: boolean): void; busy(): number }
 }
 

@@ -22,6 +22,8 @@ const SOMETIMES: readonly string[] = [
   'adopted after a removal',
   'adopted from a disk that is gone',
   'stale answered',
+  'possible duplicate resolved: once',
+  'possible duplicate resolved: open',
   'barred: alone',
   'healed',
   'in doubt delivered',

@@ -11,7 +11,7 @@ import type { Observer } from '../../src/base/observe.ts'
 import type { Random } from '../../src/base/random.ts'
 import type { Cluster } from '../../src/cluster/cluster.ts'
 import type { ClusterDeps, Network, NodeReport, Self } from '../../src/cluster/contract.ts'
-import type { Custody } from '../../src/cluster/custody.ts'
+import type { Custody, CustodyOptions } from '../../src/cluster/custody.ts'
 import { patienceOf } from '../../src/cluster/patience.ts'
 import { LiveConfig } from '../../src/config/live.ts'
 import { EMPTY_SNAPSHOT, type Snapshot } from '../../src/config/snapshot.ts'
@@ -153,12 +153,13 @@ export class SimMail {
   /** The cluster is up: what a crash cut off goes on, and clients are let in. */
   async start(self: Self, cluster: Cluster, deps: ClusterDeps): Promise<void> {
     const { queue, live } = this
-    const { timeScale } = this.#setting
+    const { timeScale, ledger } = this.#setting
+    const resolved: CustodyOptions['resolved'] = (id, index, how) => ledger.resolved(id, index, how)
     const mail = () => ({
       rest: (on: boolean) => this.#pipeline?.rest(on),
       busy: () => (this.#pipeline?.attempts ?? 0) + this.sessions,
     })
-    const custody = openCustody({ self, cluster, queue, live, timeScale, mail }, deps)
+    const custody = openCustody({ self, cluster, queue, live, timeScale, mail, resolved }, deps)
     this.custody = custody
     this.#pipeline = this.#openPipeline(custody)
     listenForWitness(custody.succession, [this.#deps.mailNetwork, deps.network])

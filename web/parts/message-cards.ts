@@ -143,6 +143,7 @@ const EVENT: Readonly<Record<string, readonly [mark: Mark, words: string]>> = {
   expired: ['none', 'Deleted after its time'],
   asked: ['deferred', 'Asked for while its node was away'],
   adopted: ['info', 'Another node took it over'],
+  resolved: ['info', 'What had become of it elsewhere is known'],
   transferred: ['info', 'Handed to another node'],
   yielded: ['info', 'Left to the node that had taken it over'],
   healed: ['pass', 'Copied to another node'],
