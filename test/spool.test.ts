@@ -225,6 +225,63 @@ test('segments are used again: ten times their size goes through a spool that do
   await spool.close()
 })
 
+test('the kernel may write what is unsynced in any order: no commit comes back without its marks', async () => {
+  const dir = join(root, 'order')
+  const kept = new Map<string, Buffer>()
+  const over: MessageId[] = []
+  const cuts: { readonly files: ReadonlyMap<string, Buffer>; readonly over: number }[] = []
+  const pathOf = (fd: number): string => readlinkSync(`/proc/self/fd/${fd}`)
+  const disk: Disk = {
+    ...systemDisk,
+    write: (fd, buffers, position, done) => {
+      const bytes = Buffer.concat(buffers)
+      const count = writeSync(fd, bytes, 0, bytes.length, position)
+      // The power goes here, and of all that no sync has covered only this is on the platter.
+      const path = pathOf(fd)
+      if (position === 0 && kept.has(path)) {
+        cuts.push({ files: new Map([...kept, [path, readFileSync(path)]]), over: over.length })
+      }
+      queueMicrotask(() => done(null, count))
+    },
+    sync: (fd, done) => {
+      kept.set(pathOf(fd), readFileSync(pathOf(fd)))
+      queueMicrotask(() => done(null))
+    },
+    // A journal keeps the order of names.
+    remove: (path) => {
+      systemDisk.remove(path)
+      kept.delete(path)
+    },
+  }
+  const { queue, spool } = await open(dir, { disk })
+  for (let round = 0; round < 6; round++) {
+    // Each mark stands in another segment than its commit.
+    const late: Message[] = []
+    for (let count = 0; count < 60; count++)
+      late.push(await accept(queue, Buffer.alloc(8_000, 120)))
+    for (const message of late) finish(queue, message, 0)
+    await queue.synced()
+    over.push(...late.map(({ id }) => id))
+    // A body that nobody waits for goes over their segments, at once.
+    const draft = queue.draft(ids.next())
+    for (let piece = 0; piece < 150; piece++) draft.add(Buffer.alloc(8_000, 121))
+    await spool.written()
+    draft.abort()
+    await queue.synced()
+  }
+  await spool.close()
+  expect(cuts.length).toBeGreaterThan(20)
+  for (const [number, { files, over: count }] of cuts.entries()) {
+    const copy = join(root, `order-${number}`)
+    mkdirSync(copy)
+    for (const [path, content] of files) writeFileSync(join(copy, basename(path)), content)
+    const after = await open(copy)
+    expect(over.slice(0, count).filter((id) => after.queue.get(id) !== null)).toEqual([])
+    await after.spool.close()
+    rmSync(copy, { recursive: true })
+  }
+}, 60_000)
+
 test('a large body is given up while it is synced: no file is closed under the sync', async () => {
   const closed = new Set<number>()
   const waiting: (() => void)[] = []

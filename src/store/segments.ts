@@ -145,11 +145,16 @@ export class Segments {
     return this.#free.shift() as Segment
   }
 
-  /** A free one, or null; only marks may take the last ones. */
-  take(isMark: boolean): Segment | null {
+  /**
+   * A free one, or null; only marks may take the last ones. `unsynced`: commits that the marks of
+   * the free ones speak of are written over, and a power cut could bring them back without these.
+   */
+  take(isMark: boolean): Segment | 'unsynced' | null {
     if (this.#free.length === 0) this.collect()
     const isThere = this.#free.length > (isMark ? 0 : MARK_SEGMENTS) || this.#isGrowing()
-    return (isThere ? this.#free.shift() : undefined) ?? null
+    if (!isThere || this.#free.length === 0) return null
+    const at = this.#free.findIndex(({ guards }) => guards.size === 0)
+    return this.#free.splice(at, at < 0 ? 0 : 1)[0] ?? 'unsynced'
   }
 
   /** The one that was written last, or null. */
@@ -240,7 +245,11 @@ export class Segments {
   /** Gives back what a backlog left, the oldest first: no mark goes before its commit. */
   #shrink(): void {
     const most = this.#free.length - FREE_SEGMENTS_MAX
-    const busy = this.#free.findIndex(({ isSyncing }) => isSyncing)
+    const inFree = new Set(this.#free)
+    // Of commits that are being written over their marks stay until that is durable.
+    const busy = this.#free.findIndex(
+      ({ isSyncing, guards }) => isSyncing || [...guards].some((commit) => !inFree.has(commit)),
+    )
     const spare = this.#free.splice(0, busy < 0 ? most : Math.min(most, busy))
     if (spare.length === 0) return
     const { disk, dir } = this.#options
@@ -258,6 +267,7 @@ export class Segments {
           mark.guards.delete(segment)
         }
       }
+      if (this.#user.isWaiting()) this.#user.roomChanged()
       this.collectSoon()
     })
   }

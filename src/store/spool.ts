@@ -378,6 +378,10 @@ export class Spool {
         continue
       }
       const next = this.#segments.take(first.mark)
+      if (next === 'unsynced') {
+        this.#syncUpTo(first.seq - 1)
+        break
+      }
       if (next !== null) {
         if (this.#tail !== null) this.#tail.sealed = true
         this.#activate(next)
@@ -391,6 +395,14 @@ export class Spool {
       }
     }
     this.#segments.writeAhead()
+  }
+
+  /** Nobody waits for it but the records that have no place. */
+  #syncUpTo(seq: number): void {
+    if (this.#syncWaiters.some((waiter) => waiter.seq === seq)) return
+    this.#syncWaiters.push({ seq, resolve: () => {}, reject: () => {} })
+    this.#isUrgent = true
+    this.#pumpSoon()
   }
 
   #activate(segment: Segment): void {
@@ -522,6 +534,8 @@ export class Spool {
       () => {
         for (const segment of activated) this.#segments.forgetFormer(segment)
         this.#syncing = false
+        if (activated.length > 0 && this.#unplaced.length > 0) this.#roll()
+        this.#pump()
         for (const segment of syncing) segment.isSyncing = false
         this.#unsynced = this.#unsynced.filter(({ seq }) => seq > safeSeq)
         for (const { resolve } of ready) resolve()
