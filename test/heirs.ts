@@ -187,8 +187,10 @@ class MemoryMail implements MailStore {
     this.#end(message)
   }
 
-  #end({ id, owner, term, recipients }: Message): void {
-    this.fates.set(id, { id, owner, term, states: recipients.map(({ state }) => state) })
+  #end({ id, owner, term, recipients, told }: Message): void {
+    const states = recipients.map(({ state }) => state)
+    const sure = states.map((_, index) => !told.has(index))
+    this.fates.set(id, { id, owner, term, states, sure })
   }
 
   /** What the disk holds now. */

@@ -119,8 +119,7 @@ function resolutionOf(
   index: number,
 ): Resolution | null {
   const isHere = (message?.delivered ?? delivered).has(index)
-  const there = states[index]
-  if (there === 'done') return isHere ? 'twice' : 'once'
   if (sure?.[index] !== true) return null
+  if (states[index] === 'done') return isHere ? 'twice' : 'once'
   return isHere ? 'once' : 'open'
 }

@@ -158,10 +158,8 @@ export class Succession implements Tenure {
       const fate = isHere ? null : store.fate(id)
       if (fate !== null && owner !== store.node && outranks(title, fate)) {
         // It was done here before the other one took it over: nobody else knows that.
-        this.#ended.set(id, {
-          to: owner,
-          standing: { ...title, kind: 'copy', states: fate.states },
-        })
+        const { states, sure = [] } = fate
+        this.#ended.set(id, { to: owner, standing: { ...title, kind: 'copy', states, sure } })
         continue
       }
       // Said again by whoever said it, when it cannot be written down now.

@@ -118,6 +118,7 @@ export class Yields {
       if (recipient === undefined) continue
       store.mark(kind, message, [index])
       isNew = true
+      if (kind !== 'try') message.told.add(index)
       if (kind === 'done') recipient.state = 'done'
       else if (kind === 'fail') recipient.state = states[index] === 'dropped' ? 'dropped' : 'failed'
       else {
@@ -151,7 +152,9 @@ export class Yields {
       // Back here by another adoption: there is nobody to tell.
       if (known === null || known.owner === store.node) continue
       const { id, owner, term } = known
-      const standing = { id, owner, term, kind: 'copy' as const, states, sure: isSure ? sure : [] }
+      const isKnown = (is: boolean, index: number): boolean =>
+        open.includes(index) ? states[index] === 'done' : is && (isSure || states[index] === 'done')
+      const standing = { id, owner, term, kind: 'copy' as const, states, sure: sure.map(isKnown) }
       ended.push({ to: owner, standing })
     }
     return ended
@@ -168,9 +171,11 @@ type Doing = {
 
 function doingOf(message: Message): Doing {
   const states = ownStatesOf(message)
-  const isSure = (state: Standing['states'][number], index: number): boolean =>
-    state === 'done' ||
-    (message.recipients[index]?.doubtful === false && state !== 'trying' && state !== 'inDoubt')
+  const isSure = (state: Standing['states'][number], index: number): boolean => {
+    const isDoubtful = message.recipients[index]?.doubtful !== false
+    if (message.told.has(index)) return false
+    return state === 'done' || (!isDoubtful && state !== 'trying' && state !== 'inDoubt')
+  }
   return { states, sure: states.map(isSure), open: [...message.tried] }
 }
 

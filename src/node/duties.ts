@@ -36,7 +36,7 @@ const ADOPTED: Readonly<Record<AdoptedWhy | 'transfer', string>> = {
 /** What a former owner that came back has told, for the history. */
 const RESOLVED: Readonly<Record<Resolution, string>> = {
   once: 'it arrived once',
-  twice: 'it had delivered it too, it arrived twice',
+  twice: 'it says that it had delivered it too, so it arrived twice',
   open: 'it had not delivered it',
 }
 

@@ -70,6 +70,8 @@ export type Fate = {
   readonly owner: NodeId
   /** Of each recipient, in the order of the envelope. */
   readonly states: readonly RecipientState[]
+  /** In the same order: so it ended here, and nobody else said so. Left out: not known any more. */
+  readonly sure?: readonly boolean[]
 }
 
 /** A body of another node on its way into the spool, as COPY records. */

@@ -520,6 +520,7 @@ export class Queue implements CopyStore {
     if (kind === 'done') {
       this.mark('done', own, places, mark.reply === undefined ? {} : { reply: mark.reply })
       applyMark(own, 'done', { ...mark, r: places })
+      for (const place of places) own.told.add(place)
       return this.settle(own)
     }
     // As if it had been tried here: a restart finds it in doubt.
@@ -633,6 +634,7 @@ function bodyOf(draft: Draft, bytes: Uint8Array | null): Promise<Body> {
   return bytes === null ? draft.body() : Promise.resolve({ kind: 'memory', bytes })
 }
 
-function fateOf({ id, term, owner, recipients }: Message): Fate {
-  return { id, term, owner, states: recipients.map(({ state }) => state) }
+function fateOf({ id, term, owner, recipients, told }: Message): Fate {
+  const states = recipients.map(({ state }) => state)
+  return { id, term, owner, states, sure: states.map((_, index) => !told.has(index)) }
 }

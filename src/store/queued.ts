@@ -95,6 +95,8 @@ export class Message {
   readonly tried = new Set<number>()
   /** Recipients that went out from here, in this run. */
   readonly delivered = new Set<number>()
+  /** Recipients that are final because another node said so. */
+  readonly told = new Set<number>()
   /** A holder was removed and never said that it forgot it: it may have handed it on. */
   mayBeElsewhere = false
   /** Of a copy: its owner is done with it. */
