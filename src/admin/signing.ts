@@ -64,19 +64,19 @@ export function signingPart(
     record: recordText(key),
     isHere: secrets.get(secretName(key.domain, key.selector)) !== null,
   })
-  const write = (author: string, key: SigningKey, before: SigningKey | null): void => {
-    const name = `${key.domain}/${key.selector}`
-    const value = textOf(key)
+  /** Null as `after`: it is gone; as `before`: it is new. */
+  const write = (
+    author: string,
+    { domain, selector }: Pick<SigningKey, 'domain' | 'selector'>,
+    after: SigningKey | null,
+    before: SigningKey | null,
+  ): void => {
+    const name = `${domain}/${selector}`
+    const value = textOf(after)
     changes.write(
       author,
       [{ kind: SIGNING_KIND, key: name, value }],
-      [
-        {
-          key: `${SIGNING_KIND}/${name}`,
-          before: before === null ? null : textOf(before),
-          after: value,
-        },
-      ],
+      [{ key: `${SIGNING_KIND}/${name}`, before: textOf(before), after: value }],
     )
   }
   /** The sentence that says what the DNS has; null: it has the record. */
@@ -130,7 +130,7 @@ export function signingPart(
       const key: SigningKey = { domain, selector, algorithm, publicKey, state: 'waiting' }
       // The secret first: a key that is known and cannot sign would be a lie.
       secrets.put(author.name, secretName(domain, selector), secret)
-      write(author.name, key, null)
+      write(author.name, key, key, null)
       return rowOf(key)
     },
 
@@ -143,7 +143,7 @@ export function signingPart(
         throw new RefusalError('conflict', 'selector', why, advice)
       }
       const active: SigningKey = { ...key, state: 'active' }
-      if (key.state !== 'active') write(author.name, active, key)
+      if (key.state !== 'active') write(author.name, key, active, key)
       return rowOf(active)
     },
 
@@ -162,19 +162,14 @@ export function signingPart(
         )
       }
       const retired: SigningKey = { ...key, state: 'retired' }
-      if (key.state !== 'retired') write(author.name, retired, key)
+      if (key.state !== 'retired') write(author.name, key, retired, key)
       return rowOf(retired)
     },
 
     removeSigningKey(author, domain, selector) {
       mustAct(author)
       const key = find(domain, selector)
-      const name = `${key.domain}/${key.selector}`
-      changes.write(
-        author.name,
-        [{ kind: SIGNING_KIND, key: name, value: null }],
-        [{ key: `${SIGNING_KIND}/${name}`, before: textOf(key), after: null }],
-      )
+      write(author.name, key, null, key)
       secrets.remove(author.name, secretName(key.domain, key.selector))
     },
 
@@ -183,7 +178,7 @@ export function signingPart(
       const activated: string[] = []
       for (const key of live.current.signing) {
         if (key.state !== 'waiting' || (await trouble(key)) !== null) continue
-        write('postern', { ...key, state: 'active' }, key)
+        write('postern', key, { ...key, state: 'active' }, key)
         activated.push(recordName(key))
       }
       return activated
@@ -191,7 +186,9 @@ export function signingPart(
   }
 }
 
-function textOf({ algorithm, publicKey, state }: SigningKey): string {
+function textOf(key: SigningKey | null): string | null {
+  if (key === null) return null
+  const { algorithm, publicKey, state } = key
   return JSON.stringify({ algorithm, publicKey, state })
 }
 
