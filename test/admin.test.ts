@@ -5,11 +5,9 @@ import { createAdmin, type NodeAdmin } from '../src/admin/admin.ts'
 import type { Admin, Author } from '../src/admin/contract.ts'
 import { HeldHolders } from '../src/admin/held-holders.ts'
 import type { MailActions } from '../src/admin/mail-actions.ts'
-import type { SigningDeps } from '../src/admin/signing.ts'
 import { RefusalError, StoreError } from '../src/base/errors.ts'
 import type { MessageId } from '../src/base/ids.ts'
 import { type NodeId, newNodeId } from '../src/base/ids.ts'
-import type { DnsAnswer } from '../src/base/names.ts'
 import { SeededRandom } from '../src/base/random.ts'
 import { Cluster } from '../src/cluster/cluster.ts'
 import type { Network } from '../src/cluster/contract.ts'
@@ -136,19 +134,6 @@ const NO_NODES: HeldNodes = {
   taken: () => Promise.resolve(),
 }
 
-/** Answers of the name servers by name. */
-const dns = new Map<string, DnsAnswer>()
-
-/** Secrets of one node. */
-function secretsOf(): SigningDeps['secrets'] {
-  const kept = new Map<string, Uint8Array>()
-  return {
-    put: (_, name, secret) => void kept.set(name, secret),
-    get: (name) => kept.get(name) ?? null,
-    remove: (_, name) => void kept.delete(name),
-  }
-}
-
 async function house(): Promise<House> {
   const room = new Room()
   const mail = new Asked()
@@ -162,8 +147,8 @@ async function house(): Promise<House> {
     ...room,
     mail,
     checkYara: async () => {},
-    names: { query: async ({ name }) => dns.get(name) ?? { status: 'absent' } },
-    secrets: secretsOf(),
+    names: { query: async () => ({ status: 'absent' }) },
+    secrets: { put: () => {}, get: () => null, remove: () => {} },
     cluster,
     decisions,
     takeover: holders.takeover,
@@ -341,84 +326,6 @@ describe('roles', () => {
     await admin.addOperator(ADMIN, VIEWER.name, 'correct horse', 'viewer')
     await admin.changePassword(VIEWER, VIEWER.name, 'battery staple')
     expect((await admin.login(VIEWER.name, 'battery staple', '192.0.2.1')).author).toEqual(VIEWER)
-  })
-})
-
-describe('keys that sign', () => {
-  const KEY = { domain: 'example.com', selector: 's1', algorithm: 'rsa' }
-  afterEach(() => dns.clear())
-
-  test('a key signs only when the DNS has its record, and the refusal says what to publish', async () => {
-    const { admin, room } = await house()
-    const made = await admin.addSigningKey(ADMIN, KEY)
-    expect(made).toMatchObject({
-      state: 'waiting',
-      recordName: 's1._domainkey.example.com',
-      isHere: true,
-    })
-    const states = () => room.live.current.signing.map(({ state }) => state)
-    const wrong: readonly (readonly [DnsAnswer, string])[] = [
-      [{ status: 'absent' }, 'has no TXT record yet'],
-      [{ status: 'failed', cause: 'no answer' }, 'do not say'],
-      [{ status: 'found', records: ['v=DKIM1; k=rsa; p=AAAA'] }, 'of another key'],
-    ]
-    for (const [answer, words] of wrong) {
-      dns.set(made.recordName, answer)
-      const error = await refusal(() => admin.checkSigningKey(ADMIN, 'example.com', 's1'))
-      expect([error.code, error.message]).toEqual(['conflict', expect.stringContaining(words)])
-      expect(error.advice).toContain(made.record)
-      expect(await admin.checkWaiting()).toEqual([])
-      expect(states()).toEqual(['waiting'])
-    }
-    dns.set(made.recordName, { status: 'found', records: ['v=spf1 -all', made.record] })
-    expect(await admin.checkWaiting()).toEqual([made.recordName])
-    expect(states()).toEqual(['active'])
-    expect(await admin.checkWaiting()).toEqual([])
-  })
-
-  test('the only key that signs is not retired; another one takes its place without a gap', async () => {
-    const { admin } = await house()
-    const first = await admin.addSigningKey(ADMIN, KEY)
-    dns.set(first.recordName, { status: 'found', records: [first.record] })
-    await admin.checkSigningKey(ADMIN, 'example.com', 's1')
-    const only = await refusal(() => admin.retireSigningKey(ADMIN, 'example.com', 's1'))
-    expect(only.message).toContain('only key')
-    const second = await admin.addSigningKey(ADMIN, {
-      ...KEY,
-      selector: 's2',
-      algorithm: 'ed25519',
-    })
-    expect((await refusal(() => admin.retireSigningKey(ADMIN, 'example.com', 's1'))).code).toBe(
-      'conflict',
-    )
-    dns.set(second.recordName, { status: 'found', records: [second.record] })
-    await admin.checkSigningKey(ADMIN, 'example.com', 's2')
-    admin.retireSigningKey(ADMIN, 'example.com', 's1')
-    admin.removeSigningKey(ADMIN, 'example.com', 's1')
-    expect(
-      admin.signingKeys('example.com').map(({ selector, state }) => `${selector} ${state}`),
-    ).toEqual(['s2 active'])
-  })
-
-  test('bad input names its field and makes no key', async () => {
-    const { admin } = await house()
-    await admin.addSigningKey(ADMIN, KEY)
-    const rows: readonly (readonly [string, object])[] = [
-      ['name', { domain: 'not a domain' }],
-      ['selector', { selector: 'a b' }],
-      ['selector', { selector: 's1' }],
-      ['algorithm', { selector: 's2', algorithm: 'md5' }],
-    ]
-    for (const [field, part] of rows) {
-      const error = await refusal(() => admin.addSigningKey(ADMIN, { ...KEY, ...part }))
-      expect(error.field).toBe(field)
-    }
-    expect(admin.signingKeys()).toHaveLength(1)
-    expect((await refusal(() => admin.checkSigningKey(ADMIN, 'example.com', 's9'))).code).toBe(
-      'notFound',
-    )
-    const viewer = await refusal(() => admin.addSigningKey(VIEWER, { ...KEY, selector: 's3' }))
-    expect(viewer.code).toBe('forbidden')
   })
 })
 

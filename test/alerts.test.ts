@@ -3,6 +3,7 @@ import { describe, expect, test } from 'bun:test'
 import { Alerts } from '../src/admin/alerts.ts'
 import type { Alarm } from '../src/admin/contract.ts'
 import { registerMailGauges } from '../src/admin/gauges.ts'
+import type { LostKey } from '../src/admin/signing-alert.ts'
 import type { NodeId } from '../src/base/ids.ts'
 import type { ListTrouble } from '../src/base/list-names.ts'
 import type { NamesTrouble } from '../src/base/nameserver.ts'
@@ -24,6 +25,19 @@ const REPORT: NodeReport = {
   alone: 0,
   inDoubt: 0,
   troubles: [],
+}
+
+const LOST: LostKey = {
+  key: {
+    domain: 'example.com',
+    selector: 's1',
+    algorithm: 'rsa',
+    publicKey: 'MIIB',
+    state: 'active',
+  },
+  why: 's1._domainkey.example.com has no TXT record.',
+  sinceMs: 0,
+  isOnly: true,
 }
 
 /** Three nodes, of which all is well; a test changes what it is about. */
@@ -58,6 +72,7 @@ class Ward {
   pending = 0
   problems: readonly string[] = []
   counted = 0
+  lostKeys: readonly LostKey[] = []
   readonly alerts = new Alerts({
     clock: this.clock,
     observer: this.observer,
@@ -67,6 +82,7 @@ class Ward {
     problems: () => this.problems,
     pending: () => this.pending,
     patience: patienceOf(1),
+    lostKeys: () => this.lostKeys,
     outside: {
       names: () => this.outside.names,
       lists: () => this.outside.lists,
@@ -197,6 +213,12 @@ describe('an alert', () => {
         ward.pending = 4
       },
     ],
+    [
+      'signing -',
+      (ward) => {
+        ward.lostKeys = [LOST]
+      },
+    ],
   ]
   test.each(cases)('%s is told, with what it means and what to do', (told, turn) => {
     const ward = new Ward()
@@ -253,6 +275,26 @@ describe('an alert', () => {
     ward.clock.advance(60_000)
     ward.turn('mx3', { report: { diskFreeBytes: 4 } })
     expect(since()[1]).toEqual(['disk', 120_000])
+  })
+
+  test('of several keys without a record names each record, and is urgent when one of them is alone', () => {
+    const ward = new Ward()
+    const lost = ['s1', 's2', 's3', 's4', 's5'].map((selector) => ({
+      ...LOST,
+      isOnly: false,
+      key: { ...LOST.key, selector },
+    }))
+    ward.lostKeys = lost
+    const [alert] = ward.alerts.current()
+    expect([alert?.level, alert?.title]).toEqual([
+      'warn',
+      'The DNS has not the records of 5 keys that sign',
+    ])
+    expect(alert?.advice).toContain(
+      'TXT s3._domainkey.example.com with "v=DKIM1; k=rsa; p=MIIB"; 2 more.',
+    )
+    ward.lostKeys = [...lost, LOST]
+    expect(ward.alerts.current()[0]?.level).toBe('bad')
   })
 
   test('that is bad stands before one that is not, and the older one first', () => {
@@ -318,6 +360,7 @@ test('monitoring reads copies, doubt, age and the state of each peer by name', (
     nodes: () => ward.nodes,
     totals: () => ({ messages: 1, oldestMs: clock.wallMs() - 90_000, inDoubt: 2 }),
     alerts: () => ward.alerts.current(),
+    lostKeys: () => [1, 2],
   })
   const lines = observer.metrics().split('\n')
   for (const line of [
@@ -327,6 +370,7 @@ test('monitoring reads copies, doubt, age and the state of each peer by name', (
     'postern_copies_messages 12',
     'postern_copies_taken 1',
     'postern_unreplicated_messages 3',
+    'postern_signing_records_missing 2',
     'postern_peer_state{peer="m\\"x\\n2",state="dead"} 1',
     'postern_peer_state{peer="mx3",state="alive"} 1',
     'postern_alerts{level="bad"} 1',

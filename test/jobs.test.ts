@@ -155,3 +155,25 @@ test('a node that has not heard the others yet does nothing; one job does not ru
   await world.mesh.runAsync(60_000)
   expect(world.did).toEqual([world.slot])
 })
+
+test('a job with an offset begins its slots so long after the full ones, on all nodes alike', async () => {
+  const world = new World(3)
+  const offsetMs = 20 * 60_000
+  const did: number[] = []
+  for (const { node, jobs } of world.sides) {
+    jobs.add({
+      name: 'ask',
+      slotMs: HOUR_MS,
+      offsetMs,
+      run: async () => {
+        did.push(node.wallMs())
+        return ''
+      },
+    })
+  }
+  await world.mesh.runAsync(40_000)
+  did.length = 0
+  for (let at = 0; at < 3; at++) await world.mesh.runAsync(HOUR_MS)
+  expect(did).toHaveLength(3)
+  for (const atMs of did) expect((atMs - offsetMs) % HOUR_MS).toBeLessThan(60_000)
+})

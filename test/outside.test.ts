@@ -63,6 +63,7 @@ function world() {
     problems: () => [],
     pending: () => 0,
     patience: patienceOf(1),
+    lostKeys: () => [],
     outside: {
       names: () => client.trouble,
       lists: () => names.troubles(),

@@ -14,6 +14,7 @@ import { Bodies, type HeldMail } from '../src/store/bodies.ts'
 import { Changes } from '../src/store/changes.ts'
 import { Conflicts } from '../src/store/conflicts.ts'
 import { DetectionStore } from '../src/store/detection.ts'
+import { KeyRecords } from '../src/store/key-records.ts'
 import { Learned } from '../src/store/learned.ts'
 import { Lists } from '../src/store/lists.ts'
 import { openDatabases } from '../src/store/open.ts'
@@ -43,6 +44,7 @@ export class Room {
   readonly conflicts: Conflicts
   readonly lists: Lists
   readonly detection: DetectionStore
+  readonly keyRecords: KeyRecords
   readonly tokens: ApiTokens
   /** Why nothing may be set; a test sets it. */
   readOnly: string | null = null
@@ -81,6 +83,7 @@ export class Room {
     this.conflicts = new Conflicts(this.rows, this.changes, deps)
     this.lists = new Lists(this.rows, this.changes)
     this.detection = new DetectionStore(this.rows, this.changes, this.live)
+    this.keyRecords = new KeyRecords(this.rows, deps)
     this.tokens = new ApiTokens(this.rows, this.changes, this.audit, deps)
     this.operators = new Operators(this.rows, this.changes, directory, {
       ...deps,

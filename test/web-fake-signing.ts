@@ -21,7 +21,13 @@ export class FakeSigning extends FakeDetection implements SigningAdmin {
     const selector = readSelector(raw)
     const kind = algorithm === 'ed25519' ? algorithm : 'rsa'
     const key = { domain, selector, algorithm: kind, publicKey: 'MIIB', state: 'waiting' } as const
-    const row = { ...key, recordName: recordName(key), record: recordText(key), isHere: true }
+    const row = {
+      ...key,
+      recordName: recordName(key),
+      record: recordText(key),
+      isHere: true,
+      trouble: null,
+    }
     this.keys.push(row)
     return row
   }

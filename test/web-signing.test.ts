@@ -111,6 +111,18 @@ describe('the page of a domain', () => {
     expect(page).not.toContain('It signs mail')
   })
 
+  test('a key that signs without a record says so, with the record to publish and a button to check', async () => {
+    const { admin, ask, post } = await place()
+    await post(`${PAGE}/dkim`, KEY)
+    await post(`${PAGE}/dkim/s2026`, { act: 'check' })
+    expect(await ask(PAGE)).not.toContain('>Check<')
+    const trouble = 's2026._domainkey.example.com has no TXT record.'
+    admin.keys = admin.keys.map((key) => ({ ...key, trouble }))
+    const page = await ask(PAGE)
+    for (const words of [trouble, 'Signs, without a record', 'id="record-s2026"', '>Check<'])
+      expect(page).toContain(words)
+  })
+
   test('who only looks sees keys and records, and no button; the door refuses what they send', async () => {
     const { admin, ask, post } = await place('h.berg')
     await admin.addSigningKey({ name: 'a.ruiz', role: 'admin' }, { domain: 'example.com', ...KEY })

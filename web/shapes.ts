@@ -498,4 +498,7 @@ export const SIGNING_KEY = t.Object({
   recordName: t.String(),
   record: t.String({ description: 'The TXT record that the DNS must have' }),
   isHere: t.Boolean({ description: 'This node can sign with it' }),
+  trouble: orNull(
+    t.String({ description: 'What the DNS has instead of the record of one that signs' }),
+  ),
 })

@@ -32,7 +32,7 @@ import { bansPart, type Outside } from './outside.ts'
 import { queuePart } from './queue.ts'
 import { queuePeersOf } from './queue-peers.ts'
 import { settingsPart } from './settings.ts'
-import { type SigningDeps, signingPart } from './signing.ts'
+import { type SigningDeps, type SigningPart, signingPart } from './signing.ts'
 
 /** What the node itself knows of its status; the admin adds queue, quarantine and inspectors. */
 export type StatusParts = Pick<
@@ -79,16 +79,16 @@ export type AdminDeps = {
   readonly outside?: Outside
   readonly names: SigningDeps['names']
   readonly secrets: SigningDeps['secrets']
+  readonly keyRecords: SigningDeps['keyRecords']
 }
 
 /** Beside what people ask: what the cluster is told of alerts, and a job of the cluster. */
-export type NodeAdmin = Admin &
-  Pick<Alerts, 'told'> & { checkWaiting(): Promise<readonly string[]> }
+export type NodeAdmin = Admin & Pick<Alerts, 'told'> & Pick<SigningPart, 'checkKeys'>
 
 export function createAdmin(deps: AdminDeps): NodeAdmin {
   const { cluster, mail } = deps
   const queuePeers = queuePeersOf(cluster)
-  const { checkWaiting, ...signing } = signingPart(deps)
+  const { checkKeys, lostKeys, ...signing } = signingPart(deps)
   const alerts = new Alerts({
     ...deps,
     nodes: () => cluster.nodes(),
@@ -97,6 +97,7 @@ export function createAdmin(deps: AdminDeps): NodeAdmin {
     parked: () => cluster.parked,
     problems: () => deps.status().problems,
     pending: () => deps.quarantine.read((list) => list.countAsked()),
+    lostKeys,
   })
   cluster.onChange(() => alerts.look())
   registerMailGauges({
@@ -104,6 +105,7 @@ export function createAdmin(deps: AdminDeps): NodeAdmin {
     nodes: () => cluster.nodes(),
     totals: () => mail.queueTotals(),
     alerts: () => alerts.current(),
+    lostKeys,
   })
   const held = heldPart({ ...deps, nodes: deps.heldNodes })
   return {
@@ -120,7 +122,7 @@ export function createAdmin(deps: AdminDeps): NodeAdmin {
     ...bansPart(deps),
     ...detectionPart(deps),
     ...signing,
-    checkWaiting,
+    checkKeys,
     ...learningPart({ ...deps, held }),
     ...messagesPart({ ...deps, queuePeers, held }),
     ...held,

@@ -17,6 +17,7 @@ import {
   outsideAlerts,
   outsideTitle,
 } from './outside.ts'
+import { type LostKey, lostKeysAlert } from './signing-alert.ts'
 
 /** A mail has one copy for a moment whenever a node goes away: only what lasts is told. */
 const SETTLED_MS = 10_000
@@ -45,6 +46,8 @@ export type AlertsDeps = {
   readonly patience: Patience
   /** Name servers, lists and clients of this node. */
   readonly outside?: Outside
+  /** Keys that sign without a record, of the whole cluster. */
+  readonly lostKeys: () => readonly LostKey[]
 }
 
 type Draft = Omit<Alert, 'sinceMs' | 'id'> & {
@@ -99,10 +102,12 @@ export class Alerts {
       .nodes()
       .filter(({ state }) => state !== 'left' && state !== 'evicted')
     const { pending } = this.#counted()
+    const lost = lostKeysAlert(this.#deps.lostKeys())
     return [
       ...this.#deps.alarms().map(ofAlarm),
       ...members.flatMap((node) => this.#ofNode(node, members, nowMs)),
       ...(pending === 0 ? [] : [ofPending(pending)]),
+      ...(lost === null ? [] : [lost]),
     ]
   }
 

@@ -350,6 +350,8 @@ export type AlertKind =
   /** Name servers that do not answer, lists in the DNS that are left out, networks that are refused. */
   | OutsideKind
   | 'inspector'
+  /** A key that signs and whose record the DNS has not. */
+  | 'signing'
   /** A node that gives no answer. */
   | 'dead'
   /** It takes no mail although nobody drained it. */
@@ -521,6 +523,8 @@ export type SigningKeyRow = SigningKey & {
   readonly record: string
   /** This node can sign with it. */
   readonly isHere: boolean
+  /** It signs, and this is what the DNS has instead of its record: a sentence. Null: nothing is known to be wrong. */
+  readonly trouble: string | null
 }
 
 /** DKIM keys of our domains: the same on all nodes. */

@@ -11,9 +11,11 @@ export type GaugesDeps = {
   readonly nodes: () => readonly NodeView[]
   readonly totals: () => QueueTotals
   readonly alerts: () => readonly Alert[]
+  readonly lostKeys: () => readonly unknown[]
 }
 
-export function registerMailGauges({ clock, observer, nodes, totals, alerts }: GaugesDeps): void {
+export function registerMailGauges(deps: GaugesDeps): void {
+  const { clock, observer, nodes, totals, alerts, lostKeys } = deps
   const own = (of: (report: NodeReport) => number) => () => {
     const report = nodes().find(({ here }) => here)?.report ?? null
     return report === null ? 0 : of(report)
@@ -51,6 +53,11 @@ export function registerMailGauges({ clock, observer, nodes, totals, alerts }: G
     nodes().flatMap(({ here, name, state }) =>
       here ? [] : [{ labels: { peer: name, state }, value: 1 }],
     ),
+  )
+  observer.gauge(
+    'signing_records_missing',
+    'Keys that sign although the DNS has not their record',
+    () => lostKeys().length,
   )
   observer.gauge('alerts', 'What somebody should look at, by its level', () =>
     ['bad', 'warn'].map((level) => ({

@@ -18,15 +18,34 @@ import {
 } from '../config/signing.ts'
 import { readDomainName } from '../config/validate.ts'
 import type { Changes } from '../store/changes.ts'
+import { type KeyRecords, nameOf } from '../store/key-records.ts'
 import { mustAct } from './authorise.ts'
 import type { SigningAdmin, SigningKeyRow } from './contract.ts'
+import type { LostKey } from './signing-alert.ts'
 
 /** 1,024 are refused by receivers (RFC 8301 section 3.2); 4,096 do not fit one string of a TXT record. */
 const RSA_BITS = 2_048
+/** Records that are asked for at a time. */
+const ASKED_MAX = 10
+
+/** What the DNS says of the record of a key; `why` is a sentence. */
+type Seen =
+  | { readonly status: 'there' }
+  | { readonly status: 'missing' | 'unknown'; readonly why: string }
+
+/** What came of a look at all keys. */
+export type Checked = {
+  /** Names of the records of keys that sign from here on. */
+  readonly activated: readonly string[]
+  /** Keys that sign and whose record the DNS has not; and those of which nobody knows. */
+  readonly missing: number
+  readonly unknown: number
+}
 
 export type SigningDeps = {
   readonly live: LiveConfig
   readonly changes: Pick<Changes, 'write' | 'mustBeWritable'>
+  readonly keyRecords: Pick<KeyRecords, 'missing' | 'note'>
   readonly names: Names
   /** Sealed for all nodes; none in a test that needs none. */
   readonly secrets: {
@@ -41,28 +60,37 @@ export function secretName(domain: string, selector: string): string {
   return `dkim:${domain}:${selector}`
 }
 
-export function signingPart(
-  deps: SigningDeps,
-): SigningAdmin & { checkWaiting(): Promise<readonly string[]> } {
-  const { live, changes, names, secrets } = deps
+export type SigningPart = SigningAdmin & {
+  /**
+   * Asks the DNS for the records of all keys that wait or sign: one that waits and has its record
+   * signs from here on; one that signs and has none any more is told by all nodes.
+   */
+  checkKeys(): Promise<Checked>
+  /** Keys that sign without a record that says so. @throws StoreError */
+  lostKeys(): readonly LostKey[]
+}
+
+export function signingPart(deps: SigningDeps): SigningPart {
+  const { live, changes, names, secrets, keyRecords } = deps
   const find = (rawDomain: string, rawSelector: string): SigningKey => {
     const [domain, selector] = [readDomainName(rawDomain), readSelector(rawSelector)]
     const found = live.current.signing.find(
       (key) => key.domain === domain && key.selector === selector,
     )
-    if (found !== undefined) return found
-    throw new RefusalError(
-      'notFound',
-      'selector',
-      `${domain} has no key ${selector}.`,
-      'See the list of its keys.',
-    )
+    if (found === undefined) throw noKey({ domain, selector })
+    return found
   }
-  const rowOf = (key: SigningKey): SigningKeyRow => ({
+  /** As it stands after the DNS was asked; null: it was removed meanwhile. */
+  const still = ({ domain, selector, publicKey }: SigningKey): SigningKey | null =>
+    live.current.signing.find(
+      (key) => key.domain === domain && key.selector === selector && key.publicKey === publicKey,
+    ) ?? null
+  const rowOf = (key: SigningKey, missing = keyRecords.missing()): SigningKeyRow => ({
     ...key,
     recordName: recordName(key),
     record: recordText(key),
     isHere: secrets.get(secretName(key.domain, key.selector)) !== null,
+    trouble: key.state === 'active' ? (missing.get(nameOf(key))?.why ?? null) : null,
   })
   /** Null as `after`: it is gone; as `before`: it is new. */
   const write = (
@@ -79,21 +107,40 @@ export function signingPart(
       [{ key: `${SIGNING_KIND}/${name}`, before: textOf(before), after: value }],
     )
   }
-  /** The sentence that says what the DNS has; null: it has the record. */
-  const trouble = async (key: SigningKey): Promise<string | null> => {
+  const look = async (key: SigningKey): Promise<Seen> => {
     const name = recordName(key)
     const answer = await names.query({ name, type: 'TXT' }, 'fresh')
-    if (answer.status === 'failed')
-      return `The name servers do not say whether ${name} has its record: ${answer.cause}.`
-    if (answer.status === 'absent') return `${name} has no TXT record yet.`
-    if (answer.records.some((text) => isRecordOf(key, text))) return null
-    return `${name} has a TXT record, and it is of another key.`
+    if (answer.status === 'failed') {
+      const why = `The name servers do not say whether ${name} has its record: ${answer.cause}.`
+      return { status: 'unknown', why }
+    }
+    if (answer.status === 'absent') {
+      const yet = key.state === 'waiting' ? ' yet' : ''
+      return { status: 'missing', why: `${name} has no TXT record${yet}.` }
+    }
+    if (answer.records.some((text) => isRecordOf(key, text))) return { status: 'there' }
+    return { status: 'missing', why: `${name} has a TXT record, and it is of another key.` }
+  }
+  /** What was seen of a key that signs by now is remembered, and nothing when nobody knows. */
+  const note = (key: SigningKey, seen: Seen): void => {
+    if (seen.status === 'there') keyRecords.note(key, null)
+    else if (seen.status === 'missing' && key.state === 'active') keyRecords.note(key, seen.why)
+  }
+  /** False: nothing may be set on this node now; the next look tries again. */
+  const activate = (key: SigningKey): boolean => {
+    try {
+      write('postern', key, { ...key, state: 'active' }, key)
+      return true
+    } catch (error) {
+      if (error instanceof RefusalError) return false
+      throw error
+    }
   }
   return {
     signingKeys: (domain) =>
       live.current.signing
         .filter((key) => domain === undefined || key.domain === readDomainName(domain))
-        .map(rowOf),
+        .map((key) => rowOf(key)),
 
     async addSigningKey(author, input) {
       mustAct(author)
@@ -137,27 +184,35 @@ export function signingPart(
     async checkSigningKey(author, domain, selector) {
       mustAct(author)
       const key = find(domain, selector)
-      const why = await trouble(key)
-      if (why !== null) {
+      const seen = await look(key)
+      const now = still(key)
+      if (now === null) throw noKey(key)
+      note(now, seen)
+      if (seen.status !== 'there') {
         const advice = `Publish TXT ${recordName(key)} with: ${recordText(key)}`
-        throw new RefusalError('conflict', 'selector', why, advice)
+        throw new RefusalError('conflict', 'selector', seen.why, advice)
       }
-      const active: SigningKey = { ...key, state: 'active' }
-      if (key.state !== 'active') write(author.name, key, active, key)
+      const active: SigningKey = { ...now, state: 'active' }
+      if (now.state !== 'active') write(author.name, now, active, now)
       return rowOf(active)
     },
 
     retireSigningKey(author, domain, selector) {
       mustAct(author)
       const key = find(domain, selector)
+      const missing = keyRecords.missing()
       const others = live.current.signing.filter(
-        (other) => other.domain === key.domain && other.state === 'active' && other !== key,
+        (other) =>
+          other.domain === key.domain &&
+          other.state === 'active' &&
+          other !== key &&
+          !missing.has(nameOf(other)),
       )
       if (key.state === 'active' && others.length === 0) {
         throw new RefusalError(
           'conflict',
           'selector',
-          `${selector} is the only key that signs mail of ${key.domain}.`,
+          `Without ${key.selector} no key whose record the DNS has signs mail of ${key.domain}.`,
           'Add another one and wait until it signs; or remove this one, and mail goes out unsigned.',
         )
       }
@@ -173,17 +228,46 @@ export function signingPart(
       secrets.remove(author.name, secretName(key.domain, key.selector))
     },
 
-    /** Keys that wait and whose record is there now sign from here on; gives their names. */
-    async checkWaiting() {
+    async checkKeys() {
+      const keys = live.current.signing.filter(({ state }) => state !== 'retired')
       const activated: string[] = []
-      for (const key of live.current.signing) {
-        if (key.state !== 'waiting' || (await trouble(key)) !== null) continue
-        write('postern', key, { ...key, state: 'active' }, key)
-        activated.push(recordName(key))
+      let [missing, unknown] = [0, 0]
+      const check = async (key: SigningKey): Promise<void> => {
+        const seen = await look(key)
+        const now = still(key)
+        if (now === null) return
+        note(now, seen)
+        if (seen.status === 'unknown') unknown += 1
+        else if (seen.status === 'missing' && now.state === 'active') missing += 1
+        else if (seen.status === 'there' && now.state === 'waiting' && activate(now))
+          activated.push(recordName(now))
       }
-      return activated
+      for (let at = 0; at < keys.length; at += ASKED_MAX)
+        await Promise.all(keys.slice(at, at + ASKED_MAX).map(check))
+      return { activated, missing, unknown }
+    },
+
+    lostKeys() {
+      const missing = keyRecords.missing()
+      const active = live.current.signing.filter(({ state }) => state === 'active')
+      return active.flatMap((key) => {
+        const record = missing.get(nameOf(key))
+        if (record === undefined) return []
+        const others = active.filter((other) => other.domain === key.domain && other !== key)
+        const isOnly = others.every((other) => missing.has(nameOf(other)))
+        return { ...record, key, isOnly }
+      })
     },
   }
+}
+
+function noKey({ domain, selector }: Pick<SigningKey, 'domain' | 'selector'>): RefusalError {
+  return new RefusalError(
+    'notFound',
+    'selector',
+    `${domain} has no key ${selector}.`,
+    'See the list of its keys.',
+  )
 }
 
 function textOf(key: SigningKey | null): string | null {

@@ -87,6 +87,12 @@ const EVENTS = {
     counter: 'mail_unsigned_total',
     help: 'Signatures that were not made: this node has no such key, or none that works',
   },
+  'signing.lost': {
+    level: 'warn',
+    counter: 'signing_records_lost_total',
+    help: 'Times that the DNS was found not to have the record of a key that signs',
+  },
+  'signing.found': { level: 'info' },
   'engine.failed': {
     level: 'warn',
     counter: 'engine_failed_total',

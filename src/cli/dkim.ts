@@ -12,6 +12,8 @@ type KeyRow = {
   readonly state: string
   readonly recordName: string
   readonly record: string
+  /** Of a key that signs, what the DNS has instead of its record: a sentence. */
+  readonly trouble: string | null
 }
 
 export const listKeys: Run = async (call, world) => {
@@ -26,7 +28,10 @@ export const listKeys: Run = async (call, world) => {
       state,
       recordName,
     ])
-    await world.out(table(world, ['SELECTOR', 'ALGORITHM', 'STATE', 'RECORD'], lines))
+    const troubles = rows.flatMap(({ trouble }) => (trouble === null ? [] : [`${trouble}\n`]))
+    await world.out(
+      table(world, ['SELECTOR', 'ALGORITHM', 'STATE', 'RECORD'], lines) + troubles.join(''),
+    )
   }
   return 0
 }

@@ -25,6 +25,8 @@ export type Job = {
   /** A word; part of the row's key, and of the rank. */
   readonly name: string
   readonly slotMs: number
+  /** Slots begin so long after their full time: clusters need not all ask others in one moment. 0 when left out. */
+  readonly offsetMs?: number
   /**
    * Does what slot `slot` asks for, and gives what came of it in words. May be done twice for one
    * slot, on two nodes. @throws StoreError: it is tried again
@@ -71,7 +73,7 @@ export class Jobs {
     this.#timer = this.#deps.clock.after(LOOK_MS, () => this.#look())
     if (!this.#deps.isCaughtUp()) return
     for (const job of this.#jobs) {
-      const slot = Math.floor(this.#deps.clock.wallMs() / job.slotMs)
+      const slot = Math.floor((this.#deps.clock.wallMs() - (job.offsetMs ?? 0)) / job.slotMs)
       if (this.#isMine(job, slot)) void this.#run(job, slot)
     }
   }

@@ -9,10 +9,13 @@ export function ranked(key: string, nodes: Iterable<NodeId>): readonly NodeId[] 
     .map(({ node }) => node)
 }
 
-/** 32 bits; never to be changed, since nodes of different versions must agree. */
 export function rankOf(key: string, node: NodeId): number {
+  return hashOf(`${key} ${node}`)
+}
+
+/** 32 bits; never to be changed, since nodes of different versions must agree. */
+export function hashOf(text: string): number {
   let hash = 0x811c_9dc5
-  const text = `${key} ${node}`
   for (let index = 0; index < text.length; index++) {
     hash = Math.imul(hash ^ text.charCodeAt(index), 0x0100_0193)
   }

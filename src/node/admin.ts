@@ -7,6 +7,7 @@ import { RefusalError } from '../base/errors.ts'
 import type { Observer } from '../base/observe.ts'
 import type { NodeOptions } from '../cli/world.ts'
 import type { Cluster } from '../cluster/cluster.ts'
+import { hashOf } from '../cluster/rank.ts'
 import type { LiveConfig } from '../config/live.ts'
 import { probeNextHop } from '../mail/deliver/probe.ts'
 import type { Inspectors } from '../mail/inspect/contract.ts'
@@ -83,7 +84,11 @@ export function openAdmin(
   jobs.add({
     name: 'dkim',
     slotMs: HOUR_MS,
-    run: async () => `${(await admin.checkWaiting()).length} keys sign from now on`,
+    offsetMs: hashOf(`dkim ${seat.clusterId}`) % HOUR_MS,
+    run: async () => {
+      const { activated, missing, unknown } = await admin.checkKeys()
+      return `${activated.length} keys sign from now on, ${missing} have no record, ${unknown} are unknown`
+    },
   })
   return admin
 }

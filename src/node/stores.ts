@@ -24,6 +24,7 @@ import { DetectionStore } from '../store/detection.ts'
 import { Fates } from '../store/fates.ts'
 import { Greylist } from '../store/greylist.ts'
 import { IssuedTokens } from '../store/invitations.ts'
+import { KeyRecords } from '../store/key-records.ts'
 import { Learned } from '../store/learned.ts'
 import { Lists } from '../store/lists.ts'
 import { type NodeNames, nodeName } from '../store/names.ts'
@@ -89,6 +90,7 @@ export type Stores = {
   readonly conflicts: Conflicts
   readonly lists: Lists
   readonly detection: DetectionStore
+  readonly keyRecords: KeyRecords
   readonly learned: Learned
   readonly audit: Audit
   readonly tokens: ApiTokens
@@ -170,6 +172,7 @@ export async function openStores(
     conflicts,
     lists: new Lists(replica, changes),
     detection: new DetectionStore(replica, changes, live),
+    keyRecords: new KeyRecords(replica, deps),
     learned,
     audit,
     tokens,

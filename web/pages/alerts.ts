@@ -85,6 +85,8 @@ function buttons({ kind, node }: Alert, visit: Visit): Html | '' {
       return go('/queue?alone=1', 'Show them')
     case 'inDoubt':
       return go('/queue', 'Show the queue')
+    case 'signing':
+      return go('/settings', 'Domains')
     case 'ban':
       return go('/lists', 'Refused networks')
     case 'pending':

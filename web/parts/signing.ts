@@ -46,13 +46,22 @@ function line(key: SigningKeyRow, visit: Visit | null, { refusal, about }: Signi
       ? ''
       : html`<small>Name of the TXT record</small>${copyable(`name-${selector}`, recordName)}<small>Its text</small>${copyable(`record-${selector}`, record)}`
   return html`<li id="key-${selector}"><div class="head">${stateBadge(key)}<h2>${selector}</h2><small>${algorithm === 'rsa' ? 'RSA' : 'Ed25519'}</small></div>
-<p>${stateWords(key)}</p>${refused}${publish}${visit === null ? '' : buttons(key, visit)}</li>`
+<p>${stateWords(key)}</p>${troubleNote(key)}${refused}${publish}${visit === null ? '' : buttons(key, visit)}</li>`
 }
 
-function stateBadge({ state, isHere }: SigningKeyRow): Html {
+function stateBadge({ state, isHere, trouble }: SigningKeyRow): Html {
   if (state === 'retired') return badge('none', 'Retired')
   if (!isHere) return badge('unknown', 'Not on this node yet')
-  return state === 'active' ? badge('pass', 'Signs') : badge('deferred', 'Waits')
+  if (state !== 'active') return badge('deferred', 'Waits')
+  return trouble === null ? badge('pass', 'Signs') : badge('warn', 'Signs, without a record')
+}
+
+function troubleNote({ trouble }: SigningKeyRow): Html | '' {
+  if (trouble === null) return ''
+  return note(
+    'warn',
+    html`<b>${trouble}</b> Nobody can check what it signs. Publish the record below, or retire the key.`,
+  )
 }
 
 function stateWords({ state, isHere, recordName }: SigningKeyRow): string {
@@ -67,7 +76,7 @@ function stateWords({ state, isHere, recordName }: SigningKeyRow): string {
 function buttons(key: SigningKeyRow, visit: Visit): Html {
   const path = keyPath(key)
   const check =
-    key.state === 'active'
+    key.state === 'active' && key.trouble === null
       ? ''
       : act(visit, path, {
           words: key.state === 'retired' ? 'Sign again' : 'Check',
