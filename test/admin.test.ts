@@ -148,7 +148,7 @@ async function house(): Promise<House> {
     mail,
     checkYara: async () => {},
     names: { query: async () => ({ status: 'absent' }) },
-    secrets: { put: () => {}, get: () => null, remove: () => {} },
+    secrets: { put: () => {}, get: () => null, remove: () => {}, names: () => [] },
     cluster,
     decisions,
     takeover: holders.takeover,

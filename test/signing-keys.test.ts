@@ -1,6 +1,9 @@
 /** Keys with which mail of our domains is signed: when they sign, what tells that their record is gone, how they go. */
 import { afterEach, describe, expect, test } from 'bun:test'
+import { createPrivateKey, createPublicKey } from 'node:crypto'
+import fc from 'fast-check'
 import type { Author, SigningKeyRow } from '../src/admin/contract.ts'
+import { domainsPart } from '../src/admin/domains.ts'
 import { signingPart } from '../src/admin/signing.ts'
 import { lostKeysAlert } from '../src/admin/signing-alert.ts'
 import { RefusalError } from '../src/base/errors.ts'
@@ -14,7 +17,7 @@ const ADMIN: Author = { name: 'ruiz', role: 'admin' }
 const VIEWER: Author = { name: 'nagy', role: 'viewer' }
 const KEY = { domain: 'example.com', selector: 's1', algorithm: 'ed25519' }
 
-const { room: opened } = rooms()
+const { room: opened, ended } = rooms()
 /** Answers of the name servers by name. */
 const dns = new Map<string, DnsAnswer>()
 afterEach(() => dns.clear())
@@ -25,8 +28,10 @@ function house(cast = new Cast(), name = 'a') {
   const { rows, random } = room
   const secrets = new ClusterSecrets({ rows, random, roster: cast.roster(cast.add(name)) })
   const names = { query: async ({ name }: { readonly name: string }) => answerOf(name) }
-  const { lostKeys, ...admin } = signingPart({ ...room, secrets, names })
-  return { room, admin, alert: () => lostKeysAlert(lostKeys()) }
+  const { lostKeys, ...signing } = signingPart({ ...room, secrets, names })
+  const probe = () => Promise.reject(new Error('nobody asks'))
+  const admin = { ...signing, ...domainsPart({ ...room, ...signing, probe }) }
+  return { room, secrets, admin, alert: () => lostKeysAlert(lostKeys()) }
 }
 type House = ReturnType<typeof house>
 
@@ -165,18 +170,16 @@ describe('a key', () => {
   })
 
   test('one that is removed while the DNS is asked stays removed', async () => {
-    const here = house()
-    const { admin } = here
-    const key = await admin.addSigningKey(ADMIN, KEY)
+    const { admin } = house()
     for (const ask of [
       () => admin.checkKeys(),
-      () => admin.checkSigningKey(ADMIN, 'example.com', 's1').catch(() => {}),
+      (selector: string) => admin.checkSigningKey(ADMIN, 'example.com', selector).catch(() => {}),
     ]) {
-      if (admin.signingKeys().length === 0) await admin.addSigningKey(ADMIN, KEY)
-      const [{ record = '' } = {}] = admin.signingKeys()
-      const asked = ask()
-      dns.set(key.recordName, { status: 'found', records: [record] })
-      admin.removeSigningKey(ADMIN, 'example.com', 's1')
+      const selector = `s${dns.size}`
+      const key = await admin.addSigningKey(ADMIN, { ...KEY, selector })
+      const asked = ask(selector)
+      dns.set(key.recordName, { status: 'found', records: [key.record] })
+      admin.removeSigningKey(ADMIN, 'example.com', selector)
       await asked
       expect(admin.signingKeys()).toEqual([])
     }
@@ -226,4 +229,173 @@ describe('a key', () => {
     const viewer = await refusal(() => admin.addSigningKey(VIEWER, { ...KEY, selector: 's3' }))
     expect(viewer.code).toBe('forbidden')
   })
+})
+
+/** Nodes that know of each other and of a domain; they hear each other when they meet. */
+function apart(count: number): readonly House[] {
+  const cast = new Cast()
+  const houses = Array.from({ length: count }, (_, at) => house(cast, 'abc'[at]))
+  houses[0]?.admin.putDomain(ADMIN, 'example.com', {})
+  together(houses)
+  return houses
+}
+
+function together(houses: readonly House[]): void {
+  meet(...houses.map(({ room }) => room))
+}
+
+/** What a node says of domains, keys and secrets. */
+function stateOf({ room, admin, secrets }: House) {
+  return {
+    domains: admin.domains().map(({ name }) => name),
+    keys: admin
+      .signingKeys()
+      .map(({ selector, state, isHere }) => `${selector} ${state} ${isHere}`),
+    secrets: secrets.names(),
+    conflicts: room.conflicts.list().map(({ key }) => key),
+  }
+}
+
+const NOTHING = { domains: [], keys: [], secrets: [], conflicts: [] }
+
+describe('the keys of a domain that is removed', () => {
+  test('go with it, with their secrets, on all nodes; those of others stay', async () => {
+    const houses = apart(2) as [House, House]
+    const [a, b] = houses
+    await active(a, 's1')
+    await a.admin.addSigningKey(ADMIN, { ...KEY, selector: 's2' })
+    await a.admin.addSigningKey(ADMIN, { ...KEY, domain: 'mail.example.com' })
+    together(houses)
+    expect(b.admin.signingKeys().map(({ isHere }) => isHere)).toEqual([true, true, true])
+    b.admin.removeDomain(ADMIN, 'Example.com.')
+    together(houses)
+    for (const each of houses)
+      expect(stateOf(each)).toEqual({
+        ...NOTHING,
+        keys: ['s1 waiting true'],
+        secrets: ['dkim:mail.example.com:s1'],
+      })
+    // The newest change is the one that a page offers to undo; keys do not come back.
+    const [{ id = '', key } = {}] = a.room.changes.history(1)
+    expect(key).toBe('domain/example.com')
+    a.room.changes.undo('ruiz', id)
+    expect(stateOf(a)).toMatchObject({ domains: ['example.com'], keys: ['s1 waiting true'] })
+    const again = await refusal(() => a.admin.addSigningKey(ADMIN, KEY))
+    expect([again.code, again.field]).toEqual(['conflict', 'selector'])
+  })
+
+  test('but one was added unseen: the domain stays with it, and who says "removed" removes both', async () => {
+    const houses = apart(2) as [House, House]
+    const [a, b] = houses
+    await a.admin.addSigningKey(ADMIN, KEY)
+    together(houses)
+    a.admin.removeDomain(ADMIN, 'example.com')
+    await b.admin.addSigningKey(ADMIN, { ...KEY, selector: 's2' })
+    together(houses)
+    for (const each of houses)
+      expect(stateOf(each)).toEqual({
+        domains: ['example.com'],
+        keys: ['s2 waiting true'],
+        secrets: ['dkim:example.com:s2'],
+        conflicts: ['domain/example.com'],
+      })
+    const [{ sides = [] } = {}] = b.room.conflicts.list()
+    b.room.conflicts.keep(
+      'ruiz',
+      'domain/example.com',
+      sides.find(({ value }) => value === null)?.id ?? '',
+    )
+    await b.admin.checkKeys()
+    together(houses)
+    for (const each of houses) expect(stateOf(each)).toEqual(NOTHING)
+  })
+
+  test('but one began to sign unseen: it is gone, and nobody is asked which', async () => {
+    const houses = apart(2) as [House, House]
+    const [a, b] = houses
+    await a.admin.addSigningKey(ADMIN, KEY)
+    together(houses)
+    a.admin.removeDomain(ADMIN, 'example.com')
+    b.room.clock.advance(60_000)
+    const [{ recordName = '', record = '' } = {}] = b.admin.signingKeys()
+    dns.set(recordName, { status: 'found', records: [record] })
+    expect((await b.admin.checkKeys()).activated).toEqual([recordName])
+    together(houses)
+    for (const each of houses) expect(stateOf(each)).toEqual(NOTHING)
+  })
+
+  test('but one was sealed unseen for a new member: the next look takes that away', async () => {
+    const cast = new Cast()
+    const [a, b] = [house(cast, 'a'), house(cast, 'b')]
+    a.admin.putDomain(ADMIN, 'example.com', {})
+    await a.admin.addSigningKey(ADMIN, KEY)
+    together([a, b])
+    a.admin.removeDomain(ADMIN, 'example.com')
+    const c = house(cast, 'c')
+    expect(b.secrets.share()).toBe(1)
+    together([a, b, c])
+    expect(a.secrets.names()).toEqual(['dkim:example.com:s1'])
+    await b.admin.checkKeys()
+    together([a, b, c])
+    for (const each of [a, b, c]) expect(stateOf(each)).toEqual(NOTHING)
+  })
+
+  test('whatever is done on three nodes apart: they agree, no secret is without key, no key without its own', async () => {
+    const domain = 'example.com'
+    const act = fc.record({
+      at: fc.nat(2),
+      what: fc.constantFrom('add', 'drop', 'check', 'retire', 'remove', 'put', 'meet'),
+      selector: fc.constantFrom('s1', 's2', 's3'),
+      to: fc.nat(2),
+    })
+    const run = async (
+      houses: readonly House[],
+      { at, what, selector, to }: typeof act extends fc.Arbitrary<infer One> ? One : never,
+    ): Promise<void> => {
+      for (const { room } of houses) room.clock.advance(1_000)
+      const [one, other] = [houses[at], houses[to]] as [House, House]
+      const { admin } = one
+      const key = admin.signingKeys().find((each) => each.selector === selector)
+      if (what === 'meet') return together([one, other])
+      if (what === 'add') return void (await admin.addSigningKey(ADMIN, { ...KEY, selector }))
+      if (what === 'put') return void admin.putDomain(ADMIN, domain, { hold: 4 })
+      if (what === 'remove') return admin.removeDomain(ADMIN, domain)
+      if (what === 'drop') return admin.removeSigningKey(ADMIN, domain, selector)
+      if (what === 'retire') return void admin.retireSigningKey(ADMIN, domain, selector)
+      if (key !== undefined) dns.set(key.recordName, { status: 'found', records: [key.record] })
+      await admin.checkSigningKey(ADMIN, domain, selector)
+    }
+    await fc.assert(
+      fc.asyncProperty(fc.array(act, { minLength: 4, maxLength: 20 }), async (acts) => {
+        const houses = apart(3)
+        for (const each of acts) {
+          await run(houses, each).catch((error: unknown) => {
+            if (!(error instanceof RefusalError)) throw error
+          })
+        }
+        together(houses)
+        await houses[0]?.admin.checkKeys()
+        together(houses)
+        const [first] = houses as [House]
+        for (const each of houses) {
+          expect(stateOf(each)).toEqual(stateOf(first))
+          const keys = each.admin.signingKeys()
+          expect(each.secrets.names()).toEqual(keys.map((key) => `dkim:${domain}:${key.selector}`))
+          for (const { publicKey, selector } of keys) {
+            const der = Buffer.from(each.secrets.get(`dkim:${domain}:${selector}`) ?? [])
+            const pair = createPublicKey(
+              createPrivateKey({ key: der, format: 'der', type: 'pkcs8' }),
+            )
+            const spki = pair.export({ type: 'spki', format: 'der' })
+            expect(spki.subarray(-32).toString('base64')).toBe(publicKey)
+          }
+        }
+        for (const { room } of houses) {
+          ended(room)
+          room.remove()
+        }
+      }),
+      { numRuns: 15, seed: 11 },
+    )
+  }, 60_000)
 })

@@ -55,7 +55,7 @@ describe('the page of a domain', () => {
     expect(page).toContain('data-copy="#record-s2026"')
     expect(page).toContain('It signs nothing until the DNS has its record.')
     expect(page).not.toContain('without a signature')
-    expect(await ask(`${PAGE}/remove`)).toContain('Its keys stay')
+    expect(await ask(`${PAGE}/remove`)).toContain('Its keys go too')
   })
 
   test('a check that finds no record says so at the key, one that finds it lets it sign', async () => {

@@ -458,7 +458,7 @@ function domainRoutes({ admin }: Parts): readonly Route[] {
     {
       ...one,
       method: 'DELETE',
-      summary: 'Remove: its mail is refused from then on',
+      summary: 'Remove, with the keys that sign its mail: its mail is refused from then on',
       answer: shape.REMOVED,
       refuses: [404],
       run: (call) => {

@@ -88,7 +88,7 @@ export type NodeAdmin = Admin & Pick<Alerts, 'told'> & Pick<SigningPart, 'checkK
 export function createAdmin(deps: AdminDeps): NodeAdmin {
   const { cluster, mail } = deps
   const queuePeers = queuePeersOf(cluster)
-  const { checkKeys, lostKeys, ...signing } = signingPart(deps)
+  const { checkKeys, lostKeys, forgetSecrets, ...signing } = signingPart(deps)
   const alerts = new Alerts({
     ...deps,
     nodes: () => cluster.nodes(),
@@ -115,7 +115,7 @@ export function createAdmin(deps: AdminDeps): NodeAdmin {
     metrics: () => deps.observer.metrics(),
     ...accessPart(deps),
     ...tokensPart(deps),
-    ...domainsPart(deps),
+    ...domainsPart({ ...deps, forgetSecrets }),
     ...settingsPart(deps),
     ...conflictsPart(deps),
     ...listsPart(deps),

@@ -191,6 +191,7 @@ export interface Admin extends ClusterAdmin, DetectionAdmin, LearningAdmin, Sign
       readonly seen?: string
     },
   ): Domain
+  /** With its signing keys, for good. @throws RefusalError notFound */
   removeDomain(author: Author, name: string): void
   /** Connects, reads the greeting, says EHLO and QUIT. */
   probeNextHop(hop: string): Promise<NextHopProbe>

@@ -19,8 +19,10 @@ export function domainsPart(deps: {
   readonly live: LiveConfig
   readonly changes: Changes
   readonly probe: (hop: string) => Promise<NextHopProbe>
+  /** Of signing keys that were removed. */
+  readonly forgetSecrets: (author: string) => void
 }): DomainsPart {
-  const { live, changes, probe } = deps
+  const { live, changes, probe, forgetSecrets } = deps
   return {
     domains: () => [...live.current.domains.values()].sort((a, b) => (a.name < b.name ? -1 : 1)),
 
@@ -45,6 +47,7 @@ export function domainsPart(deps: {
     removeDomain(author, rawName) {
       mustAct(author)
       changes.removeDomain(author.name, rawName.trim().replace(/\.$/, '').toLowerCase())
+      forgetSecrets(author.name)
     },
 
     async probeNextHop(hop) {

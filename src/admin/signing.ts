@@ -44,7 +44,7 @@ export type Checked = {
 
 export type SigningDeps = {
   readonly live: LiveConfig
-  readonly changes: Pick<Changes, 'write' | 'mustBeWritable'>
+  readonly changes: Pick<Changes, 'write' | 'mustBeWritable' | 'isRemoved'>
   readonly keyRecords: Pick<KeyRecords, 'missing' | 'note'>
   readonly names: Names
   /** Sealed for all nodes; none in a test that needs none. */
@@ -52,6 +52,7 @@ export type SigningDeps = {
     put(author: string, name: string, secret: Uint8Array): void
     get(name: string): Uint8Array | null
     remove(author: string, name: string): void
+    names(): readonly string[]
   }
 }
 
@@ -60,12 +61,23 @@ export function secretName(domain: string, selector: string): string {
   return `dkim:${domain}:${selector}`
 }
 
+/** The cell of the key of a secret; null: it is of another kind. */
+function cellOfSecret(name: string): string | null {
+  const [kind, domain = '', selector = ''] = name.split(':')
+  return kind === 'dkim' ? `${SIGNING_KIND}/${domain}/${selector}` : null
+}
+
 export type SigningPart = SigningAdmin & {
   /**
    * Asks the DNS for the records of all keys that wait or sign: one that waits and has its record
    * signs from here on; one that signs and has none any more is told by all nodes.
    */
   checkKeys(): Promise<Checked>
+  /**
+   * Takes away the secrets of keys that were removed, whatever removed them: also those that another
+   * node sealed for a new member before it heard of that. @throws StoreError
+   */
+  forgetSecrets(author: string): void
   /** Keys that sign without a record that says so. @throws StoreError */
   lostKeys(): readonly LostKey[]
 }
@@ -101,11 +113,22 @@ export function signingPart(deps: SigningDeps): SigningPart {
   ): void => {
     const name = `${domain}/${selector}`
     const value = textOf(after)
+    // A new key is a change of its domain: on a node that removes that unseen, the domain stays.
+    const isOfDomain = before === null && live.current.domains.has(domain)
     changes.write(
       author,
-      [{ kind: SIGNING_KIND, key: name, value }],
+      [
+        { kind: SIGNING_KIND, key: name, value },
+        ...(isOfDomain ? [{ kind: 'domain', key: domain, value: '{}' }] : []),
+      ],
       [{ key: `${SIGNING_KIND}/${name}`, before: textOf(before), after: value }],
     )
+  }
+  const forgetSecrets = (author: string): void => {
+    for (const name of secrets.names()) {
+      const cell = cellOfSecret(name)
+      if (cell !== null && changes.isRemoved(cell)) secrets.remove(author, name)
+    }
   }
   const look = async (key: SigningKey): Promise<Seen> => {
     const name = recordName(key)
@@ -162,6 +185,14 @@ export function signingPart(deps: SigningDeps): SigningPart {
           'conflict',
           'selector',
           `${domain} has a key ${selector} already.`,
+          'Take another selector: a record that was seen once must not change.',
+        )
+      }
+      if (changes.isRemoved(`${SIGNING_KIND}/${domain}/${selector}`)) {
+        throw new RefusalError(
+          'conflict',
+          'selector',
+          `${domain} had a key ${selector}, which was removed.`,
           'Take another selector: a record that was seen once must not change.',
         )
       }
@@ -225,10 +256,11 @@ export function signingPart(deps: SigningDeps): SigningPart {
       mustAct(author)
       const key = find(domain, selector)
       write(author.name, key, null, key)
-      secrets.remove(author.name, secretName(key.domain, key.selector))
+      forgetSecrets(author.name)
     },
 
     async checkKeys() {
+      forgetSecrets('postern')
       const keys = live.current.signing.filter(({ state }) => state !== 'retired')
       const activated: string[] = []
       let [missing, unknown] = [0, 0]
@@ -246,6 +278,8 @@ export function signingPart(deps: SigningDeps): SigningPart {
         await Promise.all(keys.slice(at, at + ASKED_MAX).map(check))
       return { activated, missing, unknown }
     },
+
+    forgetSecrets,
 
     lostKeys() {
       const missing = keyRecords.missing()

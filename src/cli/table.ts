@@ -191,7 +191,9 @@ export const COMMANDS: readonly Command[] = [
   ),
   command('domain list', 'All domains.'),
   command('domain show', 'One domain.', [one('NAME')]),
-  command('domain remove', 'Take no more mail for a domain.', [one('NAME')]),
+  command('domain remove', 'Take no more mail for a domain; the keys that sign its mail go too.', [
+    one('NAME'),
+  ]),
 
   command(
     'operator add',

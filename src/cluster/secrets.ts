@@ -9,6 +9,7 @@
 import { assert } from '../base/errors.ts'
 import type { NodeId } from '../base/ids.ts'
 import type { Random } from '../base/random.ts'
+import { headInForce } from '../config/merge.ts'
 import type { SharedRows } from '../store/shared.ts'
 import type { Member, Roster } from './contract.ts'
 import { agree, deriveKey, newExchangePair, openX, sealX, XNONCE_BYTES } from './seal.ts'
@@ -154,11 +155,7 @@ export class ClusterSecrets {
   /** The newest of several: all hold the same, or one of them another secret. */
   #textOf(key: string): string | null {
     const cell = this.#rows.cell(KIND, key)
-    if (cell === null) return null
-    const [newest] = cell.heads.toSorted(
-      (a, b) => b.stamp - a.stamp || (a.writer < b.writer ? -1 : 1),
-    )
-    return newest?.value ?? null
+    return cell === null ? null : headInForce(cell, 'latest').value
   }
 }
 

@@ -24,7 +24,7 @@ export function domainOfKey(key: string): readonly [name: string, group: string]
 
 /**
  * What wins of a change and a deletion that did not see each other: a domain stays, a block
- * stays, an allowance goes, an operator and an API token go. Else the later one.
+ * stays, an allowance goes, an operator, an API token and a signing key go. Else the later one.
  */
 function readingOf(kind: string, key: string): Reading {
   switch (kind) {
@@ -35,6 +35,7 @@ function readingOf(kind: string, key: string): Reading {
     case 'operator':
       return key.includes('/') ? 'latest' : 'absent-wins'
     case 'apitoken':
+    case SIGNING_KIND:
       return 'absent-wins'
     default:
       return 'latest'
@@ -45,8 +46,12 @@ export function forceOf(kind: string, key: string, cell: Cell): Head {
   return headInForce(cell, readingOf(kind, key))
 }
 
-/** Values that a person must choose from. Two notes on one entry of a list are none. */
+/**
+ * Values that a person must choose from. Two notes on one entry of a list are none; nor is a
+ * signing key that was removed, whose private part is gone.
+ */
 export function isDisputed(kind: string, cell: Cell): boolean {
+  if (kind === SIGNING_KIND && cell.heads.some(({ value }) => value === null)) return false
   if (kind !== 'list') return isConflict(cell)
   return new Set(cell.heads.map(({ value }) => value === null)).size > 1
 }

@@ -82,6 +82,13 @@ export class Draft {
     return Object.freeze(Object.assign(newDomain(name), ...groups))
   }
 
+  /** Keys of the cells of its signing keys, those that cannot be read too. */
+  signingOf(domain: string): readonly string[] {
+    const prefix = `${SIGNING_KIND}/${domain}/`
+    const cells = [...this.#texts.keys()].filter((cell) => cell.startsWith(prefix)).sort()
+    return cells.map((cell) => cell.slice(SIGNING_KIND.length + 1))
+  }
+
   /** Domains, those that cannot be read too. */
   get domainCount(): number {
     return this.#names.size

@@ -21,6 +21,7 @@ import type { LiveConfig } from '../config/live.ts'
 import { type Cell, covers, joinVectors, type Vector, type WriterId } from '../config/merge.ts'
 import { DETECTION_KINDS, type DetectionKind } from '../config/rules.ts'
 import { checkTogether, isSettingKey, type SettingKey, type Settings } from '../config/schema.ts'
+import { SIGNING_KIND } from '../config/signing.ts'
 import type { Domain } from '../config/snapshot.ts'
 import { wallMsOf } from '../config/stamp.ts'
 import { DOMAINS_MAX, domainGroups, readSetting } from '../config/validate.ts'
@@ -191,8 +192,9 @@ export class Changes {
   }
 
   /**
-   * The cells of its fields stay as they are: an edit on another node that did not see the removal
-   * brings the domain back whole. @throws RefusalError notFound, StoreError
+   * Its signing keys go with it. The cells of its fields stay as they are: an edit on another node
+   * that did not see the removal brings the domain back whole, but for these keys.
+   * @throws RefusalError notFound, StoreError
    */
   removeDomain(author: string, name: string): void {
     this.mustBeWritable()
@@ -204,11 +206,18 @@ export class Changes {
         'See the list of domains for the names that there are.',
       )
     }
-    const before = summaryOf(this.#draft.fields(name))
+    const gone = [
+      ...this.#draft.signingOf(name).map((key) => ({ kind: SIGNING_KIND, key })),
+      { kind: 'domain', key: name },
+    ]
+    const textOf = (cell: string): string | null =>
+      cell === `domain/${name}` ? summaryOf(this.#draft.fields(name)) : this.#draft.text(cell)
     this.write(
       author,
-      [{ kind: 'domain', key: name, value: null }],
-      [{ key: `domain/${name}`, before, after: null }],
+      gone.map((cell) => ({ ...cell, value: null })),
+      gone
+        .map(({ kind, key }) => `${kind}/${key}`)
+        .map((key) => ({ key, before: textOf(key), after: null })),
     )
   }
 
@@ -270,6 +279,13 @@ export class Changes {
     const [kind, name] = partsOf(key)
     const cell = this.#rows.cell(kind, name)
     return cell === null ? null : stampOf(kind, name, cell)
+  }
+
+  /** It was there and was deleted, as long as anybody remembers. @throws StoreError */
+  isRemoved(key: string): boolean {
+    const [kind, name] = partsOf(key)
+    const cell = this.#rows.cell(kind, name)
+    return cell !== null && forceOf(kind, name, cell).value === null
   }
 
   /** Stamps of all settings by `setting/KEY`. @throws StoreError */

@@ -91,6 +91,8 @@ export class Conflicts {
         'Look at them again, then keep one.',
       )
     }
+    if (kind === 'domain' && !key.includes('/') && kept.value === null)
+      return this.#changes.removeDomain(author, key)
     const other = heads.find((head) => head !== kept)
     const writes: CellWrite[] = [{ kind, key, value: kept.value }]
     const [domain, group] = domainOfKey(key)

@@ -268,7 +268,7 @@ function removePage(site: Site, request: Request, name: string): Response {
   const keys =
     site.admin.signingKeys(name).length === 0
       ? ''
-      : ' Its keys stay, and sign what its people send; remove them first if they should not.'
+      : ' Its keys go too: what its people send goes out unsigned, and an undo does not bring them back. Leave their records in the DNS for a week, for mail that is on its way.'
   const main = html`<div class="head"><h1>Remove ${name}?</h1></div>
 <form class="card" method="post" action="/domains/${name}/remove">${csrf(visit)}<div class="body first stack"><p>Mail for ${name} is refused from then on. What waits in the queue or is held stays.${keys} You can undo it under Changes.</p>
 <div class="acts"><button class="btn danger">Remove</button><a class="btn quiet" href="/domains/${name}">Keep it</a></div></div></form>`
