@@ -130,6 +130,7 @@ export async function startNode(
       file,
       certificate,
       live,
+      rows,
       store,
       names,
       inspectors,

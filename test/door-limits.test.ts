@@ -14,6 +14,7 @@ import { type ListenerDeps, SmtpListener } from '../src/mail/accept/listener.ts'
 import type { Arrival, Receiver } from '../src/mail/accept/receive.ts'
 import { reply } from '../src/message/reply.ts'
 import { ManualClock } from './clock.ts'
+import { rooms } from './rooms.ts'
 
 const clock = new SystemClock()
 let listener: SmtpListener | null = null
@@ -30,6 +31,18 @@ type Opened = {
 }
 
 /** Takes every message; every recipient but `known@example.com` is new. */
+const { room } = rooms()
+
+/** Of a node that is alone. */
+function bansAlone(): Bans {
+  return new Bans({
+    clock,
+    observer: new Observer(clock, () => {}),
+    tally: ALONE,
+    rows: room().rows,
+  })
+}
+
 function open(
   settings: Partial<Settings>,
   more: Partial<ListenerDeps> = {},
@@ -265,7 +278,7 @@ test('a slow list holds the recipient, not the greeting, and pipelined commands 
 })
 
 test('a recipient that its host does not know is unknown here; too many of them end the session', async () => {
-  const bans = new Bans({ clock, observer: new Observer(clock, () => {}), tally: ALONE })
+  const bans = bansAlone()
   const exists = (recipient: string) => Promise.resolve(recipient.startsWith('ann@'))
   const { observer } = open(
     { 'greylist.mode': 'off', 'connection.failures': 3, 'limits.errors': 100 },
@@ -282,7 +295,7 @@ test('a recipient that its host does not know is unknown here; too many of them 
   ])
   expect(await banner()).toStartWith('421 4.7.1 ')
   expect(observer.metrics()).toContain('postern_smtp_refused_total{why="banned"} 2')
-  expect(bans.lift('127.0.0.1')).toBe(true)
+  expect(bans.lift('ann', '127.0.0.1')).toBe(true)
   expect(await banner()).toStartWith('220 ')
 })
 
@@ -293,7 +306,7 @@ test('relay clients, exempt and allowed clients and other nodes are never counte
     [{}, { isPeer: (ip: string) => ip === '127.0.0.1' }],
     [{}, {}, ['127.0.0.0/8']],
   ] as const) {
-    const bans = new Bans({ clock, observer: new Observer(clock, () => {}), tally: ALONE })
+    const bans = bansAlone()
     const all = { 'greylist.mode': 'off', 'connection.failures': 1, 'limits.errors': 100 }
     open({ ...all, ...settings }, { bans, exists: () => false, ...more }, allowed)
     const replies = await say('EHLO c', FROM, ...Array<string>(5).fill('RCPT TO:<x@example.com>'))

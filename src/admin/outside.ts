@@ -22,7 +22,7 @@ export type Outside = {
   readonly lists: () => readonly ListTrouble[]
   readonly bans: () => readonly Ban[]
   /** Lets a network in again; false: it is not refused. Left out: nobody can be. */
-  readonly lift?: (network: string) => boolean
+  readonly lift?: (author: string, network: string) => boolean
   /** Scanners beside us that did not answer when they were asked last. */
   readonly engines: () => readonly EngineHealth[]
 }
@@ -48,7 +48,7 @@ export function bansPart(deps: {
       outside.bans().map(({ network, leftMs }) => ({ network, untilMs: clock.wallMs() + leftMs })),
     liftBan(author, network) {
       mustAct(author)
-      if (outside.lift?.(network) !== true) {
+      if (outside.lift?.(author.name, network) !== true) {
         throw new RefusalError(
           'notFound',
           'network',

@@ -220,8 +220,10 @@ class HeardTopic implements Topic {
     return this.#entries(keys)
   }
 
+  /** What is not over yet: a listener would take what is for news. */
   all(): readonly Entry[] {
-    return this.#entries(this.#own.keys())
+    const inForce = [...this.#own].filter(([, said]) => !this.#isOver(said))
+    return this.#entries(inForce.map(([key]) => key))
   }
 
   heard(node: NodeId, entries: readonly Entry[]): void {

@@ -72,7 +72,7 @@ export function openAdmin(
       names: () => names.client.trouble,
       lists: () => names.lists.troubles(),
       bans: () => bans.list(),
-      lift: (network) => bans.lift(network),
+      lift: (author, network) => bans.lift(author, network),
       engines: () => engines.health(live.current.settings['engines.list']),
     },
     probe: (hop) => probeNextHop(hop, { clock, resolver, hostname: seat.name }),

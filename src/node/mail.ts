@@ -31,7 +31,7 @@ import { nodeName } from '../store/names.ts'
 import { peersOf } from './cluster.ts'
 import type { Duties } from './duties.ts'
 import type { Names } from './names.ts'
-import { learnedDir, type Stores } from './stores.ts'
+import { learnedDir, type Rows, type Stores } from './stores.ts'
 
 /** Inspector processes. What costs is inspection, and this is what has the cores. */
 const INSPECTORS = Math.max(1, Math.min(8, navigator.hardwareConcurrency))
@@ -67,6 +67,7 @@ export function openMail(
     readonly file: NodeFile
     readonly certificate: Certificate
     readonly live: LiveConfig
+    readonly rows: Rows
     readonly store: Stores
     readonly names: Names
     readonly inspectors: Inspectors
@@ -100,7 +101,7 @@ export function openMail(
     share: holders.share,
     deletedMs: patience.deletedMs,
   })
-  const bans = new Bans({ clock, observer, tally })
+  const bans = new Bans({ clock, observer, tally, rows: given.rows.replica })
   const questions = new RecipientQuestions({ ...seam, hostname, timeoutMs })
   const directory = new Directory({
     clock,

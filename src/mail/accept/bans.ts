@@ -2,23 +2,34 @@
  * Client networks that ask for many recipients that nobody has: counted over an hour on all nodes
  * together, and refused for a while on all of them within about a second. In bounded memory; what
  * a node was told it keeps, also when who told it is gone.
+ *
+ * That one was lifted is a shared row: it reaches also who was away then, and outlives a restart.
+ * Each ban has the stamp of its making and travels with it; the stamp of a lift is that of its ban or
+ * a later one. So a ban that comes back from a node that was away is known to be over, and one that
+ * was made since is not.
  */
 import type { Clock } from '../../base/clock.ts'
 import type { Observer } from '../../base/observe.ts'
 import type { Tally, Topic } from '../../base/tally.ts'
-import type { Settings } from '../../config/schema.ts'
+import { SETTINGS, type Settings } from '../../config/schema.ts'
+import type { Stamp } from '../../config/stamp.ts'
+import type { SharedRows } from '../../store/shared.ts'
 import { networkOf } from './throttle.ts'
 
 /** Networks remembered at a time; the one longest unchanged is forgotten first (faults.md G10). */
 const NETWORKS_MAX = 20_000
 const BANS_MAX = 5_000
 const HOUR_MS = 3_600_000
-/** A node that was away hears this long of a ban that was lifted. */
+/** A node that was away hears this long that a count began anew. */
 const LIFTED_MS = 60_000
 /** What is told of a ban may be so old; then it is told again. */
 const TOLD_MS = 600_000
-/** Two ends this close are one: the way between nodes takes a moment. */
-const SAME_MS = 5_000
+/** One owned row a network; its version is the stamp of the lift. */
+const LIFT_KIND = 'ban-lift'
+/** A lift is remembered as long as any ban may last that it is of. */
+const BAN_MS_MAX = SETTINGS['connection.ban'].max * 60_000
+/** Of a ban, as nodes tell it: network and stamp. */
+const TOLD = /^(\S+) (\d{1,16})$/
 
 export type Ban = {
   /** `192.0.2.1` or an IPv6 /64. */
@@ -26,12 +37,13 @@ export type Ban = {
   readonly leftMs: number
 }
 
-type Standing = { readonly untilMono: number; toldMono: number }
+type Standing = { readonly stamp: Stamp; readonly untilMono: number; toldMono: number }
 
 export type BansDeps = {
   readonly clock: Clock
   readonly observer: Observer
   readonly tally: Tally
+  readonly rows: Pick<SharedRows, 'stamps' | 'list' | 'owned' | 'put' | 'onChange'>
 }
 
 export class Bans {
@@ -40,13 +52,21 @@ export class Bans {
   readonly #told: Topic
   readonly #counts = new Map<string, { count: number; endsMono: number }>()
   readonly #bans = new Map<string, Standing>()
+  /** By network, when it was lifted last. */
+  readonly #lifts = new Map<string, Stamp>()
 
+  /** @throws StoreError */
   constructor(deps: BansDeps) {
     this.#deps = deps
     this.#failures = deps.tally.topic('unknownRecipients')
-    this.#told = deps.tally.topic('bans')
-    // Seconds that are left of it; 0: it was lifted.
+    this.#told = deps.tally.topic('banned')
+    // Seconds that are left of it; 0: it is not told any more.
     this.#told.onHeard((key, seconds) => this.#heard(key, seconds))
+    for (const { key, state } of deps.rows.list(LIFT_KIND))
+      if (state.shape === 'owned') keepLast(this.#lifts, key, state.version[0], BANS_MAX)
+    deps.rows.onChange(LIFT_KIND, ({ keys }) => {
+      for (const key of keys) this.#lifted(key)
+    })
   }
 
   /** A recipient that nobody has. Only of clients that are counted: true when it is refused now. */
@@ -79,19 +99,27 @@ export class Bans {
       .sort((one, other) => other.leftMs - one.leftMs || (one.network < other.network ? -1 : 1))
   }
 
-  /** On all nodes; false: nothing to lift. Its count begins anew. */
-  lift(network: string): boolean {
-    if (this.#leftOf(network) === 0) return false
-    this.#forget(network)
-    this.#deps.observer.emit('client.unbanned', { client: network })
+  /**
+   * On all nodes, also on those that hear of it later; false: nothing to lift. Its count begins
+   * anew. @throws StoreError, and it stays refused
+   */
+  lift(author: string, network: string): boolean {
+    const ban = this.#bans.get(network)
+    if (ban === undefined || this.#leftOf(network) === 0) return false
+    const { rows, clock, observer } = this.#deps
+    const before = rows.owned(LIFT_KIND, network)?.version[0] ?? 0
+    // A clock that is behind must not make it older than what it lifts.
+    const stamp = Math.max(rows.stamps.next(), ban.stamp, before + 1)
+    rows.put(LIFT_KIND, network, [stamp, 0], '{}', author, clock.wallMs() + BAN_MS_MAX)
+    observer.emit('client.unbanned', { client: network })
     return true
   }
 
   #ban(network: string, failures: number, settings: Settings): void {
-    const { clock, observer } = this.#deps
+    const { clock, observer, rows } = this.#deps
     if (this.#leftOf(network) > 0) return
     const untilMono = clock.monoMs() + settings['connection.ban'] * 60_000
-    const ban: Standing = { untilMono, toldMono: 0 }
+    const ban: Standing = { stamp: rows.stamps.next(), untilMono, toldMono: 0 }
     keepLast(this.#bans, network, ban, BANS_MAX)
     this.#tell(network, ban)
     observer.emit('client.banned', {
@@ -106,7 +134,7 @@ export class Bans {
     const nowMono = this.#deps.clock.monoMs()
     const leftMs = ban.untilMono - nowMono
     ban.toldMono = nowMono
-    this.#told.tell(network, Math.ceil(leftMs / 1_000), Math.min(leftMs, HOUR_MS))
+    this.#told.tell(toldOf(network, ban), Math.ceil(leftMs / 1_000), Math.min(leftMs, HOUR_MS))
   }
 
   #leftOf(network: string): number {
@@ -119,26 +147,34 @@ export class Bans {
     return Math.max(0, leftMs)
   }
 
-  #heard(network: string, seconds: number): void {
-    if (seconds === 0) {
-      if (this.#bans.has(network)) this.#forget(network)
-      return
-    }
-    const untilMono = this.#deps.clock.monoMs() + seconds * 1_000
+  #heard(told: string, seconds: number): void {
+    const [, network = '', digits = ''] = TOLD.exec(told) ?? []
+    const stamp = Number(digits)
+    if (network === '' || seconds === 0 || stamp <= (this.#lifts.get(network) ?? 0)) return
     const before = this.#bans.get(network)
-    if (before !== undefined && untilMono - before.untilMono < SAME_MS) return
+    if (before !== undefined && before.stamp >= stamp) return
     // Told on: a node that starts later hears it although who said it first is gone.
-    const ban: Standing = { untilMono, toldMono: 0 }
+    const untilMono = this.#deps.clock.monoMs() + seconds * 1_000
+    const ban: Standing = { stamp, untilMono, toldMono: 0 }
     keepLast(this.#bans, network, ban, BANS_MAX)
     this.#tell(network, ban)
   }
 
-  #forget(network: string): void {
+  /** What its row says, whoever wrote it. A ban that was made after it stands. */
+  #lifted(network: string): void {
+    const [stamp] = this.#deps.rows.owned(LIFT_KIND, network)?.version ?? [0]
+    keepLast(this.#lifts, network, stamp, BANS_MAX)
+    const ban = this.#bans.get(network)
+    if (ban !== undefined && ban.stamp > stamp) return
+    if (ban !== undefined) this.#told.tell(toldOf(network, ban), 0, LIFTED_MS)
     this.#bans.delete(network)
     this.#counts.delete(network)
     this.#failures.tell(network, 0, LIFTED_MS)
-    this.#told.tell(network, 0, LIFTED_MS)
   }
+}
+
+function toldOf(network: string, { stamp }: Standing): string {
+  return `${network} ${stamp}`
 }
 
 function keepLast<Value>(map: Map<string, Value>, key: string, value: Value, most: number): void {
