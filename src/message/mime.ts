@@ -32,6 +32,8 @@ export class Mail {
   readonly #bounds: MimeBounds
   readonly #contents = new Map<Part, readonly Buffer[]>()
   #keptBytes = 0
+  /** What is too large to be kept with the others, until the next such one: all inspectors ask for it in turn. */
+  #large: { readonly part: Part; readonly contents: readonly Buffer[] } | null = null
   #encrypted = false
   #tree: string | null = null
 
@@ -63,6 +65,7 @@ export class Mail {
 
   /** The decoded content in every reading, the most common first; more than one only where it is doubtful. */
   contents(part: Part): readonly Buffer[] {
+    if (this.#large?.part === part) return this.#large.contents
     return this.#contents.get(part) ?? this.#decode(part).contents
   }
 
@@ -124,7 +127,7 @@ export class Mail {
     if (this.#keptBytes + bytes <= this.#bounds.keptBytesMax) {
       this.#keptBytes += bytes
       this.#contents.set(part, contents)
-    }
+    } else this.#large = { part, contents }
     return { contents, sound }
   }
 }

@@ -12,6 +12,8 @@ export type Decoded = {
 
 /** Text at a time: the decoder is native and quick, but takes a string, which is a copy. */
 const STEP_BYTES = 1024 * 1024
+/** Those copies are garbage that the engine collects late by itself. */
+const COLLECT_STEPS = 8
 /** Encoded octets that are read in more than one way: above it one reading, and it is not sound. */
 const READINGS_BYTES_MAX = 4 * 1024 * 1024
 
@@ -40,6 +42,7 @@ const NEVER = -1
 function soundBase64(source: Buffer, start: number, end: number): Buffer | null {
   const out = Buffer.allocUnsafeSlow(Math.ceil(((end - start) * 3) / 4))
   let length = 0
+  let steps = 0
   try {
     for (let at = start; at < end; ) {
       const last = end - at <= STEP_BYTES
@@ -54,6 +57,8 @@ function soundBase64(source: Buffer, start: number, end: number): Buffer | null 
       if (last) break
       if (written === 0) return null
       at += read
+      steps += 1
+      if (steps % COLLECT_STEPS === 0) Bun.gc(true)
     }
   } catch {
     return null

@@ -2,6 +2,7 @@
  * What a file is by its content. A table of our own: it answers at once, gives every kind that
  * some program would take the file for, and knows what the lists of others leave out.
  */
+import { isTarHeader } from './archives/tar.ts'
 
 /** Kinds that hold files of their own. */
 export type ArchiveKind =
@@ -177,7 +178,8 @@ export function kindsOf(content: Buffer, names: readonly string[]): readonly Kin
   if (kinds.has('lzh') && !/^-l[hz][0-9ds]-/.test(content.toString('latin1', 2, 7)))
     kinds.delete('lzh')
   if (kinds.has('hfs') && !(content.length > 400_000 && kinds.size === 1)) kinds.delete('hfs')
-  if (!kinds.has('tar') && isOldTar(content)) kinds.add('tar')
+  // Tar before POSIX has no signature.
+  if (!kinds.has('tar') && isTarHeader(content)) kinds.add('tar')
   for (const kind of diskKinds(content)) kinds.add(kind)
   for (const kind of textKinds(content, names, kinds.size === 0)) kinds.add(kind)
   if (kinds.size === 0 && names.some((name) => /\.lzma[\s.]*$/i.test(name))) kinds.add('lzma')
@@ -250,16 +252,6 @@ function isBmp(content: Buffer): boolean {
 function isArj(content: Buffer): boolean {
   const size = content.length > 10 ? content.readUInt16LE(2) : 0
   return size >= 30 && size <= 2_600
-}
-
-/** Tar before POSIX: no signature, but a sum of the header. */
-function isOldTar(content: Buffer): boolean {
-  if (content.length < 512 || content[0] === 0) return false
-  const written = Number.parseInt(content.toString('latin1', 148, 156).replace(/[\0 ]+/g, ''), 8)
-  if (!(written > 0)) return false
-  let sum = 8 * 32
-  for (let at = 0; at < 512; at += 1) if (at < 148 || at >= 156) sum += content[at] ?? 0
-  return sum === written
 }
 
 function diskKinds(content: Buffer): readonly ArchiveKind[] {

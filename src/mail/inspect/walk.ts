@@ -204,6 +204,7 @@ export class Walk {
     let size = 0
     let wanted = true
     let ended = false
+    let kinds: readonly Kind[] | null = null
     const end = (): void => {
       if (ended) return
       ended = true
@@ -225,11 +226,11 @@ export class Walk {
         passing?.see(piece)
         keep.take(piece)
         if (keep.whole && size < PLAIN_BYTES_MAX) return true
+        // The head stays what it is from here on.
+        kinds ??= kindsOf(keep.head(), file.names)
         // Much that is nothing known: zeros, measurements, backups.
-        if (keep.whole && this.#scan === null && !needsWhole(kindsOf(keep.head(), file.names)))
-          keep.drop()
+        if (keep.whole && this.#scan === null && !needsWhole(kinds)) keep.drop()
         if (keep.whole) return true
-        const kinds = kindsOf(keep.head(), file.names)
         wanted = !needsWhole(kinds) || isMedia(kinds)
         if (!wanted) end()
         return wanted

@@ -11,7 +11,9 @@ import type { Budget } from './budget.ts'
 import type { Held } from './held.ts'
 import { mayOpen, SLOW_GUESSES_MAX } from './passwords.ts'
 import { type Extraction, Seven } from './seven.ts'
+import { filesInSeven } from './seven-list.ts'
 import { gunzipWhole, MEMBERS_MAX, membersOf, nameInGzip, unbrotliWhole } from './streams.ts'
+import { TarCount } from './tar.ts'
 
 /** Takes a file in pieces, and looks at it when it ends. */
 export type FileSink = {
@@ -58,6 +60,9 @@ const ZIP_GUESSES_MAX = 3
 const SIZE_UNSAID = 0xffff_ffff
 /** `PK\1\2` in a message of one name: a document of Office, whose parts are not files to a reader. */
 const OFFICE_PART = /^(?:\[content_types\]\.xml|mimetype)$/i
+/** What a file costs that 7-Zip unpacks, in files. */
+const SEVEN_ENTRY = 2
+const COLLECT_BYTES = 4 * MB
 /** Names that leave the directory they are unpacked in. */
 const ESCAPES = /^(?:[\\/]|[a-z]:[\\/])|(?:^|[\\/])\.\.(?:[\\/]|$)/i
 
@@ -168,6 +173,7 @@ export class Archives {
   }
 
   #later(file: FileFacts, kind: ArchiveKind, bytes: Buffer, guesses: readonly string[]): void {
+    if (kind === 'tar' && !this.#counted(filesOfTar(bytes))) return
     if (!this.#budget.run()) return
     if (this.#held.take(bytes)) this.#late.push({ file, kind, bytes, guesses })
     else this.#budget.limit(`${file.path} is too large to wait for the others.`)
@@ -266,9 +272,24 @@ export class Archives {
     Bun.gc(true)
   }
 
+  /** Whether there is room for what an archive says it holds; it is taken only as files come out. */
+  #counted(files: number): boolean {
+    const needed = files * SEVEN_ENTRY
+    return needed <= this.#budget.entriesLeft || this.#budget.entry(needed)
+  }
+
+  /** Whether 7-Zip may read the list of a 7z, for which it takes room before anything is unpacked. */
+  async #listed(seven: Seven, { file, bytes }: Late): Promise<boolean> {
+    const files = await filesInSeven(seven, bytes)
+    if (files === 'endless')
+      this.#budget.limit(`${file.path} has a list of files that is too long to be counted.`)
+    return files !== 'endless' && this.#counted(files ?? 0)
+  }
+
   /** Without a password first, where it may be that none is needed; then with the guesses. */
   async #extract(seven: Seven, late: Late): Promise<void> {
     const { file, kind, guesses } = late
+    if (kind === '7z' && !(await this.#listed(seven, late))) return
     const tries = kind === 'zip' && guesses.length > 0 ? guesses : [null, ...guesses]
     let last: Extraction = { end: 'encrypted', words: '' }
     for (const password of tries) {
@@ -290,19 +311,33 @@ export class Archives {
 
   async #run(seven: Seven, late: Late, password: string | null): Promise<Extraction> {
     const { file, bytes, kind } = late
+    // To decode it left garbage of its size: away with that before more memory is taken.
+    if (bytes.length >= COLLECT_BYTES) Bun.gc(true)
     const run = await seven.extract(bytes, kind, password, (name) => {
-      // Each costs what two cost elsewhere.
-      if (!this.#budget.entry(2)) return null
+      if (!this.#budget.entry(SEVEN_ENTRY)) return null
       // What 7-Zip calls the content of a stream, which has no name in it.
       const unnamed = LAYERS.has(kind) && /^in~?(?:\.\w+)?$/.test(name)
       const inside = this.inside(file, unnamed ? layerNames(file, null) : [name], kind)
       const sink = this.#to.sink(inside, 0)
       // One file of many that is too large is no reason to leave out the others.
-      const on = !LAYERS.has(kind)
-      return { take: (piece) => sink.take(piece) || (on && !this.#budget.over), end: sink.end }
+      if (!LAYERS.has(kind))
+        return { take: (piece) => sink.take(piece) || !this.#budget.over, end: sink.end }
+      // A tar in a stream is counted before it is kept.
+      const tar = new TarCount()
+      const take = (piece: Buffer): boolean => {
+        tar.see(piece)
+        return this.#counted(tar.files) && sink.take(piece)
+      }
+      return { take, end: sink.end }
     })
     return run.end === 'damaged' && isLocked(bytes, kind) ? { ...run, end: 'encrypted' } : run
   }
+}
+
+function filesOfTar(bytes: Buffer): number {
+  const tar = new TarCount()
+  tar.see(bytes)
+  return tar.files
 }
 
 function differs(said: number, is: number): boolean {

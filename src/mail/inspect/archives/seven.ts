@@ -66,6 +66,8 @@ class Stopped extends Error {
 const WORDS_MAX = 2_000
 /** Files, directories and links that one run may make. */
 const NODES_MAX = 50_000
+/** Each node leaves about 10 KB of garbage, which the engine collects late by itself. */
+const COLLECT_NODES = 500
 const WRITES = 3
 
 export class Seven {
@@ -200,6 +202,7 @@ function tap(FS: Program['FS'], open: Open): { failure: Error | null } {
   rootOps.mknod = (parent, name, mode, device) => {
     nodes += 1
     if (nodes > NODES_MAX) throw new Stopped()
+    if (nodes % COLLECT_NODES === 0) Bun.gc(true)
     return plainNode?.(parent, name, mode, device) ?? {}
   }
   FS.close(probe)
