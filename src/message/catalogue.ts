@@ -169,6 +169,11 @@ export const CATALOGUE: readonly RuleFact[] = [
     says: 'A link leads to a store whose pages nobody can take down.',
   },
   { rule: 'URL_QR_DRAWN', score: 3, says: 'A code is drawn of characters or of cells of a table.' },
+  {
+    rule: 'PICTURE_LIMIT',
+    score: 2,
+    says: 'A picture has too many pixels to be searched for codes.',
+  },
   { rule: 'URL_QR', score: 2.5, says: 'A QR code in a picture holds a link.' },
   {
     rule: 'URL_RECIPIENT',

@@ -174,6 +174,11 @@ export function alike(ink: number, paper: number): boolean {
   return true
 }
 
+/** 0 to 255. */
+export function brightness(paper: number): number {
+  return ((paper >> 16) * 77 + ((paper >> 8) & 255) * 150 + (paper & 255) * 29) >> 8
+}
+
 /** Rules of `<style>` for one class, id or element; complex selectors are left out. */
 export type Sheet = {
   readonly rules: Map<string, Style>

@@ -40,7 +40,7 @@ tfoot th thead time title tr track tt u ul use var video wbr xml xmp circle defs
 export const PARAGRAPH: ReadonlySet<string> = new Set(['p'])
 /** Attributes that are read; the values of all others are skipped. */
 export const READ = new Set(
-  'style class id hidden href xlink:href src srcset action formaction background bgcolor color width height type http-equiv content alt data'.split(
+  'style class id hidden href xlink:href src srcset action formaction background bgcolor color colspan width height type http-equiv content alt data'.split(
     ' ',
   ),
 )

@@ -5,7 +5,7 @@
  * as long for each mail, and knows nothing of what is seen; `entities` decodes the characters.
  */
 import { decodeHTML, decodeHTMLAttribute } from 'entities'
-import { alike, colour, readSheet, readStyle, type Sheet, type Style } from './css.ts'
+import { alike, brightness, colour, readSheet, readStyle, type Sheet, type Style } from './css.ts'
 import { BLOCK, ENDS, KNOWN, PARAGRAPH, RAW, READ, VOID } from './elements.ts'
 
 /** A place in markup that leads elsewhere. */
@@ -29,6 +29,8 @@ export type Markup = {
   readonly leading: readonly Leading[]
   /** `data:` links of images, at most 4 of at most 1 M characters. */
   readonly pictures: readonly string[]
+  /** Brightness of table cells, 0 to 255, by row; empty where few are coloured. */
+  readonly cells: readonly (readonly number[])[]
   readonly facts: MarkupFacts
 }
 
@@ -95,6 +97,10 @@ const PICTURES_MAX = 4
 const PICTURE_CHARS_MAX = 1024 * 1024
 const SHOWN_CHARS_MAX = 500
 const STACK_MAX = 512
+/** Table cells and rows that are kept, and coloured ones below which nothing is drawn: the smallest code has 200. */
+const CELLS_MAX = 100_000
+const PAINTED_MIN = 100
+const SPAN_MAX = 200
 const CONDITION_CHARS_MAX = 200
 /** Open elements above the one that an end tag names; further down it is ignored. */
 const CLOSE_REACH = 64
@@ -128,6 +134,9 @@ class Reader {
   readonly #hidden: string[] = []
   readonly #leading: Leading[] = []
   readonly #pictures: string[] = []
+  readonly #cells: number[][] = []
+  #cellsLeft = CELLS_MAX
+  readonly #painted: number
   readonly #names: string[] = []
   readonly #looks: Look[] = []
   readonly #sheet: Sheet = { rules: new Map(), vague: false }
@@ -144,6 +153,7 @@ class Reader {
     this.#source = source
     this.#facts = facts
     facts.chars += source.length
+    this.#painted = facts.paintedCells
   }
 
   end(): Markup {
@@ -154,6 +164,7 @@ class Reader {
       hidden: tidyLines(this.#hidden.join('')),
       leading: this.#leading,
       pictures: this.#pictures,
+      cells: this.#facts.paintedCells - this.#painted < PAINTED_MIN ? [] : this.#cells,
       facts: this.#facts,
     }
   }
@@ -292,7 +303,9 @@ class Reader {
       this.#wear(this.#looks.at(-1) ?? PLAIN)
     }
     const look = this.#lookOf(name, attributes)
-    if (attributes !== null) this.#read(name, attributes, look)
+    if (name === 'tr') this.#row()
+    else if (name === 'td' || name === 'th') this.#cell(attributes, look)
+    if (attributes !== null) this.#read(name, attributes)
     else if (name === 'form') this.#facts.forms += 1
     else if (name === 'iframe' || name === 'frame') this.#facts.frames += 1
     if (RAW.has(name)) this.#skipRaw(name)
@@ -441,7 +454,7 @@ class Reader {
     return paper === 'unknown' || this.#sheet.vague || !alike(ink, paper)
   }
 
-  #read(name: string, attributes: Attributes, look: Look): void {
+  #read(name: string, attributes: Attributes): void {
     const facts = this.#facts
     switch (name) {
       case 'a':
@@ -494,7 +507,6 @@ class Reader {
         return
       case 'td':
       case 'th':
-        if (look.paper !== this.#look.paper) facts.paintedCells += 1
         this.#lead(attributes.get('background'), null, 'image', name)
         return
       case 'body':
@@ -503,6 +515,21 @@ class Reader {
         return
       default:
     }
+  }
+
+  #row(): void {
+    this.#cellsLeft -= 1
+    if (this.#cellsLeft >= 0) this.#cells.push([])
+  }
+
+  #cell(attributes: Attributes | null, { paper }: Look): void {
+    if (paper !== this.#look.paper) this.#facts.paintedCells += 1
+    const span = Math.trunc(Number(attributes?.get('colspan') ?? 1))
+    const width = span >= 1 && span <= SPAN_MAX ? span : 1
+    this.#cellsLeft -= width
+    if (this.#cellsLeft < 0) return
+    const value = paper === 'unknown' ? 255 : brightness(paper)
+    for (let index = 0; index < width; index += 1) this.#cells.at(-1)?.push(value)
   }
 
   #image(name: string, attributes: Attributes): void {

@@ -36,10 +36,17 @@ export const links: Inspector = {
       ...drawings(view),
     ]
     note(all, look)
-    if (picturesOf(look.mail).length + view.pictures.length === 0) return findings
-    return codesOf(look.mail, view.pictures).then((codes) => [
+    const { pictures, drawings: drawn, cells } = view
+    if (picturesOf(look.mail).length + pictures.length + drawn.length + cells.length === 0)
+      return findings
+    return codesOf(look.mail, view).then(({ codes, tooLarge }) => [
       ...findings,
       ...readOut(codes, view, look),
+      ...tooLarge.slice(0, 1).map((name) => ({
+        rule: 'PICTURE_LIMIT',
+        score: 2,
+        evidence: `${name} has too many pixels to be searched for codes.`,
+      })),
     ])
   },
 }

@@ -6,6 +6,8 @@
 import { inflateSync } from 'node:zlib'
 import { decodeText, fieldValue, plainLine } from '../../message/header.ts'
 import type { Mail, Part } from '../../message/mime.ts'
+import { type Drawing, joined, type Pixels, picturesOfCells, rendered } from './drawn.ts'
+import { framesOf } from './gif.ts'
 
 /** A code that was read. */
 export type Code = {
@@ -40,39 +42,77 @@ function isPictureName(name: string): boolean {
   return /\.(?:png|jpe?g|gif|webp|bmp)$/i.test(name.trim())
 }
 
-/** Codes in the pictures of `mail` and in `inside`, `data:` links. Never rejects: a picture that nobody can decode shows none. */
-export async function codesOf(
-  mail: Mail,
-  inside: readonly string[] = [],
-): Promise<readonly Code[]> {
+/** What a mail shows besides its pictures. */
+export type Shown = {
+  /** Pictures that the markup carries inside itself, as `data:` links. */
+  readonly pictures: readonly string[]
+  readonly drawings: readonly Drawing[]
+  /** Brightness of table cells, 0 to 255, by row. */
+  readonly cells: readonly (readonly number[])[]
+}
+
+export const SHOWS_NOTHING: Shown = { pictures: [], drawings: [], cells: [] }
+
+export type Codes = {
+  readonly codes: readonly Code[]
+  /** Names of pictures that have too many pixels to be looked at. */
+  readonly tooLarge: readonly string[]
+}
+
+/** Codes in the pictures of `mail` and in what it shows besides. Never rejects: a picture that nobody can decode shows none. */
+export async function codesOf(mail: Mail, shown: Shown = SHOWS_NOTHING): Promise<Codes> {
   const codes: Code[] = []
-  for (const link of inside.slice(0, PICTURES_MAX)) {
-    const body = link.slice(link.indexOf(',') + 1)
-    for (const text of await readCodes(Buffer.from(body, 'base64'))) {
-      codes.push({ text, name: 'the markup' })
-      if (codes.length >= CODES_MAX) return codes
+  const tooLarge: string[] = []
+  const see = async (pixels: Pixels, name: string): Promise<boolean> => {
+    const texts = await codesIn(pixels)
+    codes.push(...texts.map((text) => ({ text, name })))
+    return texts.length > 0
+  }
+  const pieces: Pixels[] = []
+  for (const { bytes, name } of picturesIn(mail, shown.pictures)) {
+    if (codes.length >= CODES_MAX) break
+    for (const one of [bytes, ...framesOf(bytes)]) {
+      const pixels = await pixelsIn(one)
+      if (pixels === 'too large') tooLarge.push(name)
+      else if (pixels !== null && !(await see(pixels, name)) && one === bytes) pieces.push(pixels)
     }
   }
+  // A code in pieces is none to who looks at each, and whole to who reads the mail.
+  for (const whole of joined(pieces))
+    if (codes.length < CODES_MAX) await see(whole, 'pictures side by side')
+  for (const drawing of shown.drawings) await see(rendered(drawing), 'characters')
+  for (const cells of picturesOfCells(shown.cells)) await see(cells, 'a table')
+  return { codes: codes.slice(0, CODES_MAX), tooLarge }
+}
+
+function* picturesIn(
+  mail: Mail,
+  links: readonly string[],
+): Generator<{ bytes: Buffer; name: string }> {
+  for (const link of links.slice(0, PICTURES_MAX))
+    yield { bytes: Buffer.from(link.slice(link.indexOf(',') + 1), 'base64'), name: 'the markup' }
   for (const part of picturesOf(mail)) {
-    const [content] = mail.contents(part)
-    if (content === undefined || content.length > BYTES_MAX) continue
+    const [bytes] = mail.contents(part)
+    if (bytes === undefined || bytes.length > BYTES_MAX) continue
     const name = plainLine(
       decodeText(part.names[0] ?? fieldValue(part.header, 'content-id') ?? ''),
       80,
     )
-    for (const text of await readCodes(content)) {
-      codes.push({ text, name: name === '' ? 'a picture' : name })
-      if (codes.length >= CODES_MAX) return codes
-    }
+    yield { bytes, name: name === '' ? 'a picture' : name }
   }
-  return codes
 }
 
 /** What the codes in one picture say: PNG, JPEG, GIF, WebP or BMP. Never rejects. */
 export async function readCodes(picture: Buffer): Promise<readonly string[]> {
+  const pixels = await pixelsIn(picture)
+  return pixels === null || pixels === 'too large' ? [] : codesIn(pixels)
+}
+
+/** The picture, made smaller where it is large. Null: nobody can decode it, or it is too small to show a code. */
+async function pixelsIn(picture: Buffer): Promise<Pixels | 'too large' | null> {
   try {
     const { width, height } = await new Bun.Image(picture, { maxPixels: PIXELS_MAX }).metadata()
-    if (Math.min(width, height) < EDGE_MIN) return []
+    if (Math.min(width, height) < EDGE_MIN) return null
     const png = await new Bun.Image(picture, { maxPixels: PIXELS_MAX })
       .resize(Math.min(EDGE_MAX, width), Math.min(EDGE_MAX, height), {
         fit: 'inside',
@@ -80,15 +120,20 @@ export async function readCodes(picture: Buffer): Promise<readonly string[]> {
       })
       .png({ compressionLevel: 0 })
       .buffer()
-    const pixels = pixelsOf(png)
-    if (pixels === null || !hasSquares(pixels)) return []
+    return pixelsOf(png)
+  } catch (error) {
+    return (error as { code?: unknown }).code === 'ERR_IMAGE_TOO_MANY_PIXELS' ? 'too large' : null
+  }
+}
+
+async function codesIn(pixels: Pixels): Promise<readonly string[]> {
+  if (!hasSquares(pixels)) return []
+  try {
     return await decode(pixels)
   } catch {
     return []
   }
 }
-
-export type Pixels = { readonly width: number; readonly height: number; readonly gray: Uint8Array }
 
 /** Brightness of each pixel of a PNG that Bun wrote: eight bits, unfiltered lines; null: it is another. */
 function pixelsOf(png: Buffer): Pixels | null {

@@ -7,7 +7,8 @@
 import { decodeText, fieldValue, fieldValues } from '../../message/header.ts'
 import type { Mail, Part } from '../../message/mime.ts'
 import { readingsOf } from '../../message/texts.ts'
-import { BLANKS, type Leading, type MarkupFacts, noFacts, readMarkup } from './html.ts'
+import { type Drawing, drawingsIn, linesOfMarkup } from './drawn.ts'
+import { BLANKS, type Leading, type Markup, type MarkupFacts, noFacts, readMarkup } from './html.ts'
 import {
   findWritten,
   INVISIBLE,
@@ -54,6 +55,10 @@ export type View = {
   readonly links: readonly Link[]
   /** Pictures that the markup carries inside itself, as `data:` links. */
   readonly pictures: readonly string[]
+  /** Lines that draw, at most 4. */
+  readonly drawings: readonly Drawing[]
+  /** Table cells of the markup, where enough of them are coloured to draw something. */
+  readonly cells: Markup['cells']
   /** Invisible characters between letters of words, of scripts that have no use for them. */
   readonly splits: number
   /** Text, markup or links went on past a bound. */
@@ -65,6 +70,7 @@ const TEXT_CHARS_MAX = 256 * 1024
 const MARKUP_BYTES_MAX = 1024 * 1024
 const TEXT_BYTES_MAX = 512 * 1024
 const LINKS_MAX = 1_000
+const DRAWINGS_MAX = 4
 /** Addresses inside an address inside an address. */
 const NESTED_MAX = 3
 
@@ -86,6 +92,8 @@ class Sight {
   readonly #marked: string[] = []
   readonly #hidden: string[] = []
   readonly #pictures: string[] = []
+  readonly #drawings: Drawing[] = []
+  #cells: Markup['cells'] = []
   #facts: MarkupFacts | null = null
   #textLeft = TEXT_BYTES_MAX
   #markupLeft = MARKUP_BYTES_MAX
@@ -128,6 +136,8 @@ class Sight {
       html: this.#facts,
       links: [...this.#links.values()],
       pictures: this.#pictures,
+      drawings: this.#drawings.slice(0, DRAWINGS_MAX),
+      cells: this.#cells,
       splits: this.#splits,
       cut: this.#cut || this.#links.size >= LINKS_MAX,
     }
@@ -139,6 +149,7 @@ class Sight {
     for (const written of readingsOf(piece, part.charset)) {
       // Links first: an invisible character inside one is told by what it was.
       this.#written(written, 'text')
+      this.#drawings.push(...drawingsIn(written))
       const text = this.#clean(written).replace(BLANKS, ' ').trim()
       if (text !== '') this.#plain.push(text)
     }
@@ -155,8 +166,11 @@ class Sight {
     this.#facts ??= noFacts()
     const before = this.#facts.base
     this.#facts.base = null
-    const { text, loose, hidden, leading, pictures, facts } = readMarkup(source, this.#facts)
+    const markup = readMarkup(source, this.#facts)
+    const { text, loose, hidden, leading, pictures, cells, facts } = markup
     this.#pictures.push(...pictures)
+    this.#drawings.push(...drawingsIn(linesOfMarkup(source)))
+    if (cells.length > this.#cells.length) this.#cells = cells
     const base = facts.base
     facts.base ??= before
     for (const each of leading) this.#lead(each, base)
