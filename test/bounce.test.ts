@@ -15,6 +15,7 @@ import {
 import { DotStuffer } from '../src/mail/deliver/wire.ts'
 import { mailDate } from '../src/message/date.ts'
 import { reply } from '../src/message/reply.ts'
+import { HOSTILE_NAMES } from './hostile-names.ts'
 
 const NOW_MS = 1_795_309_509_000
 const HEADER = 'From: a@here.example\r\nSubject: hello\r\nMessage-ID: <first@here.example>\r\n'
@@ -321,6 +322,24 @@ test('the report is canonical even when what it is made of is not', () => {
   )
   expect(() => new DotStuffer().next(Buffer.from(bounce?.bytes ?? []))).not.toThrow()
 })
+
+test.each(HOSTILE_NAMES)(
+  'the name of a file stays in the field that it came in: %j',
+  async (name) => {
+    const word = `=?utf-8?b?${Buffer.from(name).toString('base64')}?=`
+    const header = `${HEADER}Content-Type: application/pdf; name="${word}"\r\n`
+    const bytes = Buffer.from(`${header}\r\nThe body.\r\n`)
+    const changes = { original: { bytes, isWhole: true } }
+    const all = parts(changes)
+    expect(all).toHaveLength(3)
+    const [human, status, original] = all.map(([, content]) => content)
+    expect(`${human}${status}`).not.toMatch(/Injected|touch|script|jndi/)
+    expect(original).toBe(header)
+    const read = await simpleParser(text(changes))
+    expect(read.headers.has('x-injected')).toBe(false)
+    expect(read.headers.has('bcc')).toBe(false)
+  },
+)
 
 const OWN = new Set(['here.example'])
 const SENDERS: { sender: string; outbound: boolean; is: boolean }[] = [
