@@ -89,7 +89,12 @@ export async function startNode(
   const { spool, queue, quarantine, operators, trace } = store
   const engines = new Engines({ clock, observer })
   const names = openNames(live, options.nameServers, { clock, random, observer })
-  const inspectors = openInspectors(options, { engines, names, live }, { clock, observer })
+  const isWhole = (): boolean => told.cluster?.sync.caughtUp('trace') ?? false
+  const inspectors = openInspectors(
+    options,
+    { engines, names, live, trace, isWhole },
+    { clock, observer },
+  )
   const ownProblems = (): readonly string[] => problemsOf(spool, mail.listener, inspectors, live)
   const problems = (): readonly string[] => [
     ...ownProblems(),

@@ -9,13 +9,14 @@ import { type MessageId, MessageIds, type NodeId, newNodeId } from '../src/base/
 import { Observer } from '../src/base/observe.ts'
 import { SeededRandom } from '../src/base/random.ts'
 import { canonicalText, covers } from '../src/config/merge.ts'
-import type { DeliveryState, Judgement } from '../src/message/rows.ts'
+import type { AcceptState, DeliveryState, Judgement } from '../src/message/rows.ts'
 import { NO_INSIGHT } from '../src/message/verdict.ts'
 import { idFloor } from '../src/store/conditions.ts'
 import { openDatabase, type StoreDatabase } from '../src/store/db.ts'
 import type { OwnWrite } from '../src/store/feed.ts'
 import { TRACE_MIGRATIONS } from '../src/store/migrations/index.ts'
 import { parseQuery } from '../src/store/query.ts'
+import { contactOf } from '../src/store/sightings.ts'
 import { Trace } from '../src/store/trace.ts'
 import { joinRows, type RowState, type TracePart } from '../src/store/trace-feed.ts'
 import { ManualClock } from './clock.ts'
@@ -91,7 +92,12 @@ class Witness {
     this.store.close()
   }
 
-  record(recipients: number, id: MessageId = this.ids.next(), judgement: Judgement | null = null) {
+  record(
+    recipients: number,
+    id: MessageId = this.ids.next(),
+    judgement: Judgement | null = null,
+    accept: AcceptState = 'accepted',
+  ) {
     const rows = Array.from({ length: recipients }, (_, place) => ({
       id,
       atMs: this.clock.wallMs(),
@@ -102,7 +108,7 @@ class Witness {
       sizeBytes: 4_000,
       score: 0.5,
       rules: ['X'],
-      accept: 'accepted' as const,
+      accept,
       acceptReply: '250 2.0.0 ok',
       delivery: 'queued' as const,
       deliveryReply: null,
@@ -150,6 +156,7 @@ class Witness {
       all('trace', 'id, place'),
       all('trace_event', 'id, writer, dot, seq'),
       all('judgement', 'id'),
+      all('sighting', 'id, what'),
     ])
   }
 
@@ -253,6 +260,7 @@ const judgement = (score: number): Judgement => ({
   unknowns: [],
   holdFrom: 8,
   rejectFrom: 15,
+  author: 'ada@stranger.example',
 })
 
 describe('the join of two states of a recipient', () => {
@@ -500,6 +508,40 @@ describe('a history', () => {
     b.clock.advance(2_000)
     b.trace.prune(b.clock.wallMs(), 100)
     expect(b.store.sqlite.query('SELECT count(*) AS n FROM sighting').get()).toEqual({ n: 0 })
+  })
+
+  test('tells every node who wrote to which domain, in whatever order its parts come', () => {
+    const [a, b, c] = witnesses(3) as readonly [Witness, Witness, Witness]
+    const id = a.ids.next()
+    a.record(60, id, judgement(0))
+    a.trace.flush()
+    const whole = (a.writes[0]?.rows ?? []) as readonly TracePart[]
+    expect(whole).toHaveLength(2)
+    const { address } = contactOf('ada@stranger.example', 'second.example')
+    const rows = whole[1]?.rows.map((row) => ({ ...row, recipient: 'x@second.example' })) ?? []
+    const parts = [whole[0], { ...whole[1], rows }]
+    const give = (to: Witness, part: unknown): void => {
+      const as = { kind: 'push', writer: a.feed.writer, after: 0, upto: 0 } as const
+      to.feed.apply({ peer: a.id, rows: overTheWire([part] as OwnWrite['rows']), as })
+    }
+    for (const part of parts) give(b, part)
+    for (const part of parts.toReversed()) give(c, part)
+    for (const node of [b, c]) expect(node.trace.saw(address, 0, a.clock.wallMs() + 1)).toBe(true)
+    expect(c.known()).toBe(b.known())
+    const first = contactOf('ada@stranger.example', 'example.com').address
+    for (const node of [a, b, c]) expect(node.trace.saw(first, 0, a.clock.wallMs() + 1)).toBe(true)
+  })
+
+  test('tells every node that somebody released what was held, and so who is known', () => {
+    const [a, b] = two()
+    const id = a.record(1, a.ids.next(), judgement(9), 'held')
+    settle([a, b])
+    const { address } = contactOf('ada@stranger.example', 'example.com')
+    const saw = ({ trace }: Witness): boolean => trace.saw(address, 0, a.clock.wallMs() + 1)
+    expect([a, b].map(saw)).toEqual([false, false])
+    a.outcome(id, 0, 'released')
+    settle([a, b])
+    expect([a, b].map(saw)).toEqual([true, true])
   })
 
   test('goes on where the batch before ended, and what is known is not sent again', () => {

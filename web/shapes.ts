@@ -269,6 +269,7 @@ export const JUDGEMENT = t.Object({
   unknowns: t.Array(UNKNOWN),
   holdFrom: t.Number(),
   rejectFrom: t.Number(),
+  author: t.Optional(t.String()),
 })
 
 export const MESSAGE = t.Object({

@@ -380,6 +380,15 @@ export const SETTINGS = {
     group: 'Sender',
     help: 'Domains, beside our own, that others imitate: partners, the bank.',
   },
+  'sender.firstContact': {
+    kind: 'whole',
+    initial: 14,
+    min: 0,
+    max: 365,
+    unit: 'days',
+    group: 'Sender',
+    help: 'Mail of an author from whom nobody of that domain of ours has had mail before is marked: FIRST_CONTACT, and FIRST_CONTACT_DOMAIN when nobody else of its domain wrote either. Who was let in is known a day later, and for as long as trace.keep. Nothing is said until that domain has had mail for this many days, so it must be less than trace.keep; 0 for never.',
+  },
   'content.archiveDepth': {
     kind: 'whole',
     initial: 5,

@@ -43,7 +43,7 @@ import type { Trace } from '../store/trace.ts'
 import type { Arrival, Incoming, Receiver } from './accept/receive.ts'
 import { decide } from './decide/decide.ts'
 import { greylistAfter } from './decide/greylist.ts'
-import { judge } from './decide/judgement.ts'
+import { authorOf, judge } from './decide/judgement.ts'
 import { type Listing, listingOf } from './decide/listing.ts'
 import { weigh } from './decide/outcome.ts'
 import { policyFor } from './decide/policy.ts'
@@ -381,7 +381,9 @@ export class Pipeline {
         expiresMs: envelope.receivedMs + settings['queue.expire'] * 3_600_000,
         facts: inspection.facts,
         verdicts: isHeld ? verdicts : [],
-        judgement: isHeld ? judge(inspection, verdicts, snapshot) : null,
+        judgement: isHeld
+          ? judge(inspection, verdicts, snapshot, authorOf(envelope, inspection))
+          : null,
         dsn: false,
         heldMoved: false,
         recipients: fates.map((fate) => freshRecipient(fate === 'hold' ? 'held' : 'queued')),
@@ -440,8 +442,10 @@ export class Pipeline {
         deliveryMs: null,
       }
     })
-    const isPlain = inspection.findings.length === 0 && inspection.unknowns.length === 0
-    trace.record(rows, [], isPlain ? null : judge(inspection, verdicts, snapshot))
+    const author = authorOf(envelope, inspection)
+    const { findings, unknowns } = inspection
+    const isPlain = findings.length === 0 && unknowns.length === 0 && author === undefined
+    trace.record(rows, [], isPlain ? null : judge(inspection, verdicts, snapshot, author))
     const first = verdicts[0]
     observer.emit('mail.decided', {
       message: envelope.id,

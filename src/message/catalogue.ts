@@ -121,6 +121,21 @@ export const CATALOGUE: readonly RuleFact[] = [
     score: 1,
     says: 'Author and answers are of different free providers.',
   },
+  {
+    rule: 'FIRST_CONTACT',
+    score: 0.2,
+    says: 'Nobody here has had mail from this author before.',
+  },
+  {
+    rule: 'FIRST_CONTACT_DOMAIN',
+    score: 0.3,
+    says: "Nobody here has had mail from the author's domain before.",
+  },
+  {
+    rule: 'FIRST_CONTACT_UNKNOWN',
+    score: 0,
+    says: 'Whether anybody here has had mail from this author before is not known.',
+  },
   { rule: 'FORGED_RESULTS', score: 0, says: 'Results of checks in our name were cut off.' },
   {
     rule: 'ALLOW_UNPROVEN',

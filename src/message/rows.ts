@@ -153,6 +153,11 @@ export type Judgement = {
   readonly unknowns: readonly Unknown[]
   readonly holdFrom: number
   readonly rejectFrom: number
+  /**
+   * First address of From, as in MessageFacts. Left out: it names nobody, the mail goes out or has
+   * no sender, or it was judged before this was kept.
+   */
+  readonly author?: string
   /** Left out: nothing was seen, or it was judged before this was kept. */
   readonly insight?: Insight
 }

@@ -12,6 +12,7 @@ import type { Cluster } from '../cluster/cluster.ts'
 import type { Certificate } from '../config/certificate.ts'
 import type { LiveConfig } from '../config/live.ts'
 import type { NodeFile } from '../config/local.ts'
+import type { Settings } from '../config/schema.ts'
 import { Bans } from '../mail/accept/bans.ts'
 import { Directory } from '../mail/accept/directory.ts'
 import { SmtpListener } from '../mail/accept/listener.ts'
@@ -22,12 +23,14 @@ import { inspectConfigs } from '../mail/inspect/config.ts'
 import type { Inspectors } from '../mail/inspect/contract.ts'
 import type { Engines } from '../mail/inspect/engines/engines.ts'
 import { Expander } from '../mail/inspect/expand.ts'
+import { HistoryNames } from '../mail/inspect/history.ts'
 import { createInspectors } from '../mail/inspect/pool.ts'
 import { domainOf } from '../mail/inspect/urls.ts'
 import { withEngines } from '../mail/inspect/whole.ts'
 import { Pipeline } from '../mail/pipeline.ts'
 import { Signatures } from '../mail/signatures.ts'
 import { nodeName } from '../store/names.ts'
+import type { Trace } from '../store/trace.ts'
 import { peersOf } from './cluster.ts'
 import type { Duties } from './duties.ts'
 import type { Names } from './names.ts'
@@ -39,10 +42,19 @@ const INSPECTORS = Math.max(1, Math.min(8, navigator.hardwareConcurrency))
 /** Processes that look into mail, and the scanners beside them. */
 export function openInspectors(
   { command, dataDir }: NodeOptions,
-  given: { readonly engines: Engines; readonly names: Names; readonly live: LiveConfig },
+  given: {
+    readonly engines: Engines
+    readonly names: Names
+    readonly live: LiveConfig
+    readonly trace: Trace
+    /** What the other nodes know of mail is here. */
+    readonly isWhole: () => boolean
+  },
   { clock, observer }: { readonly clock: Clock; readonly observer: Observer },
 ): Inspectors {
-  const { engines, names, live } = given
+  const { engines, names, live, trace, isWhole } = given
+  const settings = (): Settings => live.current.settings
+  const known = new HistoryNames({ names: names.lists, trace, settings, isWhole })
   const expandsLinks = (): boolean => live.current.settings['content.expandLinks'] === 'on'
   const pool = createInspectors(
     {
@@ -51,7 +63,7 @@ export function openInspectors(
       spoolDir: joinPath(dataDir, 'spool'),
       readable: [learnedDir(dataDir)],
     },
-    { clock, observer, names: new Expander({ clock, names: names.lists, isOn: expandsLinks }) },
+    { clock, observer, names: new Expander({ clock, names: known, isOn: expandsLinks }) },
   )
   return withEngines(pool, engines)
 }

@@ -1,6 +1,7 @@
 /**
- * What was seen in mail, by a hash of it: links, their hosts and files. It answers who got
- * something that turned out to be bad later. Kept as long as the trace, on every node.
+ * What was seen in mail, by a hash of it: links, their hosts and files, which answer who got
+ * something that turned out to be bad later; and who wrote to which domain, which answers whether
+ * a sender is known there. Kept as long as the trace, on every node.
  */
 import type { Judgement } from '../message/rows.ts'
 import type { Insight } from '../message/verdict.ts'
@@ -29,6 +30,27 @@ export function sightingsOf({ insight }: Pick<Judgement, 'insight'>): readonly n
     ...[...hosts].slice(0, HOSTS_MAX).map((host) => numberOf('host', host)),
     ...files.slice(0, FILES_MAX).map(({ sha256 }) => numberOf('file', String(sha256))),
   ]
+}
+
+/** Of one author and one domain of recipients. */
+export type Contact = {
+  /** The author wrote to it. */
+  readonly address: number
+  /** Somebody of the author's domain did. */
+  readonly domain: number
+  /** Anybody at all did. */
+  readonly anybody: number
+}
+
+/** `author`: an address in lower case. */
+export function contactOf(author: string, recipientDomain: string): Contact {
+  const by = (who: string): number => numberOf('contact', `${who} ${recipientDomain}`)
+  return { address: by(author), domain: by(domainIn(author)), anybody: by('') }
+}
+
+/** What stands behind the last `@`, in lower case; empty without one. */
+export function domainIn(address: string): string {
+  return address.includes('@') ? address.slice(address.lastIndexOf('@') + 1).toLowerCase() : ''
 }
 
 function urlsOf(insight: Insight): readonly string[] {

@@ -16,11 +16,13 @@ import type { Judgement } from '../message/rows.ts'
 import { foldedOrNull, idFloor } from './conditions.ts'
 import type { StoreDatabase } from './db.ts'
 import type { Applied, Cursor, Feed, Incoming, Outgoing, OwnWrite, Place } from './feed.ts'
-import { sightingsOf } from './sightings.ts'
+import { contactOf, domainIn, sightingsOf } from './sightings.ts'
 import type { judgements, trace, traceEvents } from './tables.ts'
 
 /** Recipients of one part of a message. With all their texts they fit a message of a link. */
 const PART_PLACES = 50
+/** Above all places: a message has at most `mail.recipients` of them. */
+const PLACES_MAX = 1_000_000
 /** Lines of one write. */
 export const WRITE_LINES_MAX = 50
 /** Entries that one `read` looks at; a row of the log that the reader knows whole counts as one. */
@@ -358,14 +360,18 @@ export class TraceFeed implements Feed {
   }
 
   /** How many rows and lines changed. */
-  #merge({ id, rows, lines, judgement }: TracePart): number {
+  #merge({ id, part, rows, lines, judgement }: TracePart): number {
     const { addLine } = this.#statements
     let changed = 0
     for (const row of rows) if (this.mergeRow({ id, ...row })) changed += 1
     for (const { seq, writer, dot, atMs, recipient, what, detail } of lines) {
       changed += addLine.run(id, writer, dot, seq, atMs, recipient, what, detail).changes
     }
-    if (judgement !== null && this.judge(id, judgement)) changed += 1
+    const isJudged = judgement !== null && this.judge(id, judgement)
+    if (isJudged) changed += 1
+    // The judgement comes with the first part; rows of others may come before it or after it.
+    if (isJudged) this.meet(id)
+    else if (part > 0 || rows.some(({ releasedMs }) => releasedMs !== null)) this.meet(id, part)
     return changed
   }
 
@@ -379,6 +385,24 @@ export class TraceFeed implements Feed {
     const made = judgement ?? (JSON.parse(said) as Judgement)
     for (const what of sightingsOf(made)) sight.run(id, what)
     return true
+  }
+
+  /**
+   * Remembers whose people have had mail of the author: where a copy was let on, or released. All
+   * rows that are known, or those of one part. Inside a transaction, after rows and judgement.
+   */
+  meet(id: string, part?: number): void {
+    const { judgement, taken, sight } = this.#statements
+    const said = judgement.get(id)?.said
+    if (said === undefined) return
+    const { author } = JSON.parse(said) as Judgement
+    if (typeof author !== 'string') return
+    const from = (part ?? 0) * PART_PLACES
+    const rows = taken.all(id, from, part === undefined ? PLACES_MAX : from + PART_PLACES)
+    const domains = new Set(rows.map(({ recipient }) => domainIn(recipient)))
+    for (const domain of domains) {
+      for (const what of Object.values(contactOf(author, domain))) sight.run(id, what)
+    }
   }
 
   #takeOver(counts: ReadonlyMap<WriterId, number>, logged: readonly Dot[]): void {
@@ -635,6 +659,10 @@ function prepare({ sqlite }: StoreDatabase) {
       'SELECT said FROM judgement WHERE id = ?',
     ),
     judge: sqlite.query<null, [string, string]>(JOIN_JUDGEMENT),
+    taken: sqlite.query<{ recipient: string }, [string, number, number]>(
+      `SELECT DISTINCT recipient FROM trace WHERE id = ? AND place >= ? AND place < ?
+         AND (accept = 'accepted' OR released_ms IS NOT NULL)`,
+    ),
     sight: sqlite.query<null, [string, number]>('INSERT OR IGNORE INTO sighting VALUES (?, ?)'),
     vector: sqlite.query<{ writer: string; seq: number }, []>(
       'SELECT writer, seq FROM trace_vector ORDER BY writer',

@@ -286,6 +286,16 @@ export class Trace {
   }
 
   /**
+   * Whether a message that came from `fromMs` on and before `beforeMs` shows that (store/sightings).
+   * @throws StoreError
+   */
+  saw(what: number, fromMs: number, beforeMs: number): boolean {
+    return this.#store.attempt(
+      () => this.#statements.saw.get(what, idFloor(fromMs), idFloor(beforeMs)) !== null,
+    )
+  }
+
+  /**
    * Deletes messages older than `beforeMs`, at most `limit` of them so that nothing waits long.
    * Gives how many went; call again while it is `limit`. @throws StoreError
    */
@@ -440,6 +450,7 @@ export class Trace {
       touched[0] = true
       this.feed.judge(id, JSON.stringify(judgement), judgement)
     }
+    if (judgement !== null || releasedMs.size > 0) this.feed.meet(id)
     for (const { part } of events) touched[part] = true
     const isOne = touched.length === 1
     for (const [part, isTouched] of touched.entries()) {
@@ -643,6 +654,8 @@ function prepare({ sqlite }: StoreDatabase) {
     `SELECT sender, count(*) AS count FROM trace
      WHERE id >= ? AND at_ms >= ? AND ${UNWANTED} GROUP BY sender ORDER BY count DESC, sender LIMIT ${TOP_MAX}`,
   )
+  const saw: Statement<{ id: string }, [what: number, from: string, before: string]> =
+    sqlite.prepare('SELECT id FROM sighting WHERE what = ? AND id >= ? AND id < ? LIMIT 1')
   return {
     classes,
     rules,
@@ -656,6 +669,7 @@ function prepare({ sqlite }: StoreDatabase) {
          version = max(version + 1, ?), released_ms = ifnull(?, released_ms)
        WHERE id = ? AND place = ? AND (delivery IS NOT 'delivered' OR ? = 'delivered')`,
     ),
+    saw,
     event: sqlite.prepare('INSERT OR IGNORE INTO trace_event VALUES (?,?,?,?,?,?,?,?)'),
     oldest,
     pruneTrace: sqlite.prepare('DELETE FROM trace WHERE id <= ?'),

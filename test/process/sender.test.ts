@@ -1,4 +1,5 @@
 /** Who sent it, by a real node: it asks real name servers, and says on what they said. */
+import { Database } from 'bun:sqlite'
 import { afterAll, beforeAll, describe, expect, test } from 'bun:test'
 import { generateKeyPairSync } from 'node:crypto'
 import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs'
@@ -6,6 +7,7 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { dkimSign } from 'mailauth/lib/dkim/sign.js'
 import { pause, SystemClock } from '../../src/base/clock.ts'
+import { idFloor } from '../../src/store/conditions.ts'
 import { TestNameServer, zoneOf } from '../name-server.ts'
 import { freePort } from '../ports.ts'
 import { needs } from '../real.ts'
@@ -154,6 +156,43 @@ describe('a node and a name server', () => {
     expect(await send(node, sent, text(sent))).toStartWith('451')
     names.zone = zone
   }, 30_000)
+})
+
+describe('a node that had mail for three weeks', () => {
+  const sink = new Sink()
+  let node: Postern
+  beforeAll(async () => {
+    node = await Postern.start()
+    await node.addDomain('example.com', sink.nextHop)
+  }, 60_000)
+  afterAll(async () => {
+    await node?.dispose()
+    sink.stop()
+  })
+
+  const rulesOf = async (author: string): Promise<readonly string[]> => {
+    const reply = await send(node, { from: author, sender: author }, text({ from: author }))
+    const id = /^250 2\.0\.0 (\S+)/.exec(reply)?.[1] ?? ''
+    const [row] = await node.json<{ rules: readonly string[] }[]>('trace', `id:${id}`)
+    return (row?.rules ?? []).filter((rule) => rule.startsWith('FIRST_CONTACT'))
+  }
+
+  test('tells a first contact from a sender who is known, and a fresh one tells none', async () => {
+    expect(await rulesOf('old@friend.test')).toEqual([])
+    await node.stop()
+    const history = new Database(join(node.data, 'trace.db'))
+    const before = idFloor(clock.wallMs() - 21 * 86_400_000)
+    const { changes } = history.run('UPDATE sighting SET id = ? || substr(id, 11)', [before])
+    history.close()
+    expect(changes).toBe(3)
+    await node.begin()
+    expect(await rulesOf('old@friend.test')).toEqual([])
+    expect(await rulesOf('new@friend.test')).toEqual(['FIRST_CONTACT'])
+    for (const _ of [1, 2]) {
+      const rules = await rulesOf('new@stranger.test')
+      expect(rules.toSorted()).toEqual(['FIRST_CONTACT', 'FIRST_CONTACT_DOMAIN'])
+    }
+  }, 60_000)
 })
 
 needs('knot', 'unbound')('a node and a validating resolver of signed zones', () => {

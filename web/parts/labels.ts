@@ -41,6 +41,7 @@ const LABELS: Readonly<Record<string, string>> = {
   'sender.seal': 'Seal what goes on (ARC)',
   'sender.people': 'Protected people',
   'sender.lookalikes': 'Domains that others imitate',
+  'sender.firstContact': 'History before a first contact is said',
   'content.archiveDepth': 'Archives in archives',
   'content.encrypted': 'Encrypted files',
   'content.macros': 'Macros that run by themselves',

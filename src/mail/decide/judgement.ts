@@ -1,5 +1,6 @@
 /** What is kept of a decision, for whoever asks why. Pure. */
 import type { Snapshot } from '../../config/snapshot.ts'
+import type { Envelope } from '../../message/envelope.ts'
 import type { Judgement } from '../../message/rows.ts'
 import type { Inspection, Verdict } from '../../message/verdict.ts'
 
@@ -8,6 +9,7 @@ export function judge(
   inspection: Inspection,
   verdicts: readonly Verdict[],
   snapshot: Snapshot,
+  author?: string,
 ): Judgement {
   const worst = verdicts.reduce<Verdict | null>(
     (worse, verdict) => (worse === null || verdict.score > worse.score ? verdict : worse),
@@ -21,5 +23,14 @@ export function judge(
     ...(inspection.insight === undefined ? {} : { insight: inspection.insight }),
     holdFrom: snapshot.settings['policy.hold'],
     rejectFrom: snapshot.settings['policy.reject'],
+    ...(author === undefined ? {} : { author }),
   }
+}
+
+/** Who becomes known to those who get it: nobody by mail of ours, and by a notification. */
+export function authorOf(
+  { outbound, sender }: Envelope,
+  { facts }: Inspection,
+): string | undefined {
+  return outbound || sender === '' ? undefined : facts.authors[0]
 }

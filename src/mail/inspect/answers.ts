@@ -74,7 +74,8 @@ const GROUPS: readonly { readonly rules: RegExp; readonly scoreMax: number }[] =
   },
   { rules: /^URL_/, scoreMax: 10 },
   {
-    rules: /^(?:PERSON_SPOOF|OWN_DOMAIN_SPOOF|LOOKALIKE_DOMAIN|FROM_|REPLYTO_|FREEMAIL_)/,
+    rules:
+      /^(?:PERSON_SPOOF|OWN_DOMAIN_SPOOF|LOOKALIKE_DOMAIN|FIRST_CONTACT|FROM_|REPLYTO_|FREEMAIL_)/,
     scoreMax: 12,
   },
   { rules: /^HTML_/, scoreMax: 6 },

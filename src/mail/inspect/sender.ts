@@ -7,6 +7,7 @@ import { parseDomain } from '../../config/lines.ts'
 import { addressesIn, normaliseDomain } from '../../message/address.ts'
 import { fieldValues, type Header } from '../../message/header.ts'
 import type { Finding } from '../../message/verdict.ts'
+import { domainIn } from '../../store/sightings.ts'
 import {
   type ArcCheck,
   type Checks,
@@ -32,6 +33,7 @@ import {
   shown,
   spfWords,
 } from './auth/words.ts'
+import { contactFindings } from './contact.ts'
 import type { Inspector, Look } from './look.ts'
 import { mailboxesIn } from './mailboxes.ts'
 
@@ -49,8 +51,18 @@ export const sender: Inspector = {
     if (look.session.outbound) return []
     const authors = authorDomains(look.mail.header)
     expect(look, authors)
+    firstContact(look, false)
     return look.names.questions.length > 0 ? [] : judge(look, authors)
   },
+}
+
+/** Nothing of who has no address, is of ours, or sends a notification. */
+function firstContact(look: Look, isProven: boolean): readonly Finding[] {
+  const { mail, session, config } = look
+  if (config.settings['sender.firstContact'] === 0 || session.sender === '') return []
+  const [author] = addressesIn(fieldValues(mail.header, 'from').join(','), ADDRESSES_MAX)
+  if (author === undefined || isOf(domainIn(author), config.domains)) return []
+  return contactFindings(look, author, isProven)
 }
 
 /** Domains of From, in its order. Where nobody can read it, every domain that a reader may see. */
@@ -125,6 +137,7 @@ async function judge(look: Look, authors: readonly string[]): Promise<readonly F
     ...arcFindings(checks.arc, sealers),
     ...judged.flatMap(({ finding }) => finding ?? []),
     ...ownDomainFindings(judged, config.domains, session.clientIp),
+    ...firstContact(look, isProven),
   ]
 }
 
