@@ -343,6 +343,137 @@ test('one domain whose servers are dead does not mean that nobody answers', asyn
   expect(here.names.trouble).toBeNull()
 })
 
+/** Nobody answers any more, and five questions have waited for it in vain. */
+async function silenced(servers: readonly NameServer[] = [ONE]): Promise<World> {
+  const here = world(servers)
+  for (const { host } of servers) here.wire.set(host, zoneOf({ 'A a.test': ['192.0.2.1'] }))
+  await ask(here, 'a.test')
+  for (const { host } of servers) here.wire.set(host, SILENT)
+  const asked = ['b', 'c', 'd', 'e'].map((name) =>
+    here.names.query({ name: `${name}.test`, type: 'A' }),
+  )
+  await drive(here, 10_000)
+  for (const answer of await Promise.all(asked)) expect(answer.status).toBe('failed')
+  return here
+}
+
+test('while nobody answers, questions fail at once, and one probe at a time goes on', async () => {
+  const here = await silenced()
+  const before = here.wire.asked.length
+  for (let second = 0; second < 120; second++) {
+    const answer = await ask(here, `n${second}.test`)
+    expect(answer).toMatchObject({ status: 'failed', tookMs: 0 })
+    expect(answer).toMatchObject({ cause: expect.stringContaining('no answer within 5000 ms') })
+    // Of one question: each server is tried up to three times.
+    expect(here.wire.open).toBeLessThanOrEqual(3)
+    await drive(here, 1_000)
+  }
+  // A probe takes 5 s, and the wait for the next one grows from 1 s to 10 s.
+  const probes = (here.wire.asked.length - before) / 3
+  expect(probes).toBeGreaterThan(7)
+  expect(probes).toBeLessThanOrEqual(11)
+  here.names.close()
+  // The last one ends, and none follows.
+  await drive(here, 6_000)
+  const last = here.wire.asked.length
+  await drive(here, 30_000)
+  expect(here.wire.asked).toHaveLength(last)
+})
+
+test('fewer than five failures in a row leave every question its time', async () => {
+  const here = world()
+  here.wire.set(ONE.host, SILENT)
+  const first = await ask(here, 'b.test')
+  expect(first).toMatchObject({ status: 'failed', tookMs: 5_000 })
+  await drive(here, 5_000)
+  expect(here.names.trouble).not.toBeNull()
+  const third = ask(here, 'c.test')
+  expect(await third).toMatchObject({ status: 'failed', tookMs: 5_000 })
+  here.names.close()
+})
+
+test('the first answer to a probe opens the way again for all', async () => {
+  const here = await silenced([ONE, TWO])
+  here.wire.set(TWO.host, zoneOf({ 'A a.test': ['192.0.2.1'], 'A z.test': ['192.0.2.9'] }))
+  await drive(here, 16_000)
+  expect(here.names.trouble).toBeNull()
+  const answer = await ask(here, 'z.test')
+  expect(answer).toMatchObject({ status: 'found' })
+  expect(answer.tookMs).toBeLessThan(2_100)
+  // It is counted anew, and told anew.
+  here.wire.set(TWO.host, SILENT)
+  expect(await ask(here, 'y.test')).toMatchObject({ status: 'failed', tookMs: 5_000 })
+  await drive(here, 6_000)
+  expect(here.names.trouble).not.toBeNull()
+  expect(await ask(here, 'x.test')).toMatchObject({ status: 'failed', tookMs: 5_000 })
+})
+
+test('a probe that was overtaken by an answer ends, whatever is doubted next', async () => {
+  const here = await silenced()
+  while (here.wire.open === 0) await drive(here, 100)
+  const zone = zoneOf({ 'A z.test': ['192.0.2.9'] })
+  here.wire.set(ONE.host, zone)
+  expect(await ask(here, 'z.test', 'A', 'fresh')).toMatchObject({ status: 'found' })
+  here.wire.set(ONE.host, () => ({ code: 2 }))
+  expect(await ask(here, 'y.test')).toMatchObject({ status: 'failed' })
+  here.wire.set(ONE.host, SILENT)
+  await drive(here, 6_000)
+  for (let step = 0; step < 600; step++) {
+    await drive(here, 100)
+    expect(here.wire.open).toBeLessThanOrEqual(3)
+  }
+  here.names.close()
+})
+
+test('a question that somebody has now is a probe too: what was known before may be dead', async () => {
+  const here = await silenced()
+  const zone = zoneOf({ 'A z.test': ['192.0.2.9'] })
+  here.wire.set(ONE.host, (type, name, by) => (name === 'a.test' ? null : zone(type, name, by)))
+  expect(await ask(here, 'z.test')).toMatchObject({ status: 'failed', tookMs: 0 })
+  await drive(here, 20_000)
+  expect(here.names.trouble).toBeNull()
+  expect(await ask(here, 'z.test')).toMatchObject({ status: 'found' })
+})
+
+test('a name of a dead domain that is asked for again and again is not all that is probed', async () => {
+  const here = await silenced()
+  const zone = zoneOf({ 'A a.test': ['192.0.2.1'] })
+  here.wire.set(ONE.host, (type, name, by) => (name === 'z.test' ? null : zone(type, name, by)))
+  for (let second = 0; second < 20; second++) {
+    void here.names.query({ name: 'z.test', type: 'A' })
+    await drive(here, 1_000)
+  }
+  expect(here.names.trouble).toBeNull()
+})
+
+test('who has just published a record, and other servers, are asked all the same', async () => {
+  const here = await silenced()
+  expect(await ask(here, 'z.test', 'A', 'fresh')).toMatchObject({ tookMs: 5_000 })
+  here.wire.set(TWO.host, zoneOf({ 'A z.test': ['192.0.2.9'] }))
+  here.place.servers = [TWO]
+  expect(await ask(here, 'z.test')).toMatchObject({ status: 'found', tookMs: 10 })
+  expect(here.names.trouble).toBeNull()
+})
+
+test('a flood of questions about dead domains keeps none from asking while others are answered', async () => {
+  const here = world()
+  const zone = zoneOf({ 'A a.test': ['192.0.2.1'], 'A z.test': ['192.0.2.9'] })
+  here.wire.set(ONE.host, (type, name, by) =>
+    name.startsWith('lame') ? null : zone(type, name, by),
+  )
+  await ask(here, 'a.test')
+  for (let round = 0; round < 3; round++) {
+    for (let at = 0; at < 20; at++) {
+      void here.names.query({ name: `lame${round}.${at}.test`, type: 'A' })
+    }
+    // They end now, and nobody has been probed yet.
+    await drive(here, 5_000)
+    expect(await ask(here, `z${round}.test`)).toMatchObject({ status: 'absent', tookMs: 10 })
+    await drive(here, 1_000)
+  }
+  expect(here.names.trouble).toBeNull()
+})
+
 async function drive({ clock }: World, ms: number): Promise<void> {
   for (let at = 0; at < ms; at += 100) {
     clock.advance(100)

@@ -1,7 +1,8 @@
 /**
  * The name client: questions to the name servers of the settings, or of the system. Servers that
  * are silent or know nothing are passed over; equal questions at a time are one; what was answered
- * is remembered for as long as it holds. Nothing waits longer than `timeoutMs`.
+ * is remembered for as long as it holds. Nothing waits longer than `timeoutMs`; and nothing waits at
+ * all while no server answers anything, until one does.
  */
 import { readFileSync } from 'node:fs'
 import { isIP } from 'node:net'
@@ -24,8 +25,14 @@ const TRIES_MIN = 3
 const NEXT_MS_MAX = 2_000
 /** A server that was silent is asked last for so long. */
 const AVOIDED_MS = 30_000
-/** While nobody answers, the servers are tried this often. */
-const PROBE_MS = 10_000
+/** While nobody answers, the servers are tried again after this, doubled each time up to the last. */
+const PROBE_MS_FIRST = 1_000
+const PROBE_MS_MAX = 10_000
+/**
+ * Questions in a row, those of the probes included, that nobody answered: from then on others fail
+ * at once. Fewer may all be about one domain that is dead.
+ */
+const FAILURES_MAX = 5
 
 export type NameServersDeps = {
   readonly clock: Clock
@@ -39,6 +46,9 @@ export type NameServersDeps = {
 
 /** That nobody answers at all, since when, and why. */
 export type NamesTrouble = { readonly sinceMs: number; readonly cause: string }
+
+/** Whether anybody answers is not known; one probe at a time tries. */
+type Doubt = { timer: Timer; waitMs: number; probes: number }
 
 type Asked = { readonly question: DnsQuestion; readonly key: string }
 type Ended = {
@@ -61,7 +71,11 @@ export class NameServers implements Names {
   /** The last question that was answered: what a server that works can answer again. */
   #known: DnsQuestion | null = null
   #trouble: NamesTrouble | null = null
-  #probe: Timer | null = null
+  #doubt: Doubt | null = null
+  /** In a row. */
+  #failures = 0
+  /** The last question that failed at once. */
+  #refused: DnsQuestion | null = null
   #isClosed = false
 
   constructor(deps: NameServersDeps) {
@@ -77,6 +91,9 @@ export class NameServers implements Names {
     this.#look()
     const known = fresh === undefined ? this.#cache.get(key) : null
     if (known !== null) return Promise.resolve(known)
+    if (fresh === undefined && this.#trouble !== null && this.#failures >= FAILURES_MAX) {
+      return Promise.resolve(this.#refuse(question, this.#trouble))
+    }
     const same = this.#underWay.get(key)
     if (same !== undefined) return same
     const answer = this.#ask({ question, key }).finally(() => this.#underWay.delete(key))
@@ -91,7 +108,15 @@ export class NameServers implements Names {
 
   close(): void {
     this.#isClosed = true
-    this.#probe?.cancel()
+    this.#doubt?.timer.cancel()
+  }
+
+  /** Ends as if it had waited. */
+  #refuse(question: DnsQuestion, { cause }: NamesTrouble): DnsAnswer {
+    this.#refused = question
+    const why = `no name server answers: ${cause}`
+    this.#deps.observer.emit('names.failed', { name: question.name, cause: why })
+    return { status: 'failed', cause: why }
   }
 
   /** Other servers may know other things. */
@@ -102,6 +127,7 @@ export class NameServers implements Names {
     this.#cache.clear()
     this.#avoidUntilMono.clear()
     this.#plain.clear()
+    this.#failures = 0
   }
 
   async #ask(asked: Asked): Promise<DnsAnswer> {
@@ -113,7 +139,7 @@ export class NameServers implements Names {
       observer.emit('names.failed', { name: asked.question.name, cause: answer.cause })
     }
     if (isHeard === true) this.#answered(asked.question)
-    else if (isHeard === false && !this.#isClosed) this.#doubt(asked.question)
+    else if (isHeard === false && !this.#isClosed) this.#failed(asked.question)
     return answer
   }
 
@@ -237,34 +263,49 @@ export class NameServers implements Names {
 
   #answered(question: DnsQuestion): void {
     this.#known = question
-    this.#probe?.cancel()
-    this.#probe = null
+    this.#failures = 0
+    this.#refused = null
+    this.#doubt?.timer.cancel()
+    this.#doubt = null
     if (this.#trouble === null) return
     this.#trouble = null
     this.#deps.observer.emit('names.answering')
   }
 
-  /**
-   * One name that nobody knows may be at fault itself: what was known before is asked again, and
-   * again until it is answered.
-   */
-  #doubt(failed: DnsQuestion): void {
-    if (this.#probe !== null) return
-    const { clock, observer } = this.#deps
-    const question = this.#known ?? failed
-    const again = (): void => {
-      void this.#inTurn({ question, key: keyOf(question) }).then(({ answer, isHeard }) => {
-        if (this.#isClosed || this.#probe === null) return
-        if (isHeard === true) return this.#answered(question)
-        if (this.#trouble === null && isHeard === false) {
-          const cause = answer.status === 'failed' ? answer.cause : ''
-          this.#trouble = { sinceMs: clock.wallMs(), cause }
-          observer.emit('names.silent', { cause })
-        }
-        this.#probe = clock.after(PROBE_MS, again)
-      })
+  /** One name that nobody knows may be at fault itself: others are asked until one is answered. */
+  #failed(question: DnsQuestion): void {
+    this.#failures += 1
+    if (this.#doubt !== null) return
+    const doubt: Doubt = {
+      timer: this.#deps.clock.after(0, () => void this.#probe(doubt, question)),
+      waitMs: PROBE_MS_FIRST,
+      probes: 0,
     }
-    this.#probe = clock.after(0, again)
+    this.#doubt = doubt
+  }
+
+  /**
+   * Asks what was known before, and every other time what somebody wants to know now: either may
+   * be of a domain that is dead.
+   */
+  async #probe(doubt: Doubt, failed: DnsQuestion): Promise<void> {
+    const { clock, observer } = this.#deps
+    const wanted = doubt.probes % 2 === 1 ? this.#refused : null
+    const question = wanted ?? this.#known ?? failed
+    doubt.probes += 1
+    const { answer, isHeard } = await this.#inTurn({ question, key: keyOf(question) })
+    if (this.#isClosed || this.#doubt !== doubt) return
+    if (isHeard === true) return this.#answered(question)
+    if (isHeard === false) {
+      this.#failures += 1
+      if (this.#trouble === null) {
+        const cause = answer.status === 'failed' ? answer.cause : ''
+        this.#trouble = { sinceMs: clock.wallMs(), cause }
+        observer.emit('names.silent', { cause })
+      }
+    }
+    doubt.timer = clock.after(doubt.waitMs, () => void this.#probe(doubt, failed))
+    doubt.waitMs = Math.min(PROBE_MS_MAX, 2 * doubt.waitMs)
   }
 }
 

@@ -281,7 +281,7 @@ export const SETTINGS = {
     max: 60,
     unit: 's',
     group: 'Names',
-    help: 'Longest wait for one answer, all name servers together. Without one, what asked is unknown.',
+    help: 'Longest wait for one answer, all name servers together. Without one, what asked is unknown. While no server answers anything, nobody waits, and the servers are tried every few seconds.',
   },
   'connection.lists': {
     kind: 'lines',
