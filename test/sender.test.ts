@@ -489,3 +489,74 @@ describe('questions', () => {
     expect(second?.findings).toEqual(first?.findings ?? [])
   })
 })
+
+describe('a client that only relays', () => {
+  const relayed = { sender: 'a@strict.example', greeting: 'mx.ours.example' }
+
+  test.each([
+    '10.1.2.3',
+    '127.0.0.1',
+    '169.254.7.7',
+    '172.31.255.255',
+    '192.168.0.1',
+    '::ffff:10.1.2.3',
+    '::1',
+    'fd00::1',
+    'fe80::1',
+  ])('at %s is not looked up in SPF, and why stands with the results', async (clientIp) => {
+    const { rules, insight, asked, onward } = await look(mail('a@strict.example'), {
+      ...relayed,
+      clientIp,
+    })
+    expect(rules).toEqual(['DMARC_QUARANTINE'])
+    expect(asked).not.toContain('TXT strict.example')
+    expect(asked).not.toContain('TXT mx.ours.example')
+    expect(insight.authentication[0]).toMatchObject({ method: 'spf', result: 'none' })
+    expect(insight.authentication[0]?.evidence).toMatch(
+      /^Whether strict\.example names \S+ as its server was not asked: the client is in \S+, a network of relays \(sender\.relays\), which are servers of nobody else\.$/,
+    )
+    expect(onward.fields).toContain('spf=none smtp.mailfrom=strict.example')
+  })
+
+  test.each([
+    '11.0.0.1',
+    '172.15.255.255',
+    '172.32.0.1',
+    '192.169.0.1',
+    '126.0.0.1',
+    'fec0::1',
+    '2001:db8::1',
+  ])('is none at %s', async (clientIp) => {
+    const { rules } = await look(mail('a@strict.example'), { ...relayed, clientIp })
+    expect(rules).toEqual(['SPF_FAIL', 'DMARC_QUARANTINE'])
+  })
+
+  test('is one of the setting: a second MX, and no private network when there is none', async () => {
+    const given = { ...relayed, clientIp: '203.0.113.66' }
+    const settings = { 'sender.relays': ['203.0.113.0/24'] }
+    const raw = mail('a@strict.example')
+    expect((await look(raw, given, settings)).rules).toEqual(['DMARC_QUARANTINE'])
+    const inside = { ...given, clientIp: '10.1.2.3' }
+    expect((await look(raw, inside, settings)).rules).toEqual(['SPF_FAIL', 'DMARC_QUARANTINE'])
+    expect((await look(raw, inside)).rules).toEqual(['DMARC_QUARANTINE'])
+  })
+
+  test('brings signatures that count, and its greeting is not looked up either', async () => {
+    const raw = await signed(mail('a@good.example'))
+    const bounce = { clientIp: '10.1.2.3', sender: '', greeting: 'strict.example' }
+    const { rules, asked, insight } = await look(raw, bounce)
+    expect(rules).toEqual(['DKIM_VALID', 'DMARC_PASS'])
+    expect(insight.authenticated).toEqual(['good.example'])
+    expect(asked).not.toContain('TXT strict.example')
+  })
+
+  test('may not write in our name, and nothing is said of servers', async () => {
+    const { findings } = await look(mail('boss@ours.example'), {
+      clientIp: '10.1.2.3',
+      sender: 'boss@ours.example',
+    })
+    expect(findings.find(({ rule }) => rule === 'OWN_DOMAIN_SPOOF')?.evidence).toBe(
+      'The author is said to be of ours.example, a domain of ours, but no signature of it holds, and 10.1.2.3 only relays (sender.relays).',
+    )
+  })
+})

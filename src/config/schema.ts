@@ -352,6 +352,22 @@ export const SETTINGS = {
     group: 'Sender',
     help: 'What a domain asks for in DMARC, that forged mail is refused or held, is done. Off: it only counts in the score.',
   },
+  'sender.relays': {
+    kind: 'networks',
+    // RFC 1918, RFC 3927, RFC 4193, RFC 4291: no record of a domain tells of those behind them.
+    initial: [
+      '10.0.0.0/8',
+      '127.0.0.0/8',
+      '169.254.0.0/16',
+      '172.16.0.0/12',
+      '192.168.0.0/16',
+      '::1',
+      'fc00::/7',
+      'fe80::/10',
+    ],
+    group: 'Sender',
+    help: 'Clients whose SPF is not asked: private networks, and relays of yours, such as a second MX, which hand on mail of others. Signatures and DMARC count as ever. Take out those that SPF records of your own name. It never grants relaying.',
+  },
   'sender.sealers': {
     kind: 'lines',
     initial: [],

@@ -253,6 +253,8 @@ needs('knot', 'unbound')('a node and a validating resolver of signed zones', () 
       Bun.spawn(['/usr/sbin/unbound', '-c', unbound], { stdout: 'ignore', stderr: 'ignore' }),
     )
     node = await Postern.start()
+    // Its clients are on loopback, and one of them is a server of bank.test.
+    await node.setAs('sender.relays', [])
     await node.set('dns.servers', `127.0.0.1:${resolver}`)
     await node.addDomain('example.com', sink.nextHop)
   }, 90_000)

@@ -39,6 +39,7 @@ const LABELS: Readonly<Record<string, string>> = {
   'sender.enforce': 'Do what DMARC asks for',
   'sender.sealers': 'Trusted forwarders',
   'sender.seal': 'Seal what goes on (ARC)',
+  'sender.relays': 'Clients whose SPF is not asked',
   'sender.people': 'Protected people',
   'sender.lookalikes': 'Domains that others imitate',
   'sender.firstContact': 'History before a first contact is said',

@@ -65,7 +65,10 @@ export const demo: Run = async (call, world) => {
       logLevel: logLevelOf(call, 'warn'),
     })
     const next = `smtp://${formatAddress(sinkAddress)}`
-    await new Api(dataDir).call('PUT', pathOf(['domains', DEMO_DOMAIN]), { nextHops: [next] })
+    const api = new Api(dataDir)
+    await api.call('PUT', pathOf(['domains', DEMO_DOMAIN]), { nextHops: [next] })
+    // All of its clients are on loopback, and stand for strangers.
+    await api.call('PUT', pathOf(['settings', 'sender.relays']), { value: [] })
 
     await world.out(welcome(node, page, sinkAddress))
     // Who stops the demo does not wait for the others to join, or for the replies to its samples.

@@ -4,6 +4,7 @@
  * names of DMARC_REJECT and DMARC_QUARANTINE.
  */
 import { parseDomain } from '../../config/lines.ts'
+import { NetworkIndex } from '../../config/networks.ts'
 import { addressesIn, normaliseDomain } from '../../message/address.ts'
 import { fieldValues, type Header } from '../../message/header.ts'
 import type { Finding } from '../../message/verdict.ts'
@@ -84,8 +85,20 @@ function authorDomains(header: Header): readonly string[] {
   return [...new Set(found)].slice(0, AUTHORS_MAX)
 }
 
+/** The network of relays that has the client: SPF would tell of them, not of who sent it. */
+function relaysOf({ session, config }: Look): string | null {
+  const networks = config.settings['sender.relays']
+  const index = relayIndexes.get(networks) ?? new NetworkIndex(networks)
+  relayIndexes.set(networks, index)
+  return index.find(session.clientIp)
+}
+
+const relayIndexes = new WeakMap<readonly string[], NetworkIndex>()
+
 /** Asks for all that the checks will surely want, in as few rounds as can be. */
-function expect({ mail: { header }, session, names }: Look, authors: readonly string[]): void {
+function expect(look: Look, authors: readonly string[]): void {
+  const { mail, session, names } = look
+  const { header } = mail
   const from = senderDomain(session)
   const helo = heloDomain(session)
   expectKeys(names, header, SIGNATURES_MAX)
@@ -98,6 +111,7 @@ function expect({ mail: { header }, session, names }: Look, authors: readonly st
       expectWalk(names, domain)
     }
   }
+  if (relaysOf(look) !== null) return
   if (from !== null) expectSpf(names, from, session.clientIp)
   if (helo !== null) expectSpf(names, helo, session.clientIp)
 }
@@ -110,7 +124,8 @@ function related(a: string, b: string): boolean {
 
 async function judge(look: Look, authors: readonly string[]): Promise<readonly Finding[]> {
   const { mail, session, config, names } = look
-  const checks = await checksOf(mail, session, names, authors)
+  const relays = relaysOf(look)
+  const checks = await checksOf(mail, session, names, authors, relays)
   if (names.questions.length > 0) return []
   const sealers = new Set(
     config.settings['sender.sealers'].flatMap((line) => parseDomain(line) ?? []),
@@ -136,7 +151,7 @@ async function judge(look: Look, authors: readonly string[]): Promise<readonly F
     ...dkimFindings(checks.dkim),
     ...arcFindings(checks.arc, sealers),
     ...judged.flatMap(({ finding }) => finding ?? []),
-    ...ownDomainFindings(judged, config.domains, session.clientIp),
+    ...ownDomainFindings(judged, config.domains, session.clientIp, relays),
     ...firstContact(look, isProven),
   ]
 }
@@ -267,12 +282,17 @@ function ownDomainFindings(
   judged: readonly Judged[],
   ours: readonly string[],
   ip: string,
+  relays: string | null,
 ): readonly Finding[] {
   const own = judged.find(({ check, vouched }) => !vouched && isOf(check.domain, ours))
   if (own === undefined) return []
   const name = own.check.domain
   const isBelow = !ours.includes(name)
-  const evidence = `The author is said to be of ${shown(name)}, ${isBelow ? 'below a domain of ours' : 'a domain of ours'}, but ${ip} is none of its servers and no signature of it holds.`
+  const why =
+    relays === null
+      ? `${ip} is none of its servers and no signature of it holds`
+      : `no signature of it holds, and ${ip} only relays (sender.relays)`
+  const evidence = `The author is said to be of ${shown(name)}, ${isBelow ? 'below a domain of ours' : 'a domain of ours'}, but ${why}.`
   return [{ rule: 'OWN_DOMAIN_SPOOF', score: isBelow ? 4 : 8, evidence }]
 }
 

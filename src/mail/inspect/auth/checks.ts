@@ -22,6 +22,8 @@ export type SpfCheck = {
   readonly result: string
   /** Its record says `+all`: anybody may send. */
   readonly isOpen: boolean
+  /** Why it was not asked: the network of relays (`sender.relays`) that has the client; null: it was. */
+  readonly relays: string | null
 }
 
 export type DkimCheck = {
@@ -67,15 +69,16 @@ export type Checks = {
   readonly dmarc: readonly DmarcCheck[]
 }
 
-/** `authors`: the domains of From. */
+/** `authors`: the domains of From. `relays`: as SpfCheck. */
 export async function checksOf(
   mail: Mail,
   session: SessionFacts,
   names: Known,
   authors: readonly string[],
+  relays: string | null = null,
 ): Promise<Checks> {
   const [spf, signed] = await Promise.all([
-    spfChecks(session, names),
+    spfChecks(session, names, relays),
     signatureChecks(mail, session, names),
   ])
   const dmarc = await Promise.all(
@@ -95,11 +98,17 @@ export function senderDomain({ sender }: SessionFacts): string | null {
   return sender.includes('@') && domain !== '' ? domain : null
 }
 
-async function spfChecks(session: SessionFacts, names: Known): Promise<readonly SpfCheck[]> {
+async function spfChecks(
+  session: SessionFacts,
+  names: Known,
+  relays: string | null,
+): Promise<readonly SpfCheck[]> {
   const helo = heloDomain(session)
   const check = async (identity: SpfCheck['identity'], from: string): Promise<SpfCheck> => {
     const about = (from === '' ? helo : senderDomain(session)) ?? ''
-    if (hasNoSpf(names, about)) return { identity, domain: about, result: 'none', isOpen: false }
+    if (relays !== null || hasNoSpf(names, about)) {
+      return { identity, domain: about, result: 'none', isOpen: false, relays }
+    }
     const { spf } = await mailauth()
     const { domain, status, rr } = await spf({
       sender: from,
@@ -110,7 +119,7 @@ async function spfChecks(session: SessionFacts, names: Known): Promise<readonly 
       strict: true,
     })
     const isOpen = status.result === 'pass' && / \+?all(?: |$)/i.test(rr ?? '')
-    return { identity, domain, result: status.result, isOpen }
+    return { identity, domain, result: status.result, isOpen, relays }
   }
   if (session.sender === '') return helo === null ? [] : [await check('helo', '')]
   const domain = senderDomain(session)

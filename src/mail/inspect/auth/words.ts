@@ -82,7 +82,11 @@ export function resinfosOf({ spf, dkim, arc, dmarc }: Checks): readonly Resinfo[
   ]
 }
 
-export function spfWords({ identity, domain, result, isOpen }: SpfCheck, ip: string): string {
+export function spfWords(check: SpfCheck, ip: string): string {
+  const { identity, domain, result, isOpen, relays } = check
+  if (relays !== null) {
+    return `Whether ${shown(domain)} names ${ip} as its server was not asked: the client is in ${relays}, a network of relays (sender.relays), which are servers of nobody else.`
+  }
   const whose = identity === 'mailfrom' ? "The sender's domain" : 'The name that the client gave,'
   const name = identity === 'mailfrom' ? shown(domain) : `${shown(domain)},`
   switch (result) {
