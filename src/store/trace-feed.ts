@@ -392,15 +392,20 @@ export class TraceFeed implements Feed {
    * rows that are known, or those of one part. Inside a transaction, after rows and judgement.
    */
   meet(id: string, part?: number): void {
-    const { judgement, taken, sight } = this.#statements
+    const { judgement, taken } = this.#statements
     const said = judgement.get(id)?.said
     if (said === undefined) return
     const { author } = JSON.parse(said) as Judgement
     if (typeof author !== 'string') return
     const from = (part ?? 0) * PART_PLACES
     const rows = taken.all(id, from, part === undefined ? PLACES_MAX : from + PART_PLACES)
-    const domains = new Set(rows.map(({ recipient }) => domainIn(recipient)))
-    for (const domain of domains) {
+    this.met(id, author, rows)
+  }
+
+  /** As `meet`, by somebody who knows the author and the rows that were let on. */
+  met(id: string, author: string, rows: readonly { readonly recipient: string }[]): void {
+    const { sight } = this.#statements
+    for (const domain of new Set(rows.map(({ recipient }) => domainIn(recipient)))) {
       for (const what of Object.values(contactOf(author, domain))) sight.run(id, what)
     }
   }

@@ -450,7 +450,11 @@ export class Trace {
       touched[0] = true
       this.feed.judge(id, JSON.stringify(judgement), judgement)
     }
-    if (judgement !== null || releasedMs.size > 0) this.feed.meet(id)
+    if (judgement?.author !== undefined) {
+      const taken = rows.filter(({ row }) => row.accept === 'accepted').map(({ row }) => row)
+      this.feed.met(id, judgement.author, taken)
+    }
+    if (releasedMs.size > 0) this.feed.meet(id)
     for (const { part } of events) touched[part] = true
     const isOne = touched.length === 1
     for (const [part, isTouched] of touched.entries()) {
