@@ -4,6 +4,7 @@ import { StoreError } from '../src/base/errors.ts'
 import { type DnsAnswer, type DnsQuestion, keyOf, type Names } from '../src/base/names.ts'
 import { initialSettings, type Settings } from '../src/config/schema.ts'
 import { weigh } from '../src/mail/decide/outcome.ts'
+import { capScores } from '../src/mail/inspect/answers.ts'
 import { HistoryNames } from '../src/mail/inspect/history.ts'
 import type { SessionFacts } from '../src/mail/inspect/look.ts'
 import { CATALOGUE } from '../src/message/catalogue.ts'
@@ -178,6 +179,9 @@ describe('a first contact', () => {
       expect(CATALOGUE.find((one) => one.rule === rule)).toMatchObject({ score })
     }
     const spoof = { rule: 'PERSON_SPOOF', score: 5, evidence: 'A name.' }
+    const worse = { ...spoof, rule: 'OWN_DOMAIN_SPOOF', score: 12 }
+    const together = capScores([worse, ...found]).reduce((sum, { score }) => sum + score, 0)
+    expect(together).toBe(12)
     const detection = {
       rules: [
         {

@@ -179,6 +179,12 @@ describe('a node that had mail for three weeks', () => {
 
   test('tells a first contact from a sender who is known, and a fresh one tells none', async () => {
     expect(await rulesOf('old@friend.test')).toEqual([])
+    // Neither makes anybody known.
+    const notice = { from: 'mailer-daemon@stranger.test', sender: '' }
+    expect(await send(node, notice, text(notice))).toStartWith('250')
+    await node.setAs('relay.networks', ['127.0.0.1'])
+    expect(await rulesOf('inside@stranger.test')).toEqual([])
+    await node.setAs('relay.networks', [])
     await node.stop()
     const history = new Database(join(node.data, 'trace.db'))
     const before = idFloor(clock.wallMs() - 21 * 86_400_000)
