@@ -3,12 +3,15 @@ import { describe, expect, test } from 'bun:test'
 import { StoreError } from '../src/base/errors.ts'
 import { type DnsAnswer, type DnsQuestion, keyOf, type Names } from '../src/base/names.ts'
 import { initialSettings, type Settings } from '../src/config/schema.ts'
+import { authorOf } from '../src/mail/decide/judgement.ts'
 import { weigh } from '../src/mail/decide/outcome.ts'
 import { capScores } from '../src/mail/inspect/answers.ts'
 import { HistoryNames } from '../src/mail/inspect/history.ts'
 import type { SessionFacts } from '../src/mail/inspect/look.ts'
 import { CATALOGUE } from '../src/message/catalogue.ts'
+import type { Envelope } from '../src/message/envelope.ts'
 import type { Judgement, NewTraceRow } from '../src/message/rows.ts'
+import type { Inspection } from '../src/message/verdict.ts'
 import { lookLong } from './look.ts'
 import { type Room, rooms } from './rooms.ts'
 
@@ -234,6 +237,19 @@ describe('nothing is said', () => {
     const settings = { 'trace.keep': 14 }
     expect(await rules(old(), 'ada@stranger.example', { settings })).toEqual([])
   })
+})
+
+test('an author is kept only where somebody asks who is known', () => {
+  const envelope = { outbound: false, sender: 'bounces@stranger.example' } as Envelope
+  const inspection = { facts: { authors: ['ada@stranger.example'] } } as unknown as Inspection
+  const settings = initialSettings()
+  const kept = (changes: Partial<Settings>, other: Partial<Envelope> = {}): string | undefined =>
+    authorOf({ ...envelope, ...other }, inspection, { ...settings, ...changes })
+  expect(kept({})).toBe('ada@stranger.example')
+  expect(kept({ 'sender.firstContact': 0 })).toBeUndefined()
+  expect(kept({ 'inspect.inspectors': ['headers'] })).toBeUndefined()
+  expect(kept({}, { outbound: true })).toBeUndefined()
+  expect(kept({}, { sender: '' })).toBeUndefined()
 })
 
 test('whom the history forgets is a stranger again, on all nodes at the same time', async () => {

@@ -382,7 +382,7 @@ export class Pipeline {
         facts: inspection.facts,
         verdicts: isHeld ? verdicts : [],
         judgement: isHeld
-          ? judge(inspection, verdicts, snapshot, authorOf(envelope, inspection))
+          ? judge(inspection, verdicts, snapshot, authorOf(envelope, inspection, settings))
           : null,
         dsn: false,
         heldMoved: false,
@@ -442,7 +442,7 @@ export class Pipeline {
         deliveryMs: null,
       }
     })
-    const author = authorOf(envelope, inspection)
+    const author = authorOf(envelope, inspection, snapshot.settings)
     const { findings, unknowns } = inspection
     const isPlain = findings.length === 0 && unknowns.length === 0 && author === undefined
     trace.record(rows, [], isPlain ? null : judge(inspection, verdicts, snapshot, author))

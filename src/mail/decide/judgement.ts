@@ -1,4 +1,5 @@
 /** What is kept of a decision, for whoever asks why. Pure. */
+import type { Settings } from '../../config/schema.ts'
 import type { Snapshot } from '../../config/snapshot.ts'
 import type { Envelope } from '../../message/envelope.ts'
 import type { Judgement } from '../../message/rows.ts'
@@ -27,10 +28,15 @@ export function judge(
   }
 }
 
-/** Who becomes known to those who get it: nobody by mail of ours, and by a notification. */
+/**
+ * Who becomes known to those who get it: nobody by mail of ours, and by a notification. Kept only
+ * where somebody asks who is known: it is a row more for each mail, on every node.
+ */
 export function authorOf(
   { outbound, sender }: Envelope,
   { facts }: Inspection,
+  settings: Pick<Settings, 'inspect.inspectors' | 'sender.firstContact'>,
 ): string | undefined {
-  return outbound || sender === '' ? undefined : facts.authors[0]
+  if (outbound || sender === '' || settings['sender.firstContact'] === 0) return undefined
+  return settings['inspect.inspectors'].includes('sender') ? facts.authors[0] : undefined
 }
