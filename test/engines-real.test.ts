@@ -11,6 +11,7 @@ import { PLAIN_CONFIG } from '../src/mail/inspect/look.ts'
 import type { Body } from '../src/message/body.ts'
 import { ENVELOPE } from './look.ts'
 import { freePort } from './ports.ts'
+import { clamdCommand } from './process/clamd.ts'
 import { rspamdCommand } from './process/rspamd.ts'
 import { needs } from './real.ts'
 
@@ -103,19 +104,11 @@ async function ask(line: string, body: Body) {
   })
 }
 
-/** clamd with one signature of our own: the test virus, without the data base of the makers. */
+/** clamd with one signature of our own: the test virus. */
 async function startClamd(peer: Peer, port: number): Promise<void> {
-  peer.write('db/test.ndb', [`Eicar.Test:0:*:${Buffer.from(EICAR).toString('hex')}`])
-  const config = peer.write('clamd.conf', [
-    'Foreground yes',
-    `DatabaseDirectory ${join(peer.directory, 'db')}`,
-    `TCPSocket ${port}`,
-    'TCPAddr 127.0.0.1',
-    `LogFile ${join(peer.directory, 'log')}`,
-    'StreamMaxLength 1M',
-    'User root',
-  ])
-  await peer.start(['/usr/sbin/clamd', '-c', config], port)
+  const signatures = { 'Eicar.Test': EICAR }
+  const command = clamdCommand(peer.directory, port, signatures, ['StreamMaxLength 1M'])
+  await peer.start(command, port)
 }
 
 needs('clamav-daemon', 'root')('clamd', () => {
@@ -244,7 +237,10 @@ needs('rspamd', 'root')('Rspamd', () => {
   const peer = new Peer()
   const port = freePort()
   beforeAll(async () => {
-    await peer.start(await rspamdCommand(peer.directory, { scanner: port, milter: null }), port)
+    await peer.start(
+      await rspamdCommand(peer.directory, { scanner: port, milter: null, clamd: null }),
+      port,
+    )
   }, START_MS_MAX)
   afterAll(() => peer.stop())
 

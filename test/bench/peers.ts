@@ -13,6 +13,7 @@ import {
 import { join } from 'node:path'
 import { pause, SystemClock } from '../../src/base/clock.ts'
 import { freePort } from '../ports.ts'
+import { clamdCommand } from '../process/clamd.ts'
 import { Postern } from '../process/postern.ts'
 import { type RspamdPorts, rspamdCommand } from '../process/rspamd.ts'
 import { Group } from './group.ts'
@@ -116,28 +117,50 @@ export function noPostfix(): string | null {
 
 type Settings = Readonly<Record<string, string>>
 
-/** Postfix with Rspamd as its milter, both in one group: its stock rules, without the network. */
-export async function startPostfixRspamd(directory: string): Promise<Peer> {
+/** Beside a mail server. clamd has two signatures of its own: the data base of its makers is not fetched. */
+export type Scanner = 'rspamd' | 'clamd'
+
+/** In a mail it is found by clamd, and by nobody else. */
+export const MARKER = 'POSTERN-BENCH-MARKER-7f3a91cc'
+
+/**
+ * Postfix with Rspamd as its milter, and clamd behind that when it is one of `scanners`, all in one
+ * group: stock rules, without the network, and clamd gets every mail whole, as from Postern.
+ */
+export async function startMilterChain(
+  directory: string,
+  name: string,
+  scanners: readonly Scanner[],
+): Promise<Peer> {
   const [scanner, milter] = [freePort(), freePort()]
   const postfix = await startPostfix(directory, {
     smtpd_milters: `inet:127.0.0.1:${milter}`,
     // A scanner that does not answer is no clean mail here either.
     milter_default_action: 'tempfail',
   })
-  await startRspamd(directory, postfix.group, { scanner, milter })
-  return { ...postfix, name: 'postfix-rspamd' }
+  const { group } = postfix
+  const clamd = scanners.includes('clamd') ? await startClamd(directory, group) : null
+  await startRspamd(directory, group, { scanner, milter, clamd })
+  return { ...postfix, name }
 }
 
-/** Postern with the same Rspamd as an engine, both in one group, beside its own inspectors. */
-export async function startPosternRspamd(
+/** Postern with the same scanners as engines, all in one group, beside its own inspectors. */
+export async function startPosternEngines(
   directory: string,
   name: string,
   inspectors: string,
+  scanners: readonly Scanner[],
 ): Promise<PosternPeer> {
-  const scanner = freePort()
   const postern = await startPostern(directory, name, inspectors)
-  await startRspamd(directory, postern.group, { scanner, milter: null })
-  await postern.node.set('engines.list', `rspamd rspamd://127.0.0.1:${scanner}`)
+  const engines: string[] = []
+  if (scanners.includes('rspamd')) {
+    const scanner = freePort()
+    await startRspamd(directory, postern.group, { scanner, milter: null, clamd: null })
+    engines.push(`rspamd rspamd://127.0.0.1:${scanner}`)
+  }
+  if (scanners.includes('clamd'))
+    engines.push(`clamd clamd://127.0.0.1:${await startClamd(directory, postern.group)}`)
+  await postern.node.set('engines.list', engines.join('\n'))
   return postern
 }
 
@@ -145,13 +168,26 @@ async function startRspamd(directory: string, group: Group, ports: RspamdPorts):
   const root = join(directory, `rspamd-${ports.scanner}`)
   mkdirSync(root, { mode: 0o755 })
   chmodSync(directory, 0o755)
-  const command = await rspamdCommand(root, ports)
+  begin(group, root, await rspamdCommand(root, ports))
+  await listens(ports.milter ?? ports.scanner)
+}
+
+/** Gives its port. */
+async function startClamd(directory: string, group: Group): Promise<number> {
+  const port = freePort()
+  const root = join(directory, `clamd-${port}`)
+  const signatures = { 'Bench.Marker': MARKER, 'Bench.Other': 'POSTERN-BENCH-OTHER-0c55d2aa' }
+  begin(group, root, clamdCommand(root, port, signatures))
+  await listens(port)
+  return port
+}
+
+function begin(group: Group, root: string, command: readonly string[]): void {
   const child = Bun.spawn([...group.wrapper, ...command], {
     cwd: root,
     stdio: ['ignore', 'ignore', 'ignore'],
   })
   group.adopt(child.pid)
-  await listens(ports.milter ?? ports.scanner)
 }
 
 /** Waits for somebody at a port of loopback. @throws when nobody comes */

@@ -15,12 +15,14 @@ export type RspamdPorts = {
   readonly scanner: number
   /** Where mail servers ask as a milter; null: nowhere. */
   readonly milter: number | null
+  /** Of a clamd that gets every mail whole; null: none. */
+  readonly clamd: number | null
 }
 
 /** Writes its settings below `directory` and gives its command line. Needs root: it runs as `_rspamd`. */
 export async function rspamdCommand(
   directory: string,
-  { scanner, milter }: RspamdPorts,
+  { scanner, milter, clamd }: RspamdPorts,
 ): Promise<readonly string[]> {
   const write = (name: string, lines: readonly string[]): void => {
     const path = join(directory, 'etc', name)
@@ -37,6 +39,14 @@ export async function rspamdCommand(
   write('local.d/logging.inc', ['level = error;', 'type = "console";'])
   write('override.d/worker-normal.inc', [`bind_socket = "127.0.0.1:${scanner}";`, 'count = 1;'])
   write('override.d/worker-controller.inc', [`bind_socket = "127.0.0.1:${freePort()}";`])
+  if (clamd !== null) {
+    write('local.d/antivirus.conf', [
+      'clamav {',
+      '  type = "clamav"; symbol = "CLAM_VIRUS"; action = "reject";',
+      `  servers = "127.0.0.1:${clamd}"; scan_mime_parts = false;`,
+      '}',
+    ])
+  }
   write('override.d/worker-fuzzy.inc', ['enabled = false;'])
   write(
     'override.d/worker-proxy.inc',
