@@ -162,6 +162,32 @@ describe('mail that leaves a node', () => {
     await node.set('relay.networks', '127.0.0.0/8')
   })
 
+  test('is signed on when the record of a key is gone, which alerts and the list of keys say until it is back', async () => {
+    const about = async () => {
+      const { rows } = await node.api<{ rows: { kind: string; advice: string }[] }>(
+        '/api/v1/alerts',
+      )
+      return rows.filter(({ kind }) => kind === 'signing')
+    }
+    expect(await about()).toEqual([])
+    const name = 'TXT s2._domainkey.ours.example'
+    const before = records[name] ?? []
+    delete records[name]
+    expect((await node.command('dkim', 'check', 'ours.example', 's2')).code).toBe(1)
+    expect(await about()).toEqual([
+      expect.objectContaining({ advice: expect.stringContaining(before.flat().join('')) }),
+    ])
+    expect((await node.command('dkim', 'list', 'ours.example')).out).toContain(
+      's2._domainkey.ours.example has no TXT record.',
+    )
+    expect((await through(mail('a@ours.example'))).head.match(/DKIM-Signature/g)).toHaveLength(2)
+    // The other one is not to go meanwhile.
+    expect((await node.command('dkim', 'retire', 'ours.example', 's1')).code).toBe(1)
+    records[name] = before
+    await dkim('check', 'ours.example', 's2')
+    expect(await about()).toEqual([])
+  })
+
   test('is signed after a restart, and no more by a key that was retired', async () => {
     await node.stop()
     await node.begin()
@@ -170,4 +196,12 @@ describe('mail that leaves a node', () => {
     expect((await dkim('retire', 'ours.example', 's1')).state).toBe('retired')
     expect(await verified((await through(raw)).body ?? Buffer.of())).toEqual(['s2 pass'])
   }, 40_000)
+
+  test('is not signed any more when its domain is removed', async () => {
+    expect((await node.command('domain', 'remove', 'ours.example')).code).toBe(0)
+    expect((await through(mail('a@ours.example'))).head).not.toContain('DKIM-Signature')
+    expect((await node.command('dkim', 'list', 'ours.example')).out).toContain('is not signed')
+    const again = await node.command('dkim', 'add', 'ours.example', 's2')
+    expect([again.code, again.err]).toEqual([1, expect.stringContaining('another selector')])
+  })
 })
