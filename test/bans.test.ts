@@ -152,6 +152,24 @@ test('lifted while another node is cut off, it stays lifted when that one is bac
   expect(anew.isBanned(IP)).toBe(false)
 })
 
+test('lifted while another node is cut off, what that one counted before counts no more, and what it counts later does', () => {
+  const world = tellers(2)
+  const [a, b] = bansOf(world) as [Bans, Bans]
+  const [nodeA, nodeB] = world.sides.map(({ node }) => node) as [MeshNode, MeshNode]
+  attack(b, 30)
+  world.mesh.run(2_000)
+  expect(attack(a, 5)).toBe(true)
+  world.mesh.run(2_000)
+  world.mesh.unlink(nodeA, nodeB)
+  expect(a.lift('ann', IP)).toBe(true)
+  expect(attack(a, 20)).toBe(false)
+  world.mesh.join()
+  world.mesh.run(10_000)
+  expect(attack(b, 14)).toBe(false)
+  world.mesh.run(2_000)
+  expect(attack(a, 1)).toBe(true)
+})
+
 test('clocks that differ change nothing: a lift is later than its ban, a new ban later than the lift', () => {
   const world = tellers(2)
   const [a, b] = bansOf(world) as [Bans, Bans]

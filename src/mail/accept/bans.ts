@@ -54,11 +54,15 @@ export class Bans {
   readonly #bans = new Map<string, Standing>()
   /** By network, when it was lifted last. */
   readonly #lifts = new Map<string, Stamp>()
+  /** By network, of what the others counted: so much was before it was lifted. */
+  readonly #forgiven = new Map<string, number>()
 
   /** @throws StoreError */
   constructor(deps: BansDeps) {
     this.#deps = deps
     this.#failures = deps.tally.topic('unknownRecipients')
+    // A count that began anew elsewhere is not to be forgiven once more.
+    this.#failures.onHeard((network) => this.#countedElsewhere(network))
     this.#told = deps.tally.topic('banned')
     // Seconds that are left of it; 0: it is not told any more.
     this.#told.onHeard((key, seconds) => this.#heard(key, seconds))
@@ -81,9 +85,19 @@ export class Bans {
     window.count += 1
     keepLast(this.#counts, network, window, NETWORKS_MAX)
     this.#failures.tell(network, window.count, window.endsMono - nowMono)
-    if (window.count + this.#failures.sum(network) < most) return false
-    this.#ban(network, window.count + this.#failures.sum(network), settings)
+    const failures = window.count + this.#countedElsewhere(network)
+    if (failures < most) return false
+    this.#ban(network, failures, settings)
     return true
+  }
+
+  /** Since it was lifted, also by nodes that have not heard of that yet. */
+  #countedElsewhere(network: string): number {
+    const sum = this.#failures.sum(network)
+    const forgiven = Math.min(this.#forgiven.get(network) ?? 0, sum)
+    if (forgiven === 0) this.#forgiven.delete(network)
+    else this.#forgiven.set(network, forgiven)
+    return sum - forgiven
   }
 
   isBanned(ip: string): boolean {
@@ -169,6 +183,7 @@ export class Bans {
     if (ban !== undefined) this.#told.tell(toldOf(network, ban), 0, LIFTED_MS)
     this.#bans.delete(network)
     this.#counts.delete(network)
+    keepLast(this.#forgiven, network, this.#failures.sum(network), BANS_MAX)
     this.#failures.tell(network, 0, LIFTED_MS)
   }
 }
