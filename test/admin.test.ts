@@ -5,7 +5,7 @@ import { createAdmin, type NodeAdmin } from '../src/admin/admin.ts'
 import type { Admin, Author } from '../src/admin/contract.ts'
 import { HeldHolders } from '../src/admin/held-holders.ts'
 import type { MailActions } from '../src/admin/mail-actions.ts'
-import { RefusalError, StoreError } from '../src/base/errors.ts'
+import { StoreError } from '../src/base/errors.ts'
 import type { MessageId } from '../src/base/ids.ts'
 import { type NodeId, newNodeId } from '../src/base/ids.ts'
 import { SeededRandom } from '../src/base/random.ts'
@@ -22,7 +22,7 @@ import type { Claim, Judgement, QueueRow } from '../src/message/rows.ts'
 import { NO_INSIGHT } from '../src/message/verdict.ts'
 import { IssuedTokens } from '../src/store/invitations.ts'
 import { carry } from './exchange.ts'
-import { Room } from './rooms.ts'
+import { Room, refused as refusal } from './rooms.ts'
 
 const ADMIN: Author = { name: 'ruiz', role: 'admin' }
 const VIEWER: Author = { name: 'nagy', role: 'viewer' }
@@ -204,16 +204,6 @@ afterEach(() => {
     room.remove()
   }
 })
-
-async function refusal(act: () => unknown): Promise<RefusalError> {
-  try {
-    await act()
-  } catch (error) {
-    if (error instanceof RefusalError) return error
-    throw error
-  }
-  throw new Error('nothing was refused')
-}
 
 async function holdOne(
   room: Room,

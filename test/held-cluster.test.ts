@@ -16,10 +16,10 @@ import {
   type Post,
   posts,
   RUIZ,
-  refusal,
   settled,
   two,
 } from './posts.ts'
+import { refused as refusal } from './rooms.ts'
 
 afterEach(closePosts)
 

@@ -9,11 +9,11 @@ import {
   passed,
   posts,
   RUIZ,
-  refusal,
   settled,
   three,
   two,
 } from './posts.ts'
+import { refused as refusal } from './rooms.ts'
 
 afterEach(closePosts)
 

@@ -428,16 +428,6 @@ export function closePosts(): void {
   }
 }
 
-export async function refusal(act: () => unknown): Promise<RefusalError> {
-  try {
-    await act()
-  } catch (error) {
-    if (error instanceof RefusalError) return error
-    throw error
-  }
-  throw new Error('nothing was refused')
-}
-
 /** Lets everything run that only waits for promises. */
 export async function settled(): Promise<void> {
   for (let round = 0; round < 500; round++) await Promise.resolve()

@@ -225,6 +225,17 @@ export function refusal(act: () => unknown): RefusalError {
   throw new Error('nothing was refused')
 }
 
+/** As `refusal`, of what may be a promise. */
+export async function refused(act: () => unknown): Promise<RefusalError> {
+  try {
+    await act()
+  } catch (error) {
+    if (error instanceof RefusalError) return error
+    throw error
+  }
+  throw new Error('nothing was refused')
+}
+
 export async function failure(act: () => Promise<unknown>): Promise<unknown> {
   try {
     await act()

@@ -11,7 +11,7 @@ import type { DnsAnswer } from '../src/base/names.ts'
 import { ClusterSecrets } from '../src/cluster/secrets.ts'
 import { Cast } from './cast.ts'
 import { meet } from './exchange.ts'
-import { rooms } from './rooms.ts'
+import { refused as refusal, rooms } from './rooms.ts'
 
 const ADMIN: Author = { name: 'ruiz', role: 'admin' }
 const VIEWER: Author = { name: 'nagy', role: 'viewer' }
@@ -37,16 +37,6 @@ type House = ReturnType<typeof house>
 
 function answerOf(name: string): DnsAnswer {
   return dns.get(name) ?? { status: 'absent' }
-}
-
-async function refusal(act: () => unknown): Promise<RefusalError> {
-  try {
-    await act()
-  } catch (error) {
-    if (error instanceof RefusalError) return error
-    throw error
-  }
-  throw new Error('nothing was refused')
 }
 
 /** A key of example.com that signs. */
