@@ -442,6 +442,16 @@ export const CATALOGUE: readonly RuleFact[] = [
   { rule: 'MESSAGE_PARTIAL', score: 8, says: 'The message is one piece of a larger one.' },
   { rule: 'MESSAGE_EXTERNAL', score: 4, says: 'A part is fetched from elsewhere when it is read.' },
   { rule: 'DOCUMENT_ENCRYPTED', score: 8, says: 'A document is encrypted.' },
+  {
+    rule: 'DOCUMENT_PASSWORD_IN_MAIL',
+    score: 3,
+    says: 'A document is encrypted and its password came with it.',
+  },
+  {
+    rule: 'DOCUMENT_DEFAULT_PASSWORD',
+    score: 2,
+    says: 'A document is encrypted with the password that Excel tries by itself.',
+  },
   { rule: 'DOCUMENT_UNREADABLE', score: 5, says: 'A document cannot be read to its end.' },
   { rule: 'DOCUMENT_LIMIT', score: 5, says: 'A document holds more than is looked at.' },
   {

@@ -5,7 +5,7 @@ import type { FileFact, Finding } from '../../message/verdict.ts'
 import { Budget, type FileBounds } from './archives/budget.ts'
 import { Held } from './archives/held.ts'
 import { Archives, type FileSink } from './archives/open.ts'
-import { guessesIn } from './archives/passwords.ts'
+import { guessesIn, SLOW_GUESSES_MAX } from './archives/passwords.ts'
 import { isEicar, lookAtContent, lookAtFile, Passing } from './checks.ts'
 import { lookAtDocument } from './documents/look.ts'
 import { lockedScore, type Scene } from './documents/scene.ts'
@@ -17,6 +17,8 @@ import { viewOf } from './view.ts'
 
 const FILES_TOLD_MAX = 50
 const URLS_MAX = 100
+/** Of hashing for the passwords of documents: a second, and one document with all guesses. */
+const ROUNDS_MAX = 1_300_000
 /** What the body of a mail is made of. */
 const WORDS: ReadonlySet<Kind> = new Set<Kind>(['html', 'mime', 'svg', 'text', 'xml'])
 /** The head of a body shows whether it is words. */
@@ -42,6 +44,7 @@ export class Walk {
   #scan: Scan | null = null
   #eicar: string | null = null
   #guesses: readonly string[] | null = null
+  #roundsLeft = ROUNDS_MAX
 
   constructor(look: Pick<Look, 'mail' | 'config'>, bounds: FileBounds) {
     this.#look = look
@@ -181,6 +184,11 @@ export class Walk {
       say: (rule, score, fact) => this.#documents.add(rule, score, fact),
       url: (url) => {
         if (this.#urls.size < URLS_MAX) this.#urls.add(url)
+      },
+      guesses: () => this.#guessesOf().slice(0, SLOW_GUESSES_MAX),
+      rounds: (count) => {
+        this.#roundsLeft -= count
+        return this.#roundsLeft >= 0
       },
       embed: (name, kind, content) => {
         if (!this.#archives.deeper(file)) return

@@ -1,5 +1,6 @@
 /** Old Office documents and whatever else is a compound file: macros, locks, files inside. */
 import { decodeText } from '../../../message/header.ts'
+import { officeLockOf } from './office-lock.ts'
 import { type Ole, type OleEntry, readOle } from './ole.ts'
 import { lockedScore, type Scene } from './scene.ts'
 import { lookAtMacros } from './vba.ts'
@@ -24,7 +25,7 @@ export function lookAtOle(content: Buffer, scene: Scene): void {
   }
   lookAtMacros(ole, scene)
   const locked = lockOf(ole)
-  if (locked)
+  if (locked && !isOpened(ole, scene))
     scene.say('DOCUMENT_ENCRYPTED', lockedScore(scene.settings), `${scene.path} is encrypted.`)
   let left = STREAMS_MAX
   for (const entry of ole.entries) {
@@ -105,6 +106,41 @@ function lockOf({ entries }: Ole): boolean {
       return true
   }
   return false
+}
+
+/** Excel tries it by itself, and asks nobody. */
+const DEFAULT_PASSWORD = 'VelvetSweatshop'
+
+/** Hands on what lies behind the lock of a later document, where a password opens it. */
+function isOpened({ entries }: Ole, scene: Scene): boolean {
+  const read = (name: string): Buffer | undefined => {
+    const entry = entries.find((each) => each.name.toLowerCase() === name)
+    return entry === undefined || entry.sizeBytes > STREAM_BYTES_MAX
+      ? undefined
+      : entry.read(STREAM_BYTES_MAX)
+  }
+  const [info, packed] = [read('encryptioninfo'), read('encryptedpackage')]
+  const lock = info === undefined || packed === undefined ? null : officeLockOf(info, packed)
+  const opened = (password: string): boolean => {
+    const plain = lock !== null && scene.rounds(lock.rounds) ? lock.open(password) : null
+    if (plain !== null) scene.embed(null, 'ole', plain)
+    return plain !== null
+  }
+  if (opened(DEFAULT_PASSWORD)) {
+    scene.say(
+      'DOCUMENT_DEFAULT_PASSWORD',
+      2,
+      `${scene.path} is encrypted with the password that Excel tries by itself: only scanners are locked out.`,
+    )
+    return true
+  }
+  if (lock === null || !scene.guesses().some(opened)) return false
+  scene.say(
+    'DOCUMENT_PASSWORD_IN_MAIL',
+    3,
+    `${scene.path} is encrypted, and its password stands in the mail or is a common one.`,
+  )
+  return true
 }
 
 type Record = { readonly id: number; readonly data: Buffer }

@@ -10,6 +10,10 @@ export type Scene = {
   say(rule: string, score: number, fact: string): void
   /** A link that the document holds; those that go anywhere but to the web are left out. */
   url(url: string): void
+  /** Passwords that stand in the mail or are common, in the order in which they are tried. */
+  guesses(): readonly string[]
+  /** Room for `count` rounds of hashing, of a bound for the whole message. */
+  rounds(count: number): boolean
   /** A file in the document, looked at like any other. `name`: what a reader would show, or null. */
   embed(name: string | null, within: Kind, content: Buffer): void
 }
