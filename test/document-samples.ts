@@ -167,7 +167,7 @@ function oneNote(...files: readonly Uint8Array[]): Buffer {
 }
 
 /** BIFF8: a workbook with a macro sheet and a name that runs. */
-function macroSheet(): Buffer {
+export function macroSheet(): Buffer {
   const biff = (id: number, data: Buffer): Buffer => {
     const head = Buffer.alloc(4)
     head.writeUInt16LE(id)

@@ -9,11 +9,13 @@ import { readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { officeLockOf } from '../src/mail/inspect/documents/office-lock.ts'
 import { readOle } from '../src/mail/inspect/documents/ole.ts'
+import { rc4 } from '../src/mail/inspect/documents/rc4.ts'
+import { sheetLockOf } from '../src/mail/inspect/documents/sheet-lock.ts'
 import { type Files, filesOf } from '../src/mail/inspect/files.ts'
 import { type InspectConfig, PLAIN_CONFIG } from '../src/mail/inspect/look.ts'
 import { Mail } from '../src/message/mime.ts'
 import { attached } from './attached.ts'
-import { compound, docx, EICAR } from './document-samples.ts'
+import { compound, docx, EICAR, macroSheet } from './document-samples.ts'
 
 const PASSWORD = 'Qx7-wolke'
 const WORDS = `Das Passwort lautet: ${PASSWORD}`
@@ -167,6 +169,123 @@ describe('agile encryption', () => {
   test('a key of too few bytes opens nothing', () => {
     const { info, packed } = agile(plain, PASSWORD, quick, 0)
     expect(officeLockOf(info, packed)?.open(PASSWORD)).toBeNull()
+  })
+})
+
+/** `workbook` behind a lock: RC4 of 40 bits of MD5 (2.3.6), or of SHA-1 (2.3.5). */
+function lockedSheets(
+  workbook: Buffer,
+  password: string,
+  keyBits: 'old' | number,
+): { readonly sealed: Buffer; readonly plain: Buffer } {
+  const old = keyBits === 'old'
+  const sum = (...parts: readonly Uint8Array[]): Buffer =>
+    createHash(old ? 'md5' : 'sha1')
+      .update(Buffer.concat(parts))
+      .digest()
+  const secret = Buffer.from(password, 'utf16le')
+  const salt = randomBytes(16)
+  const number = (value: number, bytes = 4): Buffer => {
+    const out = Buffer.alloc(bytes)
+    out.writeUIntLE(value, 0, bytes)
+    return out
+  }
+  const base = old
+    ? sum(...Array<Buffer>(16).fill(Buffer.concat([sum(secret).subarray(0, 5), salt]))).subarray(
+        0,
+        5,
+      )
+    : sum(salt, secret)
+  const keyOf = (block: number): Buffer => {
+    const key = sum(base, number(block))
+    if (old) return key
+    return keyBits === 40
+      ? Buffer.concat([key.subarray(0, 5), Buffer.alloc(11)])
+      : key.subarray(0, keyBits / 8)
+  }
+  const verifier = randomBytes(16)
+  const both = rc4(keyOf(0), Buffer.concat([verifier, sum(verifier)]))
+  const provider = Buffer.from('Microsoft Enhanced Cryptographic Provider v1.0\0', 'utf16le')
+  const header = Buffer.concat(
+    [4, 0, 0x6801, 0x8004, old ? 0 : keyBits, 1, 0, 0]
+      .map((value) => number(value))
+      .concat(provider),
+  )
+  const data = old
+    ? Buffer.concat([Buffer.from('010001000100', 'hex'), salt, both])
+    : Buffer.concat([
+        Buffer.from('01000200020004000000', 'hex'),
+        number(header.length),
+        header,
+        number(16),
+        salt,
+        both.subarray(0, 16),
+        number(20),
+        both.subarray(16),
+      ])
+  const first = 4 + workbook.readUInt16LE(2)
+  const lock = Buffer.concat([number(0x2f, 2), number(data.length, 2), data])
+  const plain = Buffer.concat([workbook.subarray(0, first), lock, workbook.subarray(first)])
+  const sealed = Buffer.concat(
+    Array.from({ length: Math.ceil(plain.length / 1_024) }, (_, block) =>
+      rc4(keyOf(block), plain.subarray(block * 1_024, block * 1_024 + 1_024)),
+    ),
+  )
+  for (let at = 0; at + 4 <= plain.length; ) {
+    const id = plain.readUInt16LE(at)
+    const end = at + 4 + plain.readUInt16LE(at + 2)
+    if (id === 0x85) plain.writeUInt32LE(plain.readUInt32LE(at + 4) + lock.length, at + 4)
+    plain.copy(sealed, at, at, [0x809, 0x2f, 0xe1].includes(id) ? end : at + (id === 0x85 ? 8 : 4))
+    at = end
+  }
+  return { sealed, plain }
+}
+
+describe('a locked workbook of old', () => {
+  for (const keyBits of ['old', 40, 56, 128] as const) {
+    test(`of ${keyBits} bits shows its macro sheet to the password of Excel`, async () => {
+      const file = (password: string): Buffer =>
+        compound({ Workbook: lockedSheets(macroSheet(), password, keyBits).sealed })
+      expect(said(await files(file('VelvetSweatshop')))).toEqual([
+        'OFFICE_MACRO_SHEET',
+        'DOCUMENT_DEFAULT_PASSWORD',
+      ])
+      expect(said(await files(file(PASSWORD), WORDS))).toEqual([
+        'OFFICE_MACRO_SHEET',
+        'DOCUMENT_PASSWORD_IN_MAIL',
+      ])
+      expect(said(await files(file(PASSWORD)))).toEqual(['DOCUMENT_ENCRYPTED'])
+    })
+  }
+
+  test('is opened to its last byte', () => {
+    const biff = (id: number, size: number): Buffer => {
+      const head = Buffer.alloc(4)
+      head.writeUInt16LE(id)
+      head.writeUInt16LE(size, 2)
+      return Buffer.concat([head, randomBytes(size)])
+    }
+    const sheets = Buffer.concat([
+      ...[biff(0x809, 16), biff(0xe1, 2), biff(0x85, 20), biff(0x85, 40)],
+      ...[biff(0xfc, 3_000), biff(0x3c, 2_500), biff(0x0a, 0)],
+    ])
+    for (const keyBits of ['old', 40, 56, 128] as const) {
+      const { sealed, plain } = lockedSheets(sheets, PASSWORD, keyBits)
+      expect(sheetLockOf(sealed)?.open(PASSWORD)?.equals(plain)).toBe(true)
+      expect(sheetLockOf(sealed)?.open('another')).toBeNull()
+    }
+  })
+
+  test('damaged anywhere it is locked, and nothing throws', () => {
+    for (const keyBits of ['old', 128] as const) {
+      const whole = lockedSheets(macroSheet(), PASSWORD, keyBits).sealed.subarray(0, 300)
+      for (let at = 0; at < whole.length; at += 1) {
+        const other = Buffer.from(whole)
+        other[at] = (other[at] ?? 0) ^ 0xff
+        sheetLockOf(other)?.open(PASSWORD)
+        sheetLockOf(whole.subarray(0, at))?.open(PASSWORD)
+      }
+    }
   })
 })
 

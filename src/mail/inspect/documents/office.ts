@@ -1,8 +1,9 @@
 /** Old Office documents and whatever else is a compound file: macros, locks, files inside. */
 import { decodeText } from '../../../message/header.ts'
-import { officeLockOf } from './office-lock.ts'
+import { type OfficeLock, officeLockOf } from './office-lock.ts'
 import { type Ole, type OleEntry, readOle } from './ole.ts'
 import { lockedScore, type Scene } from './scene.ts'
+import { sheetLockOf } from './sheet-lock.ts'
 import { lookAtMacros } from './vba.ts'
 
 const STREAM_BYTES_MAX = 32 * 1024 * 1024
@@ -46,7 +47,7 @@ function lookAtStream(ole: Ole, entry: OleEntry, locked: boolean, scene: Scene):
   const name = entry.name.toLowerCase()
   if (/(?:^|\/)vba\//i.test(entry.path)) return
   const content = entry.read(STREAM_BYTES_MAX)
-  if (name === 'workbook' || name === 'book') lookAtSheets(content, scene)
+  if ((name === 'workbook' || name === 'book') && !locked) lookAtSheets(content, scene)
   if (name === 'worddocument' && !locked) lookAtFields(content, scene)
   if (name === '\u0001ole10native') {
     const file = packageIn(content.subarray(4))
@@ -108,23 +109,21 @@ function lockOf({ entries }: Ole): boolean {
   return false
 }
 
+/** First record of a workbook. */
+const BOF = 0x809
 /** Excel tries it by itself, and asks nobody. */
 const DEFAULT_PASSWORD = 'VelvetSweatshop'
 
-/** Hands on what lies behind the lock of a later document, where a password opens it. */
-function isOpened({ entries }: Ole, scene: Scene): boolean {
-  const read = (name: string): Buffer | undefined => {
-    const entry = entries.find((each) => each.name.toLowerCase() === name)
-    return entry === undefined || entry.sizeBytes > STREAM_BYTES_MAX
-      ? undefined
-      : entry.read(STREAM_BYTES_MAX)
-  }
-  const [info, packed] = [read('encryptioninfo'), read('encryptedpackage')]
-  const lock = info === undefined || packed === undefined ? null : officeLockOf(info, packed)
+/** Hands on what lies behind the lock, where a password opens it. */
+function isOpened(ole: Ole, scene: Scene): boolean {
+  const lock = wholeLockOf(ole) ?? workbookLockOf(ole)
   const opened = (password: string): boolean => {
     const plain = lock !== null && scene.rounds(lock.rounds) ? lock.open(password) : null
-    if (plain !== null) scene.embed(null, 'ole', plain)
-    return plain !== null
+    if (plain === null) return false
+    // Nothing but a workbook begins with its first record.
+    if (plain.length >= 2 && plain.readUInt16LE(0) === BOF) lookAtSheets(plain, scene)
+    scene.embed(null, 'ole', plain)
+    return true
   }
   if (opened(DEFAULT_PASSWORD)) {
     scene.say(
@@ -141,6 +140,22 @@ function isOpened({ entries }: Ole, scene: Scene): boolean {
     `${scene.path} is encrypted, and its password stands in the mail or is a common one.`,
   )
   return true
+}
+
+function wholeLockOf({ entries }: Ole): OfficeLock | null {
+  const [info, packed] = ['encryptioninfo', 'encryptedpackage'].map((name) =>
+    entries.find((entry) => entry.name.toLowerCase() === name),
+  )
+  return info === undefined || packed === undefined || packed.sizeBytes > STREAM_BYTES_MAX
+    ? null
+    : officeLockOf(info.read(STREAM_BYTES_MAX), packed.read(STREAM_BYTES_MAX))
+}
+
+function workbookLockOf({ entries }: Ole): OfficeLock | null {
+  const workbook = entries.find(({ name }) => name.toLowerCase() === 'workbook')
+  return workbook === undefined || workbook.sizeBytes > STREAM_BYTES_MAX
+    ? null
+    : sheetLockOf(workbook.read(STREAM_BYTES_MAX))
 }
 
 type Record = { readonly id: number; readonly data: Buffer }
