@@ -8,7 +8,10 @@ import { INSPECTOR_NAMES } from '../../src/config/schema.ts'
 import type { Inspectors } from '../../src/mail/inspect/contract.ts'
 import { PLAIN_CONFIG } from '../../src/mail/inspect/look.ts'
 import { createInspectors } from '../../src/mail/inspect/pool.ts'
+import { attached } from '../attached.ts'
+import { BOMBS_OF_MANY } from '../bombs.ts'
 import { ENVELOPE } from '../look.ts'
+import { alone } from '../process/alone.ts'
 import { memoryOf, treeOf } from '../process/proc.ts'
 import { posternCommand } from '../real.ts'
 import { atMost } from './bars.ts'
@@ -117,6 +120,21 @@ export async function inspectRun(directory: string, isQuick: boolean): Promise<v
     atMost('MB of an inspector, peak', Math.max(...peaks) / MB, 250)
   } finally {
     await pool.close()
+  }
+  await bombs()
+}
+
+/** Archives of very many files, each in an inspector of its own: its time, and its memory above the mail. */
+async function bombs(): Promise<void> {
+  if (Bun.which('7zz') === null) {
+    process.stdout.write('bombs left out: the package 7zip is missing\n')
+    return
+  }
+  for (const [what, { name, make }] of Object.entries(BOMBS_OF_MANY)) {
+    const mail = attached(name, make())
+    const { cpuMs, grownBytes } = await alone(mail)
+    atMost(`ms CPU, ${what}`, cpuMs, 1_000)
+    atMost(`MB above the mail, ${what}`, (grownBytes - mail.length) / MB, 64)
   }
 }
 

@@ -1,23 +1,22 @@
 /** Archives, documents and rules behind the walls of a real inspector: what it loads is in the binary. */
 import { afterAll, expect, test } from 'bun:test'
-import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
+import { mkdtempSync, readFileSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { gzipSync } from 'node:zlib'
 import { SystemClock } from '../../src/base/clock.ts'
 import { Observer } from '../../src/base/observe.ts'
-import type { InspectionJob, Inspectors } from '../../src/mail/inspect/contract.ts'
+import type { InspectionJob } from '../../src/mail/inspect/contract.ts'
 import { PLAIN_CONFIG } from '../../src/mail/inspect/look.ts'
 import { createInspectors } from '../../src/mail/inspect/pool.ts'
 import { checkYara } from '../../src/mail/inspect/yara-check.ts'
-import type { Body } from '../../src/message/body.ts'
 import { KINDS } from '../archive-kinds.ts'
 import { attached } from '../attached.ts'
-import { BOMBS_OF_MANY, sevenOfMany, zipOfMany } from '../bombs.ts'
+import { BOMBS_OF_MANY, zipOfMany } from '../bombs.ts'
 import { EICAR, HOSTILE } from '../document-samples.ts'
 import { ENVELOPE } from '../look.ts'
 import { needs, posternCommand } from '../real.ts'
-import { memoryOf, resetPeak } from './proc.ts'
+import { alone, childrenOf } from './alone.ts'
 
 const spoolDir = mkdtempSync(join(tmpdir(), 'postern-files-'))
 const clock = new SystemClock()
@@ -38,20 +37,16 @@ const config = {
 }
 
 async function inspect(name: string, content: Uint8Array) {
-  return await inspectBody(pool, { kind: 'memory', bytes: attached(name, content) })
-}
-
-async function inspectBody(by: Inspectors, body: Body) {
   const job: InspectionJob = {
     envelope: ENVELOPE,
-    body,
+    body: { kind: 'memory', bytes: attached(name, content) },
     inspectors: ['attachments', 'eicar', 'documents', 'yara'],
     config,
     clientName: null,
     sha256: null,
     budgetMs: 20_000,
   }
-  const { findings, unknowns } = await by.inspect(job)
+  const { findings, unknowns } = await pool.inspect(job)
   expect(unknowns).toEqual([])
   return findings.map(({ rule }) => rule)
 }
@@ -90,7 +85,7 @@ needs('7zip')('archives of very many files', () => {
   for (const [what, { name, make }] of Object.entries(BOMBS_OF_MANY)) {
     test(`${what}: refused, and at most 64 MB more than the mail itself`, async () => {
       const mail = attached(name, make())
-      const { rules, grownBytes } = await spooled(mail)
+      const { rules, grownBytes } = await alone(mail)
       expect(rules).toContain('ARCHIVE_LIMIT')
       expect(grownBytes - mail.length).toBeLessThan(64 * 1024 * 1024)
     }, 60_000)
@@ -99,41 +94,11 @@ needs('7zip')('archives of very many files', () => {
   test('one larger than mails are by default: what it is packed in is decoded once', async () => {
     const zip = zipOfMany(1_000_000)
     const mail = attached('a.zip', zip)
-    const { rules, grownBytes } = await spooled(mail)
+    const { rules, grownBytes } = await alone(mail)
     expect(rules).toContain('ARCHIVE_LIMIT')
     expect(grownBytes - mail.length - zip.length).toBeLessThan(64 * 1024 * 1024)
   }, 60_000)
 })
-
-/** A fresh child looks at the mail as the spool holds it: its rules, and the peak of resident bytes above those before. */
-async function spooled(mail: Buffer) {
-  const path = join(spoolDir, 'mail')
-  writeFileSync(path, mail)
-  const known = new Set(childrenOf(process.pid))
-  const own = createInspectors(
-    { command: posternCommand('inspector'), processes: 1, spoolDir },
-    { clock, observer: new Observer(clock, () => {}) },
-  )
-  try {
-    // The program of 7-Zip is loaded once, at the first archive: no growth of this one.
-    await inspectBody(own, { kind: 'memory', bytes: attached('a.7z', sevenOfMany(1)) })
-    const child = Number(childrenOf(process.pid).find((pid) => !known.has(pid)))
-    resetPeak(child)
-    const { rssBytes } = memoryOf(child)
-    const rules = await inspectBody(own, {
-      kind: 'extents',
-      extents: [{ path, offset: 0, length: mail.length }],
-      sizeBytes: mail.length,
-    })
-    return { rules, grownBytes: memoryOf(child).peakBytes - rssBytes }
-  } finally {
-    await own.close()
-  }
-}
-
-function childrenOf(parent: number): readonly string[] {
-  return readFileSync(`/proc/${parent}/task/${parent}/children`, 'utf8').trim().split(' ')
-}
 
 test('rules are tried in a process of their own, and refused with a reason', async () => {
   const command = posternCommand('inspector')
