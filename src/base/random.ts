@@ -47,3 +47,15 @@ export function randomHex(random: Random, length: number): string {
 export function randomToken(random: Random, length: number): string {
   return Buffer.from(random.bytes(length)).toString('base64url')
 }
+
+/** The same in another order, each as likely as the other (Fisher and Yates). */
+export function shuffled<Item>(items: readonly Item[], random: Random): Item[] {
+  const mixed = [...items]
+  for (let at = mixed.length - 1; at > 0; at -= 1) {
+    const other = random.below(at + 1)
+    const held = mixed[at] as Item
+    mixed[at] = mixed[other] as Item
+    mixed[other] = held
+  }
+  return mixed
+}

@@ -11,7 +11,7 @@
 import type { Timer } from '../base/clock.ts'
 import { assert } from '../base/errors.ts'
 import type { NodeId } from '../base/ids.ts'
-import { randomHex } from '../base/random.ts'
+import { randomHex, shuffled } from '../base/random.ts'
 import {
   type ClusterDeps,
   type Life,
@@ -26,7 +26,6 @@ import {
 } from './contract.ts'
 import {
   decodeLetter,
-  encodeLetter,
   INCARNATION_MAX,
   type Item,
   type Letter,
@@ -35,7 +34,6 @@ import {
 } from './letter.ts'
 import { type Opened, Packets, Sources } from './packet.ts'
 import {
-  addressOf,
   deadMs,
   directMs,
   type LinkSight,
@@ -44,7 +42,8 @@ import {
   type Peer,
   type Probe,
 } from './peer.ts'
-import { Rumours } from './rumours.ts'
+import { type Plane, Post } from './post.ts'
+import { Relays } from './relays.ts'
 import { StallClock } from './stalls.ts'
 import { Ways } from './ways.ts'
 
@@ -53,8 +52,6 @@ const PROBE_MS = 1_300
 /** Waiting for an answer by way of others or by the link, after the direct one did not come. */
 const INDIRECT_MS = 1_000
 const ASKED_OTHERS = 3
-/** Questions of others that are open at a time; more are not taken. */
-const RELAYS_MAX = 64
 
 /** No sign of life since the first question without an answer (design: cluster.md, mail.md). */
 const SUSPECT_MS = 5_000
@@ -65,9 +62,6 @@ const UNHEARD_MS = SUSPECT_MS + SUSPICION_MS
 
 /** Lifeguard's local health: 0 is well; each step is a sign that the fault is here. */
 const HEALTH_MAX = 7
-const GOSSIP_MS = 250
-const GOSSIP_TO = 3
-const WORDS_MAX = 50
 /** A node that others accuse and that we heard is told so at most once in this time. */
 const WARN_MS = 2_000
 /** Questions out of turn in one tick: news of the ways, quiet links. */
@@ -75,11 +69,6 @@ const EXTRA_PROBES = 3
 
 /** Only once in this time is another run of a living node asked whether it lives too. */
 const RIVAL_MS = 30_000
-
-type Plane = 'udp' | 'tcp'
-
-/** A question that somebody else has asked us to ask. */
-type Relay = { readonly of: NodeId; readonly probe: ProbeId; readonly timer: Timer }
 
 type Socket = Awaited<ReturnType<ClusterDeps['network']['datagrams']>>
 
@@ -91,19 +80,16 @@ export class MemberTable implements Members {
   readonly #ways: Ways
   readonly #packets: Packets
   readonly #sources: Sources
-  readonly #rumours = new Rumours()
+  readonly #post: Post
   readonly #peers = new Map<NodeId, Peer>()
   readonly #probes = new Map<ProbeId, Probe>()
-  readonly #relays = new Map<ProbeId, Relay>()
+  readonly #relays: Relays
   readonly #listeners: ((liveness: Liveness, before: Life) => void)[] = []
   #socket: Socket | null = null
   /** Addresses of the roster. */
   #hosts: ReadonlySet<string> = new Set()
-  #incarnation: number
   #health = 0
   #ticking: Timer | null = null
-  /** Null: there is nothing to tell. */
-  #gossiping: Timer | null = null
   #isClosed = false
 
   /** @throws RefusalError when the port cannot be bound */
@@ -130,12 +116,28 @@ export class MemberTable implements Members {
     this.#deps = deps
     this.#packets = new Packets(roster.self, roster.clusterId, deps.random)
     this.#sources = new Sources(deps.clock)
-    this.#incarnation = roster.self.epoch * 0x1_0000
     this.#clock = new StallClock(deps.clock, (ms) => {
       deps.observer.emit('member.stalled', { ms })
       this.#ail(1)
     })
     this.#ways = new Ways(links, this.#peers, PROBE_MS, this.#clock)
+    this.#post = new Post({
+      self: roster.self,
+      links,
+      ways: this.#ways,
+      packets: this.#packets,
+      peers: this.#peers,
+      clock: this.#clock,
+      random: deps.random,
+      transmit: (packet, to) => this.#socket?.send(packet, to),
+    })
+    this.#relays = new Relays({
+      peers: this.#peers,
+      clock: this.#clock,
+      random: deps.random,
+      ping: (peer, probe) => this.#ping(peer, probe, { byLink: false, withLinks: false }),
+      tell: (peer, item) => this.#post.send(peer, [item]),
+    })
   }
 
   /** Where datagrams come in. */
@@ -154,10 +156,10 @@ export class MemberTable implements Members {
     this.#clock.stop()
     this.#socket?.close()
     this.#ticking?.cancel()
-    this.#gossiping?.cancel()
+    this.#post.close()
     for (const peer of this.#peers.values()) this.#forget(peer)
     this.#peers.clear()
-    for (const { timer } of this.#relays.values()) timer.cancel()
+    this.#relays.close()
   }
 
   // ---- what is known ----
@@ -272,7 +274,7 @@ export class MemberTable implements Members {
   #forget(peer: Peer): void {
     peer.verdict?.cancel()
     peer.retry?.cancel()
-    this.#rumours.forget(peer.node)
+    this.#post.forget(peer.node)
     for (const probe of this.#probes.values()) if (probe.peer === peer) this.#end(probe)
     // So that nothing that still holds it begins anew.
     peer.life = 'dead'
@@ -305,7 +307,7 @@ export class MemberTable implements Members {
    */
   #mostSilent(): Peer | null {
     let most: Peer | null = null
-    for (const peer of this.#shuffled([...this.#peers.values()])) {
+    for (const peer of shuffled([...this.#peers.values()], this.#deps.random)) {
       if (peer.life !== 'alive' || peer.probe !== null) continue
       if (most === null || silentSince(peer) < silentSince(most)) most = peer
     }
@@ -353,8 +355,8 @@ export class MemberTable implements Members {
   ): void {
     const items: Item[] = [{ kind: 'ping', probe }]
     if (options.withLinks) items.push(...this.#ways.itemsFor(peer))
-    this.#send(peer, items, 'udp')
-    if (options.byLink || !this.#ways.mayPassUdp(peer)) this.#send(peer, items, 'tcp')
+    this.#post.send(peer, items, 'udp')
+    if (options.byLink || !this.#ways.mayPassUdp(peer)) this.#post.send(peer, items, 'tcp')
   }
 
   /** No answer in time: three others and the link may have more luck. */
@@ -366,12 +368,13 @@ export class MemberTable implements Members {
     const others = [...this.#peers.values()].filter(
       (other) => other !== peer && other.life === 'alive' && other.doubtMono === null,
     )
-    for (const other of this.#shuffled(others).slice(0, ASKED_OTHERS)) {
+    for (const other of shuffled(others, this.#deps.random).slice(0, ASKED_OTHERS)) {
       probe.silent.add(other.node)
       probe.asked += 1
-      this.#send(other, [{ kind: 'ask', probe: probe.id, target: peer.node }])
+      this.#post.send(other, [{ kind: 'ask', probe: probe.id, target: peer.node }])
     }
-    if (this.#ways.mayPassUdp(peer)) this.#send(peer, [{ kind: 'ping', probe: probe.id }], 'tcp')
+    if (this.#ways.mayPassUdp(peer))
+      this.#post.send(peer, [{ kind: 'ping', probe: probe.id }], 'tcp')
     probe.timer = this.#clock.limit(INDIRECT_MS, () => this.#fail(probe))
   }
 
@@ -423,7 +426,7 @@ export class MemberTable implements Members {
     peer.retry?.cancel()
     if (peer.life === 'alive') return
     this.#change(peer, 'alive')
-    if (!this.#rumours.isEmpty) this.#gossiping ??= this.#clock.after(0, () => this.#gossip())
+    this.#post.resume()
   }
 
   /** What came by the link since it was last looked at. */
@@ -444,7 +447,7 @@ export class MemberTable implements Members {
     peer.doubtMono = null
     peer.verdict?.cancel()
     this.#change(peer, 'suspect')
-    this.#spread({ kind: 'suspect', node: peer.node, incarnation: peer.incarnation })
+    this.#post.spread({ kind: 'suspect', node: peer.node, incarnation: peer.incarnation })
     peer.verdict = this.#clock.limit(SUSPICION_MS * (1 + this.#health / 4), () => this.#bury(peer))
     if (peer.probe === null) this.#askAgain(peer)
   }
@@ -452,7 +455,7 @@ export class MemberTable implements Members {
   /** The first time, perhaps nobody heard it who could tell the accused. */
   #accuseAgain(peer: Peer): void {
     const { node, incarnation } = peer
-    if (incarnation > 0) this.#spread({ kind: 'suspect', node, incarnation })
+    if (incarnation > 0) this.#post.spread({ kind: 'suspect', node, incarnation })
   }
 
   #bury(peer: Peer): void {
@@ -512,7 +515,7 @@ export class MemberTable implements Members {
       const isFirst = peer.incarnation === 0
       peer.incarnation = incarnation
       // It started anew or refuted: those who cannot hear it must learn of it.
-      if (!isFirst) this.#spread({ kind: 'alive', node: peer.node, incarnation })
+      if (!isFirst) this.#post.spread({ kind: 'alive', node: peer.node, incarnation })
     }
     peer.told = heard
     // A packet that was held back could speak for a node that has died since.
@@ -528,9 +531,9 @@ export class MemberTable implements Members {
     for (const item of items) {
       switch (item.kind) {
         case 'ping':
-          this.#send(peer, [{ kind: 'ack', probe: item.probe }], plane)
+          this.#post.send(peer, [{ kind: 'ack', probe: item.probe }], plane)
           if (plane === 'udp' && peer.told?.udp === false) {
-            this.#send(peer, [{ kind: 'ack', probe: item.probe }], 'tcp')
+            this.#post.send(peer, [{ kind: 'ack', probe: item.probe }], 'tcp')
           }
           break
         case 'ack':
@@ -540,21 +543,14 @@ export class MemberTable implements Members {
           this.#probes.get(item.probe)?.silent.delete(peer.node)
           break
         case 'ask':
-          this.#relay(peer, item.probe, item.target)
+          this.#relays.ask(peer, item.probe, item.target)
           break
       }
     }
   }
 
   #takeAck(from: Peer, id: ProbeId, plane: Plane): void {
-    const relay = this.#relays.get(id)
-    if (relay !== undefined) {
-      relay.timer.cancel()
-      this.#relays.delete(id)
-      const asker = this.#peers.get(relay.of)
-      if (asker !== undefined) this.#send(asker, [{ kind: 'ack', probe: relay.probe }])
-      return
-    }
+    if (this.#relays.answered(id)) return
     const probe = this.#probes.get(id)
     // Only the one that was asked, or one that was asked to ask it.
     if (probe === undefined || (probe.peer !== from && !probe.silent.has(from.node))) return
@@ -567,21 +563,6 @@ export class MemberTable implements Members {
     }
     this.#ail(-1)
     this.#hear(peer)
-  }
-
-  #relay(of: Peer, probe: ProbeId, target: NodeId): void {
-    const peer = this.#peers.get(target)
-    if (peer === undefined || this.#relays.size >= RELAYS_MAX) {
-      this.#send(of, [{ kind: 'nack', probe }])
-      return
-    }
-    const id = randomHex(this.#deps.random, 8)
-    const timer = this.#clock.after(directMs(peer), () => {
-      this.#relays.delete(id)
-      this.#send(of, [{ kind: 'nack', probe }])
-    })
-    this.#relays.set(id, { of: of.node, probe, timer })
-    this.#ping(peer, id, { byLink: false, withLinks: false })
   }
 
   /**
@@ -599,7 +580,7 @@ export class MemberTable implements Members {
   #askRun(peer: Peer, { instance }: Opened, at: PeerAddress, answers: readonly Item[]): void {
     const probe = this.#newProbe(peer)
     probe.timer = this.#clock.limit(INDIRECT_MS, () => this.#end(probe))
-    this.#sendTo(at, peer, [...answers, { kind: 'ping', probe: probe.id }], instance)
+    this.#post.sendTo(at, peer, [...answers, { kind: 'ping', probe: probe.id }], instance)
   }
 
   /**
@@ -643,7 +624,7 @@ export class MemberTable implements Members {
   #takeWord({ kind, node, incarnation }: Word): void {
     if (incarnation > INCARNATION_MAX - 0x1_0000) return
     if (node === this.#roster.self.node) {
-      if (kind === 'suspect') this.#refute(incarnation)
+      if (kind === 'suspect' && this.#post.refute(incarnation)) this.#ail(1)
       return
     }
     const peer = this.#peers.get(node)
@@ -656,7 +637,8 @@ export class MemberTable implements Members {
 
   /** Only the node itself moves its incarnation on: it lived after it was accused. */
   #takeAlive(peer: Peer, isNewer: boolean): void {
-    if (isNewer) this.#spread({ kind: 'alive', node: peer.node, incarnation: peer.incarnation })
+    if (isNewer)
+      this.#post.spread({ kind: 'alive', node: peer.node, incarnation: peer.incarnation })
     if (isNewer && peer.life !== 'alive') this.#hear(peer)
     else if (peer.life !== 'alive') this.#probeSoon(peer)
   }
@@ -671,34 +653,10 @@ export class MemberTable implements Members {
       // perhaps only others can tell it.
       peer.warnedMono = nowMono
       const word: Word = { kind: 'suspect', node: peer.node, incarnation: peer.incarnation }
-      this.#spread(word)
-      this.#send(peer, [word])
+      this.#post.spread(word)
+      this.#post.send(peer, [word])
       this.#probe(peer)
     }
-  }
-
-  /** Says it again when that was refuted before: who accuses has not heard of it. */
-  #refute(accused: number): void {
-    if (accused >= this.#incarnation) {
-      this.#incarnation = accused + 1
-      this.#ail(1)
-    }
-    const { node } = this.#roster.self
-    this.#spread({ kind: 'alive', node, incarnation: this.#incarnation })
-  }
-
-  #spread(word: Word): void {
-    this.#rumours.spread(word, this.#peers.size + 1)
-    this.#gossiping ??= this.#clock.after(0, () => this.#gossip())
-  }
-
-  #gossip(): void {
-    this.#gossiping = null
-    if (this.#rumours.isEmpty) return
-    const living = [...this.#peers.values()].filter(({ life }) => life !== 'dead')
-    if (living.length === 0) return
-    this.#gossiping = this.#clock.after(GOSSIP_MS, () => this.#gossip())
-    for (const peer of this.#shuffled(living).slice(0, GOSSIP_TO)) this.#send(peer, [])
   }
 
   /** Asks a dead one out of turn: somebody says that it lives. */
@@ -714,54 +672,6 @@ export class MemberTable implements Members {
       peer.isMuteSaid = true
       this.#deps.observer.emit('member.muted', { peer: peer.node, name: peer.member.name })
     }
-  }
-
-  // ---- sending ----
-
-  /** By the plane that works, when none is named. Loss is normal: nothing is sent again. */
-  #send(peer: Peer, items: readonly Item[], plane?: Plane): void {
-    const link = this.#links.get(peer.node)
-    const way = plane ?? (link === null || this.#ways.mayPassUdp(peer) ? 'udp' : 'tcp')
-    if (way === 'udp') this.#sendTo(addressOf(peer), peer, items)
-    else link?.send(MESSAGE.gossip, encodeLetter(this.#letterFor(peer, items)))
-  }
-
-  /** `run` of the peer, or the one that is known. */
-  #sendTo(
-    address: PeerAddress | null,
-    peer: Peer,
-    items: readonly Item[],
-    run?: Opened['instance'],
-  ): void {
-    if (address === null) return
-    const packet = this.#packets.seal(peer.node, this.#letterFor(peer, items), run)
-    if (packet !== null) this.#socket?.send(packet, address)
-  }
-
-  #letterFor(peer: Peer, items: readonly Item[]): Letter {
-    // What is sent to one that perhaps does not hear it does not count as told.
-    const { udp, tcp } = this.#ways.sightOf(peer)
-    const isHeard = peer.life === 'alive' && (udp.works === true || tcp.works === true)
-    const words: Item[] = this.#rumours.take(WORDS_MAX, isHeard)
-    // Who is accused hears of it first, and can refute (Lifeguard's buddy system).
-    if (peer.life !== 'alive' && peer.incarnation > 0) {
-      words.push({ kind: 'suspect', node: peer.node, incarnation: peer.incarnation })
-    }
-    return {
-      incarnation: this.#incarnation,
-      heard: this.#ways.heardOf(peer),
-      items: [...items, ...words],
-    }
-  }
-
-  #shuffled(peers: Peer[]): Peer[] {
-    for (let at = peers.length - 1; at > 0; at -= 1) {
-      const other = this.#deps.random.below(at + 1)
-      const held = peers[at] as Peer
-      peers[at] = peers[other] as Peer
-      peers[other] = held
-    }
-    return peers
   }
 }
 

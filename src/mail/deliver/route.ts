@@ -6,7 +6,7 @@ import { isIP } from 'node:net'
 import { domainToASCII } from 'node:url'
 import { type MxRecord, NoSuchNameError, type Resolver } from '../../base/dns.ts'
 import { GatewayError, messageOf } from '../../base/errors.ts'
-import type { Random } from '../../base/random.ts'
+import { type Random, shuffled } from '../../base/random.ts'
 import type { Snapshot } from '../../config/snapshot.ts'
 import { parseAddress } from '../../message/address.ts'
 import { formatNextHop, type NextHop } from '../../message/nexthop.ts'
@@ -128,14 +128,7 @@ async function implicitExchanger(name: string, resolver: Resolver): Promise<MxRe
 
 /** By preference; equal ones shuffled, so that their load is shared. */
 function inOrder(records: readonly MxRecord[], random: Random): MxRecord[] {
-  const shuffled = [...records]
-  for (let index = shuffled.length - 1; index > 0; index--) {
-    const other = random.below(index + 1)
-    const kept = shuffled[index] as MxRecord
-    shuffled[index] = shuffled[other] as MxRecord
-    shuffled[other] = kept
-  }
-  return shuffled.sort((one, other) => one.preference - other.preference)
+  return shuffled(records, random).sort((one, other) => one.preference - other.preference)
 }
 
 /** None for a name that does not exist; the error when there was no answer. */
