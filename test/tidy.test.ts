@@ -170,6 +170,8 @@ describe('a planted violation is found', () => {
         "describe.only('a', () => {})",
         'needs()',
       ],
+      ['a file of 701 lines', 'src/base/x.ts', 'f(1)\n'.repeat(700), '701 lines'],
+      ['a long page', 'web/pages/x.ts', 'f(1)\n'.repeat(700), '701 lines'],
       ['a path of one machine', 'src/base/x.ts', "const a = '/home/ann/mail'", 'outside itself'],
     ]
   for (const [promise, path, body, says] of planted) {
@@ -220,6 +222,8 @@ describe('what is allowed is not found', () => {
     ['the clock reads the clock', 'src/base/clock.ts', 'const a = Date.now()'],
     ['a date from a number', 'src/base/x.ts', 'const a = new Date(5)'],
     ['the word any', 'src/base/x.ts', "const a = 'none, any, all'\nconst anyOf = 1"],
+    ['a file of 700 lines', 'src/base/x.ts', 'f(1)\n'.repeat(699)],
+    ['a long table of tests', 'test/x.ts', 'f(1)\n'.repeat(2_000)],
     ['tests may wait', 'test/x.ts', 'setTimeout(run, 5)'],
   ]
   for (const [promise, path, body] of allowed) {

@@ -1,6 +1,7 @@
 /**
  * The fences of the house as a function over the sources: who may import whom, which package
- * lives where, which calls go through a seam. It holds no lengths; those are judged by reading.
+ * lives where, which calls go through a seam. Of lengths it knows one, where a file of the product
+ * holds more than one thing for certain; shorter ones are judged by reading.
  */
 import { dirname, join } from 'node:path'
 
@@ -58,6 +59,9 @@ const PACKAGES: readonly (readonly [name: string, where: readonly string[]])[] =
   ['node:dns', ['src/base/dns.ts']],
   ['dns', ['src/base/dns.ts']],
 ]
+
+/** Lines of one file of the product. */
+const LINES_MAX = 700
 
 type Ban = {
   readonly pattern: RegExp
@@ -151,6 +155,12 @@ export function untidy(sources: Sources): string[] {
     found.push(...imports(path, text), ...banned(path, text))
     if (!/^(#!.*\n)?\/\*\*[\s*]+\S/.test(text)) {
       found.push(`${path}: no header; say in its first line what the file is`)
+    }
+    const lines = text.trimEnd().split('\n').length
+    if (PRODUCT.test(path) && lines > LINES_MAX) {
+      found.push(
+        `${path}: ${lines} lines; give what is a thing of its own a file, up to ${LINES_MAX}`,
+      )
     }
     if (/(^|[/-])(manager|helper|util|service|handler|master|slave)s?([.-]|\.ts)/.test(path)) {
       found.push(`${path}: a name that says nothing; use the word of the house`)
