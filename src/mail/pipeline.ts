@@ -12,7 +12,7 @@ import type { LiveConfig } from '../config/live.ts'
 import { changedDomains, type Snapshot } from '../config/snapshot.ts'
 import { parseAddress } from '../message/address.ts'
 import type { Body } from '../message/body.ts'
-import type { Envelope } from '../message/envelope.ts'
+import { envelopeAgain } from '../message/envelope.ts'
 import { countReceived, receivedField } from '../message/received.ts'
 import { formatReply, type Reply, reply } from '../message/reply.ts'
 import type {
@@ -660,25 +660,6 @@ export class Pipeline {
 
 /** Rules of the door (mail/accept). */
 const AT_DOOR = /^(?:DNSBL|RDNS|HELO|EARLY)_/
-
-/** What is still known of the envelope of a held mail. */
-function envelopeAgain(row: HeldRow): Envelope {
-  return {
-    id: row.id,
-    receivedMs: row.heldMs,
-    clientIp: row.clientIp,
-    greeting: '',
-    protocol: 'ESMTP',
-    tls: null,
-    outbound: false,
-    sender: row.sender,
-    eightBit: false,
-    smtpUtf8: false,
-    ret: null,
-    envid: null,
-    recipients: row.recipients.map((address) => ({ address, notify: null, orcpt: null })),
-  }
-}
 
 const NOTHING_MORE = {
   subject: null,

@@ -1,5 +1,6 @@
 /** Session facts, Envelope, Recipient: what SMTP said before DATA. */
 import type { MessageId } from '../base/ids.ts'
+import type { HeldRow } from './rows.ts'
 
 /** One RCPT. Its place in `Envelope.recipients` is its index in marks, verdicts and outcomes. */
 export type Recipient = {
@@ -37,4 +38,23 @@ export type Envelope = {
   readonly envid: string | null
   /** 1..`mail.recipients`, in the order of RCPT. */
   readonly recipients: readonly Recipient[]
+}
+
+/** What is still known of the envelope of a held mail. */
+export function envelopeAgain(row: HeldRow): Envelope {
+  return {
+    id: row.id,
+    receivedMs: row.heldMs,
+    clientIp: row.clientIp,
+    greeting: '',
+    protocol: 'ESMTP',
+    tls: null,
+    outbound: false,
+    sender: row.sender,
+    eightBit: false,
+    smtpUtf8: false,
+    ret: null,
+    envid: null,
+    recipients: row.recipients.map((address) => ({ address, notify: null, orcpt: null })),
+  }
 }
