@@ -4,7 +4,6 @@ import { mkdirSync, mkdtempSync, renameSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { SystemClock } from '../src/base/clock.ts'
-import type { MessageId } from '../src/base/ids.ts'
 import { Observer } from '../src/base/observe.ts'
 import { SeededRandom } from '../src/base/random.ts'
 import { initialSettings } from '../src/config/schema.ts'
@@ -17,7 +16,7 @@ import type { Label } from '../src/message/learned.ts'
 import { Mail } from '../src/message/mime.ts'
 import { LearnedTable } from '../src/store/learned-table.ts'
 import { labelledMail } from './bench/detection/set.ts'
-import { lookAt } from './look.ts'
+import { ENVELOPE, lookAt } from './look.ts'
 import { posternCommand } from './real.ts'
 
 const scratch = mkdtempSync(join(tmpdir(), 'postern-bayes-'))
@@ -304,21 +303,7 @@ describe('a confined child', () => {
     for (const bytes of raws) {
       answers.push(
         await pool.inspect({
-          envelope: {
-            id: '01hzy7c3k0000000000000000a' as MessageId,
-            receivedMs: 0,
-            clientIp: '192.0.2.1',
-            greeting: '',
-            protocol: 'SMTP',
-            tls: null,
-            outbound: false,
-            sender: '',
-            eightBit: false,
-            smtpUtf8: false,
-            ret: null,
-            envid: null,
-            recipients: [],
-          },
+          envelope: ENVELOPE,
           body: { kind: 'memory', bytes },
           inspectors: ['bayes', 'campaign'],
           config,

@@ -33,16 +33,7 @@ import {
 } from '../src/config/validate.ts'
 import { formatNextHop } from '../src/message/nexthop.ts'
 import { ManualClock } from './clock.ts'
-
-function refusal(act: () => unknown): RefusalError {
-  try {
-    act()
-  } catch (error) {
-    if (error instanceof RefusalError) return error
-    throw error
-  }
-  throw new Error('nothing was refused')
-}
+import { refusal } from './rooms.ts'
 
 function shortly(raw: unknown): string {
   return (JSON.stringify(raw) ?? String(raw)).slice(0, 40)

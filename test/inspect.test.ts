@@ -12,7 +12,6 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { strToU8, zipSync } from 'fflate'
 import { pause, SystemClock } from '../src/base/clock.ts'
-import type { MessageId } from '../src/base/ids.ts'
 import { Observer } from '../src/base/observe.ts'
 import { capScores } from '../src/mail/inspect/answers.ts'
 import type { InspectionJob, Inspectors } from '../src/mail/inspect/contract.ts'
@@ -21,11 +20,10 @@ import { createInspectors } from '../src/mail/inspect/pool.ts'
 import { previewOf } from '../src/mail/inspect/preview.ts'
 import { readZip, unpack } from '../src/mail/inspect/zip.ts'
 import type { Body } from '../src/message/body.ts'
-import type { Envelope } from '../src/message/envelope.ts'
 import { Mail } from '../src/message/mime.ts'
 import { decodeBase64 } from '../src/message/transfer.ts'
 import type { Finding, Inspection } from '../src/message/verdict.ts'
-import { lookAt, lookLong, SESSION } from './look.ts'
+import { ENVELOPE, lookAt, lookLong, SESSION } from './look.ts'
 
 const ALL = ['gtube', 'eicar', 'headers', 'attachments']
 const HEAD = [
@@ -854,22 +852,6 @@ describe('facts', () => {
     expect(facts(`Subject: ${'a'.repeat(5_000)}`).subject).toHaveLength(500)
   })
 })
-
-const ENVELOPE: Envelope = {
-  id: '01hzy7c3k0000000000000000a' as MessageId,
-  receivedMs: 0,
-  clientIp: '192.0.2.1',
-  greeting: 'mx.sender.example',
-  protocol: 'ESMTP',
-  tls: null,
-  outbound: false,
-  sender: 'a@sender.example',
-  eightBit: false,
-  smtpUtf8: false,
-  ret: null,
-  envid: null,
-  recipients: [{ address: 'b@ours.example', notify: null, orcpt: null }],
-}
 
 describe('the pool', () => {
   const clock = new SystemClock()

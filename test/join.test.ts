@@ -23,6 +23,7 @@ import { STATE_MIGRATIONS } from '../src/store/migrations/index.ts'
 import { Replica } from '../src/store/replica.ts'
 import { ManualClock } from './clock.ts'
 import { Pipes } from './pipes.ts'
+import { refusal } from './rooms.ts'
 
 const PROTOCOL = { min: 1, max: 2 }
 const PORT = 7_946
@@ -185,16 +186,6 @@ async function refused(act: Promise<unknown>): Promise<RefusalError> {
   )
   if (error instanceof RefusalError) return error
   throw error ?? new Error('nothing was refused')
-}
-
-function refusal(act: () => unknown): RefusalError {
-  try {
-    act()
-  } catch (error) {
-    if (error instanceof RefusalError) return error
-    throw error
-  }
-  throw new Error('nothing was refused')
 }
 
 /** An issuer that listens, and a node that wants to join. */

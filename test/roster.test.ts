@@ -12,7 +12,6 @@ import {
 } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
-import { RefusalError } from '../src/base/errors.ts'
 import { type NodeId, newNodeId } from '../src/base/ids.ts'
 import { Observer } from '../src/base/observe.ts'
 import { SeededRandom } from '../src/base/random.ts'
@@ -37,6 +36,7 @@ import { StoreDatabase } from '../src/store/db.ts'
 import { STATE_MIGRATIONS } from '../src/store/migrations/index.ts'
 import { Replica } from '../src/store/replica.ts'
 import { ManualClock } from './clock.ts'
+import { refusal } from './rooms.ts'
 
 type Place = {
   readonly self: Self
@@ -90,16 +90,6 @@ function carry(from: Place, to: Place): void {
     from.state.list(MEMBER_KIND).map(({ key }) => `${MEMBER_KIND}/${key}`),
   )
   to.state.apply({ peer: from.self.node, rows, as: { kind: 'repair' } })
-}
-
-function refusal(act: () => unknown): RefusalError {
-  try {
-    act()
-  } catch (error) {
-    if (error instanceof RefusalError) return error
-    throw error
-  }
-  throw new Error('nothing was refused')
 }
 
 const names = (roster: MemberRoster) => roster.members().map(({ name }) => name)

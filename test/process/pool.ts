@@ -1,9 +1,9 @@
 /** A parent of two inspectors that does nothing more: the tests kill it. argv: spool directory, command. */
 import { SystemClock } from '../../src/base/clock.ts'
-import type { MessageId } from '../../src/base/ids.ts'
 import { Observer } from '../../src/base/observe.ts'
 import { PLAIN_CONFIG } from '../../src/mail/inspect/look.ts'
 import { createInspectors } from '../../src/mail/inspect/pool.ts'
+import { ENVELOPE } from '../look.ts'
 
 const [spoolDir = '/tmp', ...command] = process.argv.slice(2)
 const clock = new SystemClock()
@@ -13,21 +13,7 @@ const pool = createInspectors(
 )
 const inspect = (body: string, budgetMs: number) =>
   pool.inspect({
-    envelope: {
-      id: '01hzy7c3k0000000000000000a' as MessageId,
-      receivedMs: 0,
-      clientIp: '192.0.2.1',
-      greeting: '',
-      protocol: 'SMTP',
-      tls: null,
-      outbound: false,
-      sender: '',
-      eightBit: false,
-      smtpUtf8: false,
-      ret: null,
-      envid: null,
-      recipients: [],
-    },
+    envelope: ENVELOPE,
     body: { kind: 'memory', bytes: Buffer.from(body) },
     inspectors: ['gtube'],
     config: PLAIN_CONFIG,
