@@ -74,6 +74,19 @@ export function pause(clock: Clock, delayMs: number): Promise<void> {
   return new Promise((resolve) => clock.after(delayMs, resolve))
 }
 
+/** `answer`, or a rejection with `late` when that takes longer than `ms`; it is not ended then. */
+export function within<Result>(
+  clock: Clock,
+  ms: number,
+  answer: Promise<Result>,
+  late: () => Error = () => new Error('no answer in time'),
+): Promise<Result> {
+  return new Promise((resolve, reject) => {
+    const timer = clock.after(ms, () => reject(late()))
+    answer.then(resolve, reject).finally(() => timer.cancel())
+  })
+}
+
 /** ISO 8601 UTC with ms, as the API and the command line print times. */
 export function isoTime(wallMs: number): string {
   return new Date(wallMs).toISOString()

@@ -1,7 +1,7 @@
 /** Names as a dependency: the Resolver interface, its error classes, the system resolver. */
 import { Resolver as DnsResolver } from 'node:dns/promises'
 import { isIP } from 'node:net'
-import type { Clock } from './clock.ts'
+import { type Clock, within } from './clock.ts'
 import type { NameServer } from './dns-wire.ts'
 import { GatewayError, messageOf } from './errors.ts'
 
@@ -102,12 +102,11 @@ export class SystemResolver implements Resolver {
   }
 
   #bounded<T>(name: string, answer: Promise<T>): Promise<T> {
-    return new Promise((resolve, reject) => {
-      const timer = this.#clock.after(ANSWER_MS_MAX, () => {
-        reject(new NameServerError(`no answer about ${name} in time`, { remedy: 'retry' }))
-      })
-      answer.then(resolve, (cause) => reject(typed(name, cause))).finally(() => timer.cancel())
+    const told = answer.catch((cause) => {
+      throw typed(name, cause)
     })
+    const late = () => new NameServerError(`no answer about ${name} in time`, { remedy: 'retry' })
+    return within(this.#clock, ANSWER_MS_MAX, told, late)
   }
 }
 

@@ -4,7 +4,7 @@
  * of the node and stands in no setting.
  */
 import type { Client } from 'ldapts'
-import type { Clock } from '../../base/clock.ts'
+import { type Clock, within } from '../../base/clock.ts'
 import { messageOf } from '../../base/errors.ts'
 import { Expiring } from '../../base/expiring.ts'
 import type { Observer } from '../../base/observe.ts'
@@ -71,22 +71,18 @@ export class Directory {
   }
 
   /** Null: no answer within the time. */
-  #ask(line: string, address: string): Promise<boolean | null> {
+  async #ask(line: string, address: string): Promise<boolean | null> {
     const { clock, observer, timeoutMs } = this.#deps
     const directory = parseDirectory(line)
-    if (directory === null) return Promise.resolve(null)
-    return new Promise((resolve) => {
-      const silent = (cause: string): void => {
-        this.#silent.set(line, true, SILENT_MS)
-        this.#clients.delete(line)
-        observer.emit('recipient.unasked', { host: directory.url, cause })
-        resolve(null)
-      }
-      const timer = clock.after(timeoutMs(), () => silent('no answer in time'))
-      this.#search(line, directory, address)
-        .then(resolve, (error) => silent(messageOf(error)))
-        .finally(() => timer.cancel())
-    })
+    if (directory === null) return null
+    try {
+      return await within(clock, timeoutMs(), this.#search(line, directory, address))
+    } catch (error) {
+      this.#silent.set(line, true, SILENT_MS)
+      this.#clients.delete(line)
+      observer.emit('recipient.unasked', { host: directory.url, cause: messageOf(error) })
+      return null
+    }
   }
 
   async #search(line: string, directory: DirectoryLine, address: string): Promise<boolean> {

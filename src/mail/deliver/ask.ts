@@ -4,7 +4,7 @@
  * taken, because the queue can wait and a refused sender cannot. A next hop that takes every
  * address is found out by one that nobody has, and not asked any more for a while.
  */
-import type { Clock } from '../../base/clock.ts'
+import { type Clock, within } from '../../base/clock.ts'
 import type { Resolver } from '../../base/dns.ts'
 import { GatewayError, messageOf } from '../../base/errors.ts'
 import { Expiring } from '../../base/expiring.ts'
@@ -92,20 +92,16 @@ export class RecipientQuestions {
   }
 
   /** Within the time; a connection that answers later is cut off by its own. */
-  #ask(address: string, hop: NextHop, place: string): Promise<Said> {
+  async #ask(address: string, hop: NextHop, place: string): Promise<Said> {
     const { clock, observer, timeoutMs } = this.#deps
     const host = formatNextHop(hop)
-    return new Promise((resolve) => {
-      const silent = (cause: string): void => {
-        this.#silent.set(host, true, DOUBT_MS)
-        observer.emit('recipient.unasked', { host, cause })
-        resolve(null)
-      }
-      const timer = clock.after(timeoutMs(), () => silent('no answer in time'))
-      this.#talk(address, hop, place)
-        .then(resolve, (error) => silent(messageOf(error)))
-        .finally(() => timer.cancel())
-    })
+    try {
+      return await within(clock, timeoutMs(), this.#talk(address, hop, place))
+    } catch (error) {
+      this.#silent.set(host, true, DOUBT_MS)
+      observer.emit('recipient.unasked', { host, cause: messageOf(error) })
+      return null
+    }
   }
 
   async #talk(address: string, hop: NextHop, place: string): Promise<Said> {
