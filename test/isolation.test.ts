@@ -3,12 +3,18 @@ import { describe, expect, test } from 'bun:test'
 import { type Heir, House, MINUTE, PATIENCE } from './heirs.ts'
 import { MemberWorld } from './members-world.ts'
 
+/** Three nodes that see each other; a mail of the first, of which the second has a copy. */
+function settled() {
+  const house = new House(3)
+  const [a, b, c] = house.heirs as [Heir, Heir, Heir]
+  const id = a.accept([b])
+  house.run(MINUTE)
+  return { house, a, b, c, id }
+}
+
 describe('the owner goes on', () => {
   test('until 570 s after the last frame that another holder acknowledged, then it holds', () => {
-    const house = new House(3)
-    const [a, b, c] = house.heirs as [Heir, Heir, Heir]
-    const id = a.accept([b])
-    house.run(MINUTE)
+    const { house, a, b, c, id } = settled()
     house.cut(a, b, c)
     house.run(PATIENCE.isolatedMs - 2_000)
     expect(a.mayAct(id)).toBe(true)
@@ -97,10 +103,7 @@ describe('it holds', () => {
   })
 
   test('contact with a holder that has taken it over frees nothing', () => {
-    const house = new House(3)
-    const [a, b, c] = house.heirs as [Heir, Heir, Heir]
-    const id = a.accept([b])
-    house.run(MINUTE)
+    const { house, a, b, c, id } = settled()
     house.cut(a, b, c)
     house.run(11 * MINUTE)
     expect(b.store.get(id)).not.toBeNull()
@@ -114,10 +117,7 @@ describe('it holds', () => {
   })
 
   test('until the holders are confirmed dead', () => {
-    const house = new House(3)
-    const [a, b] = house.heirs as [Heir, Heir, Heir]
-    const id = a.accept([b])
-    house.run(MINUTE)
+    const { house, a, b, id } = settled()
     b.crash('off')
     house.run(11 * MINUTE)
     expect(a.mayAct(id)).toBe(false)
@@ -128,10 +128,7 @@ describe('it holds', () => {
   })
 
   test('or are removed', () => {
-    const house = new House(3)
-    const [a, b] = house.heirs as [Heir, Heir, Heir]
-    const id = a.accept([b])
-    house.run(MINUTE)
+    const { house, a, b, id } = settled()
     b.crash('off')
     house.run(11 * MINUTE)
     expect(a.mayAct(id)).toBe(false)
@@ -140,10 +137,7 @@ describe('it holds', () => {
   })
 
   test('or 1800 s: then it is in doubt, and counted once', () => {
-    const house = new House(3)
-    const [a, b, c] = house.heirs as [Heir, Heir, Heir]
-    const id = a.accept([b])
-    house.run(MINUTE)
+    const { house, a, b, c, id } = settled()
     house.cut(a, b, c)
     house.run(PATIENCE.isolatedEndMs - 5_000)
     expect(a.mayAct(id)).toBe(false)
@@ -157,10 +151,7 @@ describe('it holds', () => {
 
 describe('the clock', () => {
   test('is the one that goes on while the machine sleeps', () => {
-    const house = new House(3)
-    const [a, b] = house.heirs as [Heir, Heir, Heir]
-    const id = a.accept([b])
-    house.run(MINUTE)
+    const { house, a, b, id } = settled()
     a.stop(15 * MINUTE)
     // Its monotonic clock stands still meanwhile.
     house.run(15 * MINUTE)
@@ -170,10 +161,7 @@ describe('the clock', () => {
   })
 
   test('asking why changes nothing', () => {
-    const house = new House(3)
-    const [a, b, c] = house.heirs as [Heir, Heir, Heir]
-    const id = a.accept([b])
-    house.run(MINUTE)
+    const { house, a, b, c, id } = settled()
     house.cut(a, b, c)
     house.run(31 * MINUTE)
     const message = a.store.get(id)
@@ -185,10 +173,7 @@ describe('the clock', () => {
 
 describe('who took mail over', () => {
   test('does not wait for the silence of its former owner', () => {
-    const house = new House(3)
-    const [a, b] = house.heirs as [Heir, Heir, Heir]
-    const id = a.accept([b])
-    house.run(MINUTE)
+    const { house, a, b, id } = settled()
     a.crash('off')
     house.run(11 * MINUTE)
     expect(b.store.get(id)?.holders.has(a.id)).toBe(true)
@@ -203,10 +188,7 @@ describe('who took mail over', () => {
   })
 
   test('but counts on it again once that one knows that it only keeps a copy', () => {
-    const house = new House(3)
-    const [a, b, c] = house.heirs as [Heir, Heir, Heir]
-    const id = a.accept([b])
-    house.run(MINUTE)
+    const { house, a, b, c, id } = settled()
     house.cut(a, b, c)
     house.run(11 * MINUTE)
     house.heal()

@@ -110,6 +110,17 @@ class World {
     return this.standings.get(side.node.id)
   }
 
+  /** The first of that type between them is lost, and their link with it. */
+  loseFirst(from: Side, to: Side, type: number): void {
+    let isLost = false
+    this.mesh.fate = (sender, _to, message) => {
+      if (sender !== from.node.id || message.type !== type || isLost) return { delayMs: 0 }
+      isLost = true
+      this.mesh.unlink(from.node, to.node)
+      return null
+    }
+  }
+
   /** Runs, and sees to it that a message never has two nodes that would deliver it. */
   async run(ms: number, ...messages: readonly Message[]): Promise<void> {
     const untilMs = this.mesh.clock.nowMs + ms
@@ -221,13 +232,7 @@ test('an answer that is lost after the message was delivered is an answer all th
   const { all, sides } = world(2)
   const [a, b] = sides as [Side, Side]
   const message = a.accept(1, b)
-  let cuts = 0
-  all.mesh.fate = (from, _to, { type }) => {
-    if (from !== b.node.id || type !== MESSAGE.answer || cuts > 0) return { delayMs: 0 }
-    cuts += 1
-    all.mesh.unlink(a.node, b.node)
-    return null
-  }
+  all.loseFirst(b, a, MESSAGE.answer)
   all.drain(a)
   await all.run(1_000, message)
   b.store.finish(b.store.get(message.id) as Message)
@@ -241,13 +246,7 @@ test('a question that is lost is no loss: the message goes with the next one', a
   const { all, sides } = world(2)
   const [a, b] = sides as [Side, Side]
   const message = a.accept(1, b)
-  let cuts = 0
-  all.mesh.fate = (from, _to, { type }) => {
-    if (from !== a.node.id || type !== MESSAGE.call || cuts > 0) return { delayMs: 0 }
-    cuts += 1
-    all.mesh.unlink(a.node, b.node)
-    return null
-  }
+  all.loseFirst(a, b, MESSAGE.call)
   all.drain(a)
   await all.run(1_000, message)
   expect(a.acts(message)).toBe(false)
@@ -261,13 +260,7 @@ test('after a drain that was called off nothing more is taken, also not what was
   const { all, sides } = world(2)
   const [a, b] = sides as [Side, Side]
   const message = a.accept(1, b)
-  let cuts = 0
-  all.mesh.fate = (from, _to, { type }) => {
-    if (from !== a.node.id || type !== MESSAGE.call || cuts > 0) return { delayMs: 0 }
-    cuts += 1
-    all.mesh.unlink(a.node, b.node)
-    return null
-  }
+  all.loseFirst(a, b, MESSAGE.call)
   all.drain(a)
   await all.run(1_000, message)
   all.set(a.node.id, { drain: 'accepting' })
