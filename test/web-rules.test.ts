@@ -1,8 +1,5 @@
 /** The page of rules, and what the page of a mail says of its verdict. */
 import { describe, expect, test } from 'bun:test'
-import { SystemClock } from '../src/base/clock.ts'
-import { Observer } from '../src/base/observe.ts'
-import { SystemRandom } from '../src/base/random.ts'
 import { SETTINGS } from '../src/config/schema.ts'
 import type { Preview } from '../src/mail/inspect/contract.ts'
 import type { Judgement } from '../src/message/rows.ts'
@@ -11,46 +8,15 @@ import type { Html } from '../web/html.ts'
 import { settingLabel } from '../web/parts/labels.ts'
 import { hopOf, hopsCard } from '../web/parts/mail.ts'
 import { contentCard, senderCard, whatIf } from '../web/parts/verdict-cards.ts'
-import { createWeb } from '../web/server.ts'
-import { FakeAdmin, PASSWORD } from './web-fake.ts'
+import type { FakeAdmin } from './web-fake.ts'
 import { ORDINARY } from './web-mails.ts'
-
-const clock = new SystemClock()
+import { signedIn } from './web-session.ts'
 
 function textOf(card: Html | ''): string {
   return card === '' ? '' : card.text
 }
 
-async function place(name = 'a.ruiz') {
-  const admin = new FakeAdmin({ clock, mails: ORDINARY })
-  const observer = new Observer(clock, () => {})
-  const web = createWeb({
-    admin,
-    clock,
-    random: new SystemRandom(),
-    observer,
-    secure: false,
-    nodeName: 'mx1',
-  })
-  const client = { ip: '127.0.0.1', trusted: false }
-  const send = (path: string, init: RequestInit = {}): Promise<Response> =>
-    web.handle(new Request(`http://localhost${path}`, init), client)
-  const login = await send('/api/v1/login', {
-    method: 'POST',
-    headers: { 'content-type': 'application/json' },
-    body: JSON.stringify({ name, password: PASSWORD }),
-  })
-  const { csrf } = (await login.json()) as { csrf: string }
-  const cookie = (login.headers.get('set-cookie') ?? '').split(';')[0] ?? ''
-  const ask = (path: string) => send(path, { headers: { cookie } })
-  const post = (path: string, form: Readonly<Record<string, string>>) =>
-    send(path, {
-      method: 'POST',
-      headers: { cookie, 'content-type': 'application/x-www-form-urlencoded' },
-      body: new URLSearchParams({ _csrf: csrf, ...form }).toString(),
-    })
-  return { admin, ask, post }
-}
+const place = (name?: string) => signedIn(ORDINARY, name)
 
 describe('the page of rules', () => {
   test('gives a rule another weight and takes it back, and says so', async () => {

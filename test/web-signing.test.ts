@@ -1,43 +1,13 @@
 /** Keys that sign, on the page of their domain. */
 import { describe, expect, test } from 'bun:test'
-import { SystemClock } from '../src/base/clock.ts'
-import { Observer } from '../src/base/observe.ts'
-import { SystemRandom } from '../src/base/random.ts'
-import { createWeb } from '../web/server.ts'
-import { FakeAdmin, PASSWORD } from './web-fake.ts'
+import { signedIn } from './web-session.ts'
 
-const clock = new SystemClock()
 const PAGE = '/domains/example.com'
 
-async function place(name = 'a.ruiz') {
-  const admin = new FakeAdmin({ clock, mails: [] })
-  const web = createWeb({
-    admin,
-    clock,
-    random: new SystemRandom(),
-    observer: new Observer(clock, () => {}),
-    secure: false,
-    nodeName: 'mx1',
-  })
-  const client = { ip: '127.0.0.1', trusted: false }
-  const send = (path: string, init: RequestInit = {}): Promise<Response> =>
-    web.handle(new Request(`http://localhost${path}`, init), client)
-  const login = await send('/api/v1/login', {
-    method: 'POST',
-    headers: { 'content-type': 'application/json' },
-    body: JSON.stringify({ name, password: PASSWORD }),
-  })
-  const { csrf } = (await login.json()) as { csrf: string }
-  const cookie = (login.headers.get('set-cookie') ?? '').split(';')[0] ?? ''
-  const ask = async (path: string): Promise<string> =>
-    await (await send(path, { headers: { cookie } })).text()
-  const post = (path: string, form: Readonly<Record<string, string>> = {}) =>
-    send(path, {
-      method: 'POST',
-      headers: { cookie, 'content-type': 'application/x-www-form-urlencoded' },
-      body: new URLSearchParams({ _csrf: csrf, ...form }).toString(),
-    })
-  return { admin, ask, post, send, cookie }
+async function place(name?: string) {
+  const session = await signedIn([], name)
+  const ask = async (path: string): Promise<string> => await (await session.ask(path)).text()
+  return { ...session, ask }
 }
 
 const KEY = { selector: 's2026', algorithm: 'rsa' }
