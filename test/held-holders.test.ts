@@ -433,6 +433,28 @@ describe('an owner that comes back', () => {
     expect(namesOf(b, id)).toContain('mx1')
   })
 
+  test('ends the doubt: what is released after that is counted no more', async () => {
+    const { wires, a, b } = three()
+    const id = await a.hold(3, 'x', [b])
+    wires.exchange()
+    wires.cut.add('mx1')
+    wires.isLongCut = true
+    const [first = '', second = '', third = ''] = a.held.heldOne(id).row.recipients
+    await b.held.release(NAGY, id, first, true)
+    await b.held.release(NAGY, id, second)
+    expect(b.quarantine.one(id)?.doubtMs).not.toBeNull()
+    expect(b.observer.count('possible_duplicates_total')).toBe(2)
+    wires.cut.clear()
+    await passed(wires, 30_000)
+    expect(b.quarantine.one(id)?.doubtMs).toBeNull()
+    b.trace.flush()
+    const ends = b.trace.message(id).events.filter(({ detail }) => detail.includes('no more'))
+    expect(ends).toHaveLength(1)
+    await b.held.release(NAGY, id, third)
+    expect(b.observer.count('possible_duplicates_total')).toBe(2)
+    expect(sentOf([a, b])).toEqual([`${id} 0`, `${id} 1`, `${id} 2`])
+  })
+
   test('after both have released: that is two, told and counted', async () => {
     const { wires, a, b, id } = await apart('release')
     await a.held.release(RUIZ, id)

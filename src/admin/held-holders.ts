@@ -27,7 +27,7 @@ export class HeldHolders {
 
   constructor(deps: HeldHoldersDeps) {
     this.#deps = deps
-    this.share = new HeldShare(deps)
+    this.share = new HeldShare({ ...deps, spoke: (id, from) => this.takeover.spoke(id, from) })
     this.takeover = new HeldTakeover({
       ...deps,
       share: this.share,

@@ -36,6 +36,8 @@ export type HeldValue = {
   readonly perhaps?: readonly NodeId[]
   /** Taken over although the owner before may have released it since then. */
   readonly doubtMs?: number
+  /** Who ends that doubt with its word; left out when there were several. */
+  readonly doubtOf?: NodeId
 }
 
 export type PendingValue = {
@@ -76,6 +78,7 @@ export function readHeldValue(text: string): HeldValue | null {
   if (value['row'] !== undefined && !isFacts(value['row'])) return null
   if (value['bodyGoneMs'] !== undefined && !isCount(value['bodyGoneMs'])) return null
   if (value['doubtMs'] !== undefined && !isCount(value['doubtMs'])) return null
+  if (value['doubtOf'] !== undefined && !isNode(value['doubtOf'])) return null
   if (value['holders'] !== undefined && !isListOf(value['holders'], isNode)) return null
   if (value['perhaps'] !== undefined && !isListOf(value['perhaps'], isNode)) return null
   return value as unknown as HeldValue

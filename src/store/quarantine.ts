@@ -13,7 +13,7 @@ import type { Bodies, HeldMail } from './bodies.ts'
 import type { StoreDatabase } from './db.ts'
 import { heldProjection, pendingProjection } from './held-index.ts'
 import { type HeldEntry, HeldList } from './held-list.ts'
-import { type PendingValue, readHeldKey } from './held-row.ts'
+import { type HeldValue, type PendingValue, readHeldKey } from './held-row.ts'
 import { HeldWriter, type Holding, isForeword, NOBODY } from './held-writer.ts'
 import type { NodeNames } from './names.ts'
 import { FIELDS, type Field, type Query, type State } from './query.ts'
@@ -175,18 +175,35 @@ export class Quarantine {
     this.#writer.change(
       id,
       (copy) => copy,
-      ({ doubtMs: _, bodyGoneMs: __, ...first }) => ({
-        ...first,
+      ({ bodyGoneMs: _, ...first }) => ({
+        ...withoutDoubt(first),
         holders: without(first.holders, [me]),
         // It may come back, and it may have the body then.
         perhaps: [...without(first.perhaps, [me, first.owner]), first.owner].filter(
           (node) => node !== me && !(first.holders ?? []).includes(node),
         ),
         ...(how.hasBody ? {} : { bodyGoneMs: this.#clock.wallMs() }),
-        ...(how.doubtMs === null ? {} : { doubtMs: how.doubtMs }),
+        ...doubtOf(how.doubtMs, first),
       }),
       me,
     )
+  }
+
+  /**
+   * The owner before has told all that it had decided about an own message. False: no doubt was
+   * there that this ends. @throws StoreError
+   */
+  endDoubt(id: MessageId, former: NodeId): boolean {
+    let isEnded = false
+    this.#writer.own(
+      id,
+      (copy) => copy,
+      (first) => {
+        isEnded = first.doubtMs !== undefined && first.doubtOf === former
+        return isEnded ? withoutDoubt(first) : first
+      },
+    )
+    return isEnded
   }
 
   /** Who has the body of an own message has changed. Others' are passed over. @throws StoreError */
@@ -581,6 +598,21 @@ export class Quarantine {
       enqueued: enqueuedMs !== null,
     }))
   }
+}
+
+function withoutDoubt({ doubtMs: _, doubtOf: __, ...first }: HeldValue): HeldValue {
+  return first
+}
+
+/** It is handed on with the doubt that it has; of two doubts no single word is the end. */
+function doubtOf(
+  doubtMs: number | null,
+  before: HeldValue,
+): Pick<HeldValue, 'doubtMs' | 'doubtOf'> {
+  if (doubtMs === null) return {}
+  if (before.doubtMs === undefined) return { doubtMs, doubtOf: before.owner }
+  const isSame = before.doubtMs === doubtMs && before.doubtOf !== undefined
+  return isSame ? { doubtMs, doubtOf: before.doubtOf } : { doubtMs }
 }
 
 function without(nodes: readonly NodeId[] | undefined, gone: readonly NodeId[]): readonly NodeId[] {

@@ -42,6 +42,8 @@ export type HeldShareDeps = {
   readonly quarantine: Quarantine
   readonly bodies: Pick<Bodies, 'write' | 'read' | 'meta' | 'remove' | 'list'>
   readonly nodes: HeldNodes
+  /** A node has said what it has of an own mail: that owned it before, perhaps. */
+  readonly spoke: (id: MessageId, from: NodeId) => void
 }
 
 export class HeldShare {
@@ -194,6 +196,7 @@ export class HeldShare {
           quarantine.setHolding(id, { lost: [from] })
       }
     })
+    for (const id of [...kept, ...gone]) this.#deps.spoke(id, from)
     return {}
   }
 
@@ -296,6 +299,8 @@ export class HeldShare {
     }
     for (const id of this.#changed) add(id, 'has')
     for (const id of this.#lost) if (!this.#files.has(id)) add(id, 'lost')
+    // Who took a mail over has read by then what this node had decided about it.
+    if (words.size > 0) await nodes.taken([...words.keys()])
     for (const [owner, word] of words) {
       if (!(await this.#ask(owner, HAVE, word))) continue
       for (const id of word.has) this.#changed.delete(id)

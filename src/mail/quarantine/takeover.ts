@@ -32,6 +32,8 @@ const TOLD: Readonly<Record<How, string>> = {
   moved: 'handed over by',
 }
 
+const RESOLVED = 'in doubt no more: its former owner is back, and has told what it had decided'
+
 export type HeldTakeoverDeps = {
   readonly clock: Clock
   readonly observer: Observer
@@ -58,6 +60,8 @@ export class HeldTakeover {
   readonly #lookedTo = new Map<NodeId, string>()
   /** Of mail with a body; null: rows have changed since. */
   #owners: readonly NodeId[] | null = null
+  /** Who owned a mail before has spoken of it, and its rows may not all be here yet. */
+  readonly #spoke = new Map<MessageId, NodeId>()
   #isMoving = false
   #timer: Timer | null = null
   #stopped = false
@@ -104,6 +108,21 @@ export class HeldTakeover {
       .filter((node) => node !== here && nodes.absence(node).standing === 'here')
     if (share.has(row.id)) living.push(here)
     return nodes.ranked(row.id, living)[0] ?? null
+  }
+
+  /** A node says what it has of a mail. Had it owned that before, a doubt about it ends. */
+  spoke(id: MessageId, from: NodeId): void {
+    if (this.#deps.quarantine.one(id)?.doubtMs != null) this.#spoke.set(id, from)
+  }
+
+  /** @throws StoreError */
+  #endDoubts(): void {
+    const { quarantine, nodes, note } = this.#deps
+    for (const [id, from] of this.#spoke) {
+      if (!nodes.hasReadAll(from)) continue
+      this.#spoke.delete(id)
+      if (quarantine.endDoubt(id, from)) note(id, RESOLVED)
+    }
   }
 
   /** Since when its owner may have released it without that being known here; null: it has not. */
@@ -260,6 +279,7 @@ export class HeldTakeover {
   #step(): boolean {
     const { quarantine, nodes, clock, observer, patience } = this.#deps
     try {
+      this.#endDoubts()
       let isMore = false
       let isTaken = false
       for (const owner of this.#everyOwner()) {
