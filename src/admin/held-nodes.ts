@@ -22,7 +22,8 @@ export type HeldNodesDeps = {
 export function heldNodes(deps: HeldNodesDeps): HeldNodes & HeldPeers {
   const { clock, cluster, absences, candidates, taken, patience } = deps
   const { calls, roster, members, sync } = cluster
-  const wallOf = (boot: number): number => clock.wallMs() - (clock.bootMs() - boot)
+  // Rows that name these times take whole ms only.
+  const wallOf = (boot: number): number => Math.round(clock.wallMs() - (clock.bootMs() - boot))
 
   /**
    * When rows last went between the two, wall ms: a sign of life without them proves nothing of what
@@ -30,7 +31,7 @@ export function heldNodes(deps: HeldNodesDeps): HeldNodes & HeldPeers {
    */
   function rowsMs(node: NodeId): number | null {
     const heard = sync.peer(node)
-    return heard === null ? null : clock.wallMs() - (clock.monoMs() - heard.heardMono)
+    return heard === null ? null : Math.round(clock.wallMs() - (clock.monoMs() - heard.heardMono))
   }
 
   function absence(node: NodeId): HeldAbsence {

@@ -371,7 +371,8 @@ export class Cluster {
   }
 
   #wallOf(mono: number): number {
-    return this.#deps.clock.wallMs() - (this.#deps.clock.monoMs() - mono)
+    // Whole ms, as rows and pages have them.
+    return Math.round(this.#deps.clock.wallMs() - (this.#deps.clock.monoMs() - mono))
   }
 }
 
