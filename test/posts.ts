@@ -171,7 +171,11 @@ export class Files {
     const pieces: Uint8Array[] = []
     if (body.kind === 'memory') pieces.push(body.bytes)
     else for await (const piece of body.pieces) pieces.push(Uint8Array.from(piece))
-    this.kept.set(mail.row.id, { mail, bytes: Buffer.concat(pieces) })
+    this.keep(mail, Buffer.concat(pieces))
+  }
+
+  keep(mail: HeldMail, bytes: Buffer): void {
+    this.kept.set(mail.row.id, { mail, bytes })
   }
 
   async meta(id: MessageId): Promise<HeldMail | null> {

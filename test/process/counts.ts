@@ -25,6 +25,8 @@ export const COUNTS = {
   mailSimulations: of(60, 1_000),
   /** Mails that three nodes judge, each twice. */
   verdicts: of(60, 1_000),
+  /** The same whose held mail is looked at. */
+  heldSimulations: of(12, 300),
   starts: of(5, 20),
   handshakes: of(200, 2_000),
   /** Three nodes in chaos: how long, ms between two faults, mails a second together. */

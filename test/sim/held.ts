@@ -1,6 +1,6 @@
 /**
- * Held mail of one simulated node: the quarantine, the decisions of its owner and the clicks of
- * operators as the product has them; bodies and the queue are only counted.
+ * Held mail of one simulated node: the quarantine, its second bodies and its takeover, the decisions
+ * of its owner and the clicks of operators as the product has them; the queue is only counted.
  */
 
 import type { Author } from '../../src/admin/contract.ts'
@@ -8,17 +8,28 @@ import { heldPart } from '../../src/admin/held.ts'
 import { HeldHolders } from '../../src/admin/held-holders.ts'
 import { heldNodes } from '../../src/admin/held-nodes.ts'
 import type { Clock } from '../../src/base/clock.ts'
+import { StoreError } from '../../src/base/errors.ts'
 import { type MessageId, MessageIds, type NodeId } from '../../src/base/ids.ts'
 import type { Observer } from '../../src/base/observe.ts'
 import type { Cluster } from '../../src/cluster/cluster.ts'
-import { patienceOf } from '../../src/cluster/patience.ts'
+import type { Custody } from '../../src/cluster/custody.ts'
+import type { Patience } from '../../src/cluster/patience.ts'
 import { Taken } from '../../src/cluster/taken.ts'
 import type { Claim } from '../../src/message/rows.ts'
 import type { HeldMail } from '../../src/store/bodies.ts'
 import type { StoreDatabase } from '../../src/store/db.ts'
 import { Quarantine } from '../../src/store/quarantine.ts'
 import type { SharedRows } from '../../src/store/shared.ts'
+import type { Files } from '../posts.ts'
 import type { Dice } from './dice.ts'
+
+/** What an operator asks for; `recipient` null: all of them. */
+export type Click = {
+  readonly kind: 'release' | 'delete'
+  readonly recipient: string | null
+  /** Also when it could arrive twice. */
+  readonly anyway: boolean
+}
 
 /** A copy left the quarantine for the queue of a node: what a recipient would see. */
 export type Effect = { readonly copy: string; readonly claim: Claim }
@@ -29,12 +40,16 @@ export type HeldOptions = {
   readonly epoch: number
   readonly store: StoreDatabase
   readonly rows: SharedRows
+  /** Its sealed files: they outlive the process. */
+  readonly bodies: Files
+  readonly patience: Patience
   /** Durable, and what it holds already is left alone. */
   readonly enqueue: (effect: Effect) => void
 }
 
 /** Time that a fast and a slow queue need to sync. */
 const SYNC_MS_MAX = 400
+const BODY = Buffer.from('Subject: An offer of gold\r\n\r\nGold!\r\n')
 const OPERATOR: Author = { name: 'ruiz', role: 'admin' }
 
 export class SimHeld {
@@ -65,20 +80,21 @@ export class SimHeld {
     this.quarantine = new Quarantine(store, rows, { ...deps, node: { id: node, name }, nodes })
   }
 
-  /** The peers can be asked from here on. */
-  open(cluster: Cluster): void {
+  /** The peers can be asked from here on. `custody`: who knows which of them is gone, and how. */
+  open(cluster: Cluster, custody: Custody | null): void {
     this.#cluster = cluster
     const { quarantine } = this
+    const { patience, bodies } = this.#options
     const clock = this.#clock
     const quiet = { outcome: () => {}, note: () => {}, audit: () => {} }
-    const nodes = nodesOf(clock, cluster)
+    const nodes = nodesOf(clock, cluster, custody, patience)
     const holders = new HeldHolders({
       clock,
       observer: this.#observer,
       quarantine,
-      bodies: NO_BODIES,
+      bodies,
       nodes,
-      patience: patienceOf(1),
+      patience,
     })
     const mail = {
       release: (id: MessageId, places: readonly number[], claim: Claim) =>
@@ -103,52 +119,48 @@ export class SimHeld {
 
   /** A mail for two recipients is held here. */
   hold(): MessageId {
-    const mail = mailOf(this.#ids.next(), this.#clock.wallMs())
+    const { node, bodies } = this.#options
+    const mail = { ...mailOf(this.#ids.next(), this.#clock.wallMs()), owner: node, term: 1 }
+    bodies.keep(mail, BODY)
     this.quarantine.add(mail)
     this.quarantine.flush()
     return mail.row.id
   }
 
   /** An operator at this node decides. @throws RefusalError as he reads it; StoreError */
-  async click(id: MessageId, kind: 'release' | 'delete', recipient: string | null): Promise<void> {
+  async click(id: MessageId, click: Click): Promise<void> {
     const part = this.#part
     if (part === null) return
-    const act = kind === 'release' ? part.release : part.deleteHeld
-    await act(OPERATOR, id, recipient ?? undefined)
+    const recipient = click.recipient ?? undefined
+    if (click.kind === 'delete') await part.deleteHeld(OPERATOR, id, recipient)
+    else await part.release(OPERATOR, id, recipient, click.anyway)
   }
 
   async #release(id: MessageId, places: readonly number[], claim: Claim): Promise<void> {
     await new Promise<void>((resolve) =>
       this.#clock.after(this.#dice.between(1, SYNC_MS_MAX), resolve),
     )
+    if ((await this.#options.bodies.meta(id)) === null) {
+      throw new StoreError(`the file of ${id} is missing`, { remedy: 'ask-operator' })
+    }
     for (const place of places) this.#options.enqueue({ copy: `${id} ${place}`, claim })
   }
 }
 
 type Parts = Parameters<HeldHolders['decide']>[0]
 
-/** Sealed files are not simulated: nobody has a second one. */
-const NO_BODIES = {
-  write: async () => {},
-  read: async () => null,
-  meta: async () => null,
-  remove: async () => {},
-  list: () => [],
-}
-
-/** Nobody is known to be dead for sure: who was removed is gone, who is not heard is silent. */
-function nodesOf(clock: Clock, cluster: Cluster): ReturnType<typeof heldNodes> {
+/** Without mail nobody is known to be dead for sure: who is not heard is silent. */
+function nodesOf(
+  clock: Clock,
+  cluster: Cluster,
+  custody: Custody | null,
+  patience: Patience,
+): ReturnType<typeof heldNodes> {
   const { calls, roster, sync } = cluster
-  const taken = new Taken({
-    clock,
-    calls,
-    roster,
-    sync,
-    patienceMs: patienceOf(1).claimMs,
-  })
-  const absences = { of: () => ({ kind: 'here' }) as const }
-  const patience = patienceOf(1)
-  return heldNodes({ clock, cluster, absences, candidates: { all: () => [] }, taken, patience })
+  const taken = new Taken({ clock, calls, roster, sync, patienceMs: patience.claimMs })
+  const absences = custody?.absences ?? { of: () => ({ kind: 'here' }) as const }
+  const candidates = custody?.copies.candidates ?? { all: () => [] }
+  return heldNodes({ clock, cluster, absences, candidates, taken, patience })
 }
 
 export const RECIPIENTS = ['b@example.com', 'c@example.com']
@@ -176,10 +188,16 @@ function mailOf(id: MessageId, nowMs: number): HeldMail {
       clientIp: '192.0.2.1',
       greeting: 'sender.example',
       protocol: 'ESMTP',
+      tls: null,
+      outbound: false,
       sender: 'a@sender.example',
-      recipients: RECIPIENTS.map((address) => ({ address, domain: 'example.com' })),
+      eightBit: false,
+      smtpUtf8: false,
+      ret: null,
+      envid: null,
+      recipients: RECIPIENTS.map((address) => ({ address, notify: null, orcpt: null })),
     },
     places: [0, 1],
     prepend: '',
-  } as unknown as HeldMail
+  }
 }

@@ -606,11 +606,17 @@ describe('held mail', () => {
     sim.fabric.cut('split', around(a))
     sim.world.runFor(20_000)
     // There the owner is silent: the click waits for it, and is shown.
-    sim.world.wait(b.run?.held.click(id, 'release', null) ?? Promise.resolve())
+    sim.world.wait(
+      b.run?.held.click(id, { kind: 'release', recipient: null, anyway: false }) ??
+        Promise.resolve(),
+    )
     sim.world.runFor(2_000)
     expect(c.run?.held.quarantine.one(id)?.row.pending).toHaveLength(2)
     expect(b.memory.enqueued.size + c.memory.enqueued.size).toBe(0)
-    sim.world.wait(a.run?.held.click(id, 'release', null) ?? Promise.resolve())
+    sim.world.wait(
+      a.run?.held.click(id, { kind: 'release', recipient: null, anyway: false }) ??
+        Promise.resolve(),
+    )
     expect(a.memory.enqueued.size).toBe(2)
     sim.fabric.heal('split')
     expectEqual(sim, 10_000)
@@ -629,7 +635,9 @@ describe('held mail', () => {
     const id = sim.world.act(() => a.run?.held.hold())
     if (id === undefined) throw new Error('nothing is held')
     expectEqual(sim, 2_000)
-    const clicks = [b, c].map((at) => at.run?.held.click(id, 'release', null))
+    const clicks = [b, c].map((at) =>
+      at.run?.held.click(id, { kind: 'release', recipient: null, anyway: false }),
+    )
     const ended = sim.world.wait(Promise.allSettled(clicks))
     expect(ended.map(({ status }) => status).toSorted()).toEqual(['fulfilled', 'rejected'])
     const refused = ended.find((end) => end.status === 'rejected')
@@ -645,7 +653,10 @@ describe('held mail', () => {
     expectEqual(sim, 2_000)
     sim.world.act(() => a.crash(true))
     sim.world.runFor(20_000)
-    sim.world.wait(b.run?.held.click(id, 'release', 'c@example.com') ?? Promise.resolve())
+    sim.world.wait(
+      b.run?.held.click(id, { kind: 'release', recipient: 'c@example.com', anyway: false }) ??
+        Promise.resolve(),
+    )
     sim.world.act(() => a.start())
     expectEqual(sim, 90_000)
     sim.world.runFor(5_000)
@@ -664,7 +675,10 @@ describe('held mail', () => {
     expectEqual(sim, 2_000)
     sim.world.act(() => a.crash(true))
     sim.world.runFor(20_000)
-    sim.world.wait(b.run?.held.click(id, 'release', 'c@example.com') ?? Promise.resolve())
+    sim.world.wait(
+      b.run?.held.click(id, { kind: 'release', recipient: 'c@example.com', anyway: false }) ??
+        Promise.resolve(),
+    )
     sim.world.runFor(2_000)
     expect(c.run?.held.quarantine.one(id)?.row.pending).toHaveLength(1)
     sim.world.act(() => c.crash(true))

@@ -37,6 +37,8 @@ export type MailOptions = {
   readonly isTold?: boolean
   readonly tune?: (knobs: MailKnobs) => MailKnobs
   readonly mutant?: Mutant
+  /** Held mail leaves for the queue of a node. */
+  readonly onReleased?: (node: SimNode, copy: string) => void
 }
 
 export type MailEnded = Sums & {
@@ -90,6 +92,7 @@ export class MailSimulation {
     this.cluster = new Simulation(seed, {
       isTold: options.isTold ?? false,
       ...(mutant === undefined ? {} : { mutant }),
+      ...(options.onReleased === undefined ? {} : { onReleased: options.onReleased }),
       tune: (plain) => ({
         ...plain,
         nodes: 0,

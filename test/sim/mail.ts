@@ -179,7 +179,7 @@ export class SimMail {
       live: this.live,
       spool: this.spool,
       queue: this.queue,
-      bodies: {} as PipelineDeps['bodies'],
+      bodies: this.#node.bodies as unknown as PipelineDeps['bodies'],
       quarantine,
       trace: quiet as unknown as PipelineDeps['trace'],
       inspectors: inspectorsOf(this.#setting, this.#deps),
@@ -262,6 +262,9 @@ const ADOPTED: Readonly<Record<string, string>> = {
 
 const SEEN: Readonly<Record<string, string>> = {
   'node.rolledBack': 'rolled back, and it was told so',
+  'held.taken': 'held mail taken over',
+  'held.healed': 'held mail has a second body',
+  'held.yielded': 'held mail yielded',
   'queue.yielded': 'stale answered',
   'queue.transferred': 'XFER',
   'copy.healed': 'healed',

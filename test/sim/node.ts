@@ -20,6 +20,7 @@ import { INVITATION_KIND } from '../../src/cluster/invite.ts'
 import { joinCluster } from '../../src/cluster/join.ts'
 import { newKeys } from '../../src/cluster/keys.ts'
 import { PROTOCOL } from '../../src/cluster/link.ts'
+import { patienceOf } from '../../src/cluster/patience.ts'
 import { type Applicant, MEMBER_KIND } from '../../src/cluster/roster.ts'
 import type { Vector } from '../../src/config/merge.ts'
 import type { StoreDatabase } from '../../src/store/db.ts'
@@ -28,6 +29,7 @@ import { IssuedTokens } from '../../src/store/invitations.ts'
 import { nodeName } from '../../src/store/names.ts'
 import { Replica } from '../../src/store/replica.ts'
 import type { SharedRows } from '../../src/store/shared.ts'
+import { Files } from '../posts.ts'
 import type { Dice } from './dice.ts'
 import { type Image, SimDisk } from './disk.ts'
 import { type Effect, SimHeld } from './held.ts'
@@ -110,6 +112,8 @@ export class SimNode {
   readonly keys: NodeKeys
   readonly disk: SimDisk
   readonly spool: SpoolDisk
+  /** Sealed files of held mail: durable as soon as they are written. */
+  readonly bodies: Files
   /** Of the data directory. */
   spoolId: SpoolId
   readonly time: MachineTime
@@ -152,6 +156,7 @@ export class SimNode {
     this.disk = new SimDisk(this.#dice.split('disk'), from?.disk.image() ?? null)
     this.spool = new SpoolDisk(setting.world, this.#dice.split('spool'))
     this.spoolId = newSpoolId(this.#dice.split('spool id'))
+    this.bodies = from?.bodies ?? new Files()
     if (from !== undefined) this.memory = from.memory.copy()
     this.relapses = from === undefined ? 0 : 1
     this.disk.onCommit = () => this.#committed()
@@ -266,6 +271,8 @@ export class SimNode {
         epoch: this.memory.epoch,
         store: state,
         rows,
+        bodies: this.bodies,
+        patience: patienceOf(this.#setting.mail?.timeScale ?? 1),
         enqueue: (effect) => this.#enqueue(effect),
       },
       { clock, observer, dice: this.#dice.split(`held ${this.starts}`) },
@@ -464,8 +471,8 @@ export class SimNode {
       if (refusal === 'evicted') world.sometimes('removed node tried again')
     })
     run.cluster = cluster
-    held.open(cluster)
     await mail?.start(this.#self(rows.writer), cluster, deps)
+    held.open(cluster, mail?.custody ?? null)
   }
 
   /** Null in a simulation without mail. */

@@ -32,6 +32,8 @@ export type Options = {
   readonly mutant?: Mutant
   /** Nodes take and deliver mail too. */
   readonly mail?: (sim: Simulation) => MailSetting
+  /** Held mail leaves for the queue of a node. Left out: the workload looks at it. */
+  readonly onReleased?: (node: SimNode, copy: string) => void
 }
 
 export type Ended = {
@@ -96,7 +98,7 @@ export class Simulation {
       lostPushes: this.knobs.lostPushes,
       nodeOf: (id) => this.nodes.find((node) => node.id === id && !node.isTwin) ?? null,
       nodeOfWriter: new Map(),
-      onReleased: (node, copy) => this.work.released(node, copy),
+      onReleased: options.onReleased ?? ((node, copy) => this.work.released(node, copy)),
       ...(options.mail === undefined ? {} : { mail: options.mail(this) }),
     }
     this.work = new Workload(this)

@@ -195,7 +195,7 @@ export class Workload {
     const recipient = this.#dice.pick([null, ...RECIPIENTS])
     world.tell(() => `${node.name} clicks ${kind} of ${id} for ${recipient ?? 'all'}`)
     world.act(() => {
-      run.held.click(id, kind, recipient).catch((error: unknown) => {
+      run.held.click(id, { kind, recipient, anyway: false }).catch((error: unknown) => {
         if (error instanceof RefusalError) {
           if (error.code === 'conflict') world.sometimes('double release attempt')
         } else if (!(error instanceof StoreError)) {
