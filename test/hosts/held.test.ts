@@ -1,18 +1,21 @@
 /** Held mail on real hosts: released once, whoever clicks, whoever is dead or cut off. */
 import { afterAll, expect, test } from 'bun:test'
-import { PATIENCE_MS } from '../process/counts.ts'
+import { COUNTS, PATIENCE_MS } from '../process/counts.ts'
 import { holdOne, onHosts, until } from './cluster.ts'
 import { Net } from './net.ts'
 import { Backend, inTurn, Stage } from './stage.ts'
 
 const MAILS = 100
+/** Of each node, for each mail. */
+const CLICKS = 3
+const APART = COUNTS.hosts.apart
 /** A death is confirmed by then: the long times are the true ones here. */
 const CONFIRMED_MS = 90_000
 
 type Held = { readonly id: string; readonly holders: readonly { readonly name: string }[] }
 
 onHosts('held mail', () => {
-  const net = new Net(9)
+  const net = new Net(12)
   const backend = new Backend(net)
   afterAll(() => {
     backend.sink.stop()
@@ -78,11 +81,16 @@ onHosts('held mail', () => {
     [1, 2, 3],
     async (stage, hosts) => {
       stage.open()
-      await hold(stage, hosts[0], MAILS)
+      // Every node owns some of them.
+      for (let n = 0; n < MAILS; n += 1) {
+        const owner = net.address(hosts[n % hosts.length] ?? 1)
+        await holdOne(owner, `held${n}@${stage.domain}`, `m${n}`)
+      }
       for (const host of hosts) expect(await haveTwo(stage, host, MAILS)).toBeTrue()
       const ids = (await heldOn(stage, hosts[1])).map(({ id }) => id)
+      const clicks = Array.from({ length: CLICKS }, () => hosts).flat()
       const codes = await Promise.all(
-        ids.flatMap((id) => hosts.map((host) => release(stage, host, id))),
+        ids.flatMap((id) => clicks.map((host) => release(stage, host, id))),
       )
       // Done, noted for an owner that is busy, or done before: nothing else.
       expect(codes.filter((code) => ![200, 202, 409].includes(code))).toEqual([])
@@ -130,8 +138,8 @@ onHosts('held mail', () => {
     async (stage, hosts) => {
       stage.open()
       const [owner, second, third] = hosts
-      await hold(stage, owner, 10)
-      for (const host of hosts) expect(await haveTwo(stage, host, 10)).toBeTrue()
+      await hold(stage, owner, APART)
+      for (const host of hosts) expect(await haveTwo(stage, host, APART)).toBeTrue()
       const ids = (await heldOn(stage, second)).map(({ id }) => id)
       const heal = net.partition([owner], [second, third])
       const isGone = async () => (await stage.cluster.stateOf(owner, second)) !== 'alive'
@@ -139,13 +147,50 @@ onHosts('held mail', () => {
       await Promise.all(
         ids.flatMap((id) => [release(stage, second, id), release(stage, third, id)]),
       )
-      await Promise.all(ids.slice(0, 5).map((id) => release(stage, owner, id)))
-      expect(new Set(arrived(stage)).size).toBeLessThanOrEqual(5)
+      const own = ids.slice(0, APART / 2)
+      await Promise.all(own.map((id) => release(stage, owner, id)))
+      expect(new Set(arrived(stage)).size).toBeLessThanOrEqual(own.length)
       heal()
-      const isThere = () => new Set(arrived(stage)).size === 10
+      const isThere = () => new Set(arrived(stage)).size === APART
       expect(await backend.sink.until(isThere, 120_000)).toBeTrue()
       expect(await stage.settled()).toBeTrue()
-      expect(arrived(stage).length).toBe(10)
+      expect(arrived(stage).length).toBe(APART)
+    },
+  )
+
+  promise(
+    'is released by another node on the word of an operator, counted, and stays in sight',
+    [10, 11, 12],
+    async (stage, hosts) => {
+      stage.open()
+      const [owner, second, third] = hosts
+      await hold(stage, owner, 2)
+      for (const host of hosts) expect(await haveTwo(stage, host, 2)).toBeTrue()
+      const [id = '', other = ''] = (await heldOn(stage, second)).map((row) => row.id)
+      const heal = net.partition([owner], [second, third])
+      const isGone = async () => (await stage.cluster.stateOf(owner, second)) !== 'alive'
+      expect(await until(isGone, 60_000)).toBeTrue()
+      // As a person does: again, until somebody who has it may.
+      const isDone = async () => [200, 409].includes(await release(stage, second, id, true))
+      expect(await until(isDone, 60_000, 1_000)).toBeTrue()
+      expect(await backend.sink.until(() => arrived(stage).length === 1, 90_000)).toBeTrue()
+      const counted = await Promise.all(
+        [second, third].map((host) =>
+          stage.cluster.node(host).metric('postern_possible_duplicates_total'),
+        ),
+      )
+      expect(Math.max(...counted)).toBe(1)
+      for (const host of [second, third]) {
+        const { nodeName } = await stage.cluster
+          .node(host)
+          .api<{ nodeName: string }>(`/api/v1/quarantine/${id}`)
+        expect(nodeName).not.toBe(`mx${owner}`)
+        expect((await heldOn(stage, host)).map((held) => held.id)).toEqual([other])
+      }
+      heal()
+      expect(await until(() => stage.cluster.agree(), 60_000)).toBeTrue()
+      expect(await stage.settled()).toBeTrue()
+      expect(arrived(stage)).toHaveLength(1)
     },
   )
 })

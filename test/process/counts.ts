@@ -31,8 +31,17 @@ export const COUNTS = {
   handshakes: of(200, 2_000),
   /** Three nodes in chaos: how long, ms between two faults, mails a second together. */
   chaos: { ms: of(30_000, 300_000), everyMs: of(6_000, 20_000), perSecond: of(30, 50) },
-  /** Of the nodes on hosts: changes that are timed, entries deleted while one is away, held rows. */
-  hosts: { changes: of(100, 1_000), deletes: of(200, 1_000), held: of(5_000, 100_000) },
+  /**
+   * Of the nodes on hosts: changes that are timed, entries deleted while one is away, held rows;
+   * mails in the queue of a node that is drained, held mails of an owner that is cut off.
+   */
+  hosts: {
+    changes: of(100, 1_000),
+    deletes: of(200, 1_000),
+    held: of(5_000, 100_000),
+    drained: of(200, 10_000),
+    apart: of(10, 100),
+  },
 } as const
 
 /** Longest time of one test, ms. */
