@@ -23,7 +23,6 @@ const SOMETIMES: readonly string[] = [
   'adopted from a disk that is gone',
   'stale answered',
   'possible duplicate resolved: once',
-  'possible duplicate resolved: open',
   'barred: alone',
   'healed',
   'in doubt delivered',
