@@ -5,7 +5,7 @@ import { labelledMail } from '../bench/detection/set.ts'
 import { freePort } from '../ports.ts'
 import { Postern } from './postern.ts'
 import { Sink } from './sink.ts'
-import { Wire } from './wire.ts'
+import { sayMail } from './wire.ts'
 
 const clock = new SystemClock()
 /** The promise of the design: a training on one node changes verdicts on another. */
@@ -58,19 +58,7 @@ function teach(node: Postern, raw: Buffer, as: string): Promise<{ spam: number; 
 
 /** What a node says of a mail, by the history of it there. */
 async function judge(node: Postern, raw: Buffer): Promise<NonNullable<Judged['judgement']>> {
-  const wire = await Wire.connect({ port: node.smtpPort })
-  const say = async (line: string): Promise<string> => {
-    wire.send(`${line}\r\n`)
-    return (await wire.reply()).lines.at(-1) ?? ''
-  }
-  await wire.reply()
-  await say('EHLO client.example')
-  await say('MAIL FROM:<ann@sender.example>')
-  await say('RCPT TO:<bob@example.com>')
-  await say('DATA')
-  const text = raw.toString('latin1').replace(/\r?\n/g, '\r\n').replace(/^\./gm, '..')
-  const said = await say(`${text}\r\n.`)
-  wire.drop()
+  const said = await sayMail(node.smtpPort, raw)
   const id = / ([0-9a-z]{26})\b/.exec(said)?.[1] ?? ''
   for (const until = clock.monoMs() + 10_000; ; await pause(clock, 20)) {
     const { judgement } = await node.api<Judged>(`/api/v1/trace/${id}`)

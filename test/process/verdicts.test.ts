@@ -6,7 +6,7 @@ import { freePort } from '../ports.ts'
 import { COUNTS } from './counts.ts'
 import { Postern } from './postern.ts'
 import { Sink } from './sink.ts'
-import { Wire } from './wire.ts'
+import { sayMail } from './wire.ts'
 
 const clock = new SystemClock()
 /** Learnt before, of each label: enough for the counts to speak. */
@@ -77,19 +77,7 @@ type History = {
 
 /** What the node says of the mail, as its history there has it. */
 async function judgementOf(node: Postern, { raw, path }: Labelled): Promise<string> {
-  const wire = await Wire.connect({ port: node.smtpPort })
-  const say = async (line: string): Promise<string> => {
-    wire.send(`${line}\r\n`)
-    return (await wire.reply()).lines.at(-1) ?? ''
-  }
-  await wire.reply()
-  await say('EHLO client.example')
-  await say('MAIL FROM:<ann@sender.example>')
-  await say('RCPT TO:<bob@example.com>')
-  await say('DATA')
-  const text = raw.toString('latin1').replace(/\r?\n/g, '\r\n').replace(/^\./gm, '..')
-  const said = await say(`${text}\r\n.`)
-  wire.drop()
+  const said = await sayMail(node.smtpPort, raw)
   const id = / ([0-9a-z]{26})\b/.exec(said)?.[1]
   if (id === undefined) throw new Error(`${path}: ${said}`)
   for (const until = clock.monoMs() + 20_000; ; await pause(clock, 20)) {

@@ -237,3 +237,21 @@ export class Wire {
     })
   }
 }
+
+/** Says a mail to bob@example.com, whatever its lines end with; gives the answer to its dot. */
+export async function sayMail(port: number, raw: Buffer): Promise<string> {
+  const wire = await Wire.connect({ port })
+  const say = async (line: string): Promise<string> => {
+    wire.send(`${line}\r\n`)
+    return (await wire.reply()).lines.at(-1) ?? ''
+  }
+  await wire.reply()
+  await say('EHLO client.example')
+  await say('MAIL FROM:<ann@sender.example>')
+  await say('RCPT TO:<bob@example.com>')
+  await say('DATA')
+  const text = raw.toString('latin1').replace(/\r?\n/g, '\r\n').replace(/^\./gm, '..')
+  const said = await say(`${text}\r\n.`)
+  wire.drop()
+  return said
+}

@@ -2,7 +2,7 @@
  * Chance of a simulation: a seed, and streams split off it by name, so that one more draw in one
  * place moves nothing in another. Not for keys or tokens outside a test.
  */
-import type { Random } from '../../src/base/random.ts'
+import { type Random, shuffled } from '../../src/base/random.ts'
 
 /** sfc32 (Doty-Humphrey, PractRand), seeded from a name by FNV-1a and splitmix32. */
 export class Dice implements Random {
@@ -83,14 +83,7 @@ export class Dice implements Random {
   }
 
   shuffle<Item>(items: readonly Item[]): Item[] {
-    const shuffled = [...items]
-    for (let at = shuffled.length - 1; at > 0; at -= 1) {
-      const other = this.below(at + 1)
-      const held = shuffled[at] as Item
-      shuffled[at] = shuffled[other] as Item
-      shuffled[other] = held
-    }
-    return shuffled
+    return shuffled(items, this)
   }
 
   #word(): number {
