@@ -1063,6 +1063,7 @@ describe('the pool', () => {
     ])
     expect(answers.map((answer) => answer.unknowns.length)).toEqual([0, 4, 0, 0])
     expect(answers[1]?.unknowns[0]?.cause).toBe('the inspector process ended twice')
+    expect(answers.map((answer) => answer.ended)).toEqual([undefined, true, undefined, undefined])
     expect(pool.health().replaced).toBe(2)
   })
 
@@ -1097,7 +1098,19 @@ describe('the pool', () => {
     const late = await pool.inspect(job(text('x'), 300))
     expect(silent(late)).toEqual([...ALL].sort())
     expect(pool.health().replaced).toBe(0)
-    await hung
+    // It is not the mail that waited which had to be ended.
+    expect(late.ended).toBeUndefined()
+    expect((await hung).ended).toBe(true)
+  })
+
+  test('one that waited for most of its time has not ended a process itself', async () => {
+    const { pool } = open(SICK)
+    await pool.inspect(job(text('warm')))
+    const hung = pool.inspect(job(ill('HANG'), 2_000))
+    const behind = await pool.inspect(job(ill('HANG'), 2_800))
+    expect(silent(behind)).toEqual([...ALL].sort())
+    expect(behind.ended).toBeUndefined()
+    expect((await hung).ended).toBe(true)
   })
 
   test('closing answers what is under way as unknown and ends the children', async () => {

@@ -105,6 +105,11 @@ const EVENTS = {
     help: 'Inspectors that gave no answer',
     labels: ['inspector'],
   },
+  'inspect.ended': {
+    level: 'warn',
+    counter: 'inspect_ended_total',
+    help: 'Mails over which an inspector process ended',
+  },
   'inspect.replaced': {
     level: 'warn',
     counter: 'inspect_replaced_total',

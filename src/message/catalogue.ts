@@ -501,6 +501,11 @@ export const CATALOGUE: readonly RuleFact[] = [
   { rule: 'PAGE_DATA_LINK', score: 6, says: 'An attached page holds a file as a link.' },
   { rule: 'DRAWING_SCRIPT', score: 6, says: 'A drawing runs a script.' },
   { rule: 'YARA_LIMIT', score: 0, says: 'The YARA rules of the operator did not see all files.' },
+  {
+    rule: 'INSPECTOR_ENDED',
+    score: 0,
+    says: 'It ended the inspector each time it came, and is held.',
+  },
   { rule: 'GTUBE', score: 10, says: 'It has the test text of spam filters.' },
   { rule: 'BLOCK_LIST', score: 0, says: 'Its sender or client is on the block list.' },
   { rule: 'ALLOW_LIST', score: 0, says: 'Its sender or client is on the allow list.' },

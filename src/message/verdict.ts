@@ -134,4 +134,6 @@ export type Inspection = {
   readonly insight?: Insight
   /** Left out: it goes on as it came. */
   readonly onward?: Onward
+  /** A process ended over it, or had to be ended. Left out: none did. */
+  readonly ended?: true
 }

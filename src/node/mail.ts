@@ -24,6 +24,7 @@ import type { Inspectors } from '../mail/inspect/contract.ts'
 import type { Engines } from '../mail/inspect/engines/engines.ts'
 import { Expander } from '../mail/inspect/expand.ts'
 import { HistoryNames } from '../mail/inspect/history.ts'
+import { withPoison } from '../mail/inspect/poison.ts'
 import { createInspectors } from '../mail/inspect/pool.ts'
 import { domainOf } from '../mail/inspect/urls.ts'
 import { withEngines } from '../mail/inspect/whole.ts'
@@ -65,7 +66,7 @@ export function openInspectors(
     },
     { clock, observer, names: new Expander({ clock, names: known, isOn: expandsLinks }) },
   )
-  return withEngines(pool, engines)
+  return withEngines(withPoison(pool, { clock, observer }), engines)
 }
 
 export type Mail = ReturnType<typeof openMail>

@@ -431,8 +431,11 @@ class Pool implements Inspectors {
       const entry = place.pipe.find((each) => each.job === job)
       if (entry === undefined) continue
       entry.job = null
-      this.#conclude(job, cause)
-      if (place.pipe[0] === entry) this.#replace(place, 'overrun')
+      const isFirst = place.pipe[0] === entry
+      // One that waited for most of its time says nothing of the mail.
+      const tookMs = this.#clock.monoMs() - place.firstSinceMs
+      this.#conclude(job, cause, isFirst && tookMs * 2 > job.what.budgetMs)
+      if (isFirst) this.#replace(place, 'overrun')
       return
     }
   }
@@ -455,7 +458,7 @@ class Pool implements Inspectors {
     for (const [index, { job }] of entries.entries()) {
       if (job === null) continue
       if (index === 0) job.strikes += 1
-      if (job.strikes >= STRIKES_MAX) this.#conclude(job, 'the inspector process ended twice')
+      if (job.strikes >= STRIKES_MAX) this.#conclude(job, 'the inspector process ended twice', true)
       else moved.push(job)
     }
     this.#waiting.unshift(...moved)
@@ -542,7 +545,7 @@ class Pool implements Inspectors {
     })
   }
 
-  #conclude(job: Job, cause: string): void {
+  #conclude(job: Job, cause: string, ended = false): void {
     job.timer?.cancel()
     const parsed = job.answers.get(PARSE)
     const findings = parsed !== undefined && 'findings' in parsed ? [...parsed.findings] : []
@@ -558,7 +561,12 @@ class Pool implements Inspectors {
     for (const unknown of unknowns) {
       this.#observer.emit('inspect.silent', { ...unknown, message: job.what.envelope.id })
     }
-    job.finish({ findings: capScores(findings), unknowns, ...job.seen })
+    job.finish({
+      findings: capScores(findings),
+      unknowns,
+      ...job.seen,
+      ...(ended ? { ended } : {}),
+    })
   }
 }
 
