@@ -23,6 +23,8 @@ export const COUNTS = {
   simulationMs: of(120_000, 600_000),
   /** Fixed seeds of a simulated cluster that takes mail. */
   mailSimulations: of(60, 1_000),
+  /** Mails that wait when a node starts. */
+  waiting: of(5_000, 40_000),
   /** Mails that three nodes judge, each twice. */
   verdicts: of(60, 1_000),
   /** The same whose held mail is looked at. */

@@ -32,11 +32,15 @@ const lacking = await whyNot()
 /** A `describe` for suites that cut the power; skipped by name where nothing can be mounted. */
 export const onLoops = lacking === null ? needs('root') : hostLacks(lacking)
 
-/** A new file system of `size` in DIR/disk.img, mounted at DIR/disk. */
-export async function mountNew(dir: string, size: string): Promise<void> {
+/** A new file system of `size` in DIR/disk.img, mounted at DIR/disk. `more`: words for mkfs.ext4. */
+export async function mountNew(
+  dir: string,
+  size: string,
+  more: readonly string[] = [],
+): Promise<void> {
   mkdirSync(join(dir, 'disk'), { recursive: true })
   await Bun.$`truncate -s ${size} ${join(dir, 'disk.img')}`.quiet()
-  await Bun.$`mkfs.ext4 -q -F ${join(dir, 'disk.img')}`.quiet()
+  await Bun.$`mkfs.ext4 -q -F ${[...more]} ${join(dir, 'disk.img')}`.quiet()
   await Bun.$`mount -o loop,commit=300 ${join(dir, 'disk.img')} ${join(dir, 'disk')}`.quiet()
 }
 

@@ -19,6 +19,8 @@ const IDLE_RSS_MAX = 80 * MB
 const TREE_PSS_MAX = 200 * MB
 const CROWD_GROWTH_MAX = 120 * MB
 const LARGE_GROWTH_MAX = 20 * MB
+const WAITING_RSS_MAX = 400 * MB
+const WAITING_MS_MAX = 300_000
 
 describe('start', () => {
   test('a node on its directory is ready within a second, half of the time', async () => {
@@ -41,6 +43,47 @@ describe('start', () => {
     expect(median).toBeLessThan(START_MS_MAX)
   }, 120_000)
 })
+
+test('a start with many mails that wait keeps its memory, and sends each of them once (L17)', async () => {
+  const sink = new Sink({ keep: false, sender: () => '451 4.3.0 Not yet' })
+  const node = await Postern.start()
+  try {
+    await node.addDomain('example.com', sink.nextHop)
+    // Nothing is looked for here, and it would take most of the time.
+    await node.set('inspect.inspectors', '')
+    const load = new Load({
+      port: node.smtpPort,
+      domain: 'example.com',
+      connections: 20,
+      perConnection: 50,
+      seed: 32,
+      sizes: [600],
+      mails: COUNTS.waiting,
+    })
+    await load.finished()
+    expect(load.ledger.acked).toBe(COUNTS.waiting)
+    await node.kill()
+    await node.begin()
+    expect((await node.status()).queue.messages).toBe(COUNTS.waiting)
+    sink.manners = { keep: false }
+    await node.command('queue', 'retry')
+    expect(await node.queueEmpty(WAITING_MS_MAX)).toBe(true)
+    const { peakBytes } = memoryOf(node.pid)
+    console.info(
+      `${COUNTS.waiting} waiting: ready after ${Math.round(node.readyMs)} ms, at most ${megabytes(peakBytes)} until all were out`,
+    )
+    expect(peakBytes).toBeLessThanOrEqual(WAITING_RSS_MAX)
+    expect(settleAccount(load.ledger, sink.arrivals)).toMatchObject({
+      lost: [],
+      phantom: [],
+      corrupt: [],
+      duplicates: [],
+    })
+  } finally {
+    await node.dispose()
+    sink.stop()
+  }
+}, 600_000)
 
 describe('memory', () => {
   const sink = new Sink()

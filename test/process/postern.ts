@@ -241,6 +241,11 @@ export class Postern {
     this.#child?.kill(name)
   }
 
+  /** Resolves with its exit code when this life of it is over. */
+  async ended(): Promise<number> {
+    return (await this.#child?.exited) ?? 0
+  }
+
   /** `kill -9`, and waits until the process is gone. */
   async kill(): Promise<void> {
     this.#child?.kill('SIGKILL')
