@@ -22,7 +22,7 @@ import type { MailActions } from './mail-actions.ts'
 export const DECIDE = 'held.decide'
 /** Decisions in one question to a peer. */
 export const ASKS_MAX = 100
-/** A release that was asked for long ago and that the queue refuses is tried again after this. */
+/** What the queue refuses, or a peer gives back, is tried again after this. */
 const RETRY_MS = 60_000
 
 /** What somebody wants; `recipient` null: every recipient that is undecided. */
@@ -75,12 +75,22 @@ export class HeldDecisions {
    * it was the owner; and what comes in of that from now on.
    */
   start(): void {
-    this.#deps.quarantine.onAsked(() => void this.#runAsked())
+    const { quarantine } = this.#deps
+    quarantine.onAsked(() => void this.#runAsked())
+    quarantine.onChanged((ids, origin) => {
+      // What this node wrote itself comes back to it when its disk went back: a claim is among it,
+      // perhaps, that has had no effect. Not at once: that it had one may come from another peer.
+      if (
+        origin === 'peer' &&
+        quarantine.read((list) => ids.some((id) => list.ownerOf(id) === quarantine.node.id))
+      )
+        this.#later()
+    })
     void this.#sendRest().then(() => this.#deps.mail.releasesResumed())
     void this.#runAsked()
   }
 
-  /** Mails became this node's own: they may have work left. */
+  /** Mails of this node may have work left: it took them over, or could not do it before. */
   readonly taken = (): void => {
     void this.#sendRest()
     void this.#runAsked()
@@ -283,7 +293,7 @@ export class HeldDecisions {
     } catch (error) {
       if (!(error instanceof StoreError)) throw error
       observer.emit('store.failed', { cause: messageOf(error) })
-      this.#later(() => void this.#runAsked())
+      this.#later()
     }
   }
 
@@ -310,7 +320,7 @@ export class HeldDecisions {
       if (!(error instanceof RefusalError || error instanceof StoreError)) throw error
       if (error instanceof RefusalError && error.code === 'conflict') return
       this.#deps.observer.emit('store.failed', { message: id, cause: messageOf(error) })
-      this.#later(() => void this.#sendRest())
+      this.#later()
     }
   }
 
@@ -328,16 +338,16 @@ export class HeldDecisions {
     } catch (error) {
       if (!(error instanceof StoreError)) throw error
       observer.emit('store.failed', { cause: messageOf(error) })
-      this.#later(() => void this.#sendRest())
+      this.#later()
     }
   }
 
-  #later(run: () => void): void {
+  #later(): void {
     if (this.#retries) return
     this.#retries = true
     this.#deps.clock.after(RETRY_MS, () => {
       this.#retries = false
-      run()
+      this.taken()
     })
   }
 }

@@ -696,6 +696,58 @@ describe('held mail', () => {
     }
     sim.rest()
   })
+
+  test('released by an owner whose disk then goes back leaves, when its peers have told it of that', () => {
+    const sim = calm(2)
+    const [a, b] = [node(sim, 0), node(sim, 1)]
+    const before = a.snapshot()
+    const id = sim.world.act(() => a.run?.held.hold())
+    if (id === undefined) throw new Error('nothing is held')
+    expectEqual(sim, 2_000)
+    sim.world.act(() => {
+      void a.run?.held.click(id, { kind: 'release', recipient: 'b@example.com', anyway: false })
+    })
+    const isKnown = (): boolean => b.run?.held.quarantine.one(id)?.copies[0]?.claim !== null
+    expect(sim.world.runTill(isKnown, 1_000, 1)).toBe(true)
+    expect(a.memory.enqueued.size).toBe(0)
+    sim.world.act(() => a.crash(true))
+    a.restore(before)
+    sim.world.act(() => a.start())
+    expectEqual(sim, 90_000)
+    sim.world.runFor(90_000)
+    expect([...a.memory.enqueued.keys()]).toEqual([`${id} 0`])
+    sim.rest()
+  })
+
+  test('that left before the disk of its owner went back stays, though the first peer does not know', () => {
+    const sim = calm(3)
+    const [a, b, c] = [node(sim, 0), node(sim, 1), node(sim, 2)]
+    const before = a.snapshot()
+    const id = sim.world.act(() => a.run?.held.hold())
+    if (id === undefined) throw new Error('nothing is held')
+    expectEqual(sim, 2_000)
+    const firstAt = (at: SimNode) => at.run?.held.quarantine.one(id)?.copies[0]
+    const isClaimed = (at: SimNode) => (firstAt(at)?.claim ?? null) !== null
+    sim.world.act(() => {
+      void a.run?.held.click(id, { kind: 'release', recipient: 'b@example.com', anyway: false })
+    })
+    expect(sim.world.runTill(() => isClaimed(b), 1_000, 1)).toBe(true)
+    sim.fabric.cut('b', around(b))
+    expect(sim.world.runTill(() => firstAt(c)?.enqueuedMs !== null, 1_000, 1)).toBe(true)
+    expect(firstAt(b)?.enqueuedMs).toBe(null)
+    sim.fabric.cut('c', around(c))
+    sim.world.act(() => a.crash(true))
+    a.restore(before)
+    sim.world.act(() => a.start())
+    sim.fabric.heal('b')
+    expect(sim.world.runTill(() => isClaimed(a), 30_000)).toBe(true)
+    sim.world.runFor(20_000)
+    sim.fabric.heal('c')
+    expectEqual(sim, 30_000)
+    sim.world.runFor(90_000)
+    expect(a.memory.enqueued.size).toBe(0)
+    sim.rest()
+  })
 })
 
 describe('the cost', () => {
