@@ -98,6 +98,23 @@ describe('confirmed dead', () => {
     expect(b.absences.of(a.id).kind).toBe('here')
   })
 
+  test('nor from the moment on at which it is back', async () => {
+    const house = new House(2)
+    const [a, b] = house.heirs as [Heir, Heir]
+    house.run(MINUTE)
+    a.crash('down')
+    house.run(MINUTE)
+    expect(b.absences.isConfirmed(a.id)).toBe(true)
+    // Nobody has looked since.
+    a.restart()
+    expect(b.absences.of(a.id).kind).toBe('here')
+    // Gone again before anybody does: all is counted anew.
+    a.crash('down')
+    house.run(SOON - 2_500)
+    expect(b.absences.of(a.id).kind).toBe('refused')
+    expect(b.absences.isConfirmed(a.id)).toBe(false)
+  })
+
   test('removed: at once, without any refusal', async () => {
     const house = new House(3)
     const [a, b] = house.heirs as [Heir, Heir, Heir]

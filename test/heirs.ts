@@ -444,7 +444,7 @@ export class Heir implements Clock {
       get,
       all: () => [],
       isUsable: (node) => this.mesh.links.open.has(node),
-      onChange: () => {},
+      onChange: (listener) => this.mesh.links.onOpen(({ peer }) => listener(get(peer), 'dead')),
     }
   }
 

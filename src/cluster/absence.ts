@@ -89,6 +89,10 @@ export class Absences {
     })
     this.#followSpools()
     options.roster.onChange(() => this.#followSpools())
+    // Not at the next look: it decides again from now on, and nothing of it may be taken over.
+    options.members.onChange(({ node, life }) => {
+      if (life === 'alive') this.#seen.delete(node)
+    })
     this.#timer = deps.clock.after(this.#lookMs, () => this.#look())
   }
 
@@ -162,10 +166,7 @@ export class Absences {
 
   #lookAt(member: Member, awakeMs: number, isLate: boolean): void {
     const { node } = member
-    if (this.#options.members.get(node)?.life === 'alive') {
-      this.#seen.delete(node)
-      return
-    }
+    if (this.#options.members.get(node)?.life === 'alive') return
     const seen = this.#seen.get(node) ?? newSeen(this.#lookedBoot - awakeMs)
     this.#seen.set(node, seen)
     seen.silentMs += awakeMs

@@ -41,39 +41,36 @@ test(
   PATIENCE_MS,
 )
 
-/**
- * An owner is cut off from its holders, somebody releases there, and it is killed before they hear of
- * it. Gives who released the mail, in order.
- */
-function releasedApart(): readonly string[] {
+/** A calm cluster in which the owner of a held mail and one of the others have its body. */
+type Calm = {
+  readonly sim: MailSimulation
+  readonly owner: SimNode
+  readonly others: readonly SimNode[]
+  readonly id: MessageId
+  /** Somebody releases the first copy at a node. */
+  readonly click: (at: SimNode) => void
+}
+
+/** Gives who released a mail in a history, in order. */
+function releasedIn(history: (calm: Calm) => void): readonly string[] {
   const released: string[] = []
   const sim = new MailSimulation(1, {
     tune: calmMail,
     onReleased: ({ name }) => released.push(name),
   })
   try {
-    const { world, cluster } = sim
+    const { world } = sim
     const [owner, ...others] = sim.nodes as [SimNode, SimNode, SimNode]
-    const click = (at: SimNode, id: MessageId): void => {
-      const click = { kind: 'release', recipient: RECIPIENTS[0] ?? null, anyway: false } as const
-      world.act(() => at.run?.held.click(id, click).catch(() => {}))
-    }
     world.runFor(20_000)
     const id = world.act(() => owner.run?.held.hold()) as MessageId
     const isHealed = (): boolean => others.some(({ bodies }) => bodies.kept.has(id))
     expect(world.runTill(isHealed, 60_000)).toBe(true)
     world.runFor(20_000)
-    cluster.fabric.cut('split', around(owner))
-    click(owner, id)
-    world.runFor(10_000)
-    world.act(() => owner.crash(false))
-    cluster.fabric.heal('split')
-    const isTaken = (): boolean =>
-      others.some(({ id: node, run }) => run?.held.quarantine.one(id)?.row.owner.id === node)
-    expect(world.runTill(isTaken, 300_000, 500)).toBe(true)
-    for (const other of others) click(other, id)
-    world.runFor(120_000)
-    world.act(() => owner.start())
+    const release = { kind: 'release', recipient: RECIPIENTS[0] ?? null, anyway: false } as const
+    const click = (at: SimNode): void => {
+      world.act(() => at.run?.held.click(id, release).catch(() => {}))
+    }
+    history({ sim, owner, others, id, click })
     world.runFor(120_000)
     return released
   } finally {
@@ -81,10 +78,52 @@ function releasedApart(): readonly string[] {
   }
 }
 
+/**
+ * An owner is cut off from its holders, somebody releases there, and it is killed before they hear of
+ * it. Gives who released the mail, in order.
+ */
+function releasedApart(): readonly string[] {
+  return releasedIn(({ sim: { world, cluster }, owner, others, id, click }) => {
+    cluster.fabric.cut('split', around(owner))
+    click(owner)
+    world.runFor(10_000)
+    world.act(() => owner.crash(false))
+    cluster.fabric.heal('split')
+    const isTaken = (): boolean =>
+      others.some(({ id: node, run }) => run?.held.quarantine.one(id)?.row.owner.id === node)
+    expect(world.runTill(isTaken, 300_000, 500)).toBe(true)
+    for (const other of others) click(other)
+    world.runFor(120_000)
+    world.act(() => owner.start())
+  })
+}
+
 test('an owner that is killed after a claim that nobody heard of: who takes over releases it, once', () => {
   const released = releasedApart()
   expect(released).toHaveLength(1)
   expect(released).not.toContain('mx1')
+})
+
+test('an owner that was dead for sure decides itself as soon as it is back', () => {
+  const released = releasedIn(({ sim: { world }, owner, others, id, click }) => {
+    const holder = others.find(({ bodies }) => bodies.kept.has(id)) as SimNode
+    world.act(() => owner.crash(false))
+    const isConfirmed = (): boolean =>
+      holder.run?.mail?.custody?.absences.isConfirmed(owner.id) === true
+    expect(world.runTill(isConfirmed, 60_000, 10)).toBe(true)
+    world.act(() => owner.start())
+    const isBack = (): boolean =>
+      holder.cluster.members.get(owner.id)?.life === 'alive' &&
+      owner.run?.cluster?.members.get(holder.id)?.life === 'alive'
+    expect(world.runTill(isBack, 60_000, 1)).toBe(true)
+    click(owner)
+    // The claim is known to the holder, and the mail is on its way into the owner's queue.
+    const isClaimed = (): boolean =>
+      holder.run?.held.quarantine.one(id)?.copies[0]?.claim?.kind === 'release'
+    expect(world.runTill(isClaimed, 1_000, 1)).toBe(true)
+    click(holder)
+  })
+  expect(released).toEqual(['mx1'])
 })
 
 test('a claim that takes effect without the holders is found', () => {
