@@ -193,12 +193,13 @@ describe('a code that is drawn is read', () => {
   test('words are no drawing, whatever their lines are like', () => {
     expect(drawingsIn('a line of words\n'.repeat(100))).toEqual([])
     expect(drawingsIn(`${'-'.repeat(70)}\nwords\n`.repeat(100))).toEqual([])
+    expect(drawingsIn(`${'X'.repeat(80)}\r\n`.repeat(100))).toEqual([])
     expect(linesOfMarkup('<p>words<br>and more</p>'.repeat(100))).toBe('')
     expect(isDrawn(text('██', '  '))).toBe(true)
   })
 
   test('endless drawings end', async () => {
-    const wide = `${'█'.repeat(200)}\n`.repeat(5_000)
+    const wide = `${'█▄'.repeat(100)}\n`.repeat(5_000)
     const mail = mailOf('text/plain', wide)
     expect(viewOf(mail).drawings.map(({ lines }) => lines.length)).toEqual([250, 250])
     const cells = `<tr>${'<td colspan=200 bgcolor=black>'.repeat(100)}`.repeat(20)

@@ -54,8 +54,8 @@ export function drawingsIn(text: string): readonly Drawing[] {
   let lines: string[] = []
   let letters: Letters = []
   const close = (): void => {
-    if (lines.length >= (lines.some((line) => BLOCK.test(line)) ? LINES_MIN : MODULES_MIN))
-      drawings.push({ lines, letters })
+    const least = lines.some((line) => BLOCK.test(line)) ? LINES_MIN : MODULES_MIN
+    if (lines.length >= least && !lines.every(isOneLetter)) drawings.push({ lines, letters })
     lines = []
     letters = []
   }
@@ -63,8 +63,8 @@ export function drawingsIn(text: string): readonly Drawing[] {
     const end = text.indexOf('\n', at)
     const stop = end === -1 ? text.length : end
     const wide = stop - at >= LETTERS_MIN && stop - at <= CELLS_MAX + 2
-    const own = wide ? lettersIn(text, at, stop, []) : null
-    const both = own === null ? null : lettersIn(text, at, stop, letters)
+    const own = wide ? lettersIn(text, at, stop) : null
+    const both = own === null ? null : joinLetters(letters, own)
     if (both === null || lines.length >= CELLS_MAX) close()
     if (own !== null) {
       lines.push(text.slice(at, stop).trimEnd())
@@ -76,16 +76,33 @@ export function drawingsIn(text: string): readonly Drawing[] {
   return drawings
 }
 
-/** `known` and the letters from `at` to `stop` that are no block characters; null: more than two. */
-function lettersIn(text: string, at: number, stop: number, known: Letters): Letters | null {
-  let letters = known
+/** No row of a code has only dark or only light cells. */
+function isOneLetter(line: string): boolean {
+  const first = line.charCodeAt(0)
+  for (let at = 1; at < line.length; at += 1) if (line.charCodeAt(at) !== first) return false
+  return true
+}
+
+/** The letters from `at` to `stop` that are no block characters; null: more than two. */
+function lettersIn(text: string, at: number, stop: number): Letters | null {
+  let letters: Letters = []
+  let before = -1
   for (let index = at; index < stop; index += 1) {
     const code = text.charCodeAt(index)
+    // Most of a drawing is runs of one letter.
+    if (code === before) continue
+    before = code
     if (code === 13 || QUARTERS.has(code) || letters.includes(code)) continue
     if (letters.length === 2) return null
     letters = [...letters, code]
   }
   return letters
+}
+
+/** Null: more than two. */
+function joinLetters(known: Letters, own: Letters): Letters | null {
+  const all = [...known, ...own.filter((letter) => !known.includes(letter))]
+  return all.length > 2 ? null : all
 }
 
 /**
