@@ -80,7 +80,8 @@ describe('a signal while a mail is under way', () => {
       const secondMs = clock.monoMs()
       node.signal('SIGTERM')
       expect(await ended).toBe(128 + 15)
-      expect(clock.monoMs() - secondMs).toBeLessThan(1_000)
+      // Waiting for the next hop would take five.
+      expect(clock.monoMs() - secondMs).toBeLessThan(3_000)
       sink.manners = {}
       await node.begin()
       await node.command('queue', 'retry')
