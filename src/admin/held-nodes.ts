@@ -1,5 +1,5 @@
 /** The cluster, as held mail sees it: who is gone and how, who takes a body, who has a claim. */
-import { type Clock, isoTime } from '../base/clock.ts'
+import { type Clock, isoTime, wallOf } from '../base/clock.ts'
 import type { NodeId } from '../base/ids.ts'
 import type { Absences } from '../cluster/absence.ts'
 import type { Candidates } from '../cluster/candidates.ts'
@@ -23,7 +23,7 @@ export function heldNodes(deps: HeldNodesDeps): HeldNodes & HeldPeers {
   const { clock, cluster, absences, candidates, taken, patience } = deps
   const { calls, roster, members, sync } = cluster
   // Rows that name these times take whole ms only.
-  const wallOf = (boot: number): number => Math.round(clock.wallMs() - (clock.bootMs() - boot))
+  const wallOfBoot = (boot: number): number => Math.round(clock.wallMs() - (clock.bootMs() - boot))
 
   /**
    * When rows last went between the two, wall ms: a sign of life without them proves nothing of what
@@ -31,7 +31,7 @@ export function heldNodes(deps: HeldNodesDeps): HeldNodes & HeldPeers {
    */
   function rowsMs(node: NodeId): number | null {
     const heard = sync.peer(node)
-    return heard === null ? null : Math.round(clock.wallMs() - (clock.monoMs() - heard.heardMono))
+    return heard === null ? null : wallOf(clock, heard.heardMono)
   }
 
   function absence(node: NodeId): HeldAbsence {
@@ -55,7 +55,7 @@ export function heldNodes(deps: HeldNodesDeps): HeldNodes & HeldPeers {
           return { standing: member === null ? 'silent' : 'removed', ...known }
         return {
           standing: found.kind === 'confirmed' && !isRestarting(found) ? 'confirmed' : 'silent',
-          refusedSinceMs: wallOf(found.refusedBoot),
+          refusedSinceMs: wallOfBoot(found.refusedBoot),
           lastContactMs: rowsMs(node),
         }
     }

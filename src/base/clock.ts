@@ -87,6 +87,11 @@ export function within<Result>(
   })
 }
 
+/** When it was `mono` by the monotonic clock, wall time in whole ms: rows and pages take no fractions. */
+export function wallOf(clock: Clock, mono: number): number {
+  return Math.round(clock.wallMs() - (clock.monoMs() - mono))
+}
+
 /** ISO 8601 UTC with ms, as the API and the command line print times. */
 export function isoTime(wallMs: number): string {
   return new Date(wallMs).toISOString()

@@ -2,7 +2,7 @@
  * One node's part in its cluster: who is in it, who lives, what flows. The parts are put together
  * here, and told to whoever looks. A node without peers is a cluster of one.
  */
-import { isoTime } from '../base/clock.ts'
+import { isoTime, wallOf } from '../base/clock.ts'
 import { RefusalError } from '../base/errors.ts'
 import type { NodeId, SpoolId } from '../base/ids.ts'
 import type { Feed } from '../store/feed.ts'
@@ -220,7 +220,7 @@ export class Cluster {
   /** Wall ms of the last sign of life; null: none since this node started. */
   heardMs(node: NodeId): number | null {
     const heardMono = this.members.get(node)?.heardMono ?? null
-    return heardMono === null ? null : this.#wallOf(heardMono)
+    return heardMono === null ? null : wallOf(this.#deps.clock, heardMono)
   }
 
   /** After every change worth showing. Gives how to stop it. */
@@ -280,7 +280,7 @@ export class Cluster {
       name,
       here,
       state: this.stateOf(member),
-      sinceMs: liveness === null ? null : this.#wallOf(liveness.sinceMono),
+      sinceMs: liveness === null ? null : wallOf(this.#deps.clock, liveness.sinceMono),
       lagRows: lag.rows,
       lagMs: lag.ms,
       report: here ? this.#options.report() : (heard?.report ?? null),
@@ -368,11 +368,6 @@ export class Cluster {
 
   #changed(): void {
     for (const listener of [...this.#listeners]) listener()
-  }
-
-  #wallOf(mono: number): number {
-    // Whole ms, as rows and pages have them.
-    return Math.round(this.#deps.clock.wallMs() - (this.#deps.clock.monoMs() - mono))
   }
 }
 

@@ -151,3 +151,8 @@ function stripRoute(path: string): string {
   const colon = path.indexOf(':', path.startsWith('@[') ? path.indexOf(']') : 0)
   return colon < 0 ? path : path.slice(colon + 1)
 }
+
+/** What stands behind the last `@`, in lower case; empty without one. */
+export function domainIn(address: string): string {
+  return address.includes('@') ? address.slice(address.lastIndexOf('@') + 1).toLowerCase() : ''
+}

@@ -3,6 +3,7 @@
  * something that turned out to be bad later; and who wrote to which domain, which answers whether
  * a sender is known there. Kept as long as the trace, on every node.
  */
+import { domainIn } from '../message/address.ts'
 import type { Judgement } from '../message/rows.ts'
 import type { Insight } from '../message/verdict.ts'
 
@@ -46,11 +47,6 @@ export type Contact = {
 export function contactOf(author: string, recipientDomain: string): Contact {
   const by = (who: string): number => numberOf('contact', `${who} ${recipientDomain}`)
   return { address: by(author), domain: by(domainIn(author)), anybody: by('') }
-}
-
-/** What stands behind the last `@`, in lower case; empty without one. */
-export function domainIn(address: string): string {
-  return address.includes('@') ? address.slice(address.lastIndexOf('@') + 1).toLowerCase() : ''
 }
 
 function urlsOf(insight: Insight): readonly string[] {

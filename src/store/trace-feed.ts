@@ -12,11 +12,12 @@ import { assert, RefusalError } from '../base/errors.ts'
 import { type MessageId, type NodeId, parseMessageId, parseNodeId } from '../base/ids.ts'
 import { type Random, randomHex } from '../base/random.ts'
 import { canonicalText, covers, EMPTY_VECTOR, type Vector, type WriterId } from '../config/merge.ts'
+import { domainIn } from '../message/address.ts'
 import type { Judgement } from '../message/rows.ts'
 import { foldedOrNull, idFloor } from './conditions.ts'
 import type { StoreDatabase } from './db.ts'
 import type { Applied, Cursor, Feed, Incoming, Outgoing, OwnWrite, Place } from './feed.ts'
-import { contactOf, domainIn, sightingsOf } from './sightings.ts'
+import { contactOf, sightingsOf } from './sightings.ts'
 import type { judgements, trace, traceEvents } from './tables.ts'
 
 /** Recipients of one part of a message. With all their texts they fit a message of a link. */

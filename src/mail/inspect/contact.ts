@@ -4,9 +4,10 @@
  * history.ts. The name lies under `.invalid`, which no server has (RFC 6761 section 6.4).
  */
 import type { DnsAnswer, DnsQuestion } from '../../base/names.ts'
+import { domainIn } from '../../message/address.ts'
 import { plainLine } from '../../message/header.ts'
 import type { Finding } from '../../message/verdict.ts'
-import { type Contact, contactOf, domainIn } from '../../store/sightings.ts'
+import { type Contact, contactOf } from '../../store/sightings.ts'
 import type { Look } from './look.ts'
 
 const SUFFIX = '.contact.invalid'

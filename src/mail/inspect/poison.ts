@@ -7,6 +7,7 @@ import { Expiring } from '../../base/expiring.ts'
 import type { Observer } from '../../base/observe.ts'
 import { type Inspection, NO_FACTS } from '../../message/verdict.ts'
 import type { InspectionJob, Inspectors } from './contract.ts'
+import { inspecting } from './whole.ts'
 
 const TIMES_MAX = 3
 /** Longer than senders go on trying (RFC 5321 section 4.5.4.1). */
@@ -24,7 +25,7 @@ export function withPoison(
 ): Inspectors {
   const known = new Expiring<Poison>(clock, MAILS_MAX)
 
-  async function inspect(job: InspectionJob): Promise<Inspection> {
+  return inspecting(inspectors, async (job: InspectionJob) => {
     const { sha256 } = job
     if (sha256 === null) return await inspectors.inspect(job)
     const before = known.get(sha256)
@@ -36,15 +37,7 @@ export function withPoison(
     known.set(sha256, { times, lastMono: clock.monoMs() }, KEPT_MS)
     observer.emit('inspect.ended', { message: job.envelope.id, sha256, times })
     return times < TIMES_MAX ? found : held(found, times)
-  }
-
-  return {
-    inspect,
-    preview: (body) => inspectors.preview(body),
-    sample: (body) => inspectors.sample(body),
-    health: () => inspectors.health(),
-    close: () => inspectors.close(),
-  }
+  })
 }
 
 function unseen({ inspectors }: InspectionJob): Inspection {

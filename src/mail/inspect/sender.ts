@@ -5,10 +5,9 @@
  */
 import { parseDomain } from '../../config/lines.ts'
 import { NetworkIndex } from '../../config/networks.ts'
-import { addressesIn, normaliseDomain } from '../../message/address.ts'
+import { addressesIn, domainIn, normaliseDomain } from '../../message/address.ts'
 import { fieldValues, type Header } from '../../message/header.ts'
 import type { Finding } from '../../message/verdict.ts'
-import { domainIn } from '../../store/sightings.ts'
 import {
   type ArcCheck,
   type Checks,

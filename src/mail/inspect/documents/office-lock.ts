@@ -156,7 +156,8 @@ function hash(name: HashName, ...parts: readonly Buffer[]): Buffer {
   return out
 }
 
-function word(value: number): Buffer {
+/** A number as these formats write it. */
+export function word(value: number): Buffer {
   const bytes = Buffer.alloc(4)
   bytes.writeUInt32LE(value)
   return bytes

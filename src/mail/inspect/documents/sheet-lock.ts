@@ -3,7 +3,7 @@
  * the content of records, their heads left open. Only their sheets are locked, macros never are.
  */
 import { createHash } from 'node:crypto'
-import type { OfficeLock } from './office-lock.ts'
+import { type OfficeLock, word } from './office-lock.ts'
 import { rc4 } from './rc4.ts'
 
 const FILE_LOCK = 0x2f
@@ -121,10 +121,4 @@ function sum(name: 'md5' | 'sha1', ...parts: readonly Buffer[]): Buffer {
   const hash = createHash(name)
   for (const part of parts) hash.update(part)
   return hash.digest()
-}
-
-function word(value: number): Buffer {
-  const bytes = Buffer.alloc(4)
-  bytes.writeUInt32LE(value)
-  return bytes
 }
