@@ -85,6 +85,10 @@ export class MemoryCopies implements CopyStore {
     throw new Error('no bodies here')
   }
 
+  written(): Promise<void> {
+    throw new Error('no bodies here')
+  }
+
   synced(): Promise<void> {
     return this.#synced()
   }

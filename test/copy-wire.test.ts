@@ -5,9 +5,9 @@ import { SeededRandom } from '../src/base/random.ts'
 import { MESSAGE_BYTES_MAX } from '../src/cluster/contract.ts'
 import {
   COMMIT_BYTES_MAX,
+  commitEntries,
   type Entry,
   encodeCommit,
-  encodeCommitEntries,
   encodeEntry,
   readCommit,
   readEntries,
@@ -126,7 +126,7 @@ function joined(parts: readonly Uint8Array[]): Uint8Array {
 describe('entries', () => {
   test('are read as they were written, alone and together', () => {
     for (const entry of ENTRIES) expect(readEntries(encodeEntry(entry))).toEqual([entry])
-    expect(readEntries(joined(ENTRIES.map(encodeEntry)))).toEqual([...ENTRIES])
+    expect(readEntries(joined(ENTRIES.map((entry) => encodeEntry(entry))))).toEqual([...ENTRIES])
     expect(readEntries(new Uint8Array(0))).toEqual([])
   })
 
@@ -237,7 +237,7 @@ describe('a COMMIT', () => {
   test('that is long goes in parts, each of which fits a message', () => {
     const json = encodeCommit(commitOf(20_000))
     expect(json.length).toBeWithin(4 * 1024 * 1024, COMMIT_BYTES_MAX)
-    const entries = encodeCommitEntries(ID, json, 12, BYTES)
+    const entries = commitEntries(ID, json, 12, BYTES).map((entry) => encodeEntry(entry))
     expect(Math.max(...entries.map(({ length }) => length))).toBeLessThan(MESSAGE_BYTES_MAX / 4)
     const read = entries.flatMap((entry) => readEntries(entry) ?? [])
     const parts = read.map((entry) =>

@@ -112,6 +112,10 @@ class MemoryMail implements MailStore {
     this.kept.delete(id)
   }
 
+  written(): Promise<void> {
+    return this.synced()
+  }
+
   async synced(): Promise<void> {
     if (this.isBroken) throw new StoreError('the disk fails', { remedy: 'ask-operator' })
     await this.hold

@@ -40,11 +40,19 @@ export class TrafficMemory {
   }
 }
 
+/** Less is not worth the call, and may stand in memory that others share. */
+const GIVEN_BYTES_MIN = 4 * 1024
+
 /**
- * Gives the memory of a received block back at once. The engine counts it as a small object: left
- * to the collector, 100 senders of 1 MB grow the process by 200 MB. Nobody may hold a view of it.
+ * Gives the memory of a block at once for the next one: the engine counts it as a small object.
+ * Left to the collector, 100 senders of 1 MB grow the process by 200 MB, and every block is put
+ * into memory that the kernel has to blank first. Nobody may hold a view of it. A short block, and
+ * a view of something larger, stays as it is.
  */
 export function giveBack(block: Uint8Array): void {
-  // Another length cannot stay in place: the old memory is freed, the view is empty from here on.
+  if (block.length < GIVEN_BYTES_MIN) return
+  // A cipher takes one octet more than it gives.
+  if (block.buffer.byteLength > block.length + 1)
+    return // Another length cannot stay in place: the old memory is freed, the view is empty from here on.
   ;(block.buffer as ArrayBuffer).transfer(0)
 }

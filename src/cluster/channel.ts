@@ -7,6 +7,7 @@
  */
 import type { Timer } from '../base/clock.ts'
 import { assert, messageOf } from '../base/errors.ts'
+import { giveBack } from '../base/memory.ts'
 import { type ClusterDeps, MESSAGE_BYTES_MAX, type PeerAddress, type Stream } from './contract.ts'
 import { type Inbox, joinBytes } from './inbox.ts'
 import { nextKey, nextKeyGcm, nonceOf, nonceOfGcm, type Secrets } from './noise.ts'
@@ -71,7 +72,7 @@ type Facts = {
   readonly protocol: number
   readonly greeting: Uint8Array
 }
-type Waiting = { readonly type: number; readonly body: Uint8Array; at: number }
+type Waiting = { readonly type: number; body: Uint8Array; at: number }
 type Lane = { type: number; parts: Uint8Array[]; bytes: number }
 /** A place in the order; `bytes` null: another thread has it. */
 type Place = { readonly type: number; bytes: Uint8Array | null }
@@ -153,8 +154,8 @@ export class SecureChannel {
   }
 
   /**
-   * Type 1 to 63, body at most MESSAGE_BYTES_MAX; do not change the body afterwards. Bulk and
-   * the rest take turns frame by frame. False: closed or the backlog is full; not taken.
+   * Type 1 to 63, body at most MESSAGE_BYTES_MAX, read before this returns. Bulk and the rest take
+   * turns frame by frame. False: closed or the backlog is full; not taken.
    */
   send(type: number, body: Uint8Array, bulk = false): boolean {
     assert(type >= 1 && type <= TYPE_MAX, 'a message has a type of its own')
@@ -162,9 +163,16 @@ export class SecureChannel {
     if (this.#over !== null || this.#isEnding) return false
     const bytes = body.length + HEADER_BYTES
     if (this.#backlog + bytes > (bulk ? BULK_BYTES_MAX : BACKLOG_BYTES_MAX)) return false
-    this.#lanes[bulk ? 1 : 0].push({ type, body, at: 0 })
+    const lane = this.#lanes[bulk ? 1 : 0]
+    const waiting: Waiting = { type, body, at: 0 }
+    lane.push(waiting)
     this.#backlog += bytes
     this.#pump()
+    // Usually all of it is out by now.
+    if (lane.at(-1) === waiting) {
+      waiting.body = body.slice(waiting.at)
+      waiting.at = 0
+    }
     return true
   }
 
@@ -219,8 +227,7 @@ export class SecureChannel {
 
   received(bytes: Uint8Array): void {
     if (this.#over !== null) return
-    this.#inbox.push(bytes)
-    this.#read()
+    this.#inbox.lend(bytes, () => this.#read())
     if (this.#handlers === null && this.#inbox.length > HELD_BYTES_MAX) {
       this.terminate('too much came before anybody listened')
     }
@@ -229,6 +236,7 @@ export class SecureChannel {
   drained(): void {
     this.#isFull = false
     this.#pump()
+    this.#tellDrained()
   }
 
   /** The stream is gone. What came before is handed on first, wherever it still is. */
@@ -334,6 +342,7 @@ export class SecureChannel {
     if (lane.bytes > MESSAGE_BYTES_MAX) return this.#garbled('a message beyond its bound')
     if (hasMore) return
     const body = joinBytes(...lane.parts)
+    for (const part of lane.parts) giveBack(part)
     lane.parts = []
     lane.bytes = 0
     this.#handlers?.message(type, body)
@@ -368,7 +377,6 @@ export class SecureChannel {
       this.#sendFrame(bulk)
     }
     this.#isPumping = false
-    this.#tellDrained()
     const isOut = this.#backlog === 0 && this.#sealing.length === 0
     if (this.#isEnding && isOut && this.#over === null && !this.#hasEnded) {
       this.#hasEnded = true
@@ -417,11 +425,12 @@ export class SecureChannel {
     const threaded = isLong(text) ? this.#out.threaded : null
     if (threaded !== null) {
       threaded
-        .seal(this.#out.next(), head, text)
+        .seal(this.#out.next(), head, text.slice())
         .then((sealed) => {
           place.bytes = joinBytes(head, sealed)
           this.#flush()
           this.#pump()
+          this.#tellDrained()
         })
         .catch((error) => this.terminate(messageOf(error)))
       return
@@ -486,6 +495,7 @@ class Direction {
     for (const part of this.#sealed(head, text)) {
       FRAME.set(part, at)
       at += part.length
+      giveBack(part)
     }
     return FRAME.subarray(0, at)
   }

@@ -25,6 +25,7 @@ export interface Stream {
 }
 
 export type StreamHandlers = {
+  /** Bytes are lent for the call: who wants them afterwards copies them. */
   received(bytes: Uint8Array): void
   drained(): void
   /** Once, for whatever reason; nothing follows. */
@@ -175,7 +176,10 @@ export interface Link {
   readonly ackedBoot: number | null
   /** Bytes that wait to be sent. */
   readonly backlogBytes: number
-  /** `bulk` waits behind what is not. False: the backlog is full or the link closed; not taken. */
+  /**
+   * The body is read before this returns. `bulk` waits behind what is not. False: the backlog is
+   * full or the link closed; not taken.
+   */
   send(type: number, body: Uint8Array, bulk?: boolean): boolean
   /** Called once when `backlogBytes` falls below half of its bound. */
   onceDrained(run: () => void): void

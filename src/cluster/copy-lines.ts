@@ -4,10 +4,11 @@
  */
 import type { Clock, Timer } from '../base/clock.ts'
 import type { NodeId } from '../base/ids.ts'
+import { giveBack } from '../base/memory.ts'
 import type { Observer } from '../base/observe.ts'
 import { type Link, type Links, MESSAGE } from './contract.ts'
 import { type Entry, encodeEntry, readEntries } from './copy-wire.ts'
-import { joinBytes } from './inbox.ts'
+import { blankBytes } from './inbox.ts'
 
 /** One frame of the channel, with what the link adds; long enough for its quicker cipher. */
 const GATHERED_BYTES_MAX = 62 * 1024
@@ -15,14 +16,19 @@ const GATHERED_BYTES_MAX = 62 * 1024
 const GATHER_MS = 1
 /** What waits for one peer here and on its link; bodies wait on disk beyond it. */
 const LOAD_BYTES_MAX = 3 * 1024 * 1024
+const NO_BYTES = new Uint8Array(0)
 
 /** One link, and what is on its way to it. */
 export class CopyLine {
   readonly peer: NodeId
   readonly link: Link
   readonly #clock: Clock
-  #entries: Uint8Array[] = []
-  #bytes = 0
+  /** Entries one behind the other, in memory that is used again and again. */
+  #gathered: Uint8Array = NO_BYTES
+  #filled = 0
+  /** Before them, what the link did not take and what is too long to be gathered. */
+  #queue: Uint8Array[] = []
+  #queuedBytes = 0
   #timer: Timer | null = null
   #isFlushing = false
   #waitsForLink = false
@@ -37,7 +43,8 @@ export class CopyLine {
 
   /** True while more bytes of bodies may be put. */
   get hasRoom(): boolean {
-    return this.isOpen && this.#bytes + this.link.backlogBytes < LOAD_BYTES_MAX
+    const bytes = this.#filled + this.#queuedBytes + this.link.backlogBytes
+    return this.isOpen && bytes < LOAD_BYTES_MAX
   }
 
   /** Resolves when there is room or the link is gone; in the order in which it was asked. */
@@ -49,20 +56,14 @@ export class CopyLine {
     })
   }
 
-  say(entry: Entry): void {
-    this.put(encodeEntry(entry))
-  }
-
   /**
-   * An entry as bytes, taken in any case. `gathers`: others wait for an answer, so it may wait for
-   * that, and at most 1 ms.
+   * An entry, taken in any case, its bytes before this returns. `gathers`: others wait for an
+   * answer, so it may wait for that, and at most 1 ms.
    */
-  put(entry: Uint8Array, gathers = false): void {
+  put(entry: Entry, gathers = false): void {
     if (!this.isOpen) return
-    this.#entries.push(entry)
-    this.#bytes += entry.length
+    encodeEntry(entry, (length) => this.#place(length))
     if (this.#waitsForLink || this.#isFlushing) return
-    if (this.#bytes >= GATHERED_BYTES_MAX) return this.#flush()
     if (gathers) {
       this.#timer ??= this.#clock.after(GATHER_MS, () => this.#flush())
       return
@@ -83,37 +84,53 @@ export class CopyLine {
   close(): void {
     this.isOpen = false
     this.#timer?.cancel()
-    this.#entries = []
-    this.#bytes = 0
+    this.#queue = []
+    this.#queuedBytes = 0
+    this.#filled = 0
     this.#wake()
+  }
+
+  /** Where the next entry goes, behind what is there. */
+  #place(length: number): Uint8Array {
+    const end = this.#filled + length
+    if (end > GATHERED_BYTES_MAX && this.#filled > 0) {
+      this.#flush()
+      this.#enqueue(this.#gathered.slice(0, this.#filled))
+      this.#filled = 0
+    }
+    if (length > GATHERED_BYTES_MAX) return this.#enqueue(blankBytes(length))
+    if (this.#gathered.length === 0) this.#gathered = blankBytes(GATHERED_BYTES_MAX)
+    const from = this.#filled
+    this.#filled += length
+    return this.#gathered.subarray(from, this.#filled)
+  }
+
+  #enqueue(body: Uint8Array): Uint8Array {
+    if (body.length > 0) this.#queue.push(body)
+    this.#queuedBytes += body.length
+    return body
   }
 
   #flush(): void {
     this.#timer?.cancel()
     this.#timer = null
-    while (this.isOpen && this.#entries.length > 0) {
-      let count = 1
-      let bytes = this.#entries[0]?.length ?? 0
-      for (; count < this.#entries.length; count += 1) {
-        const next = this.#entries[count]?.length ?? 0
-        if (bytes + next > GATHERED_BYTES_MAX) break
-        bytes += next
-      }
-      const [first] = this.#entries
-      const body =
-        count === 1 && first !== undefined ? first : joinBytes(...this.#entries.slice(0, count))
-      if (!this.link.send(MESSAGE.mail, body, true)) {
-        if (this.#waitsForLink) return
-        this.#waitsForLink = true
-        this.link.onceDrained(() => {
-          this.#waitsForLink = false
-          this.#flush()
-        })
-        return
-      }
-      this.#entries.splice(0, count)
-      this.#bytes -= bytes
+    if (!this.isOpen || this.#waitsForLink) return
+    for (let body = this.#queue[0]; body !== undefined; body = this.#queue[0]) {
+      if (!this.#send(body)) return
+      this.#queue.shift()
+      this.#queuedBytes -= body.length
     }
+    if (this.#filled > 0 && this.#send(this.#gathered.subarray(0, this.#filled))) this.#filled = 0
+  }
+
+  #send(body: Uint8Array): boolean {
+    if (this.link.send(MESSAGE.mail, body, true)) return true
+    this.#waitsForLink = true
+    this.link.onceDrained(() => {
+      this.#waitsForLink = false
+      this.#flush()
+    })
+    return false
   }
 
   #watch(): void {
@@ -132,6 +149,7 @@ export class CopyLine {
 
 export type LineListener = {
   opened?(line: CopyLine): void
+  /** Bytes of the entry are lent for the call: who wants them afterwards copies them. */
   said?(line: CopyLine, entry: Entry): void
   closed?(line: CopyLine): void
 }
@@ -185,6 +203,7 @@ export class CopyLines {
     for (const entry of entries) {
       for (const listener of this.#listeners) listener.said?.(line, entry)
     }
+    giveBack(body)
   }
 
   /** It said what nobody of us says. */

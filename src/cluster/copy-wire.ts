@@ -85,7 +85,7 @@ export type Entry =
   | { readonly kind: 'refused'; readonly refused: Refused }
   /** All up to this number is durable. */
   | { readonly kind: 'told'; readonly number: number }
-  /** So many bytes of pieces are durable: as many more may come. */
+  /** So many bytes of pieces are in the files: as many more may come. */
   | { readonly kind: 'credit'; readonly bytes: number }
   /** What it has of the one that it tells, when a link opens. */
   | { readonly kind: 'have'; readonly names: readonly Named[] }
@@ -111,24 +111,31 @@ const NO_BYTES = new Uint8Array(0)
 
 // ---- writing ----
 
-/** @throws never; entries of more than MESSAGE_BYTES_MAX are the caller's fault */
-export function encodeEntry(entry: Entry): Uint8Array {
+/** Memory of this length, to be filled. */
+export type Memory = (length: number) => Uint8Array
+
+/**
+ * Into memory of its own, or what `memory` gives.
+ * @throws never; entries of more than MESSAGE_BYTES_MAX are the caller's fault
+ */
+export function encodeEntry(entry: Entry, memory: Memory = blankBytes): Uint8Array {
   switch (entry.kind) {
     case 'piece': {
-      const { bytes, view, at } = begin('piece', MID_BYTES + 4 + entry.bytes.length, entry.id)
+      const length = MID_BYTES + 4 + entry.bytes.length
+      const { bytes, view, at } = begin(memory, 'piece', length, entry.id)
       view.setUint32(at, entry.index)
       bytes.set(entry.bytes, at + 4)
       return bytes
     }
     case 'part': {
-      const { bytes, at } = begin('part', MID_BYTES + entry.json.length, entry.id)
+      const { bytes, at } = begin(memory, 'part', MID_BYTES + entry.json.length, entry.id)
       bytes.set(entry.json, at)
       return bytes
     }
     case 'commit': {
       const { json, last } = entry
       const length = MID_BYTES + 8 + json.length + last.length
-      const { bytes, view, at } = begin('commit', length, entry.id)
+      const { bytes, view, at } = begin(memory, 'commit', length, entry.id)
       view.setUint32(at, entry.pieces)
       view.setUint32(at + 4, json.length)
       bytes.set(json, at + 8)
@@ -136,24 +143,24 @@ export function encodeEntry(entry: Entry): Uint8Array {
       return bytes
     }
     case 'abort':
-      return begin('abort', MID_BYTES, entry.id).bytes
+      return begin(memory, 'abort', MID_BYTES, entry.id).bytes
     case 'marks': {
       const marks = entry.marks.map(({ id, term, kind, payload }) => [id, term, kind, payload])
-      return numbered('marks', entry.number, marks)
+      return numbered(memory, 'marks', entry.number, marks)
     }
     case 'holders': {
       const holdings = entry.holdings.map(({ id, term, holders }) => [id, term, holders])
-      return numbered('holders', entry.number, holdings)
+      return numbered(memory, 'holders', entry.number, holdings)
     }
     case 'discard': {
-      const { bytes, view, at } = begin('discard', 4 + entry.names.length * NAME_BYTES)
+      const { bytes, view, at } = begin(memory, 'discard', 4 + entry.names.length * NAME_BYTES)
       view.setUint32(at, entry.number)
       writeNames(bytes, view, at + 4, entry.names)
       return bytes
     }
     case 'kept':
     case 'have': {
-      const { bytes, view, at } = begin(entry.kind, entry.names.length * NAME_BYTES)
+      const { bytes, view, at } = begin(memory, entry.kind, entry.names.length * NAME_BYTES)
       writeNames(bytes, view, at, entry.names)
       return bytes
     }
@@ -162,13 +169,13 @@ export function encodeEntry(entry: Entry): Uint8Array {
       const json = ENCODER.encode(
         JSON.stringify({ i: id, t: term, w: why, d: detail, o: owner ?? undefined }),
       )
-      const { bytes, at } = begin('refused', json.length)
+      const { bytes, at } = begin(memory, 'refused', json.length)
       bytes.set(json, at)
       return bytes
     }
     case 'told':
     case 'credit': {
-      const { bytes, view, at } = begin(entry.kind, 4)
+      const { bytes, view, at } = begin(memory, entry.kind, 4)
       view.setUint32(at, entry.kind === 'told' ? entry.number : entry.bytes)
       return bytes
     }
@@ -181,28 +188,28 @@ export function encodeCommit(commit: Commit): Uint8Array {
 }
 
 /** A COMMIT and the last bytes of its body: one entry but for a very long envelope. */
-export function encodeCommitEntries(
+export function commitEntries(
   id: MessageId,
   json: Uint8Array,
   pieces: number,
   last: Uint8Array = NO_BYTES,
-): readonly Uint8Array[] {
-  const entries: Uint8Array[] = []
+): readonly Entry[] {
+  const entries: Entry[] = []
   let from = 0
   for (; json.length - from > PART_BYTES_MAX; from += PART_BYTES_MAX) {
-    const part = json.subarray(from, from + PART_BYTES_MAX)
-    entries.push(encodeEntry({ kind: 'part', id, json: part }))
+    entries.push({ kind: 'part', id, json: json.subarray(from, from + PART_BYTES_MAX) })
   }
-  entries.push(encodeEntry({ kind: 'commit', id, pieces, json: json.subarray(from), last }))
+  entries.push({ kind: 'commit', id, pieces, json: json.subarray(from), last })
   return entries
 }
 
 function begin(
+  memory: Memory,
   kind: Entry['kind'],
   length: number,
   id: MessageId | null = null,
 ): { readonly bytes: Uint8Array; readonly view: DataView; readonly at: number } {
-  const bytes = blankBytes(HEAD_BYTES + length)
+  const bytes = memory(HEAD_BYTES + length)
   const view = viewOf(bytes)
   view.setUint8(0, KINDS.indexOf(kind) + 1)
   view.setUint32(1, length)
@@ -211,9 +218,14 @@ function begin(
   return { bytes, view, at: HEAD_BYTES + MID_BYTES }
 }
 
-function numbered(kind: 'marks' | 'holders', number: number, value: unknown): Uint8Array {
+function numbered(
+  memory: Memory,
+  kind: 'marks' | 'holders',
+  number: number,
+  value: unknown,
+): Uint8Array {
   const json = ENCODER.encode(JSON.stringify({ l: value }))
-  const { bytes, view, at } = begin(kind, 4 + json.length)
+  const { bytes, view, at } = begin(memory, kind, 4 + json.length)
   view.setUint32(at, number)
   bytes.set(json, at + 4)
   return bytes

@@ -8,7 +8,7 @@ import { PIECE_BYTES } from '../base/limits.ts'
 import type { Copied, Copying } from '../store/copies.ts'
 import { type Commit, copiedCommitOf, type Message } from '../store/queued.ts'
 import type { CopyLine } from './copy-lines.ts'
-import { encodeCommit, encodeCommitEntries, encodeEntry } from './copy-wire.ts'
+import { commitEntries, encodeCommit } from './copy-wire.ts'
 
 /** Without an acknowledgement the next candidate gets the copy; counted from the last byte. */
 export const ACK_MS = 3_000
@@ -16,7 +16,7 @@ export const ACK_MS = 3_000
 const SILENT_MAX = 2
 /** Of one copy however it goes on: a body that is still being read. */
 const COPY_MS_MAX = 60_000
-/** Bytes of bodies that a peer has not said to be durable. */
+/** Bytes of bodies that a peer has not said to have in its files. */
 const WINDOW_BYTES = 4 * 1024 * 1024
 /** Half a piece: a whole one with its head is longer than a frame, and two frames must be joined. */
 const ENTRY_BYTES = PIECE_BYTES / 2
@@ -214,7 +214,7 @@ export class Flight implements Copying {
       lane.underWay += bytes.length
       target.pieces += 1
       target.sentBytes += bytes.length
-      lane.line.put(encodeEntry({ kind: 'piece', id: this.id, index, bytes }))
+      lane.line.put({ kind: 'piece', id: this.id, index, bytes })
     }
   }
 
@@ -290,7 +290,7 @@ export class Flight implements Copying {
     const json = encodeCommit(commit)
     this.#term = commit.term
     const gathers = lane.awaited > 0
-    for (const entry of encodeCommitEntries(this.id, json, target.pieces, last)) {
+    for (const entry of commitEntries(this.id, json, target.pieces, last)) {
       lane.line.put(entry, gathers)
     }
     target.isCommitted = true
@@ -323,7 +323,7 @@ export class Flight implements Copying {
   #giveUp(): void {
     const target = this.#drop()
     if (target === null || target.isCommitted || target.pieces === 0) return
-    target.lane.line.say({ kind: 'abort', id: this.id })
+    target.lane.line.put({ kind: 'abort', id: this.id })
   }
 
   #conclude(): void {

@@ -3,33 +3,66 @@
 const BYTES_MIN = 512
 /** An empty inbox that is larger gives its memory back. */
 const KEPT_BYTES_MAX = 128 * 1024
+const NO_BYTES = new Uint8Array(0)
 
 export class Inbox {
   #bytes = new Uint8Array(0)
   #from = 0
   #to = 0
+  /** What came just now and is not ours: read where it stands, behind the own bytes. */
+  #lent: Uint8Array = NO_BYTES
 
   get length(): number {
-    return this.#to - this.#from
+    return this.#to - this.#from + this.#lent.length
   }
 
   push(bytes: Uint8Array): void {
-    if (this.#to + bytes.length > this.#bytes.length) this.#makeRoom(bytes.length)
-    this.#bytes.set(bytes, this.#to)
-    this.#to += bytes.length
+    this.#keep()
+    this.#append(bytes)
   }
 
-  /** The next bytes, which stay; valid until the next push. Null: fewer are here. */
+  /** As `push`, while `use` runs without a copy: of bodies only what `use` leaves is copied. */
+  lend(bytes: Uint8Array, use: () => void): void {
+    this.#keep()
+    this.#lent = bytes
+    try {
+      use()
+    } finally {
+      this.#keep()
+    }
+  }
+
+  /** The next bytes, which stay; valid until the next call. Null: fewer are here. */
   peek(count: number): Uint8Array | null {
     if (this.length < count) return null
+    const missing = count - (this.#to - this.#from)
+    if (missing === count) return this.#lent.subarray(0, count)
+    if (missing > 0) {
+      this.#append(this.#lent.subarray(0, missing))
+      this.#lent = this.#lent.subarray(missing)
+    }
     return this.#bytes.subarray(this.#from, this.#from + count)
   }
 
   /** As `peek`, and they are gone. */
   take(count: number): Uint8Array | null {
     const bytes = this.peek(count)
-    if (bytes !== null) this.#from += count
+    if (bytes === null) return null
+    if (this.#from === this.#to) this.#lent = this.#lent.subarray(count)
+    else this.#from += count
     return bytes
+  }
+
+  #append(bytes: Uint8Array): void {
+    if (this.#to + bytes.length > this.#bytes.length) this.#makeRoom(bytes.length)
+    this.#bytes.set(bytes, this.#to)
+    this.#to += bytes.length
+  }
+
+  #keep(): void {
+    const rest = this.#lent
+    this.#lent = NO_BYTES
+    if (rest.length > 0) this.#append(rest)
   }
 
   #makeRoom(count: number): void {

@@ -28,7 +28,7 @@ const PARTS_BYTES_MAX = 2 * COMMIT_BYTES_MAX
 /** A body of which nothing came for so long is dropped: a client may pause for 5 min in DATA. */
 const IDLE_MS = 15 * 60_000
 const IDLE_LOOK_MS = 60_000
-/** Credit is given for so many bytes at once, when they are durable. */
+/** Credit is given for so many bytes at once, when they are in the files. */
 const CREDIT_BYTES = 512 * 1024
 /** Names in one entry. */
 const NAMES_MAX = 5_000
@@ -132,10 +132,10 @@ export class CopyKeeper {
       if (owner !== line.peer) continue
       names.push({ id, term })
       if (names.length < NAMES_MAX) continue
-      line.say({ kind: 'have', names })
+      line.put({ kind: 'have', names })
       names = []
     }
-    if (names.length > 0) line.say({ kind: 'have', names })
+    if (names.length > 0) line.put({ kind: 'have', names })
   }
 
   #hear(desk: Desk, entry: Entry): void {
@@ -262,7 +262,7 @@ export class CopyKeeper {
       desk.acknowledges = false
       const names = desk.kept
       desk.kept = []
-      desk.line.say({ kind: 'kept', names })
+      desk.line.put({ kind: 'kept', names })
     })
   }
 
@@ -274,7 +274,7 @@ export class CopyKeeper {
     owner: NodeId | null = null,
   ): void {
     this.#deps.observer.emit('copy.refused', { message: id, from: desk.line.peer, why, detail })
-    desk.line.say({ kind: 'refused', refused: { id, term, why, detail, owner } })
+    desk.line.put({ kind: 'refused', refused: { id, term, why, detail, owner } })
   }
 
   #failed(desk: Desk, named: Named, error: unknown): void {
@@ -315,14 +315,17 @@ export class CopyKeeper {
     this.#timer = clock.after(IDLE_LOOK_MS, () => this.#dropIdle())
   }
 
-  /** Bytes count as taken when they are durable: a slow disk slows the sender, not fills memory. */
+  /**
+   * Bytes count as taken when they are in the files: a slow disk slows the sender, not fills memory.
+   * They need no sync before their COMMIT, which makes them durable with it.
+   */
   #credit(desk: Desk, bytes: number): void {
     desk.uncredited += bytes
     if (desk.uncredited < CREDIT_BYTES) return
     const given = desk.uncredited
     desk.uncredited = 0
-    this.#deps.store.synced().then(
-      () => desk.line.say({ kind: 'credit', bytes: given }),
+    this.#deps.store.written().then(
+      () => desk.line.put({ kind: 'credit', bytes: given }),
       // The spool failed, which ends the process.
       () => {},
     )
@@ -388,7 +391,7 @@ export class CopyKeeper {
     this.#deps.store.synced().then(
       () => {
         desk.isSyncing = false
-        desk.line.say({ kind: 'told', number })
+        desk.line.put({ kind: 'told', number })
         if (desk.told !== number) this.#acknowledge(desk, desk.told)
       },
       // The spool failed, which ends the process.

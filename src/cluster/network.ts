@@ -4,6 +4,7 @@ import type { Socket } from 'bun'
 import type { Clock } from '../base/clock.ts'
 import { assert, GatewayError, messageOf, RefusalError } from '../base/errors.ts'
 import { codeOf } from '../base/files.ts'
+import { giveBack } from '../base/memory.ts'
 import type { Network, PeerAddress, Stream, StreamHandlers } from './contract.ts'
 
 /** IPv6 carries 1,280 bytes everywhere (RFC 8200 section 5), 48 of them are headers; then rounded. */
@@ -196,8 +197,9 @@ class BunStream implements Stream {
   }
 
   took(bytes: Uint8Array): void {
-    if (!this.#isOver)
-      this.#handlers?.received(new Uint8Array(bytes.buffer, bytes.byteOffset, bytes.length))
+    if (this.#isOver) return
+    this.#handlers?.received(new Uint8Array(bytes.buffer, bytes.byteOffset, bytes.length))
+    giveBack(bytes)
   }
 
   drain(): void {

@@ -17,7 +17,7 @@ import type {
   QueuedRecipient,
 } from '../store/queued.ts'
 import type { CopyLine, CopyLines } from './copy-lines.ts'
-import { encodeEntry, type Holding, type Mark, type Named } from './copy-wire.ts'
+import type { Holding, Mark, Named } from './copy-wire.ts'
 
 const TELL_MS = 200
 /** Batches on their way to one peer; each waits for a sync there. */
@@ -246,7 +246,7 @@ export class Tellings {
     ]
     // Each entry may be answered by itself: only the last one says that the batch is complete.
     for (const [at, entry] of entries.entries()) {
-      line.put(encodeEntry({ ...entry, number: at + 1 < entries.length ? number - 1 : number }))
+      line.put({ ...entry, number: at + 1 < entries.length ? number - 1 : number })
     }
     if (entries.length === 0) return null
     debt.lastNumber = number

@@ -120,6 +120,8 @@ export interface CopyStore {
    * one that is still to be written is written first. Unknown ids are passed over. @throws StoreError
    */
   forgetCopy(id: MessageId): void
+  /** Resolves when all pieces and marks so far are in the files, not yet durable. @throws StoreError */
+  written(): Promise<void>
   /** Resolves when all pieces and marks so far are durable. @throws StoreError */
   synced(): Promise<void>
   /** Called with every copy once it is kept, also with those found at the start. */

@@ -239,6 +239,11 @@ export class Queue implements CopyStore {
     return readBody(body, this.#spool.disk)
   }
 
+  /** Resolves when all pieces and marks so far are in the files. @throws StoreError */
+  written(): Promise<void> {
+    return this.#spool.written()
+  }
+
   /** Resolves when all marks so far are durable. @throws StoreError */
   synced(): Promise<void> {
     return this.#spool.synced()

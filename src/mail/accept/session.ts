@@ -111,8 +111,8 @@ export class Session {
     this.#activeMono = this.#deps.clock.monoMs()
     if (this.#data !== null && !this.#isBusy && this.#input.length === 0) {
       this.#receiveData(chunk)
-      // All of it was copied; a view of something else must stay as it is.
-      if (chunk.byteLength === chunk.buffer.byteLength) giveBack(chunk)
+      // All of it was copied.
+      giveBack(chunk)
       this.#flush()
       return
     }
