@@ -329,6 +329,41 @@ describe('keys of a channel', () => {
   })
 })
 
+describe('an inbox', () => {
+  test('gives what came in any pieces, pushed or lent, and keeps no view of what was lent', () => {
+    const random = new SeededRandom(5)
+    const stream = random.bytes(400_000)
+    const inbox = new Inbox()
+    let [came, read] = [0, 0]
+    /** Frames of any length, each looked at before it is taken, as far as they are here. */
+    const readAll = (): void => {
+      for (;;) {
+        const length = 1 + ((read * 7919) % 5) * 13_001 + (read % 5)
+        if (inbox.peek(Math.min(3, length)) === null) return
+        const frame = inbox.take(length)
+        if (frame === null) return
+        expect(Buffer.compare(frame, stream.subarray(read, read + length))).toBe(0)
+        read += length
+        expect(inbox.length).toBe(came - read)
+      }
+    }
+    while (came < stream.length) {
+      const piece = stream.slice(
+        came,
+        came + 1 + random.below(random.below(3) === 0 ? 90_000 : 900),
+      )
+      came += piece.length
+      const how = random.below(3)
+      if (how === 0) inbox.push(piece)
+      // As while nobody listens: all of it stays.
+      else inbox.lend(piece, how === 1 ? readAll : () => {})
+      piece.fill(0)
+      if (how === 0) readAll()
+    }
+    expect(read).toBeGreaterThan(stream.length - 60_000)
+  })
+})
+
 describe('what waits', () => {
   test('a reader that does not read fills a bounded backlog, then nothing is taken (K17)', async () => {
     const room = await new Room().open()
@@ -372,6 +407,29 @@ describe('what waits', () => {
     room.pipes.thaw('b')
     const types = room.gotB.slice(before).map(({ type }) => type)
     expect(types.lastIndexOf(11)).toBeLessThan(5)
+  })
+
+  test("is no view of what was sent: a body is its owner's again when it is taken", async () => {
+    for (const [max, parallelCrypto] of [
+      [1, false],
+      [1, true],
+      [2, false],
+    ] as const) {
+      const room = await new Room().open()
+      const here = await room.dial({ protocol: { min: 1, max }, parallelCrypto })
+      room.pipes.freeze('b')
+      const bodies = [100_000, 300_000, 5_000].map((length) => room.random.bytes(length))
+      const sent = bodies.map((body) => body.toHex())
+      for (const body of bodies) {
+        expect(here.send(11, body, true)).toBe(true)
+        body.fill(0)
+      }
+      room.pipes.thaw('b')
+      // Sealed by other threads, which no clock of ours moves.
+      while (room.gotB.length < bodies.length && room.closedB.length === 0)
+        await new Promise((resolve) => setImmediate(resolve))
+      expect(room.gotB.map(({ body }) => body.toHex())).toEqual(sent)
+    }
   })
 
   test('onceDrained on an empty backlog calls soon', async () => {

@@ -327,16 +327,21 @@ describe('a candidate', () => {
     other.disk.writeMs = 400
     let credit = 0
     let most = 0
+    let mostUnwritten = 0
     watch(world, (_, __, entry) => {
       if (entry.kind === 'piece') credit += entry.bytes.length
       if (entry.kind === 'credit') credit -= entry.bytes
       most = Math.max(most, credit)
+      mostUnwritten = Math.max(mostUnwritten, other.spool.backlogBytes)
       return undefined
     })
-    const body = bytesOf(6 * 1024 * 1024)
+    const body = bytesOf(8 * 1024 * 1024)
     const message = await world.until(owner.accept(body, { pauseMs: 1 }))
     expect([...message.holders.values()]).toEqual(['kept'])
     expect(most).toBeLessThan(5 * 1024 * 1024)
+    // Credit is for what is in the files, else this grows with what is sent.
+    expect(mostUnwritten).toBeGreaterThan(1024 * 1024)
+    expect(mostUnwritten).toBeLessThan(5 * 1024 * 1024)
   })
 
   test('whose link was away for a moment while the body came gets all of it after the dot', async () => {

@@ -151,7 +151,11 @@ class End implements Stream {
   take(bytes: Uint8Array): void {
     if (this.#isOver || this.isDeaf) return
     if (this.#pipes.isFrozen(this.host)) this.#waiting.push(bytes)
-    else this.#handlers?.received(bytes)
+    else {
+      this.#handlers?.received(bytes)
+      // They were lent: who kept a view of them reads nonsense from here on.
+      bytes.fill(0xa5)
+    }
   }
 
   thawed(): void {

@@ -557,6 +557,8 @@ class End implements Stream {
     for (const piece of this.#fabric.cutUp(bytes)) {
       this.#hand(() => {
         if (this.isOpen) this.#handlers?.received(piece)
+        // They were lent: who kept a view of them reads nonsense from here on.
+        piece.fill(0xa5)
       })
     }
   }
