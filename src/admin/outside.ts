@@ -6,6 +6,7 @@ import type { Clock } from '../base/clock.ts'
 import { RefusalError } from '../base/errors.ts'
 import type { ListTrouble } from '../base/list-names.ts'
 import type { NamesTrouble } from '../base/nameserver.ts'
+import { some } from '../base/prose.ts'
 import type { Ban } from '../mail/accept/bans.ts'
 import type { EngineHealth } from '../mail/inspect/contract.ts'
 import type { Audit } from '../store/audit.ts'
@@ -104,7 +105,10 @@ function leftOut(lists: readonly ListTrouble[], node: string): Told {
     kind: 'list',
     level: 'warn',
     sinceMs: Math.min(...lists.map(({ sinceMs }) => sinceMs)),
-    title: `${node} leaves out ${named(lists.map(({ zone }) => zone))}`,
+    title: `${node} leaves out ${some(
+      lists.map(({ zone }) => zone),
+      NAMED_MAX,
+    )}`,
     meaning: `${lists
       .slice(0, NAMED_MAX)
       .map(({ cause }) => cause)
@@ -119,7 +123,10 @@ function noAnswer(engines: readonly EngineHealth[], node: string): Told {
     kind: 'engine',
     level: 'bad',
     sinceMs: Math.min(...engines.map(({ sinceMs }) => sinceMs)),
-    title: `${named(engines.map(({ name }) => name))} ${engines.length === 1 ? 'does' : 'do'} not answer ${node}`,
+    title: `${some(
+      engines.map(({ name }) => name),
+      NAMED_MAX,
+    )} ${engines.length === 1 ? 'does' : 'do'} not answer ${node}`,
     meaning: `What ${engines.length === 1 ? 'it' : 'they'} would say of a mail is unknown: the mail is asked for again, held or let on, as the line of each in engines.list says. ${engines
       .slice(0, NAMED_MAX)
       .map(({ name, cause }) => `${name}: ${cause}.`)
@@ -136,17 +143,15 @@ function refused(bans: readonly Ban[]): Told {
     kind: 'ban',
     level: 'warn',
     sinceMs: null,
-    title: `${named(bans.map(({ network }) => network))} ${bans.length === 1 ? 'is' : 'are'} refused on all nodes`,
+    title: `${some(
+      bans.map(({ network }) => network),
+      NAMED_MAX,
+    )} ${bans.length === 1 ? 'is' : 'are'} refused on all nodes`,
     meaning: `Too many mails for recipients that nobody has came from there: somebody guesses addresses. It is over by itself, the last in ${minutes} min.`,
     advice:
       'Nothing has to be done. If it is a partner or a server of your own, lift it, and add it to limits.exempt.',
     command: bans.length === 1 ? `postern ban lift ${first?.network ?? ''}` : 'postern ban list',
   }
-}
-
-function named(names: readonly string[]): string {
-  const rest = names.length - NAMED_MAX
-  return `${names.slice(0, NAMED_MAX).join(', ')}${rest > 0 ? ` and ${rest} more` : ''}`
 }
 
 /** As another node is told of it; it says more itself. */

@@ -2,6 +2,7 @@
 import { Elysia, t } from 'elysia'
 import type { HeldDetail, MessageDetail } from '../../src/admin/contract.ts'
 import { RefusalError } from '../../src/base/errors.ts'
+import { some } from '../../src/base/prose.ts'
 import { addressesIn } from '../../src/message/address.ts'
 import type { Judgement } from '../../src/message/rows.ts'
 import type { Visit } from '../guard.ts'
@@ -30,7 +31,7 @@ import { note } from '../parts/marks.ts'
 import { factsCard, pathCard, queueCard, recipientsCard, whyCard } from '../parts/message-cards.ts'
 import { shell } from '../parts/shell.ts'
 import { againCard, contentCard, senderCard } from '../parts/verdict-cards.ts'
-import { counted, some, subjectOf } from '../parts/words.ts'
+import { counted, subjectOf } from '../parts/words.ts'
 import type { Site } from '../site.ts'
 
 const ID = t.Object({ id: t.String({ maxLength: 64 }) })

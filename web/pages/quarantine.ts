@@ -2,6 +2,7 @@
 import { Elysia, t } from 'elysia'
 import type { HeldDetail } from '../../src/admin/contract.ts'
 import { RefusalError } from '../../src/base/errors.ts'
+import { some } from '../../src/base/prose.ts'
 import type { HeldRow } from '../../src/message/rows.ts'
 import type { Visit } from '../guard.ts'
 import { type Html, html, safePath, seeOther } from '../html.ts'
@@ -31,7 +32,6 @@ import {
   sender,
   shortTime,
   size,
-  some,
   subjectOf,
   time,
 } from '../parts/words.ts'

@@ -1,6 +1,7 @@
 /** What waits for delivery: why, when again; deliver now, give up. */
 import { Elysia, t } from 'elysia'
 import { RefusalError } from '../../src/base/errors.ts'
+import { some } from '../../src/base/prose.ts'
 import type { NodeName, QueueRow } from '../../src/message/rows.ts'
 import type { Visit } from '../guard.ts'
 import { type Html, html, safePath, seeOther } from '../html.ts'
@@ -11,7 +12,7 @@ import { empty, note, type Place, track } from '../parts/marks.ts'
 import { attemptWords, nextWords } from '../parts/message-cards.ts'
 import { members, queuedOnAll } from '../parts/nodes.ts'
 import { shell } from '../parts/shell.ts'
-import { counted, sender, shortTime, some, span, subjectOf, time } from '../parts/words.ts'
+import { counted, sender, shortTime, span, subjectOf, time } from '../parts/words.ts'
 import type { Site } from '../site.ts'
 
 const ID = t.Object({ id: t.String({ maxLength: 64 }) })

@@ -2,11 +2,12 @@
 
 import type { MessageDetail } from '../../src/admin/contract.ts'
 import { assert } from '../../src/base/errors.ts'
+import { some } from '../../src/base/prose.ts'
 import type { TraceRow } from '../../src/message/rows.ts'
 import { type Html, html } from '../html.ts'
 import { type Limits, type Mark, type Place, placeOf, track } from './marks.ts'
 import { ruleWords, unknownWords } from './rules.ts'
-import { longTime, score, sender, size, some } from './words.ts'
+import { longTime, score, sender, size } from './words.ts'
 
 export function answer(detail: MessageDetail, fallback: Limits, nowMs: number): Html {
   const [first] = detail.rows

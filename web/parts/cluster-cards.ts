@@ -1,5 +1,6 @@
 /** The cards of the cluster page that change by themselves: nodes, links, what happened, tokens. */
 import type { ClusterView, TokenView } from '../../src/admin/contract.ts'
+import { some } from '../../src/base/prose.ts'
 import type { Visit } from '../guard.ts'
 import { type Html, html } from '../html.ts'
 import { act, mayAct } from './forms.ts'
@@ -13,7 +14,7 @@ import {
   sinceWords,
   stateBadge,
 } from './nodes.ts'
-import { clockTime, count, counted, longTime, size, some, span, time, zoneName } from './words.ts'
+import { clockTime, count, counted, longTime, size, span, time, zoneName } from './words.ts'
 
 type Link = ClusterView['links'][number]
 type Event = ClusterView['events'][number]

@@ -1,11 +1,12 @@
 /** Who has a mail, held or waiting: is that node in reach, who else has it, what waits for whom. */
 import type { HeldDetail, HeldWaits } from '../../src/admin/contract.ts'
+import { some } from '../../src/base/prose.ts'
 import type { HeldRow, HolderRow, NodeName, QueueRow } from '../../src/message/rows.ts'
 import { type Html, html } from '../html.ts'
 import type { Site } from '../site.ts'
 import { glyph, type Mark, note } from './marks.ts'
 import { isLiving, members, type NodeView, sinceWords } from './nodes.ts'
-import { longTime, sentence, some } from './words.ts'
+import { longTime, sentence } from './words.ts'
 
 type Act = 'release' | 'delete'
 

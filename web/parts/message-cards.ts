@@ -1,5 +1,6 @@
 /** The cards of a mail's page: why this score, recipients, queue, path, facts. */
 import type { MessageDetail } from '../../src/admin/contract.ts'
+import { some } from '../../src/base/prose.ts'
 import type { PendingClaim, TraceEvent } from '../../src/message/rows.ts'
 import type { Visit } from '../guard.ts'
 import { type Html, html } from '../html.ts'
@@ -8,18 +9,7 @@ import { copyWords, type Holders, isDoubtful } from './holder.ts'
 import { glyph, type Mark, note, placeOf, track } from './marks.ts'
 import { ruleWords, unknownWords } from './rules.ts'
 import { whatIf } from './verdict-cards.ts'
-import {
-  clockTime,
-  day,
-  longTime,
-  score,
-  sender,
-  sentence,
-  size,
-  some,
-  span,
-  time,
-} from './words.ts'
+import { clockTime, day, longTime, score, sender, sentence, size, span, time } from './words.ts'
 
 export function whyCard({ judgement, rows }: MessageDetail): Html | '' {
   if (judgement === null) return ''

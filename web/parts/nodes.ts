@@ -1,9 +1,10 @@
 /** What every page says of the nodes: how many live, the list in the menu, the banner above. */
 import type { Alarm, ClusterView, NodeState } from '../../src/admin/contract.ts'
+import { some } from '../../src/base/prose.ts'
 import { type Html, html } from '../html.ts'
 import type { Site } from '../site.ts'
 import { badge, glyph, type Mark, note } from './marks.ts'
-import { clockTime, counted, day, longTime, some, span } from './words.ts'
+import { clockTime, counted, day, longTime, span } from './words.ts'
 
 export type NodeView = ClusterView['nodes'][number]
 

@@ -100,12 +100,6 @@ export function time(atMs: number, words: string): Html {
   return html`<time datetime="${isoTime(atMs)}" title="${isoTime(atMs)}">${words}</time>`
 }
 
-/** `a, b and 3 more`. */
-export function some(items: readonly string[], most = 2): string {
-  if (items.length <= most) return items.join(', ')
-  return `${items.slice(0, most).join(', ')} and ${items.length - most} more`
-}
-
 /** An address of the envelope; the null sender has a name. */
 export function sender(address: string): string {
   return address === '' ? 'a mail system (null sender)' : address

@@ -4,6 +4,7 @@
  * history.ts. The name lies under `.invalid`, which no server has (RFC 6761 section 6.4).
  */
 import type { DnsAnswer, DnsQuestion } from '../../base/names.ts'
+import { some } from '../../base/prose.ts'
 import { domainIn } from '../../message/address.ts'
 import { plainLine } from '../../message/header.ts'
 import type { Finding } from '../../message/verdict.ts'
@@ -83,7 +84,8 @@ function isSilent(answer: DnsAnswer | null): boolean {
 }
 
 function listed(domains: readonly string[]): string {
-  const rest = domains.length - NAMED_MAX
-  const named = domains.slice(0, NAMED_MAX).map((domain) => plainLine(domain, 255))
-  return `${named.join(', ')}${rest > 0 ? ` and ${rest} more` : ''}`
+  return some(
+    domains.map((domain) => plainLine(domain, 255)),
+    NAMED_MAX,
+  )
 }

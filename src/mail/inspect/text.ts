@@ -3,6 +3,7 @@
  * dressed up to pass filters, markup that hides. Topics count by several phrases together: one
  * word makes nobody a thief.
  */
+import { some } from '../../base/prose.ts'
 import { plainLine } from '../../message/header.ts'
 import type { Mail } from '../../message/mime.ts'
 import type { Finding } from '../../message/verdict.ts'
@@ -49,10 +50,10 @@ function topics(words: readonly number[]): readonly Finding[] {
 }
 
 function quoted(phrases: readonly Phrase[]): string {
-  const shown = phrases.slice(0, 5).map(({ words }) => `"${words.join(' ')}"`)
-  return phrases.length > shown.length
-    ? `${shown.join(', ')} and ${phrases.length - shown.length} more`
-    : shown.join(', ')
+  return some(
+    phrases.map(({ words }) => `"${words.join(' ')}"`),
+    5,
+  )
 }
 
 /** Capitals and marks, as those write who fear to be overlooked. */
