@@ -9,6 +9,7 @@ import { encodeBody, parseBody } from '../src/cluster/wire.ts'
 import { type Cell, isTombstone, type SharedRow } from '../src/config/merge.ts'
 import { StoreDatabase } from '../src/store/db.ts'
 import { hashOfRow, leafOf } from '../src/store/digest.ts'
+import type { OwnWrite } from '../src/store/feed.ts'
 import { TRACE_MIGRATIONS } from '../src/store/migrations/index.ts'
 import { TraceFeed } from '../src/store/trace-feed.ts'
 import {
@@ -335,6 +336,8 @@ describe('rows', () => {
   test('histories of mails travel beside the state, by batches and by pushes', () => {
     const mesh = new Mesh()
     const [a, b] = mesh.add(2, false) as [MeshNode, MeshNode]
+    /** Times that rows of a write were read for a push. */
+    let reads = 0
     const feeds = [a, b].map((node) => {
       const sqlite = new Database(':memory:')
       for (const { sql } of TRACE_MIGRATIONS) sqlite.run(sql)
@@ -342,6 +345,18 @@ describe('rows', () => {
       const wrote = (): void => {}
       const deps = { clock: node, random: mesh.random, keepMs: () => 30 * 86_400_000, wrote }
       const feed = new TraceFeed(store, deps)
+      const onOwn = feed.onOwn.bind(feed)
+      feed.onOwn = (listener) =>
+        onOwn((write) => {
+          const { writer, after, upto } = write
+          const rows = (): OwnWrite['rows'] => {
+            reads += 1
+            return write.rows
+          }
+          listener(
+            Object.defineProperty({ writer, after, upto } as OwnWrite, 'rows', { get: rows }),
+          )
+        })
       node.trace = feed
       node.start()
       return feed
@@ -354,16 +369,25 @@ describe('rows', () => {
       })
     }
     log(1_000)
+    log(1)
+    // Nobody is there to hear of it.
+    expect(reads).toBe(0)
     mesh.join()
     mesh.run(6_000)
     expect(b.sync.caughtUp('trace')).toBe(true)
-    expect(feeds[1].vector().get(feeds[0].writer)).toBe(1_000)
+    expect(feeds[1].vector().get(feeds[0].writer)).toBe(1_001)
     log(3)
     mesh.run(mesh.latencyMs + 1)
-    expect(feeds[1].vector().get(feeds[0].writer)).toBe(1_003)
+    expect(reads).toBe(1)
+    expect(feeds[1].vector().get(feeds[0].writer)).toBe(1_004)
     expect(a.sync.lagOf(b.id).rows).toBe(3)
     mesh.run(6_000)
     expect(a.sync.lagOf(b.id).rows).toBe(0)
+    // A long one is told of, and asked for: it is not read for a push as well.
+    log(1_000)
+    mesh.run(5 * mesh.latencyMs)
+    expect(feeds[1].vector().get(feeds[0].writer)).toBe(2_004)
+    expect(reads).toBe(1)
     expect(a.links.closedWhy).toEqual([])
   })
 

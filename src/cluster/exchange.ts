@@ -31,6 +31,8 @@ import {
 const BATCH_BYTES = 128 * 1024
 /** What is longer is left to batches. */
 const PUSH_BYTES_MAX = 256 * 1024
+/** So much is longer, with what a mail has to say; rows of it would be read for nothing. */
+const PUSHED_WRITES_MAX = 400
 /** Rows a second that a peer may push; more are left to batches, which we ask for (faults.md K06). */
 const PUSHED_ROWS_MAX = 5_000
 const FLOODED_MS = 10_000
@@ -468,18 +470,23 @@ export class Exchange {
 
   // ---- pushes ----
 
-  #push({ rows, writer, after, upto }: OwnWrite): void {
+  #push(write: OwnWrite): void {
     const links = [...this.#lines.values()].map(({ link }) => link)
     if (links.length === 0) return
-    const origin = this.#around.node
-    const fits = rows.length <= PUSHED_ROWS_MAX / 2
-    const body = fits
-      ? encodePush({ feed: this.#feed.name, origin, writer, after, upto, rows })
-      : null
+    const body = this.#pushOf(write)
     for (const link of links) {
-      if (body === null || body.length > PUSH_BYTES_MAX) this.#around.tell(link)
+      if (body === null) this.#around.tell(link)
       else this.#sendPush(link, body)
     }
+  }
+
+  /** Null: it is for a batch. Rows are dear to read, so of many that is known before. */
+  #pushOf(write: OwnWrite): Uint8Array | null {
+    const { writer, after, upto } = write
+    if (upto - after > PUSHED_WRITES_MAX) return null
+    const names = { feed: this.#feed.name, origin: this.#around.node, writer, after, upto }
+    const body = encodePush({ ...names, rows: write.rows })
+    return body.length > PUSH_BYTES_MAX ? null : body
   }
 
   /** A link that is full forgets it: a batch will bring it. */

@@ -55,6 +55,7 @@ export type Applied = {
 
 /** What this process wrote in one commit, for whoever listens for it. */
 export type OwnWrite = {
+  /** May be read only when asked for, and that is dear: leave it alone (no destructuring) till then. */
   readonly rows: readonly WireRow[]
   readonly writer: WriterId
   readonly after: number
