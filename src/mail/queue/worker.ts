@@ -64,12 +64,11 @@ type Failed = { readonly index: number; readonly reply: Reply }
 
 const FORBIDDEN = 'another node may have taken the message over'
 
-/** All that is planned for a message. */
-type Plan = { tasks: number; isVoid: boolean }
+/** What is planned for a message; null: void. Its tasks stay in the timetable until they are due. */
+type Plan = { message: Message | null; tasks: number }
 
 type Task = {
   readonly plan: Plan
-  readonly message: Message
   readonly indexes: readonly number[]
   readonly key: string
   readonly dueMono: number
@@ -107,7 +106,7 @@ export class QueueWorker {
       },
     })
     this.#timetable = new Timetable(clock, (task) => {
-      if (!task.plan.isVoid) this.#makeReady(task)
+      if (task.plan.message !== null) this.#makeReady(task)
     })
     deps.tenure?.onFreed((messages) => this.replan(messages))
   }
@@ -165,11 +164,11 @@ export class QueueWorker {
       }
     }
     if (groups.size === 0) return
-    const plan: Plan = { tasks: groups.size, isVoid: false }
+    const plan: Plan = { message, tasks: groups.size }
     this.#plans.set(message, plan)
     const nowMono = this.#deps.clock.monoMs()
     for (const { key, indexes, waitMs } of groups.values()) {
-      const task: Task = { plan, message, indexes, key, dueMono: nowMono + waitMs }
+      const task: Task = { plan, indexes, key, dueMono: nowMono + waitMs }
       if (waitMs <= 0) this.#makeReady(task)
       else this.#timetable.add(task)
     }
@@ -306,7 +305,7 @@ export class QueueWorker {
 
   #unplan(message: Message): void {
     const plan = this.#plans.get(message)
-    if (plan !== undefined) plan.isVoid = true
+    if (plan !== undefined) plan.message = null
     this.#plans.delete(message)
   }
 
@@ -324,7 +323,8 @@ export class QueueWorker {
     const { key } = destination
     while (!this.#stopped && !this.#resting) {
       const task = nextOf(destination)
-      if (task === null) {
+      const message = task?.plan.message ?? null
+      if (task === null || message === null) {
         if (destination.active > 0) return
         this.#destinations.delete(key)
         this.#hops.forget(key)
@@ -335,17 +335,16 @@ export class QueueWorker {
       destination.active += 1
       this.#running += 1
       this.#hops.begun(key)
-      void this.#run(task, destination)
+      this.#forget(task.plan)
+      void this.#run(message, task.indexes, destination)
     }
   }
 
   /** One task to its end; it never rejects. */
-  async #run(task: Task, destination: Destination): Promise<void> {
-    const { message } = task
-    this.#forget(task)
+  async #run(message: Message, places: readonly number[], destination: Destination): Promise<void> {
     let reached: boolean | null = null
     try {
-      reached = await this.#attempt(task)
+      reached = await this.#attempt(message, places)
     } catch (error) {
       // The spool cannot take a mark: this node stops delivering (design: mail.md, Queue).
       this.#stopped = true
@@ -364,16 +363,16 @@ export class QueueWorker {
     }
   }
 
-  #forget(task: Task): void {
-    task.plan.tasks -= 1
-    if (task.plan.tasks === 0 && !task.plan.isVoid) this.#plans.delete(task.message)
+  /** One task of it begins. */
+  #forget(plan: Plan): void {
+    plan.tasks -= 1
+    if (plan.tasks === 0 && plan.message !== null) this.#plans.delete(plan.message)
   }
 
   /** True when the next hop answered for at least one recipient; null when it was not asked. */
-  async #attempt(task: Task): Promise<boolean | null> {
-    const { message } = task
+  async #attempt(message: Message, places: readonly number[]): Promise<boolean | null> {
     const { queue } = this.#deps
-    const indexes = task.indexes.filter((index) => {
+    const indexes = places.filter((index) => {
       const state = message.recipients[index]?.state
       return isPlannable(state)
     })
@@ -649,7 +648,7 @@ function nextOf(destination: Destination): Task | null {
       destination.head = 0
       return null
     }
-    if (!task.plan.isVoid) return task
+    if (task.plan.message !== null) return task
     pass(destination)
   }
 }
