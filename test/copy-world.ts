@@ -96,7 +96,7 @@ class MeshDisk {
         return this.#fd
       },
       close: (fd) => this.#open.delete(fd),
-      load: (path, most) => Buffer.from(bytesIn(there(path)).subarray(0, most)),
+      load: (path, room) => room.subarray(0, bytesIn(there(path)).copy(room)),
       size: (path) => there(path).length,
       writeNow: (fd, bytes, position) => this.#write(file(fd), Buffer.from(bytes), position),
       remove: (path) => this.#files.delete(path),

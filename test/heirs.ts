@@ -178,11 +178,7 @@ class MemoryMail implements MailStore {
     rest: Omit<MarkPayload, 'r'> = {},
   ): void {
     this.marks.push({ id: message.id, kind, ...rest, r })
-    for (const index of r) {
-      const isTried = message.recipients[index]?.state === 'trying'
-      if (kind === 'try' && isTried) message.tried.add(index)
-      else if (message.tried.delete(index) && kind === 'done') message.delivered.add(index)
-    }
+    for (const index of r) message.noteMark(kind, index)
   }
 
   settle(message: Message): void {

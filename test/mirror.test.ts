@@ -4,7 +4,7 @@ import type { MessageId, NodeId } from '../src/base/ids.ts'
 import { MESSAGE } from '../src/cluster/contract.ts'
 import { type Entry, encodeCommit, encodeEntry, readEntries } from '../src/cluster/copy-wire.ts'
 import { AloneError } from '../src/store/queue.ts'
-import type { Message, QueuedRecipient } from '../src/store/queued.ts'
+import { commitOf, type Message, type QueuedRecipient } from '../src/store/queued.ts'
 import { bytesOf, type CopyNode, CopyWorld } from './copy-world.ts'
 import type { MeshLink } from './mesh.ts'
 
@@ -94,7 +94,7 @@ describe('a mail', () => {
     expect([...message.holders.values()]).toEqual(['kept'])
     const copy = other.queue.copy(message.id)
     expect(copy?.envelope.recipients).toEqual(message.envelope.recipients)
-    expect(encodeCommit(message.commit).length).toBeGreaterThan(1024 * 1024)
+    expect(encodeCommit(commitOf(message, 0)).length).toBeGreaterThan(1024 * 1024)
     expect(await holds(other, message.id, SMALL)).toBe(true)
   })
 
@@ -162,7 +162,7 @@ describe('a mail', () => {
     const { copying } = draft
     const message = await world.until(owner.accept(SMALL))
     const copied = copying?.commit(
-      { ...message.commit, envelope: { ...message.envelope, id } },
+      { ...commitOf(message, 0), envelope: { ...message.envelope, id } },
       async () => ({ kind: 'memory', bytes: SMALL }),
     )
     await world.until(copied as Promise<unknown>)
@@ -871,7 +871,7 @@ describe('what a peer says', () => {
       const { world, owner, other, message, link } = await linked()
       const id = owner.nextId()
       const commit = {
-        ...message.commit,
+        ...commitOf(message, 0),
         owner: other.id,
         envelope: { ...message.envelope, id },
       }
@@ -894,7 +894,7 @@ describe('what a peer says', () => {
   test('with bytes missing, or in another order, is refused', async () => {
     const { world, owner, other, message, link } = await linked()
     const send = (id: MessageId, order: readonly number[], pieces: number, last: Uint8Array) => {
-      const commit = { ...message.commit, envelope: { ...message.envelope, id } }
+      const commit = { ...commitOf(message, 0), envelope: { ...message.envelope, id } }
       const parts = order.map((index) =>
         encodeEntry({ kind: 'piece', id, index, bytes: SMALL.subarray(0, 1_000) }),
       )

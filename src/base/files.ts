@@ -95,8 +95,8 @@ export interface Disk {
   /** Opens for reading and writing: one that is there, or a new one that is not. Throws. */
   open(path: string, how: 'old' | 'new'): number
   close(fd: number): void
-  /** The first `most` bytes of a file, or all. Throws when it is not there. */
-  load(path: string, most?: number): Buffer
+  /** The beginning of a file, as much as `room` takes, in it. Throws when it is not there. */
+  load(path: string, room: Buffer): Buffer
   /** Bytes of a file. Throws when it is not there. */
   size(path: string): number
   /** As `write`, before anything else goes on: for what is rare. Throws. */
@@ -122,7 +122,7 @@ export const systemDisk: Disk = {
   list: (directory) => readdirSync(directory),
   open: (path, how) => openSync(path, how === 'old' ? 'r+' : 'wx+', 0o600),
   close: (fd) => closeSync(fd),
-  load: (path, most) => (most === undefined ? readFileSync(path) : firstBytes(path, most)),
+  load,
   size: (path) => statSync(path).size,
   writeNow: (fd, bytes, position) => {
     for (let done = 0; done < bytes.length; )
@@ -131,11 +131,13 @@ export const systemDisk: Disk = {
   remove: (path) => unlinkSync(path),
 }
 
-function firstBytes(path: string, most: number): Buffer {
+function load(path: string, room: Buffer): Buffer {
   const file = openSync(path, 'r')
   try {
-    const bytes = Buffer.alloc(most)
-    return bytes.subarray(0, readSync(file, bytes, 0, most, 0))
+    let end = 0
+    for (let count = -1; count !== 0 && end < room.length; end += count)
+      count = readSync(file, room, end, room.length - end, end)
+    return room.subarray(0, end)
   } finally {
     closeSync(file)
   }

@@ -32,7 +32,7 @@ export const SPOOL_BACKLOG_BYTES_MAX = 4 * 1024 * 1024
 export const SEGMENT_BYTES = 16 * 1024 * 1024
 /** Segments kept for marks alone (64 MB): a full disk still drains (design: mail.md, Names). */
 export const MARK_SEGMENTS = 4
-/** Messages in the queue of one node; beyond it 452. About 1 KB of memory each. */
+/** Messages in the queue of one node; beyond it 452. About 2.5 KB of memory each, 200 bytes more for each further recipient. */
 export const QUEUE_MESSAGES_MAX = 500_000
 /** Rows that one list call gives (product contract). */
 export const LIST_MAX = 1_000

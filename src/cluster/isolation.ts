@@ -59,7 +59,8 @@ export class Isolation {
   }
 
   /** `doubt`: it waited for the longest time, and may have been delivered elsewhere. */
-  courseOf({ id, holders, commit }: Message): 'go' | 'hold' | 'doubt' {
+  courseOf(message: Message): 'go' | 'hold' | 'doubt' {
+    const { id, holders } = message
     if (holders.size === 0) return 'go'
     const ownedBoot = this.#ownedBoot.get(id) ?? 0
     const { roster, absences, clock, patience, setting } = this.#options
@@ -72,7 +73,7 @@ export class Isolation {
       const knownBoot = this.#known.get(node) ?? this.#startBoot
       // Who was silent already when this node took it over cannot take it from this one; nor can
       // who had it before, until he knows that he has it no more.
-      if (knownBoot < ownedBoot || (node === commit.owner && how !== 'kept')) continue
+      if (knownBoot < ownedBoot || (how !== 'kept' && node === message.commit.owner)) continue
       lastBoot = Math.max(lastBoot ?? 0, knownBoot)
     }
     if (lastBoot === null) return 'go'

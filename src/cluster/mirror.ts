@@ -7,7 +7,13 @@ import type { Clock, Timer } from '../base/clock.ts'
 import type { MessageId, NodeId } from '../base/ids.ts'
 import type { Observer } from '../base/observe.ts'
 import type { Copying, CopyStore, Mirror } from '../store/copies.ts'
-import type { HolderState, MarkKind, MarkPayload, Message } from '../store/queued.ts'
+import {
+  copiedCommitOf,
+  type HolderState,
+  type MarkKind,
+  type MarkPayload,
+  type Message,
+} from '../store/queued.ts'
 import type { Candidates } from './candidates.ts'
 import type { CopyLine, CopyLines } from './copy-lines.ts'
 import type { Named, Refused } from './copy-wire.ts'
@@ -135,7 +141,7 @@ export class LinkMirror implements Mirror {
     const flight = new Flight(this.#seam, message.id, { message, lane }, [])
     if (message.holders.get(node) !== 'kept') this.#setHolder(message, node, 'sent')
     const done = flight
-      .commit(message.commit, async () => {
+      .commit(copiedCommitOf(message, this.#deps.clock.wallMs()), async () => {
         // Who may have a byte of it stands in the list of the next run, too: that asks him first.
         await store.synced()
         return message.body()

@@ -118,7 +118,7 @@ export class Yields {
       if (recipient === undefined) continue
       store.mark(kind, message, [index])
       isNew = true
-      if (kind !== 'try') message.told.add(index)
+      if (kind !== 'try') message.noteTold(index)
       if (kind === 'done') recipient.state = 'done'
       else if (kind === 'fail') recipient.state = states[index] === 'dropped' ? 'dropped' : 'failed'
       else {

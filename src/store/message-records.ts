@@ -6,7 +6,7 @@ import type { Clock } from '../base/clock.ts'
 import type { Draft } from './draft.ts'
 import type { Message } from './queued.ts'
 import type { RecordType } from './records.ts'
-import type { Segment } from './segments.ts'
+import type { Segment, Stay } from './segments.ts'
 import type { Spool, SpoolRecord } from './spool.ts'
 
 /** While a message that moves or goes is being read. */
@@ -49,7 +49,7 @@ export class MessageRecords {
   settleIn(message: Message, pieces: readonly SpoolRecord[], record: SpoolRecord): void {
     message.pieces = pieces.map((piece) => {
       const segment = piece.place()
-      return { segment, generation: segment.generation, offset: piece.offset, length: piece.length }
+      return { segment, offset: piece.offset, length: piece.length }
     })
     const segment = record.place()
     message.place = { segment, length: record.length }
@@ -58,7 +58,7 @@ export class MessageRecords {
   /** Every mark from here on must outlive this COMMIT too. */
   noteCommit(message: Message, record: SpoolRecord): void {
     record.whenPlaced((segment) => {
-      message.commits.push({ segment, generation: segment.generation })
+      message.commits = joined(message.commits, segment.stays)
     })
   }
 
@@ -95,4 +95,9 @@ export class MessageRecords {
     this.#spool.release(message.place.segment, message.place.length)
     message.place = null
   }
+}
+
+/** Most messages have one COMMIT, and share the list of its segment. */
+export function joined(stays: readonly Stay[], more: readonly Stay[]): readonly Stay[] {
+  return stays.length === 0 ? more : [...stays, ...more]
 }

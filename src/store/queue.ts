@@ -180,7 +180,7 @@ export class Queue implements CopyStore {
     const { copying } = draft
     const before = this.#current(id)
     const message = this.#newMessage(draft, given, before)
-    const record = draft.commit(Buffer.from(JSON.stringify(message.commit)))
+    const record = draft.commit(Buffer.from(JSON.stringify(commitOf(message, 0))))
     this.#holderNotes.forget(id)
     const told = commitOf(message, this.#deps.clock.wallMs())
     const copied = copying?.commit(told, () => bodyOf(draft, bytes))
@@ -201,7 +201,7 @@ export class Queue implements CopyStore {
     this.#records.settleIn(message, draft.give(), record)
     this.#records.noteCommit(message, record)
     if (before !== null) {
-      message.commits.push(...before.commits)
+      message.commits = [...message.commits, ...before.commits]
       this.#replace(before)
     }
     this.#messages.set(id, message)
@@ -209,7 +209,7 @@ export class Queue implements CopyStore {
     if (bytes !== null && this.#cachedBytes + bytes.length <= CACHE_BYTES_MAX) {
       message.cached = bytes
       this.#cachedBytes += bytes.length
-    }
+    } else message.rest()
     return message
   }
 
@@ -220,14 +220,10 @@ export class Queue implements CopyStore {
     indexes: readonly number[],
     rest: Omit<MarkPayload, 'r'> = {},
   ): void {
+    if (kind === 'defer') message.rest()
     const payload: MarkPayload = { r: indexes, ...rest }
     this.#records.append(message, RECORD[kind], payload, kind !== 'try')
-    for (const index of indexes) {
-      // Of an attempt here; else what others tried is written down, as in doubt.
-      const isTried = message.recipients[index]?.state === 'trying'
-      if (kind === 'try' && isTried) message.tried.add(index)
-      else if (message.tried.delete(index) && kind === 'done') message.delivered.add(index)
-    }
+    for (const index of indexes) message.noteMark(kind, index)
     // That the bytes are in the quarantine here says nothing about another node.
     if (this.mirror === null || kind === 'hold') return
     if (message.holders.size === 0) return
@@ -308,9 +304,9 @@ export class Queue implements CopyStore {
         heldMoved: copy.heldMoved,
         recipients: copy.recipients,
       })
-      copy.commits.push(...before.commits)
+      copy.commits = before.commits
     }
-    const record = draft.commit(Buffer.from(JSON.stringify(copy.commit)))
+    const record = draft.commit(Buffer.from(JSON.stringify(commitOf(copy, 0))))
     this.#holderNotes.forget(id)
     // What the owner says next may come before the sync has ended.
     this.#keeping.set(id, copy)
@@ -336,6 +332,7 @@ export class Queue implements CopyStore {
     }
     this.#copies.set(id, copy)
     for (const tell of this.#keptListeners) tell(copy)
+    copy.rest()
     this.#settleCopy(copy)
     return copy
   }
@@ -525,7 +522,7 @@ export class Queue implements CopyStore {
     if (kind === 'done') {
       this.mark('done', own, places, mark.reply === undefined ? {} : { reply: mark.reply })
       applyMark(own, 'done', { ...mark, r: places })
-      for (const place of places) own.told.add(place)
+      for (const place of places) own.noteTold(place)
       return this.settle(own)
     }
     // As if it had been tried here: a restart finds it in doubt.
@@ -606,19 +603,19 @@ export class Queue implements CopyStore {
     const spool = await Spool.open(options, (record) => rebuild.take(record))
     const queue = new Queue(spool, deps)
     queue.#replayed = rebuild.states()
-    for (const { message, pieces, commit, isWhole } of rebuild.finish()) {
+    for (const { message, pieces, place, isWhole } of rebuild.finish()) {
       const isOwn = message.owner === deps.node
       if (isOwn) doubt(message, deps.clock.wallMs())
       const isOver = isOwn ? message.isFinal : message.isOver || !isWhole
       const isOwed = isOwn && isOver && message.holders.size > 0
       // Most of what a spool knows at a restart is over, and nobody will ask.
       if (isOver && !isOwed && message.term === 1) continue
-      message.place = commit
-      spool.retain(commit.segment, commit.length)
+      message.place = place
+      spool.retain(place.segment, place.length)
       if (isOwed) queue.#owed.set(message.id, message)
       else if (isOver) queue.#end(message)
       else {
-        message.pieces = [...pieces]
+        message.pieces = pieces
         for (const { segment, length } of pieces) spool.retain(segment, length)
         const map = isOwn ? queue.#messages : queue.#copies
         map.set(message.id, message)

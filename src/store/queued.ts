@@ -1,10 +1,11 @@
 /** A message that a node is responsible for, or has a copy of: what its COMMIT says, and its state. */
 import type { MessageId, NodeId } from '../base/ids.ts'
+import { parseJson } from '../base/memory.ts'
 import { type Body, type Extent, withoutCuts } from '../message/body.ts'
 import type { Envelope } from '../message/envelope.ts'
 import type { Judgement, RecipientState } from '../message/rows.ts'
 import type { Cut, MessageFacts, Verdict } from '../message/verdict.ts'
-import type { Segment } from './segments.ts'
+import type { Segment, Stay } from './segments.ts'
 
 /** One recipient of a queued message; its index is that of the envelope. */
 export type QueuedRecipient = {
@@ -49,10 +50,12 @@ export type Commit = {
   readonly recipients: readonly QueuedRecipient[]
 }
 
+/** What a COMMIT says for good: how its recipients stand changes, and is the message's. */
+export type Committed = Omit<Commit, 'recipients'>
+
 /** One piece of a body in the spool. */
 export type Piece = {
   readonly segment: Segment
-  readonly generation: number
   readonly offset: number
   readonly length: number
 }
@@ -72,17 +75,25 @@ export type HolderState =
   /** It is to forget its copy, and has not said that it did. */
   | 'discarding'
 
+const ENCODER = new TextEncoder()
+const NOBODY: ReadonlySet<number> = new Set()
+const NO_PIECES: readonly Piece[] = []
+const NO_STAYS: readonly Stay[] = []
+
 export class Message {
   readonly id: MessageId
-  readonly commit: Commit
+  /** What was committed: as JSON in UTF-8 once the message rests. */
+  #committed: Committed | Uint8Array
+  /** As the envelope says. */
+  readonly receivedMs: number
   owner: NodeId
   term: number
   /** The other nodes, and how they stand to it; for a copy, as its owner said last. */
   readonly holders = new Map<NodeId, HolderState>()
   readonly recipients: QueuedRecipient[]
-  pieces: Piece[] = []
-  /** Segments that hold a COMMIT of this message, with their generation. */
-  readonly commits: { readonly segment: Segment; readonly generation: number }[] = []
+  pieces: readonly Piece[] = NO_PIECES
+  /** Where a COMMIT of this message lies, or lay. */
+  commits: readonly Stay[] = NO_STAYS
   /** The body, while memory allows. */
   cached: Uint8Array | null = null
   /** Held bytes are in the quarantine: `held` recipients no longer need the spool. */
@@ -91,29 +102,75 @@ export class Message {
   place: { readonly segment: Segment; readonly length: number } | null = null
   /** Readers of the body: it must stay where it is, until the last one has ended. */
   pins = 0
-  /** Recipients whose dot may be out here: the TRY of their attempt is written. */
-  readonly tried = new Set<number>()
-  /** Recipients that went out from here, in this run. */
-  readonly delivered = new Set<number>()
-  /** Recipients that are final because another node said so. */
-  readonly told = new Set<number>()
+  /** Made when there is a first one: most messages that wait have none of them. */
+  #tried: Set<number> | null = null
+  #delivered: Set<number> | null = null
+  #told: Set<number> | null = null
   /** A holder was removed and never said that it forgot it: it may have handed it on. */
   mayBeElsewhere = false
   /** Of a copy: its owner is done with it. */
   isDiscarded = false
 
   constructor(id: MessageId, commit: Commit) {
+    const { recipients, ...committed } = commit
     this.id = id
-    this.commit = commit
+    this.#committed = committed
+    this.receivedMs = commit.envelope.receivedMs
     this.owner = commit.owner
     this.term = commit.term
     for (const node of commit.holders) this.holders.set(node, 'sent')
-    this.recipients = commit.recipients.map((recipient) => ({ ...recipient }))
+    this.recipients = recipients.map((recipient) => ({ ...recipient }))
     this.heldMoved = commit.heldMoved
+  }
+
+  get commit(): Committed {
+    return this.#committed instanceof Uint8Array ? parsed(this.#committed) : this.#committed
   }
 
   get envelope(): Envelope {
     return this.commit.envelope
+  }
+
+  /**
+   * Nobody will ask for what was committed in a while: it stays as bytes, in a third of the memory,
+   * and is read anew by whoever asks.
+   */
+  rest(): void {
+    if (this.#committed instanceof Uint8Array) return
+    this.#committed = ENCODER.encode(JSON.stringify(this.#committed))
+  }
+
+  /** Recipients whose dot may be out here: the TRY of their attempt is written. */
+  get tried(): ReadonlySet<number> {
+    return this.#tried ?? NOBODY
+  }
+
+  /** Recipients that went out from here, in this run. */
+  get delivered(): ReadonlySet<number> {
+    return this.#delivered ?? NOBODY
+  }
+
+  /** Recipients that are final because another node said so. */
+  get told(): ReadonlySet<number> {
+    return this.#told ?? NOBODY
+  }
+
+  /** A mark of this recipient is written, by this node. */
+  noteMark(kind: MarkKind, index: number): void {
+    // Of an attempt here; else what others tried is written down, as in doubt.
+    if (kind === 'try' && this.recipients[index]?.state === 'trying') {
+      this.#tried ??= new Set()
+      this.#tried.add(index)
+    } else if (this.#tried?.delete(index) === true && kind === 'done') {
+      this.#delivered ??= new Set()
+      this.#delivered.add(index)
+    }
+  }
+
+  /** Another node said that this recipient is final. */
+  noteTold(index: number): void {
+    this.#told ??= new Set()
+    this.#told.add(index)
   }
 
   /** Nothing is left to do for the spool. */
@@ -150,6 +207,17 @@ export class Message {
   outgoing(): Body {
     return withoutCuts(this.body(), this.commit.cuts ?? [])
   }
+}
+
+/** The one that was read last: whoever looks at a message that rests asks several times. */
+let last: { readonly bytes: Uint8Array; readonly committed: Committed } | null = null
+
+function parsed(bytes: Uint8Array): Committed {
+  if (last?.bytes !== bytes) {
+    // Only `rest` wrote it.
+    last = { bytes, committed: parseJson(bytes) as Committed }
+  }
+  return last.committed
 }
 
 /** All there are: for who reads them from others. */

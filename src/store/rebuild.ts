@@ -3,8 +3,10 @@
  * message the highest title holds, whichever came first, and what any of them knew stays known.
  */
 import type { MessageId, NodeId } from '../base/ids.ts'
+import { parseJson } from '../base/memory.ts'
 import type { RecipientState } from '../message/rows.ts'
 import { applyMark, changeOwner, isAbove, joinStates } from './marks.ts'
+import { joined } from './message-records.ts'
 import {
   type Commit,
   type HolderState,
@@ -14,15 +16,27 @@ import {
   type Piece,
 } from './queued.ts'
 import { RECORD, readIndex } from './records.ts'
-import type { ReplayedRecord, Segment } from './segments.ts'
+import type { ReplayedRecord, Segment, Stay } from './segments.ts'
 
 /** One message as the spool knows it. */
 export type Rebuilt = {
   readonly message: Message
   readonly pieces: readonly Piece[]
-  readonly commit: { readonly segment: Segment; readonly length: number }
+  /** Of the COMMIT. */
+  readonly place: { readonly segment: Segment; readonly length: number }
   /** All of its body is there. */
   readonly isWhole: boolean
+}
+
+/** A message of which there was a COMMIT. */
+type Known = {
+  /** Every COMMIT of it, also when it is final: their marks must outlive them. */
+  commits: readonly Stay[]
+  now: Rebuilt | null
+  /** What stood before the youngest COMMIT. */
+  before: Rebuilt | null
+  /** The body of that, while it may be void. */
+  body: number | null
 }
 
 const MARKS: ReadonlyMap<number, MarkKind> = new Map([
@@ -38,15 +52,9 @@ export class Rebuild {
   readonly #node: NodeId
   /** Pieces without a COMMIT, by message and body. */
   readonly #drafts = new Map<string, Piece[]>()
-  readonly #rebuilt = new Map<MessageId, Rebuilt>()
-  /** Segments of every commit of a message, also of final ones: their marks must outlive them. */
-  readonly #commits = new Map<MessageId, Segment[]>()
-  /** What stood before the youngest COMMIT of that body. */
-  readonly #before = new Map<
-    MessageId,
-    { readonly body: number; readonly rebuilt: Rebuilt | null }
-  >()
-  readonly guards: [Segment, Segment[]][] = []
+  readonly #known = new Map<MessageId, Known>()
+  /** Segments with commits that the marks of a segment speak of. */
+  readonly guards = new Map<Segment, Set<Segment>>()
 
   /** `node`: this one. */
   constructor(node: NodeId) {
@@ -58,36 +66,42 @@ export class Rebuild {
     if (type === RECORD.accept || type === RECORD.copy) return this.#piece(record)
     if (type === RECORD.commit) return this.#commit(record)
     if (type === RECORD.holdings) {
-      const { ids, ...holder } = JSON.parse(record.payload.toString()) as HoldingsPayload
+      const { ids, ...holder } = parseJson(record.payload) as HoldingsPayload
       for (const id of ids) this.#hear(id, record.segment, (message) => setHolder(message, holder))
       return
     }
     if (type !== RECORD.abort) {
       return this.#hear(mid, record.segment, (message) => this.#mark(message, record))
     }
-    this.#guard(mid, record.segment)
     this.#abort(record)
   }
 
-  #guard(id: MessageId, mark: Segment): void {
-    const commits = this.#commits.get(id)
-    if (commits !== undefined) this.guards.push([mark, commits])
+  #guard({ commits }: Known, mark: Segment): void {
+    let guarded = this.guards.get(mark)
+    if (guarded === undefined) {
+      guarded = new Set()
+      this.guards.set(mark, guarded)
+    }
+    for (const { segment } of commits) guarded.add(segment)
   }
 
   #hear(id: MessageId, mark: Segment, apply: (message: Message) => void): void {
-    this.#guard(id, mark)
-    const rebuilt = this.#rebuilt.get(id)
-    if (rebuilt === undefined) return
-    apply(rebuilt.message)
+    const known = this.#known.get(id)
+    if (known === undefined) return
+    this.#guard(known, mark)
+    const { now, before } = known
+    if (now === null) return
+    apply(now.message)
     // Should the youngest COMMIT be void, what was before it has heard this too.
-    const before = this.#before.get(id)?.rebuilt
-    if (before != null && before.message !== rebuilt.message) apply(before.message)
+    if (before !== null && before.message !== now.message) apply(before.message)
   }
 
   /** The states of every message whose COMMIT counts, final ones too. */
   states(): Map<MessageId, readonly RecipientState[]> {
     const states = new Map<MessageId, readonly RecipientState[]>()
-    for (const [id, { message, isWhole }] of this.#rebuilt) {
+    for (const [id, { now }] of this.#known) {
+      if (now === null) continue
+      const { message, isWhole } = now
       if (message.owner !== this.#node || (!isWhole && !message.isFinal)) continue
       states.set(
         id,
@@ -102,19 +116,18 @@ export class Rebuild {
    * nobody was told 250. With the segments of its other COMMITs noted.
    */
   *finish(): Generator<Rebuilt> {
-    for (const rebuilt of this.#rebuilt.values()) {
-      const { message, isWhole } = rebuilt
+    for (const { now, commits } of this.#known.values()) {
+      if (now === null) continue
+      const { message, isWhole } = now
       if (!isWhole && !message.isFinal && !message.isDiscarded) continue
-      for (const segment of this.#commits.get(message.id) ?? []) {
-        message.commits.push({ segment, generation: segment.generation })
-      }
-      yield rebuilt
+      message.commits = commits
+      yield now
     }
   }
 
   #piece({ mid, index, segment, offset, payload }: ReplayedRecord): void {
     const { body, place } = readIndex(index)
-    const piece = { segment, generation: segment.generation, offset, length: payload.length }
+    const piece = { segment, offset, length: payload.length }
     const key = draftKey(mid, body)
     if (place === 0) this.#drafts.set(key, [piece])
     else this.#drafts.get(key)?.push(piece)
@@ -126,53 +139,65 @@ export class Rebuild {
     const key = draftKey(mid, body)
     const pieces = this.#drafts.get(key) ?? []
     this.#drafts.delete(key)
-    this.#commits.set(mid, [...(this.#commits.get(mid) ?? []), segment])
+    const known = this.#knownOf(mid)
+    known.commits = joined(known.commits, segment.stays)
     const stored = pieces.reduce((sum, { length }) => sum + length, 0)
     const isTorn = pieces.length !== commit.pieces
     const isWhole = !isTorn && stored === commit.sizeBytes
     const message = new Message(mid, commit)
-    const before = this.#rebuilt.get(mid) ?? null
+    message.rest()
+    const before = known.now
     // A body that is not whole was never acknowledged, or has gone since: it moves nothing. Only
     // what is final and owed stands without one.
     if (before?.isWhole === true && !isWhole && (isTorn || !message.isFinal)) return
-    this.#before.set(mid, { body, rebuilt: before })
+    known.before = before
+    known.body = body
     const place = { segment, length: payload.length }
     if (before !== null && isAbove(before.message, message)) {
       joinStates(before.message, message)
       // The bytes of a message are the same under every title.
       if (isWhole && !before.isWhole) {
-        this.#rebuilt.set(mid, { message: before.message, pieces, commit: place, isWhole })
+        known.now = { message: before.message, pieces, place, isWhole }
       }
       return
     }
     if (before !== null) joinStates(message, before.message)
-    this.#rebuilt.set(mid, { message, pieces: isWhole ? pieces : [], commit: place, isWhole })
+    known.now = { message, pieces: isWhole ? pieces : [], place, isWhole }
   }
 
-  #abort({ mid, index }: ReplayedRecord): void {
+  #knownOf(mid: MessageId): Known {
+    let known = this.#known.get(mid)
+    if (known === undefined) {
+      known = { commits: [], now: null, before: null, body: null }
+      this.#known.set(mid, known)
+    }
+    return known
+  }
+
+  #abort({ mid, index, segment }: ReplayedRecord): void {
     const { body, place } = readIndex(index)
     this.#drafts.delete(draftKey(mid, body))
-    if (place !== 1) return
+    const known = this.#known.get(mid)
+    if (known === undefined) return
+    this.#guard(known, segment)
     // Its sync failed: the client was told to come again, or what was before still stands.
-    const before = this.#before.get(mid)
-    if (before?.body !== body) return
-    this.#before.delete(mid)
-    if (before.rebuilt === null) this.#rebuilt.delete(mid)
-    else this.#rebuilt.set(mid, before.rebuilt)
+    if (place !== 1 || known.body !== body) return
+    known.now = known.before
+    known.before = null
+    known.body = null
   }
 
   #mark(message: Message, { type, payload }: ReplayedRecord): void {
     const kind = MARKS.get(type)
     if (kind !== undefined) {
-      const mark =
-        payload.length === 0 ? { r: [] } : (JSON.parse(payload.toString()) as MarkPayload)
+      const mark = payload.length === 0 ? { r: [] } : (parseJson(payload) as MarkPayload)
       return applyMark(message, kind, mark)
     }
     if (type === RECORD.adopt || type === RECORD.xfer) {
-      const { term, owner } = JSON.parse(payload.toString()) as TitlePayload
+      const { term, owner } = parseJson(payload) as TitlePayload
       if (isAbove({ term, owner }, message)) changeOwner(message, { term, owner })
     } else if (type === RECORD.holders) {
-      setHolder(message, JSON.parse(payload.toString()) as HolderPayload)
+      setHolder(message, parseJson(payload) as HolderPayload)
     }
   }
 }
@@ -193,7 +218,7 @@ function setHolder(message: Message, { node, state }: HolderPayload): void {
 
 /** A record of before there were copies says nothing of owner, term and holders. */
 function readCommit(payload: Buffer, node: NodeId): Commit {
-  const said = JSON.parse(payload.toString()) as Commit & Partial<Commit>
+  const said = parseJson(payload) as Commit & Partial<Commit>
   return { ...said, owner: said.owner ?? node, term: said.term ?? 1, holders: said.holders ?? [] }
 }
 

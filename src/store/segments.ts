@@ -8,6 +8,7 @@ import { messageOf, StoreError } from '../base/errors.ts'
 import type { Disk } from '../base/files.ts'
 import type { SpoolId } from '../base/ids.ts'
 import { MARK_SEGMENTS, SEGMENT_BYTES } from '../base/limits.ts'
+import { giveBack } from '../base/memory.ts'
 import type { Observer } from '../base/observe.ts'
 import {
   paddedLength,
@@ -31,11 +32,15 @@ const SPARSE_SEGMENTS_MIN = 8
 const AHEAD_PIECE_BYTES = 1024 * 1024
 const AHEAD_PAUSE_MS = 15
 
+/** A segment from the first record in it until it is used again. */
+export type Stay = { readonly segment: Segment; readonly generation: number }
+
 /** One segment file. `refs` counts live messages with bytes in it. */
 export class Segment {
   readonly path: string
   readonly fd: number
-  generation: number
+  #generation = 0
+  #stays: readonly [Stay] = [{ segment: this, generation: 0 }]
   /** Bytes used, header included. */
   end = SEGMENT_HEADER_BYTES
   refs = 0
@@ -56,8 +61,23 @@ export class Segment {
     this.fd = fd
     this.generation = generation
   }
+
+  get generation(): number {
+    return this.#generation
+  }
+
+  set generation(generation: number) {
+    this.#generation = generation
+    this.#stays = [{ segment: this, generation }]
+  }
+
+  /** Of the generation of now, alone in a list: one for all messages with one COMMIT in it. */
+  get stays(): readonly [Stay] {
+    return this.#stays
+  }
 }
 
+/** Its payload is void once `replay` has returned. */
 export type ReplayedRecord = StoredRecord & { readonly segment: Segment }
 
 export type SpoolOptions = {
@@ -361,15 +381,24 @@ export class Segments {
     for (const name of names.sort()) {
       this.#fileNumber = Math.max(this.#fileNumber, Number(name.slice(0, 8)))
       const path = join(dir, name)
-      const header = disk.load(path, SEGMENT_HEADER_BYTES)
+      const header = disk.load(path, Buffer.alloc(SEGMENT_HEADER_BYTES))
       const segment = new Segment(path, disk.open(path, 'old'), this.#generationOf(path, header))
       this.#all.push(segment)
       if (segment.generation > 0) used.push(segment)
       else this.#fillUp(segment)
     }
     used.sort((a, b) => a.generation - b.generation)
-    for (const segment of used) this.#readSegment(segment, replay)
+    // One after the other in the same room: left to the collector they fill the memory.
+    const room = this.#roomFor(used)
+    for (const segment of used) this.#readSegment(segment, room, replay)
+    giveBack(room)
     return used.at(-1)?.generation ?? 0
+  }
+
+  /** For all of any of them. */
+  #roomFor(segments: readonly Segment[]): Buffer {
+    const sizes = segments.map(({ path }) => this.#options.disk.size(path))
+    return Buffer.allocUnsafeSlow(Math.max(0, ...sizes))
   }
 
   /** A segment whose writing ahead was cut off gets its blocks now, else its first syncs are slow. */
@@ -383,22 +412,20 @@ export class Segments {
 
   /** Of a segment that was used, or 0. A damaged header does not take its records with it. */
   #generationOf(path: string, header: Buffer): number {
+    const { disk, observer } = this.#options
     const said = readSegmentHeader(header)
     if (said === 'blank') return 0
     if (said === 'newer') {
       throw new StoreError(`${path} was written by a newer version`, { remedy: 'ask-operator' })
     }
     if (said !== 'damaged') return said.generation
-    this.#options.observer.emit('spool.corrupted', {
-      segment: path,
-      offset: 0,
-      bytes: header.length,
-    })
-    return youngestGeneration(this.#options.disk.load(path))
+    observer.emit('spool.corrupted', { segment: path, offset: 0, bytes: header.length })
+    return youngestGeneration(disk.load(path, Buffer.allocUnsafeSlow(disk.size(path))))
   }
 
-  #readSegment(segment: Segment, replay: (record: ReplayedRecord) => void): void {
-    for (const found of readRecords(this.#options.disk.load(segment.path), segment.generation)) {
+  #readSegment(segment: Segment, room: Buffer, replay: (record: ReplayedRecord) => void): void {
+    const data = this.#options.disk.load(segment.path, room)
+    for (const found of readRecords(data, segment.generation)) {
       if ('gapAt' in found) {
         const { gapAt: offset, bytes } = found
         this.#options.observer.emit('spool.corrupted', { segment: segment.path, offset, bytes })

@@ -24,7 +24,7 @@ export const COUNTS = {
   /** Fixed seeds of a simulated cluster that takes mail. */
   mailSimulations: of(60, 1_000),
   /** Mails that wait when a node starts. */
-  waiting: of(5_000, 40_000),
+  waiting: of(20_000, 100_000),
   /** Mails that three nodes judge, each twice. */
   verdicts: of(60, 1_000),
   /** The same whose held mail is looked at. */

@@ -164,7 +164,7 @@ export class SpoolDisk {
       list: () => [...this.#files.keys()].map((path) => path.slice(SPOOL_DIR.length + 1)),
       open: (path, how) => this.#openFile(path, how),
       close: (fd) => this.#open.delete(fd),
-      load: (path, most) => Buffer.from(this.#there(path).bytes.subarray(0, most)),
+      load: (path, room) => room.subarray(0, this.#there(path).bytes.copy(room)),
       size: (path) => this.#there(path).bytes.length,
       writeNow: (fd, bytes, position) => {
         this.#apply({ file: this.#file(fd), buffers: [Buffer.from(bytes)], position }, false)

@@ -38,9 +38,18 @@ export function routeOf(address: string, snapshot: Snapshot): Route {
     : { kind: 'hops', hops: known.nextHops }
 }
 
+/** One string for all messages that wait for the same hops. */
+const hopKeys = new WeakMap<readonly NextHop[], string>()
+
 /** Equal where connections and back-off are shared. */
 export function routeKey(route: Route): string {
-  return route.kind === 'mx' ? `mx ${route.domain}` : route.hops.map(formatNextHop).join(' ')
+  if (route.kind === 'mx') return `mx ${route.domain}`
+  const { hops } = route
+  const known = hopKeys.get(hops)
+  if (known !== undefined) return known
+  const key = hops.map(formatNextHop).join(' ')
+  hopKeys.set(hops, key)
+  return key
 }
 
 /** Addresses of a next hop that the operator named: it may be anywhere, also on loopback. */

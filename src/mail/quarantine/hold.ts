@@ -52,7 +52,7 @@ export class Holder {
    * returns at once, and a disk that refuses is asked again.
    */
   hold(message: Message): void {
-    if (message.heldMoved || heldPlaces(message).length === 0) return
+    if (message.heldMoved || message.recipients.every(({ state }) => state !== 'held')) return
     this.#waiting.push(message)
     this.#next()
   }

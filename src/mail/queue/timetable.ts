@@ -19,7 +19,7 @@ export class Timetable<Entry extends Due> {
 
   add(entry: Entry): void {
     push(this.#heap, entry)
-    this.#setTimer()
+    if (this.#heap[0] === entry) this.#setTimer()
   }
 
   /** Nothing is due any more. */

@@ -64,12 +64,14 @@ type Failed = { readonly index: number; readonly reply: Reply }
 
 const FORBIDDEN = 'another node may have taken the message over'
 
+/** What is planned for a message; null: void. Its tasks stay in the timetable until they are due. */
+type Plan = { message: Message | null; tasks: number }
+
 type Task = {
-  readonly message: Message
+  readonly plan: Plan
   readonly indexes: readonly number[]
   readonly key: string
-  dueMono: number
-  cancelled: boolean
+  readonly dueMono: number
 }
 
 /** One next hop: what is ready for it, and what runs. */
@@ -84,7 +86,7 @@ export class QueueWorker {
   readonly #deps: QueueWorkerDeps
   readonly #hops: Hops
   readonly #destinations = new Map<string, Destination>()
-  readonly #tasks = new Map<Message, Set<Task>>()
+  readonly #plans = new Map<Message, Plan>()
   readonly #timetable: Timetable<Task>
   #stopped = false
   #resting = false
@@ -104,7 +106,7 @@ export class QueueWorker {
       },
     })
     this.#timetable = new Timetable(clock, (task) => {
-      if (!task.cancelled) this.#makeReady(task)
+      if (task.plan.message !== null) this.#makeReady(task)
     })
     deps.tenure?.onFreed((messages) => this.replan(messages))
   }
@@ -146,26 +148,29 @@ export class QueueWorker {
   add(message: Message): void {
     this.#unplan(message)
     const nowWall = this.#deps.clock.wallMs()
-    const groups = new Map<string, number[]>()
+    const { envelope } = message
+    const groups = new Map<string, { key: string; indexes: number[]; waitMs: number }>()
     for (const [index, recipient] of message.recipients.entries()) {
       if (!isPlannable(recipient.state)) continue
-      const key = this.#deps.routeKey(message.envelope.recipients[index]?.address ?? '')
+      const key = this.#deps.routeKey(envelope.recipients[index]?.address ?? '')
       const waitMs = this.#waitMs(recipient, nowWall)
       // Recipients of one hop that are due within the same second share an attempt.
-      const group = `${key}\n${Math.ceil(waitMs / 1_000)}`
-      const indexes = groups.get(group)
-      if (indexes === undefined) groups.set(group, [index])
-      else indexes.push(index)
+      const name = `${key}\n${Math.ceil(waitMs / 1_000)}`
+      const group = groups.get(name)
+      if (group === undefined) groups.set(name, { key, indexes: [index], waitMs })
+      else {
+        group.indexes.push(index)
+        group.waitMs = Math.max(group.waitMs, waitMs)
+      }
     }
-    for (const [group, indexes] of groups) {
-      const key = group.slice(0, group.lastIndexOf('\n'))
-      const waitMs = Math.max(
-        ...indexes.map((index) => {
-          const recipient = message.recipients[index]
-          return recipient === undefined ? 0 : this.#waitMs(recipient, nowWall)
-        }),
-      )
-      this.#plan(message, indexes, key, waitMs)
+    if (groups.size === 0) return
+    const plan: Plan = { message, tasks: groups.size }
+    this.#plans.set(message, plan)
+    const nowMono = this.#deps.clock.monoMs()
+    for (const { key, indexes, waitMs } of groups.values()) {
+      const task: Task = { plan, indexes, key, dueMono: nowMono + waitMs }
+      if (waitMs <= 0) this.#makeReady(task)
+      else this.#timetable.add(task)
     }
   }
 
@@ -256,10 +261,10 @@ export class QueueWorker {
     let inDoubt = 0
     for (const message of this.#deps.queue.messages()) {
       if (!isWaiting(message)) continue
-      const { recipients, envelope } = message
+      const { recipients, receivedMs } = message
       messages += 1
       if (recipients.some(({ state }) => state === 'inDoubt')) inDoubt += 1
-      if (oldestMs === null || envelope.receivedMs < oldestMs) oldestMs = envelope.receivedMs
+      if (oldestMs === null || receivedMs < oldestMs) oldestMs = receivedMs
     }
     return { messages, oldestMs, inDoubt }
   }
@@ -299,23 +304,9 @@ export class QueueWorker {
   }
 
   #unplan(message: Message): void {
-    for (const task of this.#tasks.get(message) ?? []) task.cancelled = true
-    this.#tasks.delete(message)
-  }
-
-  #plan(message: Message, indexes: readonly number[], key: string, waitMs: number): void {
-    const task: Task = {
-      message,
-      indexes,
-      key,
-      dueMono: this.#deps.clock.monoMs() + waitMs,
-      cancelled: false,
-    }
-    const tasks = this.#tasks.get(message)
-    if (tasks === undefined) this.#tasks.set(message, new Set([task]))
-    else tasks.add(task)
-    if (waitMs <= 0) this.#makeReady(task)
-    else this.#timetable.add(task)
+    const plan = this.#plans.get(message)
+    if (plan !== undefined) plan.message = null
+    this.#plans.delete(message)
   }
 
   #makeReady(task: Task): void {
@@ -332,7 +323,8 @@ export class QueueWorker {
     const { key } = destination
     while (!this.#stopped && !this.#resting) {
       const task = nextOf(destination)
-      if (task === null) {
+      const message = task?.plan.message ?? null
+      if (task === null || message === null) {
         if (destination.active > 0) return
         this.#destinations.delete(key)
         this.#hops.forget(key)
@@ -343,17 +335,16 @@ export class QueueWorker {
       destination.active += 1
       this.#running += 1
       this.#hops.begun(key)
-      void this.#run(task, destination)
+      this.#forget(task.plan)
+      void this.#run(message, task.indexes, destination)
     }
   }
 
   /** One task to its end; it never rejects. */
-  async #run(task: Task, destination: Destination): Promise<void> {
-    const { message } = task
-    this.#forget(task)
+  async #run(message: Message, places: readonly number[], destination: Destination): Promise<void> {
     let reached: boolean | null = null
     try {
-      reached = await this.#attempt(task)
+      reached = await this.#attempt(message, places)
     } catch (error) {
       // The spool cannot take a mark: this node stops delivering (design: mail.md, Queue).
       this.#stopped = true
@@ -372,17 +363,16 @@ export class QueueWorker {
     }
   }
 
-  #forget(task: Task): void {
-    const tasks = this.#tasks.get(task.message)
-    tasks?.delete(task)
-    if (tasks?.size === 0) this.#tasks.delete(task.message)
+  /** One task of it begins. */
+  #forget(plan: Plan): void {
+    plan.tasks -= 1
+    if (plan.tasks === 0 && plan.message !== null) this.#plans.delete(plan.message)
   }
 
   /** True when the next hop answered for at least one recipient; null when it was not asked. */
-  async #attempt(task: Task): Promise<boolean | null> {
-    const { message } = task
+  async #attempt(message: Message, places: readonly number[]): Promise<boolean | null> {
     const { queue } = this.#deps
-    const indexes = task.indexes.filter((index) => {
+    const indexes = places.filter((index) => {
       const state = message.recipients[index]?.state
       return isPlannable(state)
     })
@@ -574,7 +564,7 @@ export class QueueWorker {
     if (recipient === undefined) return null
     const { settings } = this.#deps.live.current
     const nowMs = this.#deps.clock.wallMs()
-    const ageMs = Math.max(0, nowMs - message.envelope.receivedMs)
+    const ageMs = Math.max(0, nowMs - message.receivedMs)
     const delayMs = nextDelayMs(
       { attempts: recipient.attempts, ageMs },
       {
@@ -623,7 +613,7 @@ export class QueueWorker {
   /** Once, when the message has waited for `queue.warn` hours (RFC 3464 action `delayed`). */
   async #warn(message: Message): Promise<void> {
     const warnMs = this.#deps.live.current.settings['queue.warn'] * 3_600_000
-    const ageMs = this.#deps.clock.wallMs() - message.envelope.receivedMs
+    const ageMs = this.#deps.clock.wallMs() - message.receivedMs
     if (warnMs === 0 || ageMs < warnMs) return
     const late = [...message.recipients.entries()].filter(
       ([, recipient]) => recipient.state === 'deferred' && !recipient.warned,
@@ -658,7 +648,7 @@ function nextOf(destination: Destination): Task | null {
       destination.head = 0
       return null
     }
-    if (!task.cancelled) return task
+    if (task.plan.message !== null) return task
     pass(destination)
   }
 }

@@ -1,0 +1,89 @@
+/** What a message costs while it waits; of a whole node: test/process/memory.test.ts (L17). */
+
+import { heapStats } from 'bun:jsc'
+import { afterAll, expect, test } from 'bun:test'
+import { mkdtempSync, rmSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { SystemClock } from '../src/base/clock.ts'
+import { systemDisk } from '../src/base/files.ts'
+import { MessageIds, type NodeId, type SpoolId } from '../src/base/ids.ts'
+import { Observer } from '../src/base/observe.ts'
+import { Queue } from '../src/store/queue.ts'
+import type { NewCommit } from '../src/store/queued.ts'
+import { aCommit } from './commits.ts'
+
+const MESSAGES = 5_000
+/** It has 10: itself, recipient, piece, place, lists, id, bytes. One that does not rest has 22. */
+const OBJECTS_MAX = 20
+const BODY = Buffer.from('Subject: x\r\n\r\n')
+const NODE = '00000000000000aa' as NodeId
+const clock = new SystemClock()
+const observer = new Observer(clock, () => {})
+const ids = new MessageIds(NODE, 1, clock)
+const names = Array.from({ length: MESSAGES }, () => ids.next())
+const dir = mkdtempSync(join(tmpdir(), 'postern-waiting-'))
+afterAll(() => rmSync(dir, { recursive: true }))
+
+function open(): ReturnType<typeof Queue.open> {
+  const options = {
+    dir,
+    spoolId: '00000000000000bb' as SpoolId,
+    clock,
+    observer,
+    freeSpace: () => ({ freeBytes: 1e12, totalBytes: 1e12 }),
+    segmentBytes: 1024 * 1024,
+    disk: { ...systemDisk, sync: (_: number, done: (error: null) => void) => done(null) },
+    onFailure: (error: Error) => {
+      throw error
+    },
+  }
+  return Queue.open(options, { clock, observer, node: NODE })
+}
+
+/** Of the whole process: some 25,000 are not the queue's. */
+function objects(): number {
+  Bun.gc(true)
+  return heapStats().objectCount
+}
+
+function given(at: number): NewCommit {
+  const commit = aCommit(names[at] ?? ids.next(), BODY.length, 1, 1_000 + at)
+  const envelope = { ...commit.envelope, sender: `ä${at}@x.test` }
+  return { ...commit, envelope, prepend: `Received: ${at}\r\n` }
+}
+
+/** Takes all of them, tries each once, and gives the objects of the process then. */
+async function fill(): Promise<number> {
+  const { queue, spool } = await open()
+  for (const [at, id] of names.entries()) {
+    const draft = queue.draft(id)
+    draft.add(BODY)
+    const message = await queue.commit(draft, given(at), BODY)
+    queue.mark('defer', message, [0], { at: 5, attempts: 1, reply: '451 later' })
+    Object.assign(message.recipients[0] ?? {}, { state: 'deferred', nextTryMs: 5 })
+    queue.settle(message)
+  }
+  await queue.synced()
+  const count = objects()
+  await spool.close()
+  return count
+}
+
+test('a message that waits is few objects, here and after a start, and reads as it was committed', async () => {
+  expect((await fill()) / MESSAGES).toBeLessThan(OBJECTS_MAX)
+
+  const { queue, spool } = await open()
+  queue.forgetReplayed()
+  // Beside those of before: a timer of the spool that was closed holds them for a moment.
+  expect(objects() / MESSAGES).toBeLessThan(OBJECTS_MAX + 12)
+  expect(queue.size).toBe(MESSAGES)
+  for (const [at, id] of names.entries()) {
+    const { recipients: _, ...said } = given(at)
+    const message = queue.get(id)
+    expect(message?.commit).toEqual({ ...said, owner: NODE, term: 1, holders: [], pieces: 1 })
+    expect(message?.receivedMs).toBe(1_000 + at)
+    expect(message?.recipients[0]).toMatchObject({ state: 'deferred', lastReply: '451 later' })
+  }
+  await spool.close()
+})
