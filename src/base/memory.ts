@@ -21,8 +21,12 @@ export class TrafficMemory {
   constructor(clock: Clock) {
     this.#clock = clock
     this.#lastMono = clock.monoMs()
-    // What the start left is garbage too.
-    this.#rest = clock.after(REST_MS, () => this.#mayRest())
+    this.#rest = clock.after(REST_MS, () => {
+      // What the start left is garbage too, and most of its code runs no second time: 6 MB of 80.
+      // A node that has mail by now keeps what that has made quick.
+      if (this.#bytes === 0) Bun.shrink()
+      this.#mayRest()
+    })
   }
 
   /** Call with the size of every block that came from a socket. */
