@@ -160,6 +160,8 @@ export async function openStores(
     observer.emit('store.failed', { message: id, cause: 'held file is damaged' })
   const fates = new Fates(state, { clock, keepMs: patienceOf(given.timeScale).fatesMs })
   const { queue, spool } = await openQueue(dataDir, { file, live, told, fates }, deps)
+  // What reading the spool took has become old meanwhile: as much as a large queue itself.
+  Bun.gc(true)
   observer.emit('spool.opened', { messages: queue.size, segments: spool.segmentCount })
   return {
     spool,
