@@ -20,7 +20,7 @@ const TREE_PSS_MAX = 200 * MB
 const CROWD_GROWTH_MAX = 120 * MB
 const LARGE_GROWTH_MAX = 20 * MB
 /** For the segment that is read at a start, and what reading it leaves. */
-const READING_MAX = 32 * MB
+const READING_MAX = 48 * MB
 /** 400 MB with 100,000 mails that wait (faults.md L17): so much for each. */
 const WAITING_BYTES_MAX = (400 * MB - IDLE_RSS_MAX - READING_MAX) / 100_000
 /** Attempts for all of them at once. */
