@@ -7,7 +7,7 @@ import type { Author } from '../../src/admin/contract.ts'
 import { heldPart } from '../../src/admin/held.ts'
 import { HeldHolders } from '../../src/admin/held-holders.ts'
 import { heldNodes } from '../../src/admin/held-nodes.ts'
-import type { Clock } from '../../src/base/clock.ts'
+import { type Clock, pause } from '../../src/base/clock.ts'
 import { StoreError } from '../../src/base/errors.ts'
 import { type MessageId, MessageIds, type NodeId } from '../../src/base/ids.ts'
 import type { Observer } from '../../src/base/observe.ts'
@@ -45,10 +45,14 @@ export type HeldOptions = {
   readonly patience: Patience
   /** Durable, and what it holds already is left alone. */
   readonly enqueue: (effect: Effect) => void
+  /** It holds the copy, or held it. */
+  readonly hasEnqueued: (copy: string) => boolean
 }
 
 /** Time that a fast and a slow queue need to sync. */
 const SYNC_MS_MAX = 400
+/** What is in the queue is on its way already when this node writes that down. */
+const ANSWER_MS_MAX = 20
 const BODY = Buffer.from('Subject: An offer of gold\r\n\r\nGold!\r\n')
 const OPERATOR: Author = { name: 'ruiz', role: 'admin' }
 
@@ -59,6 +63,7 @@ export class SimHeld {
   readonly #observer: Observer
   readonly #dice: Dice
   readonly #ids: MessageIds
+  #isResumed = false
   #cluster: Cluster | null = null
   #part: ReturnType<typeof heldPart> | null = null
 
@@ -99,7 +104,12 @@ export class SimHeld {
     const mail = {
       release: (id: MessageId, places: readonly number[], claim: Claim) =>
         this.#release(id, places, claim),
-      releasesResumed: () => {},
+      // A spool knows what was in it until a start has asked; what is delivered is forgotten.
+      hasReleased: (id: MessageId, place: number) =>
+        !this.#isResumed && this.#options.hasEnqueued(`${id} ${place}`),
+      releasesResumed: () => {
+        this.#isResumed = true
+      },
     }
     const decisions = holders.decide({ trace: quiet, operators: quiet, mail } as unknown as Parts)
     this.#part = heldPart({
@@ -137,13 +147,12 @@ export class SimHeld {
   }
 
   async #release(id: MessageId, places: readonly number[], claim: Claim): Promise<void> {
-    await new Promise<void>((resolve) =>
-      this.#clock.after(this.#dice.between(1, SYNC_MS_MAX), resolve),
-    )
+    await pause(this.#clock, this.#dice.between(1, SYNC_MS_MAX))
     if ((await this.#options.bodies.meta(id)) === null) {
       throw new StoreError(`the file of ${id} is missing`, { remedy: 'ask-operator' })
     }
     for (const place of places) this.#options.enqueue({ copy: `${id} ${place}`, claim })
+    await pause(this.#clock, this.#dice.between(0, ANSWER_MS_MAX))
   }
 }
 

@@ -21,6 +21,7 @@ setDefaultTimeout(120_000)
 const SOMETIMES: readonly string[] = [
   'held mail has a second body',
   'held mail taken over',
+  'held mail released twice by a death',
   'click refused: conflict',
 ]
 
@@ -52,11 +53,17 @@ type Calm = {
 }
 
 /** Gives who released a mail in a history, in order. */
-function releasedIn(history: (calm: Calm) => void): readonly string[] {
+function releasedIn(
+  history: (calm: Calm) => void,
+  onReleased: (node: SimNode, before: number) => void = () => {},
+): readonly string[] {
   const released: string[] = []
   const sim = new MailSimulation(1, {
     tune: calmMail,
-    onReleased: ({ name }) => released.push(name),
+    onReleased: (node) => {
+      onReleased(node, released.length)
+      released.push(node.name)
+    },
   })
   try {
     const { world } = sim
@@ -102,6 +109,47 @@ test('an owner that is killed after a claim that nobody heard of: who takes over
   const released = releasedApart()
   expect(released).toHaveLength(1)
   expect(released).not.toContain('mx1')
+})
+
+/** The owner is killed when its queue has a mail. Gives who released it, and how many were counted. */
+function killedBehindItsQueue(afterMs: number): readonly [readonly string[], number] {
+  let counted = 0
+  let sim: MailSimulation | null = null
+  const released = releasedIn(
+    (calm) => {
+      sim = calm.sim
+      const { owner, others, id, click } = calm
+      click(owner)
+      const isTaken = (): boolean =>
+        others.some(({ id: node, run }) => run?.held.quarantine.one(id)?.row.owner.id === node)
+      expect(sim.world.runTill(isTaken, 300_000, 500)).toBe(true)
+      sim.world.runFor(60_000)
+      // What was never asked of the former owner is as sure as ever.
+      sim.world.act(() => {
+        for (const { run } of others) {
+          run?.held.click(id, { kind: 'release', recipient: null, anyway: false }).catch(() => {})
+        }
+      })
+      sim.world.runFor(60_000)
+      counted = sim.ledger.heldDoubts.get(id) ?? 0
+    },
+    (node, before) => {
+      if (before === 0) sim?.world.after(afterMs, () => node.crash(false))
+    },
+  )
+  return [released, counted]
+}
+
+test('an owner that is killed before it tells what its queue has: the next one sends again, and counts that', () => {
+  const [released, counted] = killedBehindItsQueue(0)
+  expect(released).toEqual(['mx1', 'mx2', 'mx2'])
+  expect(counted).toBe(1)
+})
+
+test('an owner that is killed when it has told what its queue has: nothing is in doubt', () => {
+  const [released, counted] = killedBehindItsQueue(1_000)
+  expect(released).toEqual(['mx1', 'mx2'])
+  expect(counted).toBe(0)
 })
 
 test('an owner that was dead for sure decides itself as soon as it is back', () => {

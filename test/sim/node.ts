@@ -274,6 +274,7 @@ export class SimNode {
         bodies: this.bodies,
         patience: patienceOf(this.#setting.mail?.timeScale ?? 1),
         enqueue: (effect) => this.#enqueue(effect),
+        hasEnqueued: (copy) => this.memory.enqueued.has(copy),
       },
       { clock, observer, dice: this.#dice.split(`held ${this.starts}`) },
     )
@@ -323,6 +324,7 @@ export class SimNode {
     if (nowMs - run.startedMs > BRIEF_MS) this.endedMs = nowMs
     this.isQuiet = quiet
     run.process.isAlive = false
+    run.process.endedMs = nowMs
     this.#setting.fabric.ended(this.host, run.process, quiet)
     this.#setting.fabric.ended(this.smtpHost, run.process, quiet)
     this.disk.crash()
