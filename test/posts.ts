@@ -199,6 +199,16 @@ export class Files {
   list(): readonly MessageId[] {
     return [...this.kept.keys()]
   }
+
+  /** As they are now; what it gives is put back by `restore`. */
+  image(): ReadonlyMap<MessageId, { readonly mail: HeldMail; readonly bytes: Buffer }> {
+    return new Map(this.kept)
+  }
+
+  restore(image: ReturnType<Files['image']>): void {
+    this.kept.clear()
+    for (const [id, file] of image) this.kept.set(id, file)
+  }
 }
 
 /** A node as far as held mail goes; its queue is a list of what went out. */

@@ -287,15 +287,18 @@ export class Quarantine {
 
   /**
    * Tells the next owners what this node had decided about their mail while they did not know of
-   * it. Gives how many copies that were. @throws StoreError
+   * it; where it is the owner itself still, that waits to be run as theirs would. Gives how many
+   * copies of others that were, and of its own. @throws StoreError
    */
-  tellFormer(): number {
+  tellFormer(): { readonly others: number; readonly own: number } {
     return this.#rows.transact(() => {
+      let own = 0
       const { query } = this.#store
       const former = query.select().from(heldFormer).orderBy(asc(heldFormer.id)).all()
       for (const { id, place, kind, decidedBy: by, decidedMs: atMs, sent } of former) {
         const to = this.#list.ownerOf(id as MessageId)
         if (to === null) continue
+        if (to === this.node.id) own += 1
         this.#writer.leave(id as MessageId, place, {
           kind,
           by,
@@ -305,7 +308,7 @@ export class Quarantine {
         })
       }
       if (former.length > 0) query.delete(heldFormer).run()
-      return former.length
+      return { others: former.length - own, own }
     })
   }
 

@@ -10,7 +10,7 @@ import { RECIPIENTS } from './held.ts'
 import { around } from './mail-calm.ts'
 import { simulateHeld } from './mail-held.ts'
 import { calmMail, MailSimulation } from './mail-simulate.ts'
-import type { SimNode } from './node.ts'
+import type { SimNode, Snapshot } from './node.ts'
 import { Seen } from './seen.ts'
 
 const SEEDS = Number(process.env['POSTERN_SIM_SEEDS'] ?? COUNTS.heldSimulations)
@@ -21,7 +21,9 @@ setDefaultTimeout(120_000)
 const SOMETIMES: readonly string[] = [
   'held mail has a second body',
   'held mail taken over',
-  'held mail released twice by a death',
+  'held mail expired',
+  'held mail released twice: death',
+  'rolled back',
   'click refused: conflict',
 ]
 
@@ -55,13 +57,18 @@ type Calm = {
 /** Gives who released a mail in a history, in order. */
 function releasedIn(
   history: (calm: Calm) => void,
-  onReleased: (node: SimNode, before: number) => void = () => {},
+  hooks: {
+    /** Just before the owner holds it. */
+    readonly before?: (owner: SimNode) => void
+    /** `count`: how often it was released before. */
+    readonly onReleased?: (node: SimNode, count: number) => void
+  } = {},
 ): readonly string[] {
   const released: string[] = []
   const sim = new MailSimulation(1, {
     tune: calmMail,
     onReleased: (node) => {
-      onReleased(node, released.length)
+      hooks.onReleased?.(node, released.length)
       released.push(node.name)
     },
   })
@@ -69,6 +76,7 @@ function releasedIn(
     const { world } = sim
     const [owner, ...others] = sim.nodes as [SimNode, SimNode, SimNode]
     world.runFor(20_000)
+    hooks.before?.(owner)
     const id = world.act(() => owner.run?.held.hold()) as MessageId
     const isHealed = (): boolean => others.some(({ bodies }) => bodies.kept.has(id))
     expect(world.runTill(isHealed, 60_000)).toBe(true)
@@ -133,8 +141,10 @@ function killedBehindItsQueue(afterMs: number): readonly [readonly string[], num
       sim.world.runFor(60_000)
       counted = sim.ledger.heldDoubts.get(id) ?? 0
     },
-    (node, before) => {
-      if (before === 0) sim?.world.after(afterMs, () => node.crash(false))
+    {
+      onReleased: (node, count) => {
+        if (count === 0) sim?.world.after(afterMs, () => node.crash(false))
+      },
     },
   )
   return [released, counted]
@@ -172,6 +182,84 @@ test('an owner that was dead for sure decides itself as soon as it is back', () 
     click(holder)
   })
   expect(released).toEqual(['mx1'])
+})
+
+test('an owner whose disk went back keeps what it decided since, when rows of before come back to it', () => {
+  let again = 0
+  const released = releasedIn(({ sim: { world, cluster }, owner, others, id, click }) => {
+    const holder = others.find(({ bodies }) => bodies.kept.has(id)) as SimNode
+    const third = others.find((one) => one !== holder) as SimNode
+    const image = owner.snapshot()
+    // The third alone learns of rows that the owner forgets.
+    cluster.fabric.cut('holder', around(holder))
+    world.runFor(1_000)
+    world.act(() => {
+      for (const perhaps of [[third.id], [], [third.id]]) {
+        owner.run?.held.quarantine.setHolding(id, {
+          perhaps,
+          lost: perhaps.length > 0 ? [] : [third.id],
+        })
+      }
+    })
+    world.runFor(5_000)
+    world.act(() => third.crash(true))
+    world.act(() => owner.crash(true))
+    owner.restore(image)
+    cluster.fabric.heal('holder')
+    world.act(() => owner.start())
+    world.runFor(20_000)
+    click(owner)
+    world.runFor(30_000)
+    world.act(() => third.start())
+    world.runFor(20_000)
+    click(owner)
+    click(third)
+    world.runFor(120_000)
+    const claims = [owner, ...others].map(
+      ({ run }) => run?.held.quarantine.one(id)?.copies[0]?.claim?.kind,
+    )
+    expect(claims).toEqual(['release', 'release', 'release'])
+    again = owner.run?.held.quarantine.pendingReleases().length ?? 0
+  })
+  expect(released).toEqual(['mx1'])
+  expect(again).toBe(0)
+})
+
+/** The data directory of the owner goes back to before it held a mail, with a release or without. */
+function releasedAfterReturn(isClaimed: boolean): readonly string[] {
+  let image: Snapshot | null = null
+  return releasedIn(
+    ({ sim: { world }, owner, others, id, click }) => {
+      const holder = others.find(({ bodies }) => bodies.kept.has(id)) as SimNode
+      const claimAt = (at: SimNode) => at.run?.held.quarantine.one(id)?.copies[0]?.claim?.kind
+      if (isClaimed) {
+        click(owner)
+        expect(world.runTill(() => claimAt(holder) === 'release', 1_000, 1)).toBe(true)
+      }
+      world.act(() => owner.crash(true))
+      if (image === null) throw new Error('it has held')
+      owner.restore(image)
+      expect(owner.bodies.kept.has(id)).toBe(false)
+      world.act(() => owner.start())
+      world.runFor(60_000)
+      if (!isClaimed) {
+        // Its content is back before somebody asks for it.
+        expect(owner.bodies.kept.has(id)).toBe(true)
+        click(owner)
+      }
+      world.runFor(120_000)
+      expect(claimAt(owner)).toBe('release')
+    },
+    { before: (owner) => (image = owner.snapshot()) },
+  )
+}
+
+test('a mail that comes back to an owner whose data directory went back has its content again', () => {
+  expect(releasedAfterReturn(false)).toEqual(['mx1'])
+})
+
+test('a release that comes back to an owner whose data directory went back leaves without a restart', () => {
+  expect(releasedAfterReturn(true)).toEqual(['mx1'])
 })
 
 test('a claim that takes effect without the holders is found', () => {

@@ -247,6 +247,13 @@ export class MailSimulation {
     this.#losses.push({ node, fromMs, atMs: this.world.nowMs })
   }
 
+  /** Some disk went back from after `atMs` to before it. */
+  wentBackPast(atMs: number): boolean {
+    return this.#losses.some(
+      ({ fromMs, atMs: lostMs }) => Number.isFinite(fromMs) && fromMs <= atMs && atMs <= lostMs,
+    )
+  }
+
   /** How long two nodes have been in contact without a break, ms; 0: they are not. */
   contactMs(one: NodeId, two: NodeId): number {
     const sinceMs = this.#contacts.get(pairOf(one, two))?.sinceMs ?? null
@@ -282,10 +289,7 @@ export class MailSimulation {
       contactMs: (one, two) => this.contactMs(one, two),
       hasGoneBack: (id) => this.nodes.some((one) => one.id === id && this.#hasGoneBack(one)),
       hasLost: (id) => this.#losses.some((loss) => loss.node.id === id),
-      wentBackPast: (atMs) =>
-        this.#losses.some(
-          ({ fromMs, atMs: lostMs }) => Number.isFinite(fromMs) && fromMs <= atMs && atMs <= lostMs,
-        ),
+      wentBackPast: (atMs) => this.wentBackPast(atMs),
       lossesSince: (atMs) =>
         this.#losses.filter((loss) => loss.fromMs <= atMs && atMs <= loss.atMs).length,
     })

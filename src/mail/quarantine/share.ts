@@ -58,6 +58,8 @@ export class HeldShare {
   readonly #lost = new Set<MessageId>()
   /** Rows say that a file may be here. */
   readonly #doubtful = new Set<MessageId>()
+  /** Own mail of which peers told: a disk that went back has lost its files too. */
+  readonly #returned = new Set<MessageId>()
   /** Who is being asked to keep a body, and may have it before the row says so. */
   readonly #asking = new Map<MessageId, NodeId>()
   /** Where the search for mail that nobody else has goes on. */
@@ -93,6 +95,7 @@ export class HeldShare {
       this.#isDirty = true
       for (const id of ids) if (this.#files.has(id)) this.#changed.add(id)
       if (origin === 'own') return
+      for (const id of ids) this.#returned.add(id)
       // Somebody took over what was this node's own, and its file may be here still.
       for (const id of quarantine.read((list) => list.perhapsAt(quarantine.node.id, ids))) {
         if (!this.#files.has(id)) this.#doubtful.add(id)
@@ -263,6 +266,13 @@ export class HeldShare {
         this.#rowless.delete(id)
         this.#changed.add(id)
       } else if (clock.wallMs() - (this.#files.get(id) ?? 0) >= STEP_MS) await this.#showOne(id)
+    }
+    for (const id of firstOf(this.#returned)) {
+      this.#returned.delete(id)
+      const entry = quarantine.one(id)
+      if (entry?.row.owner.id !== quarantine.node.id || entry.bodyGone) continue
+      // From here on it is fetched from a holder.
+      if ((await bodies.meta(id)) === null) quarantine.markBodyGone(id)
     }
     for (const id of firstOf(this.#doubtful)) {
       this.#doubtful.delete(id)

@@ -344,11 +344,13 @@ export class HeldTakeover {
     }
   }
 
-  /** Rows of another owner came over own ones: what was decided here is told to it. */
+  /** Rows came over own ones: what was decided here is told to their owner, this node perhaps. */
   #yield(): void {
     const { quarantine, observer } = this.#deps
-    const recipients = quarantine.tellFormer()
-    if (recipients > 0) observer.emit('held.yielded', { recipients })
+    const { others, own } = quarantine.tellFormer()
+    if (others > 0) observer.emit('held.yielded', { recipients: others })
+    // At once: the next click must not find these undecided.
+    if (own > 0) this.#deps.taken()
   }
 }
 
