@@ -196,6 +196,10 @@ export class Files {
     this.kept.delete(id)
   }
 
+  has(id: MessageId): boolean {
+    return this.kept.has(id)
+  }
+
   list(): readonly MessageId[] {
     return [...this.kept.keys()]
   }

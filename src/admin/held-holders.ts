@@ -13,7 +13,7 @@ export type HeldHoldersDeps = {
   readonly clock: Clock
   readonly observer: Observer
   readonly quarantine: Quarantine
-  readonly bodies: Pick<Bodies, 'write' | 'read' | 'meta' | 'remove' | 'list'>
+  readonly bodies: Pick<Bodies, 'write' | 'read' | 'meta' | 'has' | 'remove' | 'list'>
   readonly nodes: HeldNodes
   readonly patience: HeldTakeoverDeps['patience']
 }

@@ -31,6 +31,8 @@ export class HeldRules {
   readonly #anyway = new Set<MessageId>()
   /** Copies that went again for a cause that the product must count, by message. */
   readonly #counted = new Map<MessageId, number>()
+  /** Copies that a node has as expired, and since when it has. */
+  readonly #expired = new Map<string, { readonly node: SimNode; readonly atMs: number }>()
   /** Copies of which somebody was told that they are released. */
   readonly #promised = new Set<string>()
   /** Copies that left more than once. */
@@ -38,6 +40,7 @@ export class HeldRules {
 
   constructor(sim: MailSimulation) {
     this.#sim = sim
+    sim.ledger.onExpired = (id) => this.#noteExpired(id)
   }
 
   /** Copies that have left. */
@@ -47,6 +50,13 @@ export class HeldRules {
 
   hasLeft(copy: string): boolean {
     return this.#lefts.has(copy)
+  }
+
+  /** A node shows all that a click is about as expired. */
+  hasExpired(node: SimNode, id: MessageId, recipient: string | null): boolean {
+    const copies = entryAt(node, id)?.copies ?? []
+    const asked = copies.filter(({ address }) => recipient === null || address === recipient)
+    return asked.length > 0 && asked.every(({ claim }) => claim?.kind === 'expire')
   }
 
   /** An operator was told that it may arrive twice. */
@@ -71,7 +81,35 @@ export class HeldRules {
     world.tell(() => `${copy} leaves from ${node.name}`)
     world.sometimes('held mail released')
     this.#checkKnown(node, id as MessageId, Number(place))
+    this.#checkExpired(node, copy)
     if (before.length > 0) this.#explain(id as MessageId, copy, before, now)
+  }
+
+  #noteExpired(id: MessageId): void {
+    const { nowMs: atMs } = this.#sim.world
+    for (const node of this.#sim.cluster.up) {
+      for (const { place, claim } of entryAt(node, id)?.copies ?? []) {
+        const copy = `${id} ${place}`
+        if (claim?.kind === 'expire' && !this.#expired.has(copy))
+          this.#expired.set(copy, { node, atMs })
+      }
+    }
+  }
+
+  /** What was decided before is done, also when that was done apart; nothing after it is. */
+  #checkExpired(node: SimNode, copy: string): void {
+    const expired = this.#expired.get(copy)
+    const [id = '', place = ''] = copy.split(' ')
+    if (expired === undefined || this.#anyway.has(id as MessageId)) return
+    const { world } = this.#sim
+    const sinceMs = world.nowMs - expired.atMs
+    const isTold = this.#sim.contactMs(node.id, expired.node.id) >= sinceMs
+    if (this.#sim.wentBackPast(expired.atMs) || (node !== expired.node && !isTold)) return
+    const copies = entryAt(node, id as MessageId)?.copies ?? []
+    const { claim } = copies.find((one) => one.place === Number(place)) ?? {}
+    const decidedMs = (node.run?.clock.wallMs() ?? 0) - (claim?.atMs ?? 0)
+    if (decidedMs >= sinceMs) return
+    world.violate(`held ${copy} leaves ${node.name}, ${Math.round(sinceMs)} ms after it expired`)
   }
 
   /** Nobody that it could have heard knows that the copy is over. */

@@ -134,6 +134,9 @@ export class Ledger {
   /** The same of held mail that was released, by message. */
   readonly heldDoubts = new Map<MessageId, number>()
 
+  /** Called with each held mail that has expired at its owner. */
+  onExpired: ((mid: MessageId) => void) | null = null
+
   /** Called with each mail that reaches a next hop. */
   onArrived: ((arrived: Arrived) => void) | null = null
 

@@ -262,6 +262,39 @@ test('a release that comes back to an owner whose data directory went back leave
   expect(releasedAfterReturn(true)).toEqual(['mx1'])
 })
 
+test('a mail that comes back to an owner whose data directory went back, with no content anywhere, is not released', () => {
+  const sim = new MailSimulation(1, { tune: calmMail })
+  try {
+    const { world } = sim
+    const [owner, other] = sim.nodes as [SimNode, SimNode]
+    world.runFor(20_000)
+    const image = owner.snapshot()
+    const id = world.act(() => owner.run?.held.hold()) as MessageId
+    const entryAt = (at: SimNode) => at.run?.held.quarantine.one(id)
+    expect(world.runTill(() => entryAt(other) != null, 5_000, 10)).toBe(true)
+    world.act(() => owner.crash(true))
+    owner.restore(image)
+    world.runFor(20_000)
+    const release = { kind: 'release', recipient: null, anyway: false } as const
+    world.wait(other.run?.held.click(id, release) ?? Promise.resolve(null))
+    expect(entryAt(other)?.row.pending).toHaveLength(2)
+    world.act(() => owner.start())
+    // As soon as its row is back: what waits for its owner is run in the same step.
+    expect(world.runTill(() => entryAt(owner) != null, 60_000, 1)).toBe(true)
+    const refused = world.wait(
+      (owner.run?.held.click(id, release) ?? Promise.resolve(null)).catch((error) => error),
+    )
+    expect(String(refused)).toContain('The content of this mail is missing')
+    world.runFor(120_000)
+    for (const at of [owner, other]) {
+      expect(entryAt(at)?.copies.map(({ claim }) => claim)).toEqual([null, null])
+      expect(entryAt(at)?.row.pending).toHaveLength(2)
+    }
+  } finally {
+    sim.close()
+  }
+})
+
 test('a claim that takes effect without the holders is found', () => {
   const { prototype } = Taken
   const { by } = prototype

@@ -186,9 +186,13 @@ class HeldWork {
     if (click.kind === 'release' && click.anyway) this.#rules.anyway(id)
     world.tell(() => `${node.name} clicks ${click.kind} of ${id}, anyway: ${click.anyway}`)
     world.act(() => {
+      const hasExpired = this.#rules.hasExpired(node, id, click.recipient)
       const shown = run.held.click(id, click)
       shown
-        .then((detail) => this.#told(id, detail))
+        .then((detail) => {
+          if (hasExpired) world.violate(`${node.name} takes a click for ${id}, which has expired`)
+          this.#told(id, detail)
+        })
         .catch((error: unknown) => {
           if (error instanceof RefusalError) world.sometimes(`click refused: ${error.code}`)
           else if (!(error instanceof StoreError)) {

@@ -246,7 +246,10 @@ export function hearMail(setting: MailSetting, event: string, fields: object): v
     ledger.heldDoubted(message, recipients ?? 0)
     world.sometimes('held mail released in doubt')
   }
-  if (event === 'mail.deleted' && why === 'expired') world.sometimes('held mail expired')
+  if (event === 'mail.deleted' && why === 'expired' && message !== undefined) {
+    world.sometimes('held mail expired')
+    ledger.onExpired?.(message)
+  }
   const isCopy = event === 'copy.kept' || event === 'copy.healed'
   if (isCopy && message !== undefined && by !== undefined) setting.onCopy(message, by)
   if (event === 'queue.bounced' && message !== undefined && notification !== undefined) {

@@ -40,7 +40,7 @@ export type HeldShareDeps = {
   readonly clock: Clock
   readonly observer: Observer
   readonly quarantine: Quarantine
-  readonly bodies: Pick<Bodies, 'write' | 'read' | 'meta' | 'remove' | 'list'>
+  readonly bodies: Pick<Bodies, 'write' | 'read' | 'meta' | 'has' | 'remove' | 'list'>
   readonly nodes: HeldNodes
   /** A node has said what it has of an own mail: that owned it before, perhaps. */
   readonly spoke: (id: MessageId, from: NodeId) => void
@@ -58,8 +58,6 @@ export class HeldShare {
   readonly #lost = new Set<MessageId>()
   /** Rows say that a file may be here. */
   readonly #doubtful = new Set<MessageId>()
-  /** Own mail of which peers told: a disk that went back has lost its files too. */
-  readonly #returned = new Set<MessageId>()
   /** Who is being asked to keep a body, and may have it before the row says so. */
   readonly #asking = new Map<MessageId, NodeId>()
   /** Where the search for mail that nobody else has goes on. */
@@ -95,7 +93,7 @@ export class HeldShare {
       this.#isDirty = true
       for (const id of ids) if (this.#files.has(id)) this.#changed.add(id)
       if (origin === 'own') return
-      for (const id of ids) this.#returned.add(id)
+      this.#lookForOwn(ids)
       // Somebody took over what was this node's own, and its file may be here still.
       for (const id of quarantine.read((list) => list.perhapsAt(quarantine.node.id, ids))) {
         if (!this.#files.has(id)) this.#doubtful.add(id)
@@ -159,7 +157,11 @@ export class HeldShare {
    * @throws StoreError when it cannot be written
    */
   async restore(id: MessageId): Promise<boolean> {
-    const { quarantine, nodes } = this.#deps
+    const { quarantine, nodes, bodies } = this.#deps
+    if (bodies.has(id)) {
+      quarantine.markBodyThere(id)
+      return true
+    }
     const holders = quarantine.one(id)?.row.holders.map((node) => node.id) ?? []
     const living = holders.filter((node) => nodes.absence(node).standing === 'here')
     for (const node of nodes.ranked(id, living)) {
@@ -247,6 +249,23 @@ export class HeldShare {
     }
   }
 
+  /**
+   * Peers told of own mail: a disk that went back has lost its files too. What is missing is fetched
+   * from a holder, and no release is noted before that.
+   */
+  #lookForOwn(ids: readonly MessageId[]): void {
+    const { quarantine, bodies } = this.#deps
+    const missing = ids.filter((id) => {
+      const isOwn = quarantine.read((list) => list.ownerOf(id)) === quarantine.node.id
+      return isOwn && !bodies.has(id)
+    })
+    if (missing.length === 0) return
+    quarantine.together(() => {
+      for (const id of missing)
+        if (quarantine.one(id)?.bodyGone === false) quarantine.markBodyGone(id)
+    })
+  }
+
   /** What a dead owner could not tell of is shown in its name. */
   async #showOne(id: MessageId): Promise<void> {
     const { quarantine, bodies, nodes } = this.#deps
@@ -266,13 +285,6 @@ export class HeldShare {
         this.#rowless.delete(id)
         this.#changed.add(id)
       } else if (clock.wallMs() - (this.#files.get(id) ?? 0) >= STEP_MS) await this.#showOne(id)
-    }
-    for (const id of firstOf(this.#returned)) {
-      this.#returned.delete(id)
-      const entry = quarantine.one(id)
-      if (entry?.row.owner.id !== quarantine.node.id || entry.bodyGone) continue
-      // From here on it is fetched from a holder.
-      if ((await bodies.meta(id)) === null) quarantine.markBodyGone(id)
     }
     for (const id of firstOf(this.#doubtful)) {
       this.#doubtful.delete(id)
