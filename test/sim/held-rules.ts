@@ -101,10 +101,14 @@ export class HeldRules {
     const expired = this.#expired.get(copy)
     const [id = '', place = ''] = copy.split(' ')
     if (expired === undefined || this.#anyway.has(id as MessageId)) return
-    const { world } = this.#sim
+    const { world, cluster } = this.#sim
     const sinceMs = world.nowMs - expired.atMs
-    const isTold = this.#sim.contactMs(node.id, expired.node.id) >= sinceMs
-    if (this.#sim.wentBackPast(expired.atMs) || (node !== expired.node && !isTold)) return
+    // Rows of before come over those of after, and it expires once more, a few seconds later.
+    if (this.#sim.hasGoneBack(expired.node)) return
+    // Who was away decides by what it knew: a release that was made apart counts before the expiry.
+    const isTold = (one: SimNode): boolean =>
+      one === expired.node || this.#sim.contactMs(one.id, expired.node.id) >= sinceMs
+    if (!cluster.up.every(isTold)) return
     const copies = entryAt(node, id as MessageId)?.copies ?? []
     const { claim } = copies.find((one) => one.place === Number(place)) ?? {}
     const decidedMs = (node.run?.clock.wallMs() ?? 0) - (claim?.atMs ?? 0)
