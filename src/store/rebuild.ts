@@ -8,6 +8,7 @@ import { applyMark, changeOwner, isAbove, joinStates } from './marks.ts'
 import {
   type Commit,
   type HolderState,
+  isFinal,
   type MarkKind,
   type MarkPayload,
   Message,
@@ -170,10 +171,20 @@ export class Rebuild {
     }
     if (type === RECORD.adopt || type === RECORD.xfer) {
       const { term, owner } = JSON.parse(payload.toString()) as TitlePayload
-      if (isAbove({ term, owner }, message)) changeOwner(message, { term, owner })
+      if (!isAbove({ term, owner }, message)) return
+      changeOwner(message, { term, owner })
+      // A crash may have come before the marks that say so.
+      if (type === RECORD.adopt && owner === this.#node) doubtRest(message)
     } else if (type === RECORD.holders) {
       setHolder(message, JSON.parse(payload.toString()) as HolderPayload)
     }
+  }
+}
+
+/** The last marks of its owner before may not have come: each delivery may be a second one. */
+function doubtRest({ recipients }: Message): void {
+  for (const recipient of recipients) {
+    if (!isFinal(recipient.state) && recipient.state !== 'held') recipient.doubtful = true
   }
 }
 
