@@ -53,6 +53,9 @@ class Asked implements MailActions {
   copyOne(): QueueRow | null {
     return null
   }
+  hasReleased(): boolean {
+    return false
+  }
   releasesResumed(): void {}
   retry(id: MessageId | null): number {
     this.calls.push(`retry ${id}`)

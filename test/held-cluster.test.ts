@@ -281,6 +281,43 @@ describe('a click while the owner is away', () => {
     expect(a.sent).toEqual([`${id} 0`])
     expect(a.quarantine.pendingReleases()).toEqual([])
   })
+
+  test('and others that are refused are retried together: one retry at a time, a minute after the first', async () => {
+    const { wires, a, b } = two()
+    const ids = [await a.hold(1), await a.hold(1)] as const
+    wires.exchange()
+    a.queue = 'refuses'
+    const failed = () => a.observer.count('store_failed_total')
+    const clickApart = async (id: MessageId) => {
+      wires.cut.add('mx1')
+      await b.held.release(NAGY, id)
+      wires.cut.clear()
+      wires.exchange()
+      await settled()
+    }
+    const advance = async (ms: number) => {
+      a.clock.advance(ms)
+      await settled()
+    }
+    await clickApart(ids[0])
+    expect(failed()).toBe(1)
+    await advance(30_000)
+    await clickApart(ids[1])
+    expect(failed()).toBe(2)
+    await advance(30_000)
+    expect(failed()).toBe(4)
+    // The second refusal planned no retry of its own.
+    await advance(59_999)
+    expect(failed()).toBe(4)
+    await advance(1)
+    expect(failed()).toBe(6)
+    a.queue = 'takes'
+    await advance(60_000)
+    expect(a.sent.toSorted()).toEqual(ids.map((id) => `${id} 0`).toSorted())
+    await advance(300_000)
+    expect(a.sent).toHaveLength(2)
+    expect(failed()).toBe(6)
+  })
 })
 
 describe('an owner', () => {

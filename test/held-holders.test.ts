@@ -335,18 +335,107 @@ describe('an owner that is dead for sure', () => {
     expect(a.sent).toHaveLength(2)
   })
 
-  test('had claimed and not sent: the next owner sends', async () => {
-    const { wires, a, b } = two()
-    const id = await a.hold(1, 'x', [b])
+  /** mx1 has released the first copy of three and dies; of what its queue did mx2 knows nothing. */
+  async function cutOff(queue: Post['queue'], world = two()) {
+    const { wires, a, b } = world
+    const id = await a.hold(3, 'x', [b])
     wires.exchange()
-    a.queue = 'hangs'
-    void a.held.release(RUIZ, id)
+    a.queue = queue
+    void a.held.release(RUIZ, id, 'r0@example.com')
     await settled()
     expect(b.held.heldOne(id).claims).toHaveLength(1)
+    wires.exchange()
+    wires.confirm(a, 200_000)
+    return { id, doubted: () => b.observer.count('possible_duplicates_total') }
+  }
+
+  test('had claimed, and perhaps sent: the next owner sends, tells and counts that copy', async () => {
+    const world = two()
+    const { wires, a, b } = world
+    const { id, doubted } = await cutOff('takesLast', world)
+    await passed(wires, 10_000)
+    expect(a.sent).toEqual([`${id} 0`])
+    expect(b.sent).toEqual([`${id} 0`])
+    expect(doubted()).toBe(1)
+    const { events } = b.trace.message(id)
+    expect(
+      events.filter(({ detail }) => detail.includes('twice')).map(({ recipient }) => recipient),
+    ).toEqual(['r0@example.com'])
+    // What mx1 had not decided it had not sent.
+    await b.held.release(NAGY, id)
+    expect(b.sent).toHaveLength(3)
+    expect(doubted()).toBe(1)
+  })
+
+  test('had sent, and told: the next owner sends nothing and counts nothing', async () => {
+    const world = two()
+    const { wires, a, b } = world
+    const { id, doubted } = await cutOff('takes', world)
+    await passed(wires, 10_000)
+    expect(b.held.heldOne(id).row.owner.name).toBe('mx2')
+    expect([a.sent, b.sent]).toEqual([[`${id} 0`], []])
+    expect(doubted()).toBe(0)
+  })
+
+  test('and comes back before the next owner could send again: one arrives, whoever had it', async () => {
+    for (const queue of ['takesLast', 'hangs'] as const) {
+      const world = two()
+      const { wires, a, b } = world
+      b.queue = 'refuses'
+      const { id, doubted } = await cutOff(queue, world)
+      await passed(wires, 10_000)
+      expect(b.held.heldOne(id).row.owner.name).toBe('mx2')
+      expect(b.quarantine.doubted(id, [0, 1, 2])).toEqual([0])
+      a.stop()
+      wires.absences.clear()
+      await a.start()
+      await passed(wires, 30_000)
+      expect(b.quarantine.doubted(id, [0, 1, 2])).toEqual([])
+      b.queue = 'takes'
+      await passed(wires, 2 * MINUTE_MS, 5_000)
+      expect(sentOf([a, b])).toEqual([`${id} 0`])
+      expect(doubted()).toBe(0)
+    }
+  })
+
+  test('leaves its doubt to every next owner, until it is back itself', async () => {
+    const { wires, a, b, c } = three()
+    const id = await a.hold(2, 'x', [b, c])
+    wires.exchange()
+    a.queue = 'takesLast'
+    void a.held.release(RUIZ, id, 'r0@example.com')
+    await settled()
+    for (const one of [b, c]) one.queue = 'refuses'
     wires.confirm(a, 200_000)
     await passed(wires, 10_000)
-    expect(b.sent).toEqual([`${id} 0`])
-    expect(a.sent).toEqual([])
+    const [first, second] = b.held.heldOne(id).row.owner.name === 'mx2' ? [b, c] : [c, b]
+    wires.confirm(first, 200_000)
+    await passed(wires, 10_000)
+    expect(second.held.heldOne(id).row.owner.name).toBe(second.node.name)
+    expect(second.quarantine.doubted(id, [0, 1])).toEqual([0])
+    // Of two doubts no single word is the end.
+    expect(second.quarantine.doubtOf(id)).toBeNull()
+    second.queue = 'takes'
+    await passed(wires, 2 * MINUTE_MS, 5_000)
+    expect(second.sent).toEqual([`${id} 0`])
+    expect(second.observer.count('possible_duplicates_total')).toBe(1)
+  })
+
+  test('had taken the mail over in doubt itself: that does not end with it', async () => {
+    const { wires, a, b, c } = three()
+    const id = await a.hold(2, 'x', [b, c])
+    wires.exchange()
+    wires.cut.add('mx1')
+    wires.isLongCut = true
+    await b.held.release(NAGY, id, 'r0@example.com', true)
+    const [first, second] = b.held.heldOne(id).row.owner.name === 'mx2' ? [b, c] : [c, b]
+    wires.exchange()
+    wires.confirm(first, 200_000)
+    await passed(wires, 10_000)
+    expect(second.held.heldOne(id).row.owner.name).toBe(second.node.name)
+    await second.held.release(NAGY, id)
+    expect(second.sent).toEqual([`${id} 1`])
+    expect(second.observer.count('possible_duplicates_total')).toBe(1)
   })
 })
 
@@ -470,7 +559,7 @@ describe('an owner that comes back', () => {
   test('with a release of its own counts before a deletion of the next one', async () => {
     const { wires, a, b, id } = await apart('none')
     // Taken over for another recipient's sake, then deleted.
-    b.quarantine.takeOver(id, { hasBody: true, doubtMs: 1 })
+    b.quarantine.takeOver(id, { hasBody: true, doubt: { sinceMs: 1, places: null } })
     b.holders.share.owned(id)
     await b.held.deleteHeld(NAGY, id)
     a.queue = 'hangs'
@@ -486,7 +575,7 @@ describe('an owner that comes back', () => {
     const { wires, a, b, id } = await apart('none')
     await a.held.release(RUIZ, id)
     expect(a.sent).toHaveLength(1)
-    b.quarantine.takeOver(id, { hasBody: true, doubtMs: 1 })
+    b.quarantine.takeOver(id, { hasBody: true, doubt: { sinceMs: 1, places: null } })
     b.holders.share.owned(id)
     wires.cut.clear()
     await passed(wires, 15_000)
@@ -500,7 +589,7 @@ describe('an owner that comes back', () => {
     wires.isLongCut = false
     const late = refusal(() => a.held.release(RUIZ, id))
     await settled()
-    b.quarantine.takeOver(id, { hasBody: true, doubtMs: 1 })
+    b.quarantine.takeOver(id, { hasBody: true, doubt: { sinceMs: 1, places: null } })
     b.holders.share.owned(id)
     wires.cut.clear()
     wires.exchange()

@@ -7,7 +7,7 @@ import { StoreError } from '../src/base/errors.ts'
 import { systemDisk } from '../src/base/files.ts'
 import type { MessageId, NodeId, SpoolId } from '../src/base/ids.ts'
 import { Holder } from '../src/mail/quarantine/hold.ts'
-import { release } from '../src/mail/quarantine/release.ts'
+import { hasReleased, release } from '../src/mail/quarantine/release.ts'
 import type { Claim, RecipientState } from '../src/message/rows.ts'
 import { NO_FACTS } from '../src/message/verdict.ts'
 import type { HeldMail } from '../src/store/held-mail.ts'
@@ -205,7 +205,10 @@ test('that was taken over is released from its file by the door of fresh mail, o
   const id = await kept(here)
   here.holder.resume()
   await idle(here)
+  const had = () => [0, 1, 2].map((place) => hasReleased(here.queue, id, place))
+  expect(had()).toEqual([false, false, false])
   await releaseOf(here, id, [1])
+  expect(had()).toEqual([true, true, false])
   const own = here.queue.get(id)
   expect(own?.owner).toBe(here.room.node.id)
   expect(own?.term).toBe(2)
@@ -262,4 +265,6 @@ test('that the former owner had in its queue already is left to who takes that o
   await releaseOf(here, id, [1])
   expect(here.enqueued).toEqual([])
   expect(here.queue.copy(id)?.recipients[1]?.state).toBe('deferred')
+  // It is in no queue of this node.
+  expect(hasReleased(here.queue, id, 1)).toBe(false)
 })

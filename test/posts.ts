@@ -196,8 +196,22 @@ export class Files {
     this.kept.delete(id)
   }
 
+  has(id: MessageId): boolean {
+    return this.kept.has(id)
+  }
+
   list(): readonly MessageId[] {
     return [...this.kept.keys()]
+  }
+
+  /** As they are now; what it gives is put back by `restore`. */
+  image(): ReadonlyMap<MessageId, { readonly mail: HeldMail; readonly bytes: Buffer }> {
+    return new Map(this.kept)
+  }
+
+  restore(image: ReturnType<Files['image']>): void {
+    this.kept.clear()
+    for (const [id, file] of image) this.kept.set(id, file)
   }
 }
 
@@ -213,8 +227,8 @@ export class Post {
   readonly audited: string[] = []
   readonly answers = new Map<string, Act>()
   isDown = false
-  /** The queue refuses, or never answers: what a crash looks like. */
-  queue: 'takes' | 'refuses' | 'hangs' = 'takes'
+  /** The queue refuses, or never answers, before it has the mail or after: what a crash looks like. */
+  queue: 'takes' | 'takesLast' | 'refuses' | 'hangs' = 'takes'
   observer!: Observer
   databases!: Databases
   rows!: Replica
@@ -254,6 +268,7 @@ export class Post {
     } as unknown as Operators
     const mail = {
       release: (id: MessageId, places: readonly number[]) => this.#release(id, places),
+      hasReleased: (id: MessageId, place: number) => this.sent.includes(`${id} ${place}`),
       releasesResumed: () => {},
     }
     const { quarantine, trace } = this
@@ -283,6 +298,7 @@ export class Post {
     if (this.queue === 'refuses') throw new StoreError('No space left', { remedy: 'retry' })
     if (this.queue === 'hangs') await new Promise(() => {})
     for (const place of places) this.sent.push(`${id} ${place}`)
+    if (this.queue === 'takesLast') await new Promise(() => {})
   }
 
   stop(): void {

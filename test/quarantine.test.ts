@@ -153,9 +153,11 @@ describe('a held body', () => {
     copyFileSync(path, `${path}.new`)
     expect(here.bodies.list()).toEqual([mail.row.id])
     expect(existsSync(`${path}.new`)).toBe(false)
+    expect(here.bodies.has(mail.row.id)).toBe(true)
     await here.bodies.remove(mail.row.id)
     await here.bodies.remove(mail.row.id)
     expect(here.bodies.list()).toEqual([])
+    expect(here.bodies.has(mail.row.id)).toBe(false)
   })
 
   test('without its key is not given up: the start is refused', async () => {

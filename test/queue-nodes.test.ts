@@ -69,6 +69,9 @@ class Office implements MailActions {
   }
 
   async release(): Promise<void> {}
+  hasReleased(): boolean {
+    return false
+  }
   releasesResumed(): boolean {
     return true
   }

@@ -54,7 +54,7 @@ export type HeldDecisionsDeps = {
   readonly quarantine: Quarantine
   readonly bodies: Pick<Bodies, 'read'>
   readonly operators: Pick<Operators, 'audit'>
-  readonly mail: Pick<MailActions, 'release' | 'releasesResumed'>
+  readonly mail: Pick<MailActions, 'release' | 'hasReleased' | 'releasesResumed'>
   readonly share: Pick<HeldShare, 'around' | 'has' | 'restore' | 'body'>
   readonly takeover: Pick<HeldTakeover, 'mustStay' | 'takeFor'>
   readonly nodes: Pick<HeldNodes, 'taken'>
@@ -231,6 +231,7 @@ export class HeldDecisions {
     const keys = copies.map(({ place }) => `${id}.${place}`)
     for (const key of keys) this.#onTheWay.add(key)
     try {
+      this.#tellQueued(id, copies)
       // Who could take the mail over must know of it before it goes (design: mail.md).
       await nodes.taken(share.around(id))
       const open = this.#stillOpen(id, copies)
@@ -251,6 +252,16 @@ export class HeldDecisions {
     } finally {
       for (const key of keys) this.#onTheWay.delete(key)
     }
+  }
+
+  /**
+   * What the queue has already. Who took the mail over while this node was away must not hear that
+   * it is back, and not that it had sent it.
+   */
+  #tellQueued(id: MessageId, copies: readonly Claimed[]): void {
+    const { mail, quarantine } = this.#deps
+    const had = copies.filter(({ place }) => mail.hasReleased(id, place))
+    for (const { claim, places } of byClaim(had)) quarantine.markEnqueued(id, places, claim)
   }
 
   /** What this node still owns and has not sent, after it waited. @throws RefusalError conflict */
@@ -275,8 +286,8 @@ export class HeldDecisions {
   /** A mail that was taken over in doubt may have arrived before. */
   #countDoubt(id: MessageId, places: readonly number[]): void {
     const { quarantine, observer } = this.#deps
-    if (quarantine.one(id)?.doubtMs === null) return
-    observer.emit('held.doubted', { message: id, recipients: places.length })
+    const recipients = quarantine.doubted(id, places).length
+    if (recipients > 0) observer.emit('held.doubted', { message: id, recipients })
   }
 
   /** Never rejects. All claims stand before the first mail goes, so two runs never meet. */

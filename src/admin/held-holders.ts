@@ -13,7 +13,7 @@ export type HeldHoldersDeps = {
   readonly clock: Clock
   readonly observer: Observer
   readonly quarantine: Quarantine
-  readonly bodies: Pick<Bodies, 'write' | 'read' | 'meta' | 'remove' | 'list'>
+  readonly bodies: Pick<Bodies, 'write' | 'read' | 'meta' | 'has' | 'remove' | 'list'>
   readonly nodes: HeldNodes
   readonly patience: HeldTakeoverDeps['patience']
 }
@@ -31,7 +31,7 @@ export class HeldHolders {
     this.takeover = new HeldTakeover({
       ...deps,
       share: this.share,
-      note: (id, detail) => this.#note(id, detail),
+      note: (...line) => this.#note(...line),
       taken: () => this.#decisions?.taken(),
     })
   }
@@ -39,8 +39,8 @@ export class HeldHolders {
   /** Once, when there is a queue for what is released. */
   decide(deps: Pick<HeldDecisionsDeps, 'trace' | 'operators' | 'mail'>): HeldDecisions {
     const { clock } = this.#deps
-    this.#note = (id, detail) =>
-      deps.trace.note(id, { atMs: clock.wallMs(), recipient: null, what: 'adopted', detail })
+    this.#note = (id, recipient, detail) =>
+      deps.trace.note(id, { atMs: clock.wallMs(), recipient, what: 'adopted', detail })
     this.#decisions = new HeldDecisions({ ...deps, ...this, ...this.#deps })
     return this.#decisions
   }

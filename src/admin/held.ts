@@ -109,7 +109,7 @@ export function heldPart(deps: HeldDeps): HeldPart {
     if (kind === 'release') throw bodyLost(owner, nodes.absence(owner.id).standing)
     const claim: Claim = { kind, by, atMs: clock.wallMs() }
     const claimed = quarantine.together(() => {
-      quarantine.takeOver(id, { hasBody: false, doubtMs: null })
+      quarantine.takeOver(id, { hasBody: false, doubt: null })
       return quarantine.claim(id, places, claim)
     })
     decisions.tell(id, claimed)

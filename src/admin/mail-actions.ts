@@ -10,6 +10,8 @@ export interface MailActions {
    * @throws StoreError when the queue or the sealed file refuses
    */
   release(id: MessageId, places: readonly number[], claim: Claim): Promise<void>
+  /** The queue of this node has this copy since a release, or had it. */
+  hasReleased(id: MessageId, place: number): boolean
   /** All releases that a stop had cut off were asked for again. */
   releasesResumed(): void
   /** What this node owns, and what it has copies of that belong to `of`; newest first. */

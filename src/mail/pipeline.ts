@@ -58,7 +58,7 @@ import type { InspectConfig } from './inspect/look.ts'
 import { domainOf } from './inspect/urls.ts'
 import { Holder, type HolderDeps } from './quarantine/hold.ts'
 import { Keeper } from './quarantine/keep.ts'
-import { type ReleaseDeps, release } from './quarantine/release.ts'
+import { hasReleased, type ReleaseDeps, release } from './quarantine/release.ts'
 import type { HeldShare } from './quarantine/share.ts'
 import { type BuiltNotice, type Notice, notify } from './queue/notify.ts'
 import { QueueList, type QueuePart, type QueueQuery } from './queue/page.ts'
@@ -571,6 +571,10 @@ export class Pipeline {
   async release(id: MessageId, places: readonly number[], claim: Claim): Promise<void> {
     await release(id, places, claim, this.#releases)
     for (const _ of places) this.#deps.observer.emit('mail.released', { message: id, by: claim.by })
+  }
+
+  hasReleased(id: MessageId, place: number): boolean {
+    return hasReleased(this.#deps.queue, id, place)
   }
 
   /** All releases that a stop had cut off were asked for again: what the spool knew is not needed. */

@@ -10,7 +10,7 @@
  * and its salt, so a counter is nonce enough; mid, number and end are authenticated with it.
  */
 import { createCipheriv, createDecipheriv, hkdfSync } from 'node:crypto'
-import { mkdirSync, readdirSync, unlinkSync } from 'node:fs'
+import { existsSync, mkdirSync, readdirSync, unlinkSync } from 'node:fs'
 import { type FileHandle, mkdir, open, rename, rm, unlink } from 'node:fs/promises'
 import { join } from 'node:path'
 import { AssertionError, assert, StoreError } from '../base/errors.ts'
@@ -125,6 +125,11 @@ export class Bodies {
         throw storeError(`The held message ${id} could not be removed`, error)
       }
     }
+  }
+
+  /** Its file is there; nothing of it is read. */
+  has(id: MessageId): boolean {
+    return existsSync(join(this.#folder(id), id))
   }
 
   /** Ids of all files; left-overs of a crash are removed on the way. For the start. */

@@ -18,7 +18,10 @@ import type { Projection } from './shared.ts'
 
 const VERSION = 2
 
-/** `node`: this one, which remembers what it had decided when it is the owner no more. */
+/**
+ * `node`: this one, which remembers what it had decided when it is the owner no more, or when its
+ * disk went back and rows that it had written before that come over those of after.
+ */
 export function heldProjection({ sqlite }: StoreDatabase, node: NodeId): Projection {
   const put = sqlite.query<null, (string | number | null)[]>(
     'INSERT OR REPLACE INTO held VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)',
@@ -55,7 +58,7 @@ export function heldProjection({ sqlite }: StoreDatabase, node: NodeId): Project
       put.run(...columnsOf(id, termOf(state), held, held.row))
     count.run(id)
     const mine = before === null ? null : readHeldValue(textOf(before) ?? '')
-    if (mine === null || mine.owner !== node || held.owner === node) return
+    if (mine === null || mine.owner !== node) return
     for (const { place, claim, sent } of unknownTo(held, mine)) {
       remember.run(id, place, claim.kind, claim.by, claim.atMs, sent ? 1 : 0)
     }
@@ -80,7 +83,7 @@ export function heldProjection({ sqlite }: StoreDatabase, node: NodeId): Project
   }
 }
 
-/** What this node had decided, and the next owner does not know: a release counts before all. */
+/** What this node had decided, and the row now does not know: a release counts before all. */
 function unknownTo({ copies }: HeldValue, mine: HeldValue) {
   return mine.copies.flatMap(({ place, claim, enqueuedMs }) => {
     if (claim === undefined || claim.kind === 'expire') return []

@@ -19,6 +19,8 @@ export type CopyValue = {
   readonly claim?: Claim
   /** It is released and in the queue of its owner since. */
   readonly enqueuedMs?: number
+  /** An owner before had released it then, and may have had it in its queue when it died. */
+  readonly doubtMs?: number
 }
 
 export type HeldFacts = Omit<NewHeldRow, 'id' | 'recipients'>
@@ -34,9 +36,9 @@ export type HeldValue = {
   readonly holders?: readonly NodeId[]
   /** Others that may have it: bytes went there, and no answer came. */
   readonly perhaps?: readonly NodeId[]
-  /** Taken over although the owner before may have released it since then. */
+  /** Taken over although the owner before may have released any of it since then. */
   readonly doubtMs?: number
-  /** Who ends that doubt with its word; left out when there were several. */
+  /** Who ends that doubt, and those of copies, with its word; left out when there were several. */
   readonly doubtOf?: NodeId
 }
 
@@ -106,6 +108,7 @@ function isCopy(raw: unknown): raw is CopyValue {
   const copy = record(raw)
   if (copy === null || !isCount(copy['place']) || !isText(copy['address'])) return false
   if (copy['enqueuedMs'] !== undefined && !isCount(copy['enqueuedMs'])) return false
+  if (copy['doubtMs'] !== undefined && !isCount(copy['doubtMs'])) return false
   return copy['claim'] === undefined || isClaim(copy['claim'])
 }
 

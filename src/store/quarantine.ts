@@ -61,6 +61,9 @@ export type Asked = {
   readonly former: 'claimed' | 'sent' | null
 }
 
+/** What an owner that is gone may have sent since `sinceMs`, wall ms: all of it, or some copies. */
+export type TakeoverDoubt = { readonly sinceMs: number; readonly places: readonly number[] | null }
+
 export class Quarantine {
   readonly #store: StoreDatabase
   readonly #rows: SharedRows
@@ -164,26 +167,31 @@ export class Quarantine {
   }
 
   /**
-   * Becomes the owner of a message of a node that is gone, or that gives it up. `doubtMs`: it may
-   * have been released there since then. Without its body it can only be deleted. @throws StoreError
+   * Becomes the owner of a message of a node that is gone, or that gives it up, with every doubt
+   * that there was before. Without its body it can only be deleted. @throws StoreError
    */
   takeOver(
     id: MessageId,
-    how: { readonly hasBody: boolean; readonly doubtMs: number | null },
+    how: { readonly hasBody: boolean; readonly doubt: TakeoverDoubt | null },
   ): void {
     const me = this.node.id
+    const { doubt } = how
+    const places = this.#list.copies([id]).map(({ place }) => place)
+    const wasDoubted = this.doubted(id, places).length > 0
     this.#writer.change(
       id,
-      (copy) => copy,
+      (copy) =>
+        doubt?.places?.includes(copy.place) === true && copy.doubtMs === undefined
+          ? { ...copy, doubtMs: copy.claim?.atMs ?? doubt.sinceMs }
+          : copy,
       ({ bodyGoneMs: _, ...first }) => ({
-        ...withoutDoubt(first),
+        ...doubtedFor(doubt, first, wasDoubted),
         holders: without(first.holders, [me]),
         // It may come back, and it may have the body then.
         perhaps: [...without(first.perhaps, [me, first.owner]), first.owner].filter(
           (node) => node !== me && !(first.holders ?? []).includes(node),
         ),
         ...(how.hasBody ? {} : { bodyGoneMs: this.#clock.wallMs() }),
-        ...doubtOf(how.doubtMs, first),
       }),
       me,
     )
@@ -194,16 +202,29 @@ export class Quarantine {
    * there that this ends. @throws StoreError
    */
   endDoubt(id: MessageId, former: NodeId): boolean {
-    let isEnded = false
+    if (this.#list.ownerOf(id) !== this.node.id || this.doubtOf(id) !== former) return false
     this.#writer.own(
       id,
-      (copy) => copy,
-      (first) => {
-        isEnded = first.doubtMs !== undefined && first.doubtOf === former
-        return isEnded ? withoutDoubt(first) : first
-      },
+      ({ doubtMs: _, ...copy }) => copy,
+      ({ doubtMs: _, doubtOf: __, ...first }) => first,
     )
-    return isEnded
+    return true
+  }
+
+  /** Whose word ends what is in doubt about a message; null: nothing is, or nobody's does. */
+  doubtOf(id: MessageId): NodeId | null {
+    return this.#writer.parts(id)[0]?.value.doubtOf ?? null
+  }
+
+  /** Those of `places` that an owner before may have sent. @throws StoreError */
+  doubted(id: MessageId, places: readonly number[]): readonly number[] {
+    const parts = this.#writer.parts(id)
+    if (parts[0]?.value.doubtMs !== undefined) return places
+    const copies = parts.flatMap(({ value }) => value.copies)
+    const doubted = new Set(
+      copies.flatMap(({ place, doubtMs }) => (doubtMs === undefined ? [] : [place])),
+    )
+    return places.filter((place) => doubted.has(place))
   }
 
   /** Who has the body of an own message has changed. Others' are passed over. @throws StoreError */
@@ -266,15 +287,18 @@ export class Quarantine {
 
   /**
    * Tells the next owners what this node had decided about their mail while they did not know of
-   * it. Gives how many copies that were. @throws StoreError
+   * it; where it is the owner itself still, that waits to be run as theirs would. Gives how many
+   * copies of others that were, and of its own. @throws StoreError
    */
-  tellFormer(): number {
+  tellFormer(): { readonly others: number; readonly own: number } {
     return this.#rows.transact(() => {
+      let own = 0
       const { query } = this.#store
       const former = query.select().from(heldFormer).orderBy(asc(heldFormer.id)).all()
       for (const { id, place, kind, decidedBy: by, decidedMs: atMs, sent } of former) {
         const to = this.#list.ownerOf(id as MessageId)
         if (to === null) continue
+        if (to === this.node.id) own += 1
         this.#writer.leave(id as MessageId, place, {
           kind,
           by,
@@ -284,7 +308,7 @@ export class Quarantine {
         })
       }
       if (former.length > 0) query.delete(heldFormer).run()
-      return former.length
+      return { others: former.length - own, own }
     })
   }
 
@@ -600,19 +624,20 @@ export class Quarantine {
   }
 }
 
-function withoutDoubt({ doubtMs: _, doubtOf: __, ...first }: HeldValue): HeldValue {
-  return first
-}
-
-/** It is handed on with the doubt that it has; of two doubts no single word is the end. */
-function doubtOf(
-  doubtMs: number | null,
-  before: HeldValue,
-): Pick<HeldValue, 'doubtMs' | 'doubtOf'> {
-  if (doubtMs === null) return {}
-  if (before.doubtMs === undefined) return { doubtMs, doubtOf: before.owner }
-  const isSame = before.doubtMs === doubtMs && before.doubtOf !== undefined
-  return isSame ? { doubtMs, doubtOf: before.doubtOf } : { doubtMs }
+/** No takeover ends a doubt; of two doubts no single word is the end. */
+function doubtedFor(
+  doubt: TakeoverDoubt | null,
+  { doubtMs, doubtOf, ...first }: HeldValue,
+  wasDoubted: boolean,
+): HeldValue {
+  const ofAll = doubt?.places === null ? [doubt.sinceMs] : []
+  const all = [...(doubtMs === undefined ? [] : [doubtMs]), ...ofAll]
+  const ends = doubt === null ? doubtOf : wasDoubted ? undefined : first.owner
+  return {
+    ...first,
+    ...(all.length === 0 ? {} : { doubtMs: Math.min(...all) }),
+    ...(ends === undefined ? {} : { doubtOf: ends }),
+  }
 }
 
 function without(nodes: readonly NodeId[] | undefined, gone: readonly NodeId[]): readonly NodeId[] {

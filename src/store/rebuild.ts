@@ -10,6 +10,7 @@ import { joined } from './message-records.ts'
 import {
   type Commit,
   type HolderState,
+  isFinal,
   type MarkKind,
   type MarkPayload,
   Message,
@@ -195,10 +196,20 @@ export class Rebuild {
     }
     if (type === RECORD.adopt || type === RECORD.xfer) {
       const { term, owner } = parseJson(payload) as TitlePayload
-      if (isAbove({ term, owner }, message)) changeOwner(message, { term, owner })
+      if (!isAbove({ term, owner }, message)) return
+      changeOwner(message, { term, owner })
+      // A crash may have come before the marks that say so.
+      if (type === RECORD.adopt && owner === this.#node) doubtRest(message)
     } else if (type === RECORD.holders) {
       setHolder(message, parseJson(payload) as HolderPayload)
     }
+  }
+}
+
+/** The last marks of its owner before may not have come: each delivery may be a second one. */
+function doubtRest({ recipients }: Message): void {
+  for (const recipient of recipients) {
+    if (!isFinal(recipient.state) && recipient.state !== 'held') recipient.doubtful = true
   }
 }
 

@@ -3,11 +3,11 @@
  * of its owner and the clicks of operators as the product has them; the queue is only counted.
  */
 
-import type { Author } from '../../src/admin/contract.ts'
+import type { Author, HeldDetail } from '../../src/admin/contract.ts'
 import { heldPart } from '../../src/admin/held.ts'
 import { HeldHolders } from '../../src/admin/held-holders.ts'
 import { heldNodes } from '../../src/admin/held-nodes.ts'
-import type { Clock } from '../../src/base/clock.ts'
+import { type Clock, pause } from '../../src/base/clock.ts'
 import { StoreError } from '../../src/base/errors.ts'
 import { type MessageId, MessageIds, type NodeId } from '../../src/base/ids.ts'
 import type { Observer } from '../../src/base/observe.ts'
@@ -15,11 +15,14 @@ import type { Cluster } from '../../src/cluster/cluster.ts'
 import type { Custody } from '../../src/cluster/custody.ts'
 import type { Patience } from '../../src/cluster/patience.ts'
 import { Taken } from '../../src/cluster/taken.ts'
+import { LiveConfig } from '../../src/config/live.ts'
+import { Keeper } from '../../src/mail/quarantine/keep.ts'
 import type { Claim } from '../../src/message/rows.ts'
 import type { HeldMail } from '../../src/store/bodies.ts'
 import type { StoreDatabase } from '../../src/store/db.ts'
 import { Quarantine } from '../../src/store/quarantine.ts'
 import type { SharedRows } from '../../src/store/shared.ts'
+import type { Trace } from '../../src/store/trace.ts'
 import type { Files } from '../posts.ts'
 import type { Dice } from './dice.ts'
 
@@ -45,11 +48,16 @@ export type HeldOptions = {
   readonly patience: Patience
   /** Durable, and what it holds already is left alone. */
   readonly enqueue: (effect: Effect) => void
+  /** It holds the copy, or held it. */
+  readonly hasEnqueued: (copy: string) => boolean
 }
 
 /** Time that a fast and a slow queue need to sync. */
 const SYNC_MS_MAX = 400
+/** What is in the queue is on its way already when this node writes that down. */
+const ANSWER_MS_MAX = 20
 const BODY = Buffer.from('Subject: An offer of gold\r\n\r\nGold!\r\n')
+export const KEEP_MS = 30 * 86_400_000
 const OPERATOR: Author = { name: 'ruiz', role: 'admin' }
 
 export class SimHeld {
@@ -59,6 +67,7 @@ export class SimHeld {
   readonly #observer: Observer
   readonly #dice: Dice
   readonly #ids: MessageIds
+  #isResumed = false
   #cluster: Cluster | null = null
   #part: ReturnType<typeof heldPart> | null = null
 
@@ -99,7 +108,12 @@ export class SimHeld {
     const mail = {
       release: (id: MessageId, places: readonly number[], claim: Claim) =>
         this.#release(id, places, claim),
-      releasesResumed: () => {},
+      // A spool knows what was in it until a start has asked; what is delivered is forgotten.
+      hasReleased: (id: MessageId, place: number) =>
+        !this.#isResumed && this.#options.hasEnqueued(`${id} ${place}`),
+      releasesResumed: () => {
+        this.#isResumed = true
+      },
     }
     const decisions = holders.decide({ trace: quiet, operators: quiet, mail } as unknown as Parts)
     this.#part = heldPart({
@@ -112,38 +126,56 @@ export class SimHeld {
       takeover: holders.takeover,
       nodes,
     } as unknown as Parameters<typeof heldPart>[0])
+    const keeper = new Keeper({
+      clock,
+      observer: this.#observer,
+      quarantine,
+      bodies,
+      deletedMs: patience.deletedMs,
+      live: new LiveConfig(),
+      trace: { prune: () => 0 } as unknown as Trace,
+      expired: () => {},
+    })
     holders.start(cluster.calls)
     // As the product does at its start: a claim is an outbox.
     decisions.start()
+    keeper.start()
   }
 
-  /** A mail for two recipients is held here. */
-  hold(): MessageId {
+  /** Rows and files of this node agree, as far as a start can make them. */
+  async rebuild(): Promise<void> {
+    await this.quarantine.rebuild(this.#options.bodies)
+  }
+
+  /** A mail for two recipients is held here, for `keepMs`. */
+  hold(keepMs = KEEP_MS): MessageId {
     const { node, bodies } = this.#options
-    const mail = { ...mailOf(this.#ids.next(), this.#clock.wallMs()), owner: node, term: 1 }
+    const mail = { ...mailOf(this.#ids.next(), this.#clock.wallMs(), keepMs), owner: node, term: 1 }
     bodies.keep(mail, BODY)
     this.quarantine.add(mail)
     this.quarantine.flush()
     return mail.row.id
   }
 
-  /** An operator at this node decides. @throws RefusalError as he reads it; StoreError */
-  async click(id: MessageId, click: Click): Promise<void> {
+  /**
+   * An operator at this node decides; gives what he is shown, null before the node is open.
+   * @throws RefusalError as he reads it; StoreError
+   */
+  async click(id: MessageId, click: Click): Promise<HeldDetail | null> {
     const part = this.#part
-    if (part === null) return
+    if (part === null) return null
     const recipient = click.recipient ?? undefined
-    if (click.kind === 'delete') await part.deleteHeld(OPERATOR, id, recipient)
-    else await part.release(OPERATOR, id, recipient, click.anyway)
+    if (click.kind === 'delete') return await part.deleteHeld(OPERATOR, id, recipient)
+    return await part.release(OPERATOR, id, recipient, click.anyway)
   }
 
   async #release(id: MessageId, places: readonly number[], claim: Claim): Promise<void> {
-    await new Promise<void>((resolve) =>
-      this.#clock.after(this.#dice.between(1, SYNC_MS_MAX), resolve),
-    )
+    await pause(this.#clock, this.#dice.between(1, SYNC_MS_MAX))
     if ((await this.#options.bodies.meta(id)) === null) {
       throw new StoreError(`the file of ${id} is missing`, { remedy: 'ask-operator' })
     }
     for (const place of places) this.#options.enqueue({ copy: `${id} ${place}`, claim })
+    await pause(this.#clock, this.#dice.between(0, ANSWER_MS_MAX))
   }
 }
 
@@ -165,7 +197,7 @@ function nodesOf(
 
 export const RECIPIENTS = ['b@example.com', 'c@example.com']
 
-function mailOf(id: MessageId, nowMs: number): HeldMail {
+function mailOf(id: MessageId, nowMs: number, keepMs: number): HeldMail {
   return {
     row: {
       id,
@@ -180,7 +212,7 @@ function mailOf(id: MessageId, nowMs: number): HeldMail {
       findings: [],
       unknowns: [],
       heldMs: nowMs,
-      expiresMs: nowMs + 30 * 86_400_000,
+      expiresMs: nowMs + keepMs,
     },
     envelope: {
       id,

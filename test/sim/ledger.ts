@@ -131,6 +131,12 @@ export class Ledger {
   /** Possible duplicates that the product has counted, by `mid index`. */
   readonly #doubts = new Map<string, number>()
 
+  /** The same of held mail that was released, by message. */
+  readonly heldDoubts = new Map<MessageId, number>()
+
+  /** Called with each held mail that has expired at its owner. */
+  onExpired: ((mid: MessageId) => void) | null = null
+
   /** Called with each mail that reaches a next hop. */
   onArrived: ((arrived: Arrived) => void) | null = null
 
@@ -196,6 +202,11 @@ export class Ledger {
   doubted(mid: MessageId, index: number): void {
     const key = `${mid} ${index}`
     this.#doubts.set(key, (this.#doubts.get(key) ?? 0) + 1)
+  }
+
+  /** The product counts so many releases of a held mail as ones that may be the second. */
+  heldDoubted(mid: MessageId, recipients: number): void {
+    this.heldDoubts.set(mid, (this.heldDoubts.get(mid) ?? 0) + recipients)
   }
 
   /** The product says what became of a possible duplicate: as the next hop has seen it. */

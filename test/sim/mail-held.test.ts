@@ -10,7 +10,7 @@ import { RECIPIENTS } from './held.ts'
 import { around } from './mail-calm.ts'
 import { simulateHeld } from './mail-held.ts'
 import { calmMail, MailSimulation } from './mail-simulate.ts'
-import type { SimNode } from './node.ts'
+import type { SimNode, Snapshot } from './node.ts'
 import { Seen } from './seen.ts'
 
 const SEEDS = Number(process.env['POSTERN_SIM_SEEDS'] ?? COUNTS.heldSimulations)
@@ -21,6 +21,9 @@ setDefaultTimeout(120_000)
 const SOMETIMES: readonly string[] = [
   'held mail has a second body',
   'held mail taken over',
+  'held mail expired',
+  'held mail released twice: death',
+  'rolled back',
   'click refused: conflict',
 ]
 
@@ -52,16 +55,28 @@ type Calm = {
 }
 
 /** Gives who released a mail in a history, in order. */
-function releasedIn(history: (calm: Calm) => void): readonly string[] {
+function releasedIn(
+  history: (calm: Calm) => void,
+  hooks: {
+    /** Just before the owner holds it. */
+    readonly before?: (owner: SimNode) => void
+    /** `count`: how often it was released before. */
+    readonly onReleased?: (node: SimNode, count: number) => void
+  } = {},
+): readonly string[] {
   const released: string[] = []
   const sim = new MailSimulation(1, {
     tune: calmMail,
-    onReleased: ({ name }) => released.push(name),
+    onReleased: (node) => {
+      hooks.onReleased?.(node, released.length)
+      released.push(node.name)
+    },
   })
   try {
     const { world } = sim
     const [owner, ...others] = sim.nodes as [SimNode, SimNode, SimNode]
     world.runFor(20_000)
+    hooks.before?.(owner)
     const id = world.act(() => owner.run?.held.hold()) as MessageId
     const isHealed = (): boolean => others.some(({ bodies }) => bodies.kept.has(id))
     expect(world.runTill(isHealed, 60_000)).toBe(true)
@@ -104,6 +119,49 @@ test('an owner that is killed after a claim that nobody heard of: who takes over
   expect(released).not.toContain('mx1')
 })
 
+/** The owner is killed when its queue has a mail. Gives who released it, and how many were counted. */
+function killedBehindItsQueue(afterMs: number): readonly [readonly string[], number] {
+  let counted = 0
+  let sim: MailSimulation | null = null
+  const released = releasedIn(
+    (calm) => {
+      sim = calm.sim
+      const { owner, others, id, click } = calm
+      click(owner)
+      const isTaken = (): boolean =>
+        others.some(({ id: node, run }) => run?.held.quarantine.one(id)?.row.owner.id === node)
+      expect(sim.world.runTill(isTaken, 300_000, 500)).toBe(true)
+      sim.world.runFor(60_000)
+      // What was never asked of the former owner is as sure as ever.
+      sim.world.act(() => {
+        for (const { run } of others) {
+          run?.held.click(id, { kind: 'release', recipient: null, anyway: false }).catch(() => {})
+        }
+      })
+      sim.world.runFor(60_000)
+      counted = sim.ledger.heldDoubts.get(id) ?? 0
+    },
+    {
+      onReleased: (node, count) => {
+        if (count === 0) sim?.world.after(afterMs, () => node.crash(false))
+      },
+    },
+  )
+  return [released, counted]
+}
+
+test('an owner that is killed before it tells what its queue has: the next one sends again, and counts that', () => {
+  const [released, counted] = killedBehindItsQueue(0)
+  expect(released).toEqual(['mx1', 'mx2', 'mx2'])
+  expect(counted).toBe(1)
+})
+
+test('an owner that is killed when it has told what its queue has: nothing is in doubt', () => {
+  const [released, counted] = killedBehindItsQueue(1_000)
+  expect(released).toEqual(['mx1', 'mx2'])
+  expect(counted).toBe(0)
+})
+
 test('an owner that was dead for sure decides itself as soon as it is back', () => {
   const released = releasedIn(({ sim: { world }, owner, others, id, click }) => {
     const holder = others.find(({ bodies }) => bodies.kept.has(id)) as SimNode
@@ -124,6 +182,117 @@ test('an owner that was dead for sure decides itself as soon as it is back', () 
     click(holder)
   })
   expect(released).toEqual(['mx1'])
+})
+
+test('an owner whose disk went back keeps what it decided since, when rows of before come back to it', () => {
+  let again = 0
+  const released = releasedIn(({ sim: { world, cluster }, owner, others, id, click }) => {
+    const holder = others.find(({ bodies }) => bodies.kept.has(id)) as SimNode
+    const third = others.find((one) => one !== holder) as SimNode
+    const image = owner.snapshot()
+    // The third alone learns of rows that the owner forgets.
+    cluster.fabric.cut('holder', around(holder))
+    world.runFor(1_000)
+    world.act(() => {
+      for (const perhaps of [[third.id], [], [third.id]]) {
+        owner.run?.held.quarantine.setHolding(id, {
+          perhaps,
+          lost: perhaps.length > 0 ? [] : [third.id],
+        })
+      }
+    })
+    world.runFor(5_000)
+    world.act(() => third.crash(true))
+    world.act(() => owner.crash(true))
+    owner.restore(image)
+    cluster.fabric.heal('holder')
+    world.act(() => owner.start())
+    world.runFor(20_000)
+    click(owner)
+    world.runFor(30_000)
+    world.act(() => third.start())
+    world.runFor(20_000)
+    click(owner)
+    click(third)
+    world.runFor(120_000)
+    const claims = [owner, ...others].map(
+      ({ run }) => run?.held.quarantine.one(id)?.copies[0]?.claim?.kind,
+    )
+    expect(claims).toEqual(['release', 'release', 'release'])
+    again = owner.run?.held.quarantine.pendingReleases().length ?? 0
+  })
+  expect(released).toEqual(['mx1'])
+  expect(again).toBe(0)
+})
+
+/** The data directory of the owner goes back to before it held a mail, with a release or without. */
+function releasedAfterReturn(isClaimed: boolean): readonly string[] {
+  let image: Snapshot | null = null
+  return releasedIn(
+    ({ sim: { world }, owner, others, id, click }) => {
+      const holder = others.find(({ bodies }) => bodies.kept.has(id)) as SimNode
+      const claimAt = (at: SimNode) => at.run?.held.quarantine.one(id)?.copies[0]?.claim?.kind
+      if (isClaimed) {
+        click(owner)
+        expect(world.runTill(() => claimAt(holder) === 'release', 1_000, 1)).toBe(true)
+      }
+      world.act(() => owner.crash(true))
+      if (image === null) throw new Error('it has held')
+      owner.restore(image)
+      expect(owner.bodies.kept.has(id)).toBe(false)
+      world.act(() => owner.start())
+      world.runFor(60_000)
+      if (!isClaimed) {
+        // Its content is back before somebody asks for it.
+        expect(owner.bodies.kept.has(id)).toBe(true)
+        click(owner)
+      }
+      world.runFor(120_000)
+      expect(claimAt(owner)).toBe('release')
+    },
+    { before: (owner) => (image = owner.snapshot()) },
+  )
+}
+
+test('a mail that comes back to an owner whose data directory went back has its content again', () => {
+  expect(releasedAfterReturn(false)).toEqual(['mx1'])
+})
+
+test('a release that comes back to an owner whose data directory went back leaves without a restart', () => {
+  expect(releasedAfterReturn(true)).toEqual(['mx1'])
+})
+
+test('a mail that comes back to an owner whose data directory went back, with no content anywhere, is not released', () => {
+  const sim = new MailSimulation(1, { tune: calmMail })
+  try {
+    const { world } = sim
+    const [owner, other] = sim.nodes as [SimNode, SimNode]
+    world.runFor(20_000)
+    const image = owner.snapshot()
+    const id = world.act(() => owner.run?.held.hold()) as MessageId
+    const entryAt = (at: SimNode) => at.run?.held.quarantine.one(id)
+    expect(world.runTill(() => entryAt(other) != null, 5_000, 10)).toBe(true)
+    world.act(() => owner.crash(true))
+    owner.restore(image)
+    world.runFor(20_000)
+    const release = { kind: 'release', recipient: null, anyway: false } as const
+    world.wait(other.run?.held.click(id, release) ?? Promise.resolve(null))
+    expect(entryAt(other)?.row.pending).toHaveLength(2)
+    world.act(() => owner.start())
+    // As soon as its row is back: what waits for its owner is run in the same step.
+    expect(world.runTill(() => entryAt(owner) != null, 60_000, 1)).toBe(true)
+    const refused = world.wait(
+      (owner.run?.held.click(id, release) ?? Promise.resolve(null)).catch((error) => error),
+    )
+    expect(String(refused)).toContain('The content of this mail is missing')
+    world.runFor(120_000)
+    for (const at of [owner, other]) {
+      expect(entryAt(at)?.copies.map(({ claim }) => claim)).toEqual([null, null])
+      expect(entryAt(at)?.row.pending).toHaveLength(2)
+    }
+  } finally {
+    sim.close()
+  }
 })
 
 test('a claim that takes effect without the holders is found', () => {

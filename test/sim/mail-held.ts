@@ -1,12 +1,16 @@
 /**
  * Held mail in a cluster whose nodes die: sealed bodies on two nodes, clicks everywhere, owners that
- * are killed, cut off or lost for good. A recipient gets it once, but for "release anyway", a node
- * that was removed and a disk that is lost; and nothing is lost while a node with its body lives.
+ * are killed, cut off or lost for good, disks that go back, mail that expires. A recipient gets it
+ * once, but for the causes that held-rules.ts names; and nothing is lost while a node with its body
+ * lives.
  */
+import type { HeldDetail } from '../../src/admin/contract.ts'
 import { RefusalError, StoreError } from '../../src/base/errors.ts'
 import type { MessageId } from '../../src/base/ids.ts'
+import { patienceOf } from '../../src/cluster/patience.ts'
 import type { Dice } from './dice.ts'
-import { type Click, RECIPIENTS } from './held.ts'
+import { type Click, KEEP_MS, RECIPIENTS } from './held.ts'
+import { HeldRules } from './held-rules.ts'
 import { NO_FAULTS } from './mail-faults.ts'
 import { type MailKnobs, MailSimulation } from './mail-simulate.ts'
 import { CALM } from './network.ts'
@@ -24,26 +28,26 @@ export type HeldEnded = {
 const EVERY_MS = 700
 /** Of the clicks, by an operator who was told that it may arrive twice. */
 const ANYWAY = 0.05
+/** Of the releases of what others have too: the node is killed before its rows tell of its queue. */
+const KILLED = 0.3
+const KILLED_MS_MAX = 30
+/** Of the mail: it expires while it is asked for. The mean time that it is kept, ms. */
+const SHORT = 0.3
+const SHORT_MS = 40_000
 /** At rest everybody clicks in turn; a claim waits for a silent holder no longer than this. */
 const ROUND_MS = 60_000
 const ROUNDS = 12
-
-type Known = { readonly id: MessageId; readonly by: SimNode; isAnyway: boolean }
 
 /** Runs one seed. @throws ViolationError, whose message begins with SIM_SEED */
 export function simulateHeld(
   seed: number,
   tune = (knobs: MailKnobs): MailKnobs => knobs,
 ): HeldEnded {
-  const released = new Map<string, SimNode[]>()
   const sim = new MailSimulation(seed, {
     tune: (knobs) => tune(heldKnobs(knobs)),
-    onReleased: (node, copy) => {
-      released.set(copy, [...(released.get(copy) ?? []), node])
-      work.released(copy)
-    },
+    onReleased: (node, copy) => work.left(node, copy),
   })
-  const work = new HeldWork(sim, sim.world.dice.split('held'), released)
+  const work = new HeldWork(sim, sim.world.dice.split('held'))
   try {
     work.begin()
     sim.live()
@@ -55,20 +59,23 @@ export function simulateHeld(
   }
 }
 
-/** The mail of senders is not what this is about. A disk that goes back is a promise of its own. */
+/** The mail of senders is not what this is about. */
 function heldKnobs(knobs: MailKnobs): MailKnobs {
   const { faults } = knobs
   return {
     ...knobs,
+    // A silence of some seconds comes before the first refusal, whatever the scale: with shorter
+    // times nobody would be known to have died with nothing untold.
+    timeScale: 1 + knobs.timeScale / 4,
     weather: { ...CALM, latencyMs: knobs.weather.latencyMs },
     senders: { ...knobs.senders, everyMs: 20_000 },
     faults: {
       ...NO_FAULTS,
-      everyMs: faults.everyMs,
+      everyMs: faults.everyMs * 2,
       kills: faults.kills,
       powerCuts: faults.powerCuts,
       cuts: faults.cuts,
-      loss: faults.loss === 'none' ? 'none' : 'destroyed',
+      loss: faults.loss === 'wiped' ? 'rolled back' : faults.loss,
     },
   }
 }
@@ -76,15 +83,14 @@ function heldKnobs(knobs: MailKnobs): MailKnobs {
 class HeldWork {
   readonly #sim: MailSimulation
   readonly #dice: Dice
-  readonly #released: ReadonlyMap<string, readonly SimNode[]>
-  readonly #known = new Map<MessageId, Known>()
+  readonly #rules: HeldRules
+  readonly #known: MessageId[] = []
   #isOver = false
-  #doubled = 0
 
-  constructor(sim: MailSimulation, dice: Dice, released: ReadonlyMap<string, readonly SimNode[]>) {
+  constructor(sim: MailSimulation, dice: Dice) {
     this.#sim = sim
     this.#dice = dice
-    this.#released = released
+    this.#rules = new HeldRules(sim)
   }
 
   begin(): void {
@@ -99,64 +105,65 @@ class HeldWork {
     this.#isOver = true
   }
 
-  /** Twice is told to the operator before, or it is a fault. */
-  released(copy: string): void {
-    const nodes = this.#released.get(copy) ?? []
-    const [id = ''] = copy.split(' ')
-    const { world } = this.#sim
-    world.tell(() => `${copy} leaves from ${nodes.at(-1)?.name}`)
-    world.sometimes('held mail released')
-    if (nodes.length < 2) return
-    this.#doubled += 1
-    if (this.#known.get(id as MessageId)?.isAnyway === true) return
-    if (nodes.some(({ isRemoved, isDestroyed }) => isRemoved || isDestroyed)) return
-    const names = nodes.map(({ name }) => name).join(', ')
-    world.violate(`held ${copy} is released twice, by ${names}`)
+  /** A copy leaves for the queue of a node. */
+  left(node: SimNode, copy: string): void {
+    this.#rules.left(node, copy)
+    this.#perhapsKill(node, copy.split(' ')[0] as MessageId)
+  }
+
+  /** Before it wrote down that its queue has a mail, or before others have read that. */
+  #perhapsKill(node: SimNode, id: MessageId): void {
+    const { world, knobs, cluster } = this.#sim
+    const { process } = node.run ?? {}
+    const others = cluster.core.filter((one) => one !== node)
+    const isElsewhere = others.some(({ bodies }) => bodies.kept.has(id))
+    const isAlone = others.some(({ isUp }) => !isUp)
+    if (this.#isOver || !isElsewhere || isAlone || !this.#dice.chance(KILLED)) return
+    world.after(this.#dice.between(0, KILLED_MS_MAX), () => {
+      if (process === undefined || node.run?.process !== process || this.#isOver) return
+      world.sometimes('owner killed behind its queue')
+      world.act(() => node.crash(false))
+      const { adoptConfirmedMs } = patienceOf(knobs.timeScale)
+      // Mostly so long that another one takes its mail over.
+      const part = this.#dice.chance(0.3)
+        ? this.#dice.between(0.01, 1)
+        : this.#dice.between(1.1, 2.5)
+      const ms = part * adoptConfirmedMs
+      world.after(ms, () => {
+        if (!this.#isOver) node.start()
+      })
+    })
   }
 
   /** All that some living node has the body of can be released from everywhere, and is. */
   rest(): HeldEnded {
     const { world, cluster } = this.#sim
-    const kept = [...this.#known.keys()].filter((id) =>
-      cluster.core.some(({ bodies }) => bodies.kept.has(id)),
-    )
-    const open = (): readonly string[] => kept.flatMap((id) => this.#open(id))
+    const kept = this.#known.filter((id) => cluster.core.some(({ bodies }) => bodies.kept.has(id)))
+    const open = (): readonly string[] => kept.flatMap((id) => this.#rules.open(id))
     let isDone = false
     // A click that waits for an owner is a question again when that one is removed.
     for (let round = 0; round < ROUNDS && !isDone; round += 1) {
       const node = cluster.core[round % cluster.core.length]
       for (const id of kept) {
-        if (node !== undefined && this.#open(id).length > 0) this.#click(node, id, PLAIN)
+        if (node !== undefined && this.#rules.open(id).length > 0) this.#click(node, id, PLAIN)
       }
       isDone = world.runTill(() => open().length === 0, ROUND_MS, 500)
     }
     world.act(() => {
       if (!isDone) world.violate(`held mail is lost or stuck: ${open().slice(0, 3).join('; ')}`)
     })
+    this.#rules.settle(this.#known)
     const { hash, seen } = world
-    const counts = { held: this.#known.size, released: this.#released.size }
-    return { hash, seen, ...counts, doubled: this.#doubled }
-  }
-
-  /** Its copies that are neither deleted nor gone out, as the nodes see them. */
-  #open(id: MessageId): readonly string[] {
-    const { core } = this.#sim.cluster
-    return RECIPIENTS.flatMap((_, place) => {
-      if (this.#released.has(`${id} ${place}`)) return []
-      const rows = core.map(({ run }) => run?.held.quarantine.one(id) ?? null)
-      const claims = rows.map((row) => row?.copies.find((copy) => copy.place === place)?.claim)
-      if (claims.every((claim) => claim?.kind === 'delete')) return []
-      const owners = new Set(rows.map((row) => row?.row.owner.name))
-      return [`${id} ${place} of ${[...owners].join(', ')}: ${claims.map((one) => one?.kind)}`]
-    })
+    const { count: released, doubled } = this.#rules
+    return { hash, seen, held: this.#known.length, released, doubled }
   }
 
   #act(): void {
     const { doors } = this.#sim
     if (doors.length === 0) return
     const node = this.#dice.pick(doors)
-    if (this.#known.size === 0 || this.#dice.chance(0.3)) return this.#hold(node)
-    const id = this.#dice.pick([...this.#known.keys()])
+    if (this.#known.length === 0 || this.#dice.chance(0.3)) return this.#hold(node)
+    const id = this.#dice.pick(this.#known)
     const kind = this.#dice.chance(0.7) ? 'release' : 'delete'
     const recipient = this.#dice.pick([null, ...RECIPIENTS])
     this.#click(node, id, { kind, recipient, anyway: this.#dice.chance(ANYWAY) })
@@ -166,26 +173,42 @@ class HeldWork {
     const { world } = this.#sim
     const { run } = node
     if (run === null) return
-    const id = world.act(() => run.held.hold())
-    this.#known.set(id, { id, by: node, isAnyway: false })
+    const keepMs = this.#dice.chance(SHORT) ? this.#dice.exponential(SHORT_MS) : KEEP_MS
+    const id = world.act(() => run.held.hold(Math.round(keepMs)))
+    this.#known.push(id)
     world.tell(() => `${node.name} holds ${id}`)
   }
 
   #click(node: SimNode, id: MessageId, click: Click): void {
     const { world } = this.#sim
     const { run } = node
-    const known = this.#known.get(id)
-    if (run === null || known === undefined) return
-    known.isAnyway ||= click.kind === 'release' && click.anyway
+    if (run === null) return
+    if (click.kind === 'release' && click.anyway) this.#rules.anyway(id)
     world.tell(() => `${node.name} clicks ${click.kind} of ${id}, anyway: ${click.anyway}`)
     world.act(() => {
-      run.held.click(id, click).catch((error: unknown) => {
-        if (error instanceof RefusalError) world.sometimes(`click refused: ${error.code}`)
-        else if (!(error instanceof StoreError)) {
-          world.violate(`a click of ${node.name} failed: ${String(error)}`)
-        }
-      })
+      const hasExpired = this.#rules.hasExpired(node, id, click.recipient)
+      const shown = run.held.click(id, click)
+      shown
+        .then((detail) => {
+          if (hasExpired) world.violate(`${node.name} takes a click for ${id}, which has expired`)
+          this.#told(id, detail)
+        })
+        .catch((error: unknown) => {
+          if (error instanceof RefusalError) world.sometimes(`click refused: ${error.code}`)
+          else if (!(error instanceof StoreError)) {
+            world.violate(`a click of ${node.name} failed: ${String(error)}`)
+          }
+        })
     })
+  }
+
+  /** What an operator is shown after his click. */
+  #told(id: MessageId, detail: HeldDetail | null): void {
+    const released = detail?.claims.filter(({ kind }) => kind === 'release') ?? []
+    this.#rules.promised(
+      id,
+      released.map(({ recipient }) => recipient),
+    )
   }
 }
 

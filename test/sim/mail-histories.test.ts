@@ -473,3 +473,48 @@ test('a holder is lost: each of its copies is made anew within 30 s', () => {
   sim.hops.isDown = false
   expect(duplicates(sim.rest())).toBe(0)
 })
+
+describe('the owner is killed, its mail is taken over and not delivered yet, and it comes back', () => {
+  /** How often a delivery was counted as one that may be the second, and a doubt was ended. */
+  function doubts(
+    isHeirRestarted: boolean,
+  ): readonly [mails: number, counted: number, ended: number] {
+    // The heir has not tried it itself by then.
+    const sim = calm(2, { settings: { 'queue.first': 600, 'queue.longest': 600 } })
+    const [owner, heir] = [node(sim, 0), node(sim, 1)]
+    const mails = queued(sim, owner, 3)
+    sim.world.runFor(5_000)
+    sim.world.act(() => owner.crash(false))
+    const isTaken = (): boolean => mails.every((mail) => ownersOf(sim, mail).includes(heir))
+    expect(sim.world.runTill(isTaken, 200_000)).toBe(true)
+    if (isHeirRestarted) {
+      // Its marks may be lost, what says that it owns them is not.
+      sim.world.act(() => heir.crash(true))
+      sim.world.runFor(5_000)
+      sim.world.act(() => heir.start())
+      sim.world.runFor(5_000)
+    }
+    sim.world.act(() => owner.start())
+    sim.world.runFor(2 * MINUTE_MS)
+    sim.hops.isDown = false
+    expectDelivered(sim, mails, 20 * MINUTE_MS)
+    const recipients = mails.flatMap((mail) => mail.recipients)
+    const count = (what: string): number => sim.world.seen.get(what) ?? 0
+    expect(duplicates(sim.rest())).toBe(0)
+    return [
+      recipients.length,
+      count('in doubt delivered'),
+      count('possible duplicate resolved: open'),
+    ]
+  }
+
+  test('nothing is in doubt any more', () => {
+    const [recipients, counted, ended] = doubts(false)
+    expect([counted, ended]).toEqual([0, recipients])
+  })
+
+  test('after its heir was restarted: what is delivered is counted, and no doubt is hidden', () => {
+    const [recipients, counted, ended] = doubts(true)
+    expect([counted, ended]).toEqual([recipients, 0])
+  })
+})

@@ -211,7 +211,7 @@ export class MailSimulation {
         if (queue === undefined) return [`${name} is not up`]
         const own = [...queue.messages()]
         // A disk that went back shows copies of what is done and forgotten everywhere else.
-        const copies = this.#hasGoneBack(node) ? [] : [...queue.copies()]
+        const copies = this.hasGoneBack(node) ? [] : [...queue.copies()]
         const owed = [...queue.owed()]
         return [
           ...(own.length > 0 ? [`${name} owns ${own.length}, first ${own[0]?.id}`] : []),
@@ -247,6 +247,18 @@ export class MailSimulation {
     this.#losses.push({ node, fromMs, atMs: this.world.nowMs })
   }
 
+  /** Some disk went back from after `atMs` to before it. */
+  wentBackPast(atMs: number): boolean {
+    return this.#losses.some(
+      ({ fromMs, atMs: lostMs }) => Number.isFinite(fromMs) && fromMs <= atMs && atMs <= lostMs,
+    )
+  }
+
+  /** Its disk went back to an image of before, at any time. */
+  hasGoneBack(of: SimNode): boolean {
+    return this.#losses.some(({ node, fromMs }) => node === of && Number.isFinite(fromMs))
+  }
+
   /** How long two nodes have been in contact without a break, ms; 0: they are not. */
   contactMs(one: NodeId, two: NodeId): number {
     const sinceMs = this.#contacts.get(pairOf(one, two))?.sinceMs ?? null
@@ -280,12 +292,9 @@ export class MailSimulation {
         }),
       copiesOf: (mid) => this.copiesOf(mid),
       contactMs: (one, two) => this.contactMs(one, two),
-      hasGoneBack: (id) => this.nodes.some((one) => one.id === id && this.#hasGoneBack(one)),
+      hasGoneBack: (id) => this.nodes.some((one) => one.id === id && this.hasGoneBack(one)),
       hasLost: (id) => this.#losses.some((loss) => loss.node.id === id),
-      wentBackPast: (atMs) =>
-        this.#losses.some(
-          ({ fromMs, atMs: lostMs }) => Number.isFinite(fromMs) && fromMs <= atMs && atMs <= lostMs,
-        ),
+      wentBackPast: (atMs) => this.wentBackPast(atMs),
       lossesSince: (atMs) =>
         this.#losses.filter((loss) => loss.fromMs <= atMs && atMs <= loss.atMs).length,
     })
@@ -296,10 +305,6 @@ export class MailSimulation {
     const onCopy: MailSetting['onCopy'] = (mid, by) => this.rules.believed(mid, by)
     const setting = { world, ledger, hops, settings, timeScale, inspectMs, onLink, onCopy }
     return { ledger, hops, setting }
-  }
-
-  #hasGoneBack(of: SimNode): boolean {
-    return this.#losses.some(({ node, fromMs }) => node === of && Number.isFinite(fromMs))
   }
 
   #passes(one: NodeId, two: NodeId): boolean {

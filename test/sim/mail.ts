@@ -230,7 +230,8 @@ function inspectorsOf(setting: MailSetting, { clock, dice }: MailDeps): Inspecto
 /** What the product says of its mail: counted, and seen at least sometimes. */
 export function hearMail(setting: MailSetting, event: string, fields: object): void {
   const { world, ledger } = setting
-  const { message, recipient, why, notification, by } = fields as {
+  const { message, recipient, recipients, why, notification, by } = fields as {
+    readonly recipients?: number
     readonly by?: NodeId
     readonly notification?: MessageId
     readonly message?: MessageId
@@ -240,6 +241,14 @@ export function hearMail(setting: MailSetting, event: string, fields: object): v
   if (event === 'queue.doubted' && message !== undefined && recipient !== undefined) {
     ledger.doubted(message, recipient)
     world.sometimes('in doubt delivered')
+  }
+  if (event === 'held.doubted' && message !== undefined) {
+    ledger.heldDoubted(message, recipients ?? 0)
+    world.sometimes('held mail released in doubt')
+  }
+  if (event === 'mail.deleted' && why === 'expired' && message !== undefined) {
+    world.sometimes('held mail expired')
+    ledger.onExpired?.(message)
   }
   const isCopy = event === 'copy.kept' || event === 'copy.healed'
   if (isCopy && message !== undefined && by !== undefined) setting.onCopy(message, by)

@@ -85,7 +85,10 @@ export const FUTURE_KIND = 'future-thing'
 export const PORT = 2_525
 
 /** A machine as it was at one instant. */
-export type Snapshot = Image<Memory> & { readonly spool: SpoolImage }
+export type Snapshot = Image<Memory> & {
+  readonly spool: SpoolImage
+  readonly bodies: ReturnType<Files['image']>
+}
 
 const IMAGES_MAX = 4
 const VERSION = '1.0.0'
@@ -274,6 +277,7 @@ export class SimNode {
         bodies: this.bodies,
         patience: patienceOf(this.#setting.mail?.timeScale ?? 1),
         enqueue: (effect) => this.#enqueue(effect),
+        hasEnqueued: (copy) => this.memory.enqueued.has(copy),
       },
       { clock, observer, dice: this.#dice.split(`held ${this.starts}`) },
     )
@@ -323,6 +327,7 @@ export class SimNode {
     if (nowMs - run.startedMs > BRIEF_MS) this.endedMs = nowMs
     this.isQuiet = quiet
     run.process.isAlive = false
+    run.process.endedMs = nowMs
     this.#setting.fabric.ended(this.host, run.process, quiet)
     this.#setting.fabric.ended(this.smtpHost, run.process, quiet)
     this.disk.crash()
@@ -364,13 +369,15 @@ export class SimNode {
   /** All disks of the machine as they are now. */
   snapshot(): Snapshot {
     const { nowMs: atMs } = this.#setting.world
-    return { atMs, memory: this.memory.copy(), ...this.disk.image(), spool: this.spool.image() }
+    const [spool, bodies] = [this.spool.image(), this.bodies.image()]
+    return { atMs, memory: this.memory.copy(), ...this.disk.image(), spool, bodies }
   }
 
   /** The process must have ended. */
   restore(image: Snapshot): void {
     this.disk.restore(image)
     this.spool.restore(image.spool)
+    this.bodies.restore(image.bodies)
     this.memory = image.memory.copy()
     this.lapse()
     this.#setting.world.tell(() => `${this.name} goes back to ${(image.atMs / 1000).toFixed(1)} s`)
@@ -443,6 +450,7 @@ export class SimNode {
       })
       this.#joined = null
     }
+    await held.rebuild()
     const { name } = this.applicant
     const mail = await this.#openMail(run, store, deps)
     run.mail = mail

@@ -241,6 +241,8 @@ export class SimProcess {
   readonly name: string
   readonly number: number
   isAlive = true
+  /** True ms at which it was killed. */
+  endedMs: number | null = null
   stalledUntilMs = 0
 
   constructor(name: string, number: number) {

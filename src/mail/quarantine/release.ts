@@ -18,6 +18,15 @@ export type ReleaseDeps = {
   readonly enqueued: (message: Message) => void
 }
 
+/** The queue has a copy that was held, or had it: nothing has to put it there. */
+export function hasReleased(queue: Queue, id: MessageId, place: number): boolean {
+  const fate = queue.fate(id)
+  const ended = fate?.owner === queue.node ? (fate.states[place] ?? null) : null
+  const known = queue.get(id)?.recipients[place]?.state
+  const state = known ?? queue.replayedState(id, place) ?? ended
+  return state !== null && state !== 'held'
+}
+
 /**
  * Puts the copies at `places` into the queue; durable when this resolves. The claim is durable
  * already, so after a crash this is asked again: what the spool knows as queued or delivered is
@@ -33,13 +42,11 @@ export async function release(
   const { queue } = deps
   const queued = queue.get(id)
   const copy = queue.copy(id)
-  const known = queued ?? copy
   const places = claimed.filter((place) => {
-    const fate = queue.fate(id)
-    const ended = fate?.owner === queue.node ? (fate.states[place] ?? null) : null
+    if (hasReleased(queue, id, place)) return false
     // In a copy: the owner before had it in its queue, and whoever adopts that delivers it.
-    const state = known?.recipients[place]?.state ?? queue.replayedState(id, place) ?? ended
-    return state === null || state === 'held'
+    const state = queued === null ? copy?.recipients[place]?.state : undefined
+    return state === undefined || state === 'held'
   })
   if (places.length === 0) return
   if (queued !== null && queued.pieces.length > 0) {

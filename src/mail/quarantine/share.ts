@@ -40,7 +40,7 @@ export type HeldShareDeps = {
   readonly clock: Clock
   readonly observer: Observer
   readonly quarantine: Quarantine
-  readonly bodies: Pick<Bodies, 'write' | 'read' | 'meta' | 'remove' | 'list'>
+  readonly bodies: Pick<Bodies, 'write' | 'read' | 'meta' | 'has' | 'remove' | 'list'>
   readonly nodes: HeldNodes
   /** A node has said what it has of an own mail: that owned it before, perhaps. */
   readonly spoke: (id: MessageId, from: NodeId) => void
@@ -93,6 +93,7 @@ export class HeldShare {
       this.#isDirty = true
       for (const id of ids) if (this.#files.has(id)) this.#changed.add(id)
       if (origin === 'own') return
+      this.#lookForOwn(ids)
       // Somebody took over what was this node's own, and its file may be here still.
       for (const id of quarantine.read((list) => list.perhapsAt(quarantine.node.id, ids))) {
         if (!this.#files.has(id)) this.#doubtful.add(id)
@@ -156,7 +157,11 @@ export class HeldShare {
    * @throws StoreError when it cannot be written
    */
   async restore(id: MessageId): Promise<boolean> {
-    const { quarantine, nodes } = this.#deps
+    const { quarantine, nodes, bodies } = this.#deps
+    if (bodies.has(id)) {
+      quarantine.markBodyThere(id)
+      return true
+    }
     const holders = quarantine.one(id)?.row.holders.map((node) => node.id) ?? []
     const living = holders.filter((node) => nodes.absence(node).standing === 'here')
     for (const node of nodes.ranked(id, living)) {
@@ -242,6 +247,23 @@ export class HeldShare {
       observer.emit('store.failed', { cause: messageOf(error) })
       return false
     }
+  }
+
+  /**
+   * Peers told of own mail: a disk that went back has lost its files too. What is missing is fetched
+   * from a holder, and no release is noted before that.
+   */
+  #lookForOwn(ids: readonly MessageId[]): void {
+    const { quarantine, bodies } = this.#deps
+    const missing = ids.filter((id) => {
+      const isOwn = quarantine.read((list) => list.ownerOf(id)) === quarantine.node.id
+      return isOwn && !bodies.has(id)
+    })
+    if (missing.length === 0) return
+    quarantine.together(() => {
+      for (const id of missing)
+        if (quarantine.one(id)?.bodyGone === false) quarantine.markBodyGone(id)
+    })
   }
 
   /** What a dead owner could not tell of is shown in its name. */

@@ -2,13 +2,14 @@
  * Who decides about a held mail when its owner is gone (design: mail.md, Release once). The living
  * holder of highest rank takes it over: unasked when the owner is known to be dead, and to have
  * done nothing that is not known here; else only on the word of an operator, and counted. Silence
- * alone is never enough.
+ * alone is never enough. A release that the owner had decided, and not told to be in its queue, goes
+ * out again, counted too.
  */
 import { type Clock, isoTime, type Timer } from '../../base/clock.ts'
 import { messageOf, RefusalError, StoreError } from '../../base/errors.ts'
 import { type MessageId, type NodeId, parseMessageId } from '../../base/ids.ts'
 import type { Observer } from '../../base/observe.ts'
-import type { HeldEntry, Quarantine } from '../../store/quarantine.ts'
+import type { HeldCopy, HeldEntry, Quarantine, TakeoverDoubt } from '../../store/quarantine.ts'
 import type { HeldNodes } from './nodes.ts'
 import type { HeldShare } from './share.ts'
 
@@ -46,8 +47,8 @@ export type HeldTakeoverDeps = {
     /** No doubt when the refusals began so soon after the last contact. */
     readonly takeoverMs: number
   }
-  /** A line of the history of a mail. */
-  readonly note: (id: MessageId, detail: string) => void
+  /** A line of the history of a mail, about one of its recipients or all. */
+  readonly note: (id: MessageId, recipient: string | null, detail: string) => void
   /** Mails that became this node's own have work left: clicks, releases that are not in a queue. */
   readonly taken: () => void
 }
@@ -112,7 +113,7 @@ export class HeldTakeover {
 
   /** A node says what it has of a mail. Had it owned that before, a doubt about it ends. */
   spoke(id: MessageId, from: NodeId): void {
-    if (this.#deps.quarantine.one(id)?.doubtMs != null) this.#spoke.set(id, from)
+    if (this.#deps.quarantine.doubtOf(id) === from) this.#spoke.set(id, from)
   }
 
   /** @throws StoreError */
@@ -121,7 +122,7 @@ export class HeldTakeover {
     for (const [id, from] of this.#spoke) {
       if (!nodes.hasReadAll(from)) continue
       this.#spoke.delete(id)
-      if (quarantine.endDoubt(id, from)) note(id, RESOLVED)
+      if (quarantine.endDoubt(id, from)) note(id, null, RESOLVED)
     }
   }
 
@@ -257,7 +258,7 @@ export class HeldTakeover {
         const entry = quarantine.one(id)
         if (entry === null || !share.has(id) || entry.row.owner.id !== from) return []
         if (quarantine.versionOf(id) !== version) return []
-        quarantine.takeOver(id, { hasBody: true, doubtMs: entry.doubtMs })
+        quarantine.takeOver(id, { hasBody: true, doubt: null })
         return [entry]
       }),
     )
@@ -323,29 +324,53 @@ export class HeldTakeover {
   }
 
   #take(entry: HeldEntry, doubtMs: number | null, how: How): void {
-    this.#deps.quarantine.takeOver(entry.row.id, { hasBody: true, doubtMs })
-    this.#own(entry, doubtMs, how)
+    const doubt = doubtMs === null ? doubtOfClaims(entry, how) : { sinceMs: doubtMs, places: null }
+    this.#deps.quarantine.takeOver(entry.row.id, { hasBody: true, doubt })
+    this.#own(entry, doubt, how)
   }
 
-  #own({ row: { id, owner } }: HeldEntry, doubtMs: number | null, how: How): void {
+  #own({ row: { id, owner }, copies }: HeldEntry, doubt: TakeoverDoubt | null, how: How): void {
     const { share, observer, note } = this.#deps
     share.owned(id)
     observer.emit('held.taken', { message: id, why: how })
-    const doubt =
-      doubtMs === null ? '' : `; it may have been released there since ${isoTime(doubtMs)}`
-    note(id, `${TOLD[how]} ${owner.name}${doubt}`)
+    const ofAll =
+      doubt === null || doubt.places !== null
+        ? ''
+        : `; it may have been released there since ${isoTime(doubt.sinceMs)}`
+    note(id, null, `${TOLD[how]} ${owner.name}${ofAll}`)
+    for (const { place, address } of copies) {
+      if (doubt?.places?.includes(place) !== true) continue
+      note(id, address, `${owner.name} had released it and may have sent it: it may arrive twice`)
+    }
   }
 
-  /** Rows of another owner came over own ones: what was decided here is told to it. */
+  /** Rows came over own ones: what was decided here is told to their owner, this node perhaps. */
   #yield(): void {
     const { quarantine, observer } = this.#deps
-    const recipients = quarantine.tellFormer()
-    if (recipients > 0) observer.emit('held.yielded', { recipients })
+    const { others, own } = quarantine.tellFormer()
+    if (others > 0) observer.emit('held.yielded', { recipients: others })
+    // At once: the next click must not find these undecided.
+    if (own > 0) this.#deps.taken()
   }
 }
 
 function isUnsent({ copies }: HeldEntry): boolean {
-  return copies.some(({ claim, enqueuedMs }) => claim?.kind === 'release' && enqueuedMs === null)
+  return copies.some(isOpenRelease)
+}
+
+function isOpenRelease({ claim, enqueuedMs }: HeldCopy): boolean {
+  return claim?.kind === 'release' && enqueuedMs === null
+}
+
+/**
+ * Of an owner that has done nothing unknown here: it may have died between its queue and its word
+ * of that. Its claim is known, so it may have had an effect; who left has told every effect.
+ */
+function doubtOfClaims({ copies }: HeldEntry, how: How): TakeoverDoubt | null {
+  const open = how === 'confirmed' ? copies.filter(isOpenRelease) : []
+  if (open.length === 0) return null
+  const sinceMs = Math.min(...open.map(({ claim }) => claim?.atMs ?? 0))
+  return { sinceMs, places: open.map(({ place }) => place) }
 }
 
 function answers(owner: string): RefusalError {
