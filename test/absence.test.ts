@@ -4,6 +4,17 @@ import { type Heir, House, MINUTE, PATIENCE } from './heirs.ts'
 
 const SOON = PATIENCE.confirmedMs
 
+/** Of two, `a` has said for a minute that it does not run, and `b` is sure of it. */
+function confirmed(): { readonly house: House; readonly a: Heir; readonly b: Heir } {
+  const house = new House(2)
+  const [a, b] = house.heirs as [Heir, Heir]
+  house.run(MINUTE)
+  a.crash('down')
+  house.run(MINUTE)
+  expect(b.absences.isConfirmed(a.id)).toBe(true)
+  return { house, a, b }
+}
+
 describe('while everybody lives', () => {
   test('nobody is dialled, and nobody is asked', async () => {
     const house = new House(4)
@@ -81,12 +92,7 @@ describe('confirmed dead', () => {
   })
 
   test('one that answers again begins anew', async () => {
-    const house = new House(2)
-    const [a, b] = house.heirs as [Heir, Heir]
-    house.run(MINUTE)
-    a.crash('down')
-    house.run(MINUTE)
-    expect(b.absences.isConfirmed(a.id)).toBe(true)
+    const { house, a, b } = confirmed()
     a.power = 'off'
     house.run(20_000)
     expect(b.absences.of(a.id).kind).toBe('silent')
@@ -99,12 +105,7 @@ describe('confirmed dead', () => {
   })
 
   test('nor from the moment on at which it is back', async () => {
-    const house = new House(2)
-    const [a, b] = house.heirs as [Heir, Heir]
-    house.run(MINUTE)
-    a.crash('down')
-    house.run(MINUTE)
-    expect(b.absences.isConfirmed(a.id)).toBe(true)
+    const { house, a, b } = confirmed()
     // Nobody has looked since.
     a.restart()
     expect(b.absences.of(a.id).kind).toBe('here')

@@ -255,10 +255,9 @@ export class HeldShare {
    */
   #lookForOwn(ids: readonly MessageId[]): void {
     const { quarantine, bodies } = this.#deps
-    const missing = ids.filter((id) => {
-      const isOwn = quarantine.read((list) => list.ownerOf(id)) === quarantine.node.id
-      return isOwn && !bodies.has(id)
-    })
+    const me = quarantine.node.id
+    const own = quarantine.read((list) => ids.filter((id) => list.ownerOf(id) === me))
+    const missing = own.filter((id) => !bodies.has(id))
     if (missing.length === 0) return
     quarantine.together(() => {
       for (const id of missing)
