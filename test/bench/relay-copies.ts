@@ -27,7 +27,7 @@ import { type Effort, FULL, measure, type Shape, shapeName } from './throughput.
 const clock = new SystemClock()
 const JOINED_MS_MAX = 30_000
 /** A program that was started just now is not as fast as it will be. */
-const WARM_MS = 4_000
+const WARM_MS = 15_000
 const RAM_DISK = '/dev/shm'
 const SHAPES: readonly Shape[] = [
   { sizeBytes: 4_096, connections: 10 },
