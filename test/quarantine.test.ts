@@ -14,10 +14,9 @@ import { join } from 'node:path'
 import fc from 'fast-check'
 import { StoreError } from '../src/base/errors.ts'
 import type { MessageId } from '../src/base/ids.ts'
-import { PIECE_BYTES } from '../src/base/limits.ts'
 import { SeededRandom } from '../src/base/random.ts'
 import type { Claim } from '../src/message/rows.ts'
-import { Bodies, type HeldBytes } from '../src/store/bodies.ts'
+import { Bodies, FRAME_BYTES, type HeldBytes } from '../src/store/bodies.ts'
 import { parseQuery } from '../src/store/query.ts'
 import { failure, type Room, refusal, rooms } from './rooms.ts'
 
@@ -37,7 +36,7 @@ describe('a held body', () => {
   }
   const pathOf = (here: Room, id: string) => join(here.directory, 'held', id.slice(-1), id)
 
-  test.each([0, 1, 1_000, PIECE_BYTES - 1, PIECE_BYTES, PIECE_BYTES + 1, 3 * PIECE_BYTES + 5])(
+  test.each([0, 1, 1_000, FRAME_BYTES - 1, FRAME_BYTES, FRAME_BYTES + 1, 3 * FRAME_BYTES + 5])(
     'of %d bytes comes back as it was, from memory and from pieces',
     async (length) => {
       const here = room()
@@ -92,11 +91,11 @@ describe('a held body', () => {
     const here = room()
     const first = here.held()
     const second = here.held()
-    const bytes = bytesOf(3 * PIECE_BYTES)
+    const bytes = bytesOf(3 * FRAME_BYTES)
     await here.bodies.write(first, { kind: 'memory', bytes })
     await here.bodies.write(second, { kind: 'memory', bytes })
     const whole = readFileSync(pathOf(here, first.row.id))
-    const sealed = PIECE_BYTES + 16
+    const sealed = FRAME_BYTES + 16
     const start = whole.length - 3 * sealed
     const swapped = Buffer.concat([
       whole.subarray(0, start),
@@ -113,19 +112,19 @@ describe('a held body', () => {
   test('of 48 MB is written and read with the memory of a few frames', async () => {
     const here = room()
     const length = 48 * 1024 * 1024
-    const piece = Buffer.alloc(PIECE_BYTES, 'x')
+    const piece = Buffer.alloc(FRAME_BYTES, 'x')
     const mail = here.held()
     const before = process.memoryUsage.rss()
     await here.bodies.write(mail, {
       kind: 'pieces',
-      pieces: inPieces(...Array.from({ length: length / PIECE_BYTES }, () => piece)),
+      pieces: inPieces(...Array.from({ length: length / FRAME_BYTES }, () => piece)),
       sizeBytes: length,
     })
     let read = 0
     const opened = await here.bodies.read(mail.row.id)
     for await (const piece of opened?.pieces ?? []) {
       read += piece.length
-      expect(piece.length).toBeLessThanOrEqual(PIECE_BYTES)
+      expect(piece.length).toBeLessThanOrEqual(FRAME_BYTES)
     }
     expect(read).toBe(length)
     // Three times the size of the message would be the price of holding it.

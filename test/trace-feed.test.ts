@@ -18,7 +18,8 @@ import { TRACE_MIGRATIONS } from '../src/store/migrations/index.ts'
 import { parseQuery } from '../src/store/query.ts'
 import { contactOf } from '../src/store/sightings.ts'
 import { Trace } from '../src/store/trace.ts'
-import { joinRows, type RowState, type TracePart } from '../src/store/trace-feed.ts'
+import { joinRows } from '../src/store/trace-feed.ts'
+import type { RowState, TracePart } from '../src/store/trace-part.ts'
 import { ManualClock } from './clock.ts'
 
 const DAY_MS = 86_400_000

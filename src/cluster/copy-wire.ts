@@ -26,7 +26,7 @@ const NAME_BYTES = MID_BYTES + 4
 const PART_BYTES_MAX = 256 * 1024
 /** Of one COMMIT in all its parts: the spool takes no longer record. */
 export const COMMIT_BYTES_MAX = 15 * 1024 * 1024
-/** Of the bytes of a body in one entry: a piece of the spool. */
+/** Of the bytes of a body in one entry: at least a piece of the spool, of any version. */
 const PIECE_BYTES_MAX = 64 * 1024
 /** As many recipients as one mark may name. */
 const INDEXES_MAX = 1_000_000

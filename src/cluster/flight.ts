@@ -18,8 +18,6 @@ const SILENT_MAX = 2
 const COPY_MS_MAX = 60_000
 /** Bytes of bodies that a peer has not said to have in its files. */
 const WINDOW_BYTES = 4 * 1024 * 1024
-/** Half a piece: a whole one with its head is longer than a frame, and two frames must be joined. */
-const ENTRY_BYTES = PIECE_BYTES / 2
 
 type Body = ReturnType<Message['body']>
 const NO_BYTES = new Uint8Array(0)
@@ -208,8 +206,8 @@ export class Flight implements Copying {
   #sendPiece(target: Target, piece: Uint8Array): void {
     const { lane } = target
     target.movedMono = this.#seam.nowMono()
-    for (let at = 0; at < piece.length; at += ENTRY_BYTES) {
-      const bytes = piece.subarray(at, at + ENTRY_BYTES)
+    for (let at = 0; at < piece.length; at += PIECE_BYTES) {
+      const bytes = piece.subarray(at, at + PIECE_BYTES)
       const index = target.pieces
       lane.underWay += bytes.length
       target.pieces += 1

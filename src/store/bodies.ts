@@ -23,7 +23,6 @@ import {
   UNFINISHED,
 } from '../base/files.ts'
 import { type MessageId, parseMessageId } from '../base/ids.ts'
-import { PIECE_BYTES } from '../base/limits.ts'
 import type { Random } from '../base/random.ts'
 import type { HeldMail } from './held-mail.ts'
 
@@ -42,7 +41,8 @@ const MAGIC = Buffer.from('PSTHELD\x01', 'latin1')
 const SALT_BYTES = 32
 const HEADER_BYTES = MAGIC.length + SALT_BYTES + 4
 const TAG_BYTES = 16
-const FRAME_BYTES = PIECE_BYTES
+/** Of the format: files that are there have it. */
+export const FRAME_BYTES = 64 * 1024
 /** Envelope with 10,000 recipients of 254 bytes, and then some. */
 const META_BYTES_MAX = 32 * 1024 * 1024
 

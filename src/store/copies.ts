@@ -76,7 +76,7 @@ export type Fate = {
 
 /** A body of another node on its way into the spool, as COPY records. */
 export interface CopyDraft {
-  /** At most PIECE_BYTES. @throws StoreError */
+  /** @throws StoreError */
   add(bytes: Uint8Array): void
   abort(): void
 }

@@ -7,7 +7,7 @@ import type { CopyDraft, Copying } from './copies.ts'
 import { indexOf, PLACES_MAX, RECORD } from './records.ts'
 import type { Spool, SpoolRecord } from './spool.ts'
 
-/** From here on a part of a piece is worth a block; a piece that another node sends comes in two. */
+/** From here on what is no piece is worth a block; a node of another version cuts in its own way. */
 const PART_BYTES_MIN = PIECE_BYTES / 4
 
 export class Draft implements CopyDraft {
@@ -47,14 +47,14 @@ export class Draft implements CopyDraft {
   }
 
   /**
-   * Adds at most PIECE_BYTES bytes. A block that is given is not the caller's any more.
+   * Adds at most PIECE_BYTES bytes; of a copy, also more. A block that is given is not the caller's
+   * any more.
    * @throws StoreError when the spool failed
    */
   add(bytes: Uint8Array, isGiven = false): void {
-    assert(bytes.length <= PIECE_BYTES, 'a piece is bounded')
     // Before the block goes back to the pool.
     this.copying?.piece(bytes)
-    const isPart = bytes.length >= PART_BYTES_MIN && bytes.length < PIECE_BYTES
+    const isPart = bytes.length >= PART_BYTES_MIN && bytes.length !== PIECE_BYTES
     const isGathered = this.#type === RECORD.copy && !isGiven
     if (isGathered && (this.#block !== null || isPart)) this.#gather(bytes)
     else this.#append(bytes, isGiven)
@@ -85,6 +85,7 @@ export class Draft implements CopyDraft {
   }
 
   #append(bytes: Uint8Array, isGiven: boolean): void {
+    assert(bytes.length <= PIECE_BYTES, 'a piece is bounded')
     assert(this.records.length < PLACES_MAX, 'pieces of a body are bounded')
     const index = indexOf(this.#body, this.records.length)
     this.records.push(this.#spool.append(this.#type, this.id, index, bytes, isGiven))

@@ -8,8 +8,8 @@
  * under another name: so its commits need no sync.
  */
 import type { Clock } from '../base/clock.ts'
-import { assert, RefusalError } from '../base/errors.ts'
-import { type MessageId, type NodeId, parseMessageId, parseNodeId } from '../base/ids.ts'
+import { assert } from '../base/errors.ts'
+import type { MessageId, NodeId } from '../base/ids.ts'
 import { type Random, randomHex } from '../base/random.ts'
 import { canonicalText, covers, EMPTY_VECTOR, type Vector, type WriterId } from '../config/merge.ts'
 import { domainIn } from '../message/address.ts'
@@ -18,10 +18,17 @@ import { foldedOrNull, idFloor } from './conditions.ts'
 import type { StoreDatabase } from './db.ts'
 import type { Applied, Cursor, Feed, Incoming, Outgoing, OwnWrite, Place } from './feed.ts'
 import { contactOf, sightingsOf } from './sightings.ts'
-import type { judgements, trace, traceEvents } from './tables.ts'
+import type { judgements } from './tables.ts'
+import {
+  type Dot,
+  type Line,
+  PART_PLACES,
+  type RowState,
+  readPart,
+  type StoredRow,
+  type TracePart,
+} from './trace-part.ts'
 
-/** Recipients of one part of a message. With all their texts they fit a message of a link. */
-const PART_PLACES = 50
 /** Above all places: a message has at most `mail.recipients` of them. */
 const PLACES_MAX = 1_000_000
 /** Lines of one write. */
@@ -32,34 +39,6 @@ const SCAN_MAX = 5_000
 const ROW_ENTRIES_MAX = 250
 /** Rows of the log that one `prune` looks at. */
 const PRUNE_MAX = 500
-/** Bounds of a row of a peer; ours stay below. */
-const TEXT_MAX = 20_000
-const JUDGEMENT_MAX = 400_000
-const LINES_MAX = 10_000
-const DOTS_MAX = 20_000
-
-export type StoredRow = typeof trace.$inferSelect
-/** What both nodes hold of a recipient; how a subject is folded is each node's own business. */
-export type RowState = Omit<StoredRow, 'folded'>
-export type Line = typeof traceEvents.$inferSelect
-type Dot = readonly [writer: WriterId, seq: number]
-
-/** A part of a message, whole, and the writes that it answers for. */
-export type TracePart = {
-  readonly id: MessageId
-  readonly part: number
-  readonly rows: readonly Omit<RowState, 'id'>[]
-  /** Those of the writes in `dots`. */
-  readonly lines: readonly Omit<Line, 'id'>[]
-  /** JSON of a Judgement; with part 0 only. */
-  readonly judgement: string | null
-  readonly dots: readonly Dot[]
-}
-
-/** The part of a message in which a recipient stands. */
-export function partOf(place: number): number {
-  return Math.floor(place / PART_PLACES)
-}
 
 /** The join of two states of one recipient: commutative, associative, idempotent. */
 export function joinRows(a: RowState, b: RowState): RowState {
@@ -434,138 +413,6 @@ function entriesOf({ place, writer, seq, parts }: Logged, after: Place, seen: Ve
     const [id = '', part = '0'] = entry.split('.')
     return [{ place: place - back, id, part: Number(part), writer, seq: seq - back }]
   })
-}
-
-/** @throws RefusalError invalid, naming the field */
-function readPart(raw: unknown): TracePart {
-  const part = object(raw, 'row')
-  const { id, judgement } = part
-  if (typeof id !== 'string' || parseMessageId(id) === null) throw wrong('id')
-  if (!isCount(part['part'])) throw wrong('part')
-  if (judgement !== null) readJudgement(judgement)
-  const dots = array(part['dots'], 'dots', DOTS_MAX)
-  for (const dot of dots) {
-    const [writer, seq] = array(dot, 'dots', 2)
-    if (!isWriter(writer) || !isCount(seq) || seq === 0) throw wrong('dots')
-  }
-  return {
-    id: id as MessageId,
-    part: part['part'],
-    rows: array(part['rows'], 'rows', PART_PLACES).map((row) => readRow(object(row, 'rows'))),
-    lines: array(part['lines'], 'lines', LINES_MAX).map((line) => readLine(object(line, 'lines'))),
-    judgement: judgement as string | null,
-    dots: dots as readonly Dot[],
-  }
-}
-
-function readJudgement(raw: unknown): void {
-  if (typeof raw !== 'string' || raw.length > JUDGEMENT_MAX) throw wrong('judgement')
-  try {
-    object(JSON.parse(raw), 'judgement')
-  } catch {
-    throw wrong('judgement')
-  }
-}
-
-function readRow(raw: Raw): Omit<RowState, 'id'> {
-  const node = textIn(raw, 'node')
-  if (parseNodeId(node) === null) throw wrong('node')
-  return {
-    node,
-    place: countIn(raw, 'place'),
-    version: countIn(raw, 'version'),
-    atMs: countIn(raw, 'atMs'),
-    clientIp: textIn(raw, 'clientIp'),
-    sender: textIn(raw, 'sender'),
-    recipient: textIn(raw, 'recipient'),
-    subject: textOrNullIn(raw, 'subject'),
-    sizeBytes: countIn(raw, 'sizeBytes'),
-    score: numberIn(raw, 'score'),
-    rules: textIn(raw, 'rules'),
-    unknownCount: countIn(raw, 'unknownCount'),
-    // Words of a later version are shown as they are.
-    accept: wordIn(raw, 'accept') as StoredRow['accept'],
-    acceptReply: textIn(raw, 'acceptReply'),
-    delivery: raw['delivery'] === null ? null : (wordIn(raw, 'delivery') as StoredRow['delivery']),
-    deliveryReply: textOrNullIn(raw, 'deliveryReply'),
-    deliveryMs: countOrNullIn(raw, 'deliveryMs'),
-    releasedMs: countOrNullIn(raw, 'releasedMs'),
-  }
-}
-
-function readLine(raw: Raw): Omit<Line, 'id'> {
-  const { writer } = raw
-  if (!isWriter(writer)) throw wrong('writer')
-  return {
-    seq: countIn(raw, 'seq'),
-    writer,
-    dot: countIn(raw, 'dot'),
-    atMs: countIn(raw, 'atMs'),
-    recipient: textOrNullIn(raw, 'recipient'),
-    what: textIn(raw, 'what'),
-    detail: textIn(raw, 'detail'),
-  }
-}
-
-type Raw = Readonly<Record<string, unknown>>
-
-function object(raw: unknown, field: string): Raw {
-  if (typeof raw !== 'object' || raw === null || Array.isArray(raw)) throw wrong(field)
-  return raw as Raw
-}
-
-function array(raw: unknown, field: string, most: number): readonly unknown[] {
-  if (!Array.isArray(raw) || raw.length > most) throw wrong(field)
-  return raw
-}
-
-function isWriter(raw: unknown): raw is WriterId {
-  return typeof raw === 'string' && /^[0-9a-f]{12}$/.test(raw)
-}
-
-function isCount(raw: unknown): raw is number {
-  return Number.isSafeInteger(raw) && (raw as number) >= 0
-}
-
-function countIn(raw: Raw, field: string): number {
-  const value = raw[field]
-  if (!isCount(value)) throw wrong(field)
-  return value
-}
-
-function countOrNullIn(raw: Raw, field: string): number | null {
-  return raw[field] === null ? null : countIn(raw, field)
-}
-
-function numberIn(raw: Raw, field: string): number {
-  const value = raw[field]
-  if (typeof value !== 'number' || !Number.isFinite(value)) throw wrong(field)
-  return value
-}
-
-function textIn(raw: Raw, field: string): string {
-  const value = raw[field]
-  if (typeof value !== 'string' || value.length > TEXT_MAX) throw wrong(field)
-  return value
-}
-
-function textOrNullIn(raw: Raw, field: string): string | null {
-  return raw[field] === null ? null : textIn(raw, field)
-}
-
-function wordIn(raw: Raw, field: string): string {
-  const value = textIn(raw, field)
-  if (!/^[a-zA-Z]{1,20}$/.test(value)) throw wrong(field)
-  return value
-}
-
-function wrong(field: string): RefusalError {
-  return new RefusalError(
-    'invalid',
-    field,
-    `A row of a peer's history is not valid: its field ${field} is not what it must be.`,
-    'Both nodes should run the same version, or one version apart.',
-  )
 }
 
 type Entry = {

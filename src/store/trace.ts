@@ -25,7 +25,8 @@ import type { StoreDatabase } from './db.ts'
 import { type NodeNames, nodeName, nodesNamed } from './names.ts'
 import type { Query, State } from './query.ts'
 import { judgements, sightings, trace, traceEvents } from './tables.ts'
-import { partOf, TraceFeed, WRITE_LINES_MAX } from './trace-feed.ts'
+import { TraceFeed, WRITE_LINES_MAX } from './trace-feed.ts'
+import { partOf } from './trace-part.ts'
 
 const FLUSH_MS = 200
 /** Buffered rows and events that are written without waiting for the time. */
