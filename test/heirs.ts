@@ -344,6 +344,7 @@ export class Heir implements Clock {
         isDelivering: () => this.isDelivering,
         adopted: (messages, why, from) =>
           this.adopted.push({ ids: messages.map(({ id }) => id), why, from }),
+        passed: () => {},
         resolved: (id, index, how, from) => this.resolved.push({ id, index, how, from }),
       },
       deps,

@@ -143,8 +143,9 @@ export class TestNode {
     const listen = { host: this.name, port: PORT }
     const opened = MemberTable.open({ roster, links, listen }, { clock, random, network, observer })
     this.table = world.sim.wait(opened)
-    this.table.onChange(({ node, life }) => {
-      this.judged.push({ atMs: world.sim.nowMs, peer: world.nameOf(node), life })
+    this.table.onChange(({ node, life }, before) => {
+      if (life !== before)
+        this.judged.push({ atMs: world.sim.nowMs, peer: world.nameOf(node), life })
     })
     if (world.hasLinks) world.connect()
   }

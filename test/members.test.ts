@@ -126,6 +126,25 @@ describe('a node that crashes', () => {
     }
   })
 
+  test('and says so, also to those who never missed it: they need not wait to dial it', () => {
+    for (const seed of SEEDS) {
+      const world = settled(seed, 3, WITHOUT_LINKS)
+      world.node(0).crash()
+      world.run(1_000)
+      const others = world.nodes.slice(1)
+      const heard = others.map(() => 0)
+      for (const [index, { table }] of others.entries()) {
+        table?.onChange(({ node, life }, before) => {
+          if (node === world.node(0).node && life === 'alive' && before === 'alive')
+            heard[index] = 1
+        })
+      }
+      world.node(0).start()
+      world.run(1_000)
+      expect({ seed, heard }).toEqual({ seed, heard: [1, 1] })
+    }
+  })
+
   test('is asked for ever: after a day it is found within 5 s', () => {
     const world = settled(1, 2, WITHOUT_LINKS)
     world.cut('all', 'both', () => true)
@@ -352,14 +371,21 @@ describe('a way that goes only in one direction', () => {
     for (const seed of SEEDS) {
       const world = settled(seed, 3, WITH_LINKS)
       const [a, , c] = world.nodes as [TestNode, TestNode, TestNode]
+      // As whoever keeps what it read has it: a peer that says otherwise is a change.
+      let usable = a.table?.isUsable(c.node)
+      a.table?.onChange(() => {
+        usable = a.table?.isUsable(c.node)
+      })
       world.cut('a>c', 'tcp', (from, to) => from === a.name && to === c.name)
       world.run(20_000)
       expect(a.links?.open.has(c.node)).toBe(true)
       expect([a.table?.isUsable(c.node), c.table?.isUsable(a.node)]).toEqual([false, false])
+      expect(usable).toBe(false)
       expect([a.lifeOf(c), c.lifeOf(a)]).toEqual(['alive', 'alive'])
       world.heal('a>c')
       world.run(20_000)
       expect([a.table?.isUsable(c.node), c.table?.isUsable(a.node)]).toEqual([true, true])
+      expect(usable).toBe(true)
     }
   })
 })

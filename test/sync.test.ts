@@ -802,6 +802,48 @@ describe('what a node says of itself', () => {
     expect(a.sync.peer(b.id)?.apart).toEqual([])
   })
 
+  test('that it takes copies now, or none any more, is heard within a second', () => {
+    const [mesh, a, b] = cluster(2) as [Mesh, MeshNode, MeshNode]
+    mesh.run(6_000)
+    const heard = () => a.sync.peer(b.id)?.report?.takesCopies
+    for (const takesCopies of [false, true]) {
+      b.report = { ...b.report, takesCopies }
+      mesh.run(1_000 + 2 * mesh.latencyMs)
+      expect(heard()).toBe(takesCopies)
+    }
+    // At once, when it knows itself that it changed.
+    mesh.run(1_000)
+    b.report = { ...b.report, takesCopies: false }
+    b.sync.look()
+    mesh.run(2 * mesh.latencyMs)
+    expect(heard()).toBe(false)
+    // The next one a second later, not with the next beat.
+    b.report = { ...b.report, takesCopies: true }
+    b.sync.look()
+    mesh.run(900)
+    expect(heard()).toBe(false)
+    mesh.run(100 + 2 * mesh.latencyMs)
+    expect(heard()).toBe(true)
+  })
+
+  test('and is told once a second when it comes and goes', () => {
+    const [mesh, , b] = cluster(2) as [Mesh, MeshNode, MeshNode]
+    mesh.run(20_000)
+    let told = 0
+    mesh.fate = (from, _to, { type }) => {
+      if (from === b.id && type === MESSAGE.beat) told += 1
+      return { delayMs: 0 }
+    }
+    for (let turn = 0; turn < 600; turn += 1) {
+      b.report = { ...b.report, takesCopies: !b.report.takesCopies }
+      b.sync.look()
+      mesh.run(50 + (turn % 7))
+    }
+    // In about 32 s, with seven beats.
+    expect(told).toBeGreaterThan(25)
+    expect(told).toBeLessThan(42)
+  })
+
   test('a node alone has caught up; one with peers when it has read one of them', () => {
     const mesh = new Mesh()
     const [a] = mesh.add(1) as [MeshNode]

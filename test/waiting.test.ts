@@ -9,6 +9,11 @@ import { SystemClock } from '../src/base/clock.ts'
 import { systemDisk } from '../src/base/files.ts'
 import { MessageIds, type NodeId, type SpoolId } from '../src/base/ids.ts'
 import { Observer } from '../src/base/observe.ts'
+import { SeededRandom } from '../src/base/random.ts'
+import { LiveConfig } from '../src/config/live.ts'
+import { EMPTY_SNAPSHOT } from '../src/config/snapshot.ts'
+import { QueueWorker } from '../src/mail/queue/worker.ts'
+import type { Outcome } from '../src/message/outcome.ts'
 import { Queue } from '../src/store/queue.ts'
 import type { NewCommit } from '../src/store/queued.ts'
 import { aCommit } from './commits.ts'
@@ -16,6 +21,8 @@ import { aCommit } from './commits.ts'
 const MESSAGES = 5_000
 /** It has 10: itself, recipient, piece, place, lists, id, bytes. One that does not rest has 22. */
 const OBJECTS_MAX = 20
+/** What is planned for one of them has 4: the plan, its task, the recipients, the reply. */
+const PLANNED_MAX = 5.5
 const BODY = Buffer.from('Subject: x\r\n\r\n')
 const NODE = '00000000000000aa' as NodeId
 const clock = new SystemClock()
@@ -45,6 +52,33 @@ function open(): ReturnType<typeof Queue.open> {
 function objects(): number {
   Bun.gc(true)
   return heapStats().objectCount
+}
+
+const LATER: Outcome = { kind: 'later', host: 'h', cause: '451 not now', dotSent: false }
+
+/** Each next hop refuses what it is offered, after the TRY. */
+function workerOf(queue: Queue, tried: () => void): QueueWorker {
+  let hops = 0
+  const live = new LiveConfig()
+  // They came long ago.
+  const settings = { ...EMPTY_SNAPSHOT.settings, 'queue.expire': 1e9, 'queue.warn': 0 }
+  live.swap({ ...EMPTY_SNAPSHOT, settings })
+  return new QueueWorker({
+    queue,
+    clock,
+    observer,
+    live,
+    random: new SeededRandom(1),
+    nodeName: (id) => ({ id, name: id }),
+    routeKey: () => `hop ${hops++ % (2 * MESSAGES)}`,
+    attempt: async (_, indexes, { beforeDot }) => {
+      await beforeDot()
+      tried()
+      return indexes.map(() => LATER)
+    },
+    bounce: () => Promise.resolve(),
+    progress: () => {},
+  })
 }
 
 function given(at: number): NewCommit {
@@ -85,5 +119,30 @@ test('a message that waits is few objects, here and after a start, and reads as 
     expect(message?.receivedMs).toBe(1_000 + at)
     expect(message?.recipients[0]).toMatchObject({ state: 'deferred', lastReply: '451 later' })
   }
+  await spool.close()
+})
+
+test('all of them tried again at once are no more objects when they wait again', async () => {
+  const { queue, spool } = await open()
+  queue.forgetReplayed()
+  let tried = 0
+  let done = Promise.withResolvers<void>()
+  const worker = workerOf(queue, () => {
+    tried += 1
+    if (tried % MESSAGES === 0) done.resolve()
+  })
+  const settled = async (): Promise<number> => {
+    await done.promise
+    done = Promise.withResolvers()
+    while (worker.running > 0) await queue.synced()
+    return objects() / MESSAGES
+  }
+  const before = objects() / MESSAGES
+  worker.resume()
+  const once = await settled()
+  expect(once - before).toBeLessThan(PLANNED_MAX)
+  expect(worker.retry(() => true)).toBe(MESSAGES)
+  expect(await settled()).toBeLessThan(once + 1)
+  await worker.stop()
   await spool.close()
 })

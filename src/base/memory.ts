@@ -9,6 +9,12 @@ import type { Clock, Timer } from './clock.ts'
 const COLLECT_EVERY_BYTES = 64 * 1024 * 1024
 /** The same of JSON, in one go: what is read is a few times as large, and for the most part garbage at once. */
 const COLLECT_EVERY_JSON_BYTES = 2 * 1024 * 1024
+/**
+ * Pieces of long standing that were let go after which all is collected: where the young is
+ * collected by hand the engine does not look among the old by itself, and 100,000 mails that had
+ * waited left 300 MB. It takes 50 to 200 ms, by how much is known.
+ */
+const COLLECT_EVERY_OLD = 8_000
 /** Silence after which what the traffic left is given back. */
 const REST_MS = 1_000
 
@@ -66,6 +72,16 @@ export function parseJson(bytes: Uint8Array): unknown {
   }
   // Not through its `buffer`: asked for that, a small array becomes three objects.
   return JSON.parse(DECODER.decode(bytes))
+}
+
+let oldGone = 0
+
+/** Call when something that had been known for long is over, or most of it is. */
+export function letOldGo(): void {
+  oldGone += 1
+  if (oldGone < COLLECT_EVERY_OLD) return
+  oldGone = 0
+  Bun.gc(true)
 }
 
 /** Less is not worth the call, and may stand in memory that others share. */

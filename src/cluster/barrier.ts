@@ -26,6 +26,8 @@ export type BarrierOptions = {
   readonly inDoubtMs: () => number
   /** They may go on. */
   readonly freed: (ids: readonly MessageId[]) => void
+  /** Called once, unless it was passed from the beginning. */
+  readonly passed: () => void
 }
 
 /** One peer, as far as it is still to answer. */
@@ -209,6 +211,7 @@ export class Barrier {
     }
     this.#isPassed = this.#waiting.size === 0
     if (freed.length > 0) this.#options.freed(freed)
+    if (this.#isPassed) this.#options.passed()
   }
 
   #afterRollBack(id: MessageId): void {

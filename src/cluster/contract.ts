@@ -224,6 +224,7 @@ export interface Members {
   all(): readonly Liveness[]
   /** Both directions confirmed, over TCP. */
   isUsable(node: NodeId): boolean
+  /** After a change of `life` or `isUsable`, and when it started anew, perhaps unnoticed. */
   onChange(listener: (liveness: Liveness, before: Life) => void): void
 }
 

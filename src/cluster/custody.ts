@@ -78,6 +78,7 @@ export class Custody {
       {
         ...options,
         adopted: own,
+        passed: () => sync.look(),
         absences: this.absences,
         store: queue,
         roster,

@@ -32,7 +32,7 @@ import {
   type ProbeId,
   type Word,
 } from './letter.ts'
-import { type Opened, Packets, Sources } from './packet.ts'
+import { epochOf, type Opened, Packets, Sources } from './packet.ts'
 import {
   deadMs,
   directMs,
@@ -472,6 +472,10 @@ export class MemberTable implements Members {
     peer.life = life
     peer.sinceMono = this.#clock.monoMs()
     this.#deps.observer.emit('member.judged', { peer: peer.node, life, before })
+    this.#tell(peer, before)
+  }
+
+  #tell(peer: Peer, before: Life): void {
     const liveness = this.#livenessOf(peer)
     for (const listener of this.#listeners) listener(liveness, before)
   }
@@ -511,13 +515,11 @@ export class MemberTable implements Members {
 
   /** Only what was sent last is news: a delayed packet tells of the past. */
   #takeNews(peer: Peer, { incarnation, heard, items }: Letter): void {
-    if (incarnation > peer.incarnation) {
-      const isFirst = peer.incarnation === 0
-      peer.incarnation = incarnation
-      // It started anew or refuted: those who cannot hear it must learn of it.
-      if (!isFirst) this.#post.spread({ kind: 'alive', node: peer.node, incarnation })
-    }
+    if (peer.incarnation === 0) peer.incarnation = incarnation
+    if (incarnation > peer.incarnation) this.#moveOn(peer, incarnation)
+    const wasUsable = this.isUsable(peer.node)
     peer.told = heard
+    if (this.isUsable(peer.node) !== wasUsable) this.#tell(peer, peer.life)
     // A packet that was held back could speak for a node that has died since.
     if (peer.life === 'dead') this.#probeSoon(peer)
     else this.#hear(peer)
@@ -629,18 +631,26 @@ export class MemberTable implements Members {
     }
     const peer = this.#peers.get(node)
     if (peer === undefined || incarnation < peer.incarnation) return
-    const isNewer = incarnation > peer.incarnation
+    if (kind === 'alive') return this.#takeAlive(peer, incarnation)
     peer.incarnation = incarnation
-    if (kind === 'alive') this.#takeAlive(peer, isNewer)
-    else this.#takeSuspicion(peer)
+    this.#takeSuspicion(peer)
   }
 
   /** Only the node itself moves its incarnation on: it lived after it was accused. */
-  #takeAlive(peer: Peer, isNewer: boolean): void {
-    if (isNewer)
-      this.#post.spread({ kind: 'alive', node: peer.node, incarnation: peer.incarnation })
+  #takeAlive(peer: Peer, incarnation: number): void {
+    const isNewer = incarnation > peer.incarnation
+    if (isNewer) this.#moveOn(peer, incarnation)
     if (isNewer && peer.life !== 'alive') this.#hear(peer)
     else if (peer.life !== 'alive') this.#probeSoon(peer)
+  }
+
+  /** It refuted or started anew: who cannot hear it must learn of it, and who dials it here. */
+  #moveOn(peer: Peer, incarnation: number): void {
+    const { node, life } = peer
+    const isAnew = epochOf({ incarnation }) > epochOf(peer)
+    peer.incarnation = incarnation
+    this.#post.spread({ kind: 'alive', node, incarnation })
+    if (isAnew && life === 'alive') this.#tell(peer, life)
   }
 
   #takeSuspicion(peer: Peer): void {

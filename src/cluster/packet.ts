@@ -271,8 +271,8 @@ function bound(header: Uint8Array, to: WriterId | null): Uint8Array {
   return to === null ? header : concat(header, Buffer.from(to, 'hex'))
 }
 
-/** The start that a letter is from, as its incarnation has it. */
-function epochOf({ incarnation }: Letter): number {
+/** The start that it is from, as its incarnation has it. */
+export function epochOf({ incarnation }: Pick<Letter, 'incarnation'>): number {
   return Math.floor(incarnation / 0x1_0000)
 }
 

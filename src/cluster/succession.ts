@@ -35,6 +35,8 @@ export type SuccessionOptions = {
   readonly isDelivering: () => boolean
   /** Messages that were taken over, durably: to be delivered, and to be told in the trace. */
   readonly adopted: (messages: readonly Message[], why: AdoptedWhy, from: NodeId) => void
+  /** Copies of others may be taken from now on: `isPassed`. */
+  readonly passed: () => void
   /** A former owner is back: what an adoption had left open about a recipient is known. */
   readonly resolved: DoubtsDeps['resolved']
 }

@@ -38,7 +38,7 @@ const BEAT_MS = 5_000
 const JITTER_MS = 500
 /** From here on beats are rarer: a node has one link for each of the others. */
 const MANY_NODES = 32
-/** Whom we see has changed: all are told at most this often. */
+/** Whom we see has changed, or whether we take copies: all are told at most this often. */
 const SOON_MS = 1_000
 /** Pushes of this time are acknowledged together. */
 const ACKNOWLEDGE_MS = 500
@@ -95,7 +95,10 @@ export class Sync {
   #beatTimer: Timer
   #settleTimer: Timer
   #soonTimer: Timer | null = null
+  #lookTimer: Timer
   #beatenMono: number
+  /** When it was told last that this node takes copies now, or none any more. */
+  #turnedMono = Number.NEGATIVE_INFINITY
   #collectMono: number
   #closed = false
 
@@ -130,10 +133,15 @@ export class Sync {
     this.#listen()
     links.onOpen((link) => this.#opened(link))
     links.onClose((link) => this.#closedLink(link))
-    roster.onChange(() => this.#forget())
+    roster.onChange(() => {
+      this.#forget()
+      this.look()
+    })
+    this.onCaughtUp('state', () => this.look())
     options.members.onChange(() => this.#beatSoon())
     for (const link of links.all()) this.#opened(link)
     this.#beatTimer = deps.clock.after(this.#pauseMs(), () => this.#beatAll())
+    this.#lookTimer = deps.clock.after(SOON_MS, () => this.#look())
     this.#settleTimer = deps.clock.after(SETTLE_MS, () => this.#settle())
   }
 
@@ -142,6 +150,7 @@ export class Sync {
     this.#beatTimer.cancel()
     this.#settleTimer.cancel()
     this.#soonTimer?.cancel()
+    this.#lookTimer.cancel()
     for (const exchange of this.#exchanges) exchange.close()
     this.#lines.clear()
   }
@@ -211,6 +220,15 @@ export class Sync {
   /** Rows that a digest had to repair here since the start. */
   get repairs(): number {
     return this.#exchanges.reduce((sum, { repaired }) => sum + repaired, 0)
+  }
+
+  /**
+   * Peers choose by `takesCopies` where their copies go: when it may have changed they hear of it
+   * at once, or a second after they did last. What nobody calls this for is found every second.
+   */
+  look(): void {
+    const isOver = this.#clock.monoMs() >= this.#turnedMono + SOON_MS
+    if (isOver && !this.#closed) this.#look()
   }
 
   /** After every beat of a peer, and when a link came or went. */
@@ -323,6 +341,20 @@ export class Sync {
       this.#soonTimer = null
       this.#beatAll()
     })
+  }
+
+  #look(): void {
+    this.#lookTimer.cancel()
+    this.#lookTimer = this.#clock.after(SOON_MS, () => this.#look())
+    // Nobody is linked while the node is still being built, and cannot report.
+    if (this.#lines.size === 0) return
+    const { takesCopies } = this.#options.report()
+    const untold = [...this.#lines.values()].filter(
+      ({ report }) => report !== null && report.takesCopies !== takesCopies,
+    )
+    if (untold.length === 0) return
+    this.#turnedMono = this.#clock.monoMs()
+    for (const { link } of untold) this.#beat(link)
   }
 
   /** What a peer sees of its lag is no older than this, also between the beats. */

@@ -131,12 +131,16 @@ export class Message {
     return this.commit.envelope
   }
 
+  get isResting(): boolean {
+    return this.#committed instanceof Uint8Array
+  }
+
   /**
    * Nobody will ask for what was committed in a while: it stays as bytes, in a third of the memory,
    * and is read anew by whoever asks.
    */
   rest(): void {
-    if (this.#committed instanceof Uint8Array) return
+    if (this.isResting) return
     this.#committed = ENCODER.encode(JSON.stringify(this.#committed))
   }
 
@@ -161,7 +165,10 @@ export class Message {
     if (kind === 'try' && this.recipients[index]?.state === 'trying') {
       this.#tried ??= new Set()
       this.#tried.add(index)
-    } else if (this.#tried?.delete(index) === true && kind === 'done') {
+    } else if (this.#tried?.delete(index) === true) {
+      // Most have one recipient, and wait for long between two attempts.
+      if (this.#tried.size === 0) this.#tried = null
+      if (kind !== 'done') return
       this.#delivered ??= new Set()
       this.#delivered.add(index)
     }

@@ -118,11 +118,11 @@ onHosts('the failure matrix', () => {
     [12, 13, 14],
     0,
     async (stage) => {
-      const load = stage.load(12)
       const alone = () => stage.cluster.node(12).metric('postern_unreplicated_accepts_total')
-      expect(await stage.ledger.untilAcked(MAILS, 60_000)).toBeTrue()
-      // The first mails may come before the peers have said that they take copies.
+      // Those with which the stage has asked whether copies flow.
       const before = await alone()
+      const load = stage.load(12)
+      expect(await stage.ledger.untilAcked(MAILS, 60_000)).toBeTrue()
       await stage.cluster.node(13).kill()
       const { acked } = stage.ledger
       expect(await stage.ledger.untilAcked(acked + MAILS, 60_000)).toBeTrue()

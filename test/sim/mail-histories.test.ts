@@ -312,6 +312,28 @@ describe('a cluster of two', () => {
 })
 
 describe('a restart', () => {
+  test('of 3 s: copies go both ways as soon as it knows what became of its mail', () => {
+    for (let turn = 0; turn < 40; turn += 1) {
+      const sim = calm(3)
+      const [a, b, c] = [node(sim, 0), node(sim, 1), node(sim, 2)]
+      queued(sim, b, 5)
+      sim.world.act(() => b.crash(false))
+      sim.world.runFor(3_000)
+      const startedMs = sim.world.nowMs
+      sim.world.act(() => b.start())
+      const chooses = (at: SimNode, other: SimNode): boolean =>
+        at.run?.mail?.custody?.copies.candidates.has(other.id) === true
+      const isBack = (): boolean => b.run?.mail?.custody?.copies.takesCopies === true
+      expect(sim.world.runTill(isBack, 2_000, 1)).toBe(true)
+      sim.world.runFor(50)
+      const linked = [a, c].filter(({ id }) => (b.run?.cluster?.links.get(id) ?? null) !== null)
+      expect({ turn, all: linked.every((at) => chooses(at, b)) }).toEqual({ turn, all: true })
+      // Who did not miss it dials at once, and a question that was open is asked again.
+      const isWhole = () => [a, c].every((at) => chooses(at, b) && chooses(b, at))
+      expect(sim.world.runTill(isWhole, startedMs + 2_500 - sim.world.nowMs, 1)).toBe(true)
+    }
+  })
+
   test('that reaches only a node which has just joined asks those who had copies', () => {
     const sim = calm(3)
     const [owner, a, b] = [node(sim, 0), node(sim, 1), node(sim, 2)]
@@ -390,6 +412,12 @@ describe('a disk', () => {
     const others = sim.nodes.slice(1).map((at) => sim.world.act(() => sim.senders.send(at)))
     sim.world.runFor(10_000)
     for (const mail of others) expect(mail.acked?.copies).toBe(2)
+    const isChosen = (): boolean =>
+      node(sim, 1).run?.mail?.custody?.copies.candidates.has(full.id) === true
+    expect(isChosen()).toBe(false)
+    full.spool.isFull = false
+    // Of its disk it knows once a second, and so often it looks what it says of itself.
+    expect(sim.world.runTill(isChosen, 2_050, 1)).toBe(true)
     sim.hops.isDown = false
     expectDelivered(sim, mails, 60_000)
     expect(duplicates(sim.rest())).toBe(0)

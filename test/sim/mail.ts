@@ -145,7 +145,7 @@ export class SimMail {
       diskFreeBytes: freeBytes,
       diskTotalBytes: totalBytes,
       copies: this.queue.copyCount,
-      takesCopies: this.isOpen && this.custody?.copies.takesCopies === true,
+      takesCopies: this.custody?.copies.takesCopies === true,
       alone: this.custody?.copies.alone ?? 0,
     }
   }

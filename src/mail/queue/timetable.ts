@@ -1,25 +1,44 @@
 /** What is to be done later, in the order in which it is due. */
 import type { Clock, Timer } from '../../base/clock.ts'
 
+/** Fewer are not worth a look at all. */
+const VOIDS_MIN = 1_000
+
 type Due = { readonly dueMono: number }
 
 export class Timetable<Entry extends Due> {
   readonly #clock: Clock
   readonly #due: (entry: Entry) => void
+  readonly #isVoid: (entry: Entry) => boolean
   /** A binary heap by due time. */
-  readonly #heap: Entry[] = []
+  #heap: Entry[] = []
+  /** Of its entries at most so many are void. */
+  #voids = 0
   #timer: Timer | null = null
   #isStopped = false
 
-  /** `due`: called with each entry once, when its time has come. */
-  constructor(clock: Clock, due: (entry: Entry) => void) {
+  /** `due`: called with each entry once, when its time has come; `isVoid`: nobody waits for it. */
+  constructor(clock: Clock, due: (entry: Entry) => void, isVoid: (entry: Entry) => boolean) {
     this.#clock = clock
     this.#due = due
+    this.#isVoid = isVoid
   }
 
   add(entry: Entry): void {
     push(this.#heap, entry)
     if (this.#heap[0] === entry) this.#setTimer()
+  }
+
+  /** So many more may be void: they go before they are due, as soon as they may be most of all. */
+  voided(entries: number): void {
+    this.#voids += entries
+    if (this.#voids < VOIDS_MIN || 2 * this.#voids < this.#heap.length) return
+    this.#voids = 0
+    // What is in order is a heap.
+    this.#heap = this.#heap
+      .filter((entry) => !this.#isVoid(entry))
+      .sort((a, b) => a.dueMono - b.dueMono)
+    this.#setTimer()
   }
 
   /** Nothing is due any more. */

@@ -2,6 +2,7 @@
 import type { Clock } from '../../base/clock.ts'
 import { messageOf, StoreError } from '../../base/errors.ts'
 import type { NodeId } from '../../base/ids.ts'
+import { letOldGo } from '../../base/memory.ts'
 import type { Observer } from '../../base/observe.ts'
 import type { Random } from '../../base/random.ts'
 import { ALONE, type Tally } from '../../base/tally.ts'
@@ -64,7 +65,7 @@ type Failed = { readonly index: number; readonly reply: Reply }
 
 const FORBIDDEN = 'another node may have taken the message over'
 
-/** What is planned for a message; null: void. Its tasks stay in the timetable until they are due. */
+/** What is planned for a message; null: void. `tasks` of it did not begin. */
 type Plan = { message: Message | null; tasks: number }
 
 type Task = {
@@ -105,9 +106,13 @@ export class QueueWorker {
         if (destination !== undefined) this.#fill(destination)
       },
     })
-    this.#timetable = new Timetable(clock, (task) => {
-      if (task.plan.message !== null) this.#makeReady(task)
-    })
+    this.#timetable = new Timetable(
+      clock,
+      (task) => {
+        if (task.plan.message !== null) this.#makeReady(task)
+      },
+      ({ plan }) => plan.message === null,
+    )
     deps.tenure?.onFreed((messages) => this.replan(messages))
   }
 
@@ -305,8 +310,10 @@ export class QueueWorker {
 
   #unplan(message: Message): void {
     const plan = this.#plans.get(message)
-    if (plan !== undefined) plan.message = null
+    if (plan === undefined) return
+    plan.message = null
     this.#plans.delete(message)
+    this.#timetable.voided(plan.tasks)
   }
 
   #makeReady(task: Task): void {
@@ -342,6 +349,7 @@ export class QueueWorker {
 
   /** One task to its end; it never rejects. */
   async #run(message: Message, places: readonly number[], destination: Destination): Promise<void> {
+    const hadRested = message.isResting
     let reached: boolean | null = null
     try {
       reached = await this.#attempt(message, places)
@@ -359,6 +367,7 @@ export class QueueWorker {
       this.#running -= 1
       this.#hops.ended(destination.key, reached)
       if (this.#running === 0) this.#onIdle?.()
+      if (hadRested) letOldGo()
       this.#fill(destination)
     }
   }
