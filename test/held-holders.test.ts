@@ -190,6 +190,50 @@ describe('the content of a held mail', () => {
     expect(b.bodies.list()).toEqual([id])
   })
 
+  test('that two had taken over apart goes from both when it is over', async () => {
+    const { wires, a, b, c } = three()
+    const id = await a.hold(1, 'x', [b, c])
+    wires.exchange()
+    a.stop()
+    wires.remove(a)
+    wires.cut.add('mx2')
+    await passed(wires, 10_000)
+    for (const one of [b, c]) expect(one.held.heldOne(id).row.owner.name).toBe(one.node.name)
+    wires.cut.clear()
+    await passed(wires, 10_000)
+    expect(b.shown()).toBe(c.shown())
+    await b.held.deleteHeld(RUIZ, id)
+    for (const one of [b, c]) one.keeper.start()
+    await passed(wires, 11 * MINUTE_MS)
+    for (const one of [b, c]) expect(one.bodies.list()).toEqual([])
+  })
+
+  test('that a disk which went back has forgotten is not counted on any more', async () => {
+    const { wires, a, b } = two()
+    b.stop()
+    const id = await a.hold(1, 'x')
+    // Its rows and its files are of before: that it had them is known to the owner alone.
+    a.quarantine.setHolding(id, { has: [b.node.id] })
+    await passed(wires, 15_000)
+    await b.start()
+    await passed(wires, 20_000)
+    expect(namesOf(a, id)).toEqual(['mx2'])
+    expect(b.bodies.list()).toEqual([id])
+  })
+
+  test('that comes after the row which says so is there, and not said to be lost', async () => {
+    const { wires, a, b } = two()
+    const id = await a.hold(1, 'x')
+    a.quarantine.setHolding(id, { perhaps: [b.node.id] })
+    wires.exchange()
+    const { mail, bytes } = a.bodies.kept.get(id) ?? {}
+    if (mail === undefined || bytes === undefined) throw new Error('its owner has it')
+    b.bodies.keep(mail, bytes)
+    b.holders.share.sealed(mail)
+    await passed(wires, 5_000)
+    expect(namesOf(a, id)).toEqual(['mx2'])
+  })
+
   test('from a peer is looked at before it is kept', async () => {
     const { wires, a, b } = two()
     const id = await a.hold(1, 'x')
