@@ -83,10 +83,13 @@ export function heldProjection({ sqlite }: StoreDatabase, node: NodeId): Project
   }
 }
 
-/** What this node had decided, and the row now does not know: a release counts before all. */
-function unknownTo({ copies }: HeldValue, mine: HeldValue) {
+/**
+ * What this node had decided, and the row now does not know: a release counts before all. Another
+ * owner finds by itself what has expired.
+ */
+function unknownTo({ owner, copies }: HeldValue, mine: HeldValue) {
   return mine.copies.flatMap(({ place, claim, enqueuedMs }) => {
-    if (claim === undefined || claim.kind === 'expire') return []
+    if (claim === undefined || (claim.kind === 'expire' && owner !== mine.owner)) return []
     const theirs = copies.find((copy) => copy.place === place)
     const isKnown = theirs?.claim?.by === claim.by && theirs.claim.atMs === claim.atMs
     const sent = enqueuedMs !== undefined && !(isKnown && theirs.enqueuedMs === enqueuedMs)

@@ -287,18 +287,22 @@ export class Quarantine {
 
   /**
    * Tells the next owners what this node had decided about their mail while they did not know of
-   * it; where it is the owner itself still, that waits to be run as theirs would. Gives how many
-   * copies of others that were, and of its own. @throws StoreError
+   * it; where it is the owner itself still, that waits to be run as theirs would, and what had
+   * expired has so again. Gives how many copies of others wait for their owners now, and of its own.
+   * @throws StoreError
    */
   tellFormer(): { readonly others: number; readonly own: number } {
     return this.#rows.transact(() => {
       let own = 0
+      let others = 0
       const { query } = this.#store
       const former = query.select().from(heldFormer).orderBy(asc(heldFormer.id)).all()
       for (const { id, place, kind, decidedBy: by, decidedMs: atMs, sent } of former) {
         const to = this.#list.ownerOf(id as MessageId)
         if (to === null) continue
+        if (kind === 'expire') continue
         if (to === this.node.id) own += 1
+        else others += 1
         this.#writer.leave(id as MessageId, place, {
           kind,
           by,
@@ -307,8 +311,9 @@ export class Quarantine {
           former: sent === 1 ? 'sent' : 'claimed',
         })
       }
+      this.#expireAgain(former.filter(({ kind }) => kind === 'expire'))
       if (former.length > 0) query.delete(heldFormer).run()
-      return { others: former.length - own, own }
+      return { others, own }
     })
   }
 
@@ -601,6 +606,19 @@ export class Quarantine {
       (copy) => copy,
       ({ bodyGoneMs: _, ...first }) => (bodyGoneMs === null ? first : { ...first, bodyGoneMs }),
     )
+  }
+
+  /** Inside a transaction. */
+  #expireAgain(former: readonly (typeof heldFormer.$inferSelect)[]): void {
+    const claims = Map.groupBy(former, ({ id, decidedMs }) => `${id} ${decidedMs}`)
+    for (const copies of claims.values()) {
+      const [first] = copies
+      const id = first?.id as MessageId
+      if (first === undefined || this.#list.ownerOf(id) !== this.node.id) continue
+      const claim: Claim = { kind: 'expire', by: first.decidedBy, atMs: first.decidedMs }
+      const places = copies.map(({ place }) => place)
+      this.#decide(id, places, claim)
+    }
   }
 
   /** Inside a transaction. */
