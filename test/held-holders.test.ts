@@ -442,6 +442,29 @@ describe('an owner that is dead for sure', () => {
     }
   })
 
+  test('had claimed, as its next owner does not know: a third that does sends nothing out by that', async () => {
+    const { wires, a, b, c } = three()
+    const id = await a.hold(1, 'x', [b])
+    wires.exchange()
+    wires.isLongCut = true
+    wires.cut.add('mx2')
+    a.queue = 'takesLast'
+    void a.held.release(RUIZ, id)
+    await settled()
+    wires.exchange()
+    a.stop()
+    c.isDown = true
+    wires.cut.clear()
+    wires.remove(a)
+    await passed(wires, 10_000)
+    c.isDown = false
+    await passed(wires, 20_000)
+    expect(c.held.heldOne(id).row.owner.name).toBe('mx2')
+    // It may have gone out: an operator is asked.
+    expect(sentOf([a, b, c])).toEqual([`${id} 0`])
+    expect(b.held.heldOne(id).row.recipients).toHaveLength(1)
+  })
+
   test('leaves its doubt to every next owner, until it is back itself', async () => {
     const { wires, a, b, c } = three()
     const id = await a.hold(2, 'x', [b, c])
@@ -598,6 +621,35 @@ describe('an owner that comes back', () => {
     expect(b.observer.count('possible_duplicates_total')).toBe(2)
     expect(a.observer.count('held_yielded_total')).toBe(1)
     expect(a.shown()).toBe(b.shown())
+  })
+
+  test('after both have released, as another one knows too: that is told and counted once', async () => {
+    const { wires, a, b, c } = three()
+    const id = await a.hold(1, 'x', [b])
+    wires.exchange()
+    wires.isLongCut = true
+    wires.cut.add('mx2')
+    await a.held.release(RUIZ, id)
+    wires.exchange()
+    wires.cut.clear()
+    wires.cut.add('mx1')
+    c.isDown = true
+    await b.held.release(NAGY, id, undefined, true)
+    expect(sentOf([a, b])).toHaveLength(2)
+    const told = () =>
+      b.trace
+        .message(id)
+        .events.filter(({ detail }) => detail.startsWith('a former owner had sent'))
+    const counted = () => b.observer.count('possible_duplicates_total')
+    expect(counted()).toBe(1)
+    c.isDown = false
+    await passed(wires, 15_000)
+    expect(told()).toHaveLength(1)
+    expect(counted()).toBe(2)
+    wires.cut.clear()
+    await passed(wires, 15_000)
+    expect(told()).toHaveLength(1)
+    expect(counted()).toBe(2)
   })
 
   test('with a release of its own counts before a deletion of the next one', async () => {

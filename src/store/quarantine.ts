@@ -251,29 +251,33 @@ export class Quarantine {
   /**
    * What a former owner had decided becomes part of what stands here: a release counts before a
    * deletion. `sent`: it is in the queue there, or was; nothing goes out here then. Gives the copies
-   * as they stand, and how many of them both have sent. @throws StoreError
+   * as they stand, and the recipients of those that both have sent, as far as nobody told of that
+   * before. @throws StoreError
    */
   merge(
     id: MessageId,
     places: readonly number[],
     claim: Claim,
     sent: boolean,
-  ): { readonly claimed: readonly Claimed[]; readonly doubled: number } {
+  ): { readonly claimed: readonly Claimed[]; readonly doubled: readonly string[] } {
     return this.#rows.transact(() => {
       const before = this.#list.copies([id]).filter(({ place }) => places.includes(place))
       const isOver = (stands: Claim | null): boolean =>
         stands === null || (claim.kind === 'release' && stands.kind !== 'release')
       const over = new Set(before.flatMap((copy) => (isOver(copy.claim) ? [copy.place] : [])))
       const enqueuedMs = this.#clock.wallMs()
+      const doubled: string[] = []
       this.#writer.own(id, (copy) => {
         if (!places.includes(copy.place)) return copy
         const decided = over.has(copy.place) ? { ...copy, claim } : copy
-        return sent && decided.enqueuedMs === undefined ? { ...decided, enqueuedMs } : decided
+        if (!sent || decided.formerMs === claim.atMs) return decided
+        if (copy.enqueuedMs !== undefined) doubled.push(copy.address)
+        return { enqueuedMs, ...decided, formerMs: claim.atMs }
       })
       const answered = this.#list.clicks([id]).filter(({ place }) => places.includes(place))
       this.#writer.answer(answered.map(({ key }) => key))
       return {
-        doubled: sent ? before.filter((copy) => copy.enqueuedMs !== null).length : 0,
+        doubled,
         claimed: before.map(({ place, address, claim: stands, enqueuedMs: before }) => ({
           place,
           address,

@@ -258,6 +258,51 @@ test('what has expired at an owner whose disk went back stays so, when rows of b
   expect(released).toEqual([])
 })
 
+/**
+ * An owner releases while its holder is cut off, its disk goes back to before that, and it dies for
+ * good before who knows of the release comes back. `clicks`: somebody releases at the next owner
+ * before that. Gives who released it, and how many were counted before and after.
+ */
+function forgottenRelease(clicks: boolean): readonly [readonly string[], number, number] {
+  let counted: readonly [number, number] = [0, 0]
+  const released = releasedIn(({ sim: { world, cluster, ledger }, owner, others, id, click }) => {
+    const holder = others.find(({ bodies }) => bodies.kept.has(id)) as SimNode
+    const third = others.find((one) => one !== holder) as SimNode
+    const doubts = (): number => ledger.heldDoubts.get(id) ?? 0
+    const image = owner.snapshot()
+    cluster.fabric.cut('holder', around(holder))
+    click(owner)
+    const isKnown = (): boolean => third.run?.held.quarantine.one(id)?.copies[0]?.enqueuedMs != null
+    expect(world.runTill(isKnown, 120_000)).toBe(true)
+    world.act(() => third.crash(false))
+    world.act(() => owner.crash(false))
+    owner.restore(image)
+    cluster.fabric.heal('holder')
+    world.act(() => owner.start())
+    world.runFor(20_000)
+    world.act(() => owner.crash(false))
+    const isTaken = (): boolean => holder.run?.held.quarantine.one(id)?.row.owner.id === holder.id
+    expect(world.runTill(isTaken, 300_000)).toBe(true)
+    if (clicks) click(holder)
+    world.runFor(30_000)
+    const before = doubts()
+    world.act(() => third.start())
+    world.runFor(30_000)
+    click(holder)
+    world.runFor(120_000)
+    counted = [before, doubts()]
+  })
+  return [released, ...counted]
+}
+
+test('a release that its owner and its heir cannot know of, as a disk went back: who knows stops the next one', () => {
+  expect(forgottenRelease(false)).toEqual([['mx1'], 0, 0])
+})
+
+test('a release that went out again as a disk went back is counted as soon as somebody knows of both', () => {
+  expect(forgottenRelease(true)).toEqual([['mx1', 'mx2'], 0, 1])
+})
+
 /** The data directory of the owner goes back to before it held a mail, with a release or without. */
 function releasedAfterReturn(isClaimed: boolean): readonly string[] {
   let image: Snapshot | null = null
