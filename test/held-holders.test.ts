@@ -190,6 +190,50 @@ describe('the content of a held mail', () => {
     expect(b.bodies.list()).toEqual([id])
   })
 
+  test('that two had taken over apart goes from both when it is over', async () => {
+    const { wires, a, b, c } = three()
+    const id = await a.hold(1, 'x', [b, c])
+    wires.exchange()
+    a.stop()
+    wires.remove(a)
+    wires.cut.add('mx2')
+    await passed(wires, 10_000)
+    for (const one of [b, c]) expect(one.held.heldOne(id).row.owner.name).toBe(one.node.name)
+    wires.cut.clear()
+    await passed(wires, 10_000)
+    expect(b.shown()).toBe(c.shown())
+    await b.held.deleteHeld(RUIZ, id)
+    for (const one of [b, c]) one.keeper.start()
+    await passed(wires, 11 * MINUTE_MS)
+    for (const one of [b, c]) expect(one.bodies.list()).toEqual([])
+  })
+
+  test('that a disk which went back has forgotten is not counted on any more', async () => {
+    const { wires, a, b } = two()
+    b.stop()
+    const id = await a.hold(1, 'x')
+    // Its rows and its files are of before: that it had them is known to the owner alone.
+    a.quarantine.setHolding(id, { has: [b.node.id] })
+    await passed(wires, 15_000)
+    await b.start()
+    await passed(wires, 20_000)
+    expect(namesOf(a, id)).toEqual(['mx2'])
+    expect(b.bodies.list()).toEqual([id])
+  })
+
+  test('that comes after the row which says so is there, and not said to be lost', async () => {
+    const { wires, a, b } = two()
+    const id = await a.hold(1, 'x')
+    a.quarantine.setHolding(id, { perhaps: [b.node.id] })
+    wires.exchange()
+    const { mail, bytes } = a.bodies.kept.get(id) ?? {}
+    if (mail === undefined || bytes === undefined) throw new Error('its owner has it')
+    b.bodies.keep(mail, bytes)
+    b.holders.share.sealed(mail)
+    await passed(wires, 5_000)
+    expect(namesOf(a, id)).toEqual(['mx2'])
+  })
+
   test('from a peer is looked at before it is kept', async () => {
     const { wires, a, b } = two()
     const id = await a.hold(1, 'x')
@@ -398,6 +442,29 @@ describe('an owner that is dead for sure', () => {
     }
   })
 
+  test('had claimed, as its next owner does not know: a third that does sends nothing out by that', async () => {
+    const { wires, a, b, c } = three()
+    const id = await a.hold(1, 'x', [b])
+    wires.exchange()
+    wires.isLongCut = true
+    wires.cut.add('mx2')
+    a.queue = 'takesLast'
+    void a.held.release(RUIZ, id)
+    await settled()
+    wires.exchange()
+    a.stop()
+    c.isDown = true
+    wires.cut.clear()
+    wires.remove(a)
+    await passed(wires, 10_000)
+    c.isDown = false
+    await passed(wires, 20_000)
+    expect(c.held.heldOne(id).row.owner.name).toBe('mx2')
+    // It may have gone out: an operator is asked.
+    expect(sentOf([a, b, c])).toEqual([`${id} 0`])
+    expect(b.held.heldOne(id).row.recipients).toHaveLength(1)
+  })
+
   test('leaves its doubt to every next owner, until it is back itself', async () => {
     const { wires, a, b, c } = three()
     const id = await a.hold(2, 'x', [b, c])
@@ -554,6 +621,35 @@ describe('an owner that comes back', () => {
     expect(b.observer.count('possible_duplicates_total')).toBe(2)
     expect(a.observer.count('held_yielded_total')).toBe(1)
     expect(a.shown()).toBe(b.shown())
+  })
+
+  test('after both have released, as another one knows too: that is told and counted once', async () => {
+    const { wires, a, b, c } = three()
+    const id = await a.hold(1, 'x', [b])
+    wires.exchange()
+    wires.isLongCut = true
+    wires.cut.add('mx2')
+    await a.held.release(RUIZ, id)
+    wires.exchange()
+    wires.cut.clear()
+    wires.cut.add('mx1')
+    c.isDown = true
+    await b.held.release(NAGY, id, undefined, true)
+    expect(sentOf([a, b])).toHaveLength(2)
+    const told = () =>
+      b.trace
+        .message(id)
+        .events.filter(({ detail }) => detail.startsWith('a former owner had sent'))
+    const counted = () => b.observer.count('possible_duplicates_total')
+    expect(counted()).toBe(1)
+    c.isDown = false
+    await passed(wires, 15_000)
+    expect(told()).toHaveLength(1)
+    expect(counted()).toBe(2)
+    wires.cut.clear()
+    await passed(wires, 15_000)
+    expect(told()).toHaveLength(1)
+    expect(counted()).toBe(2)
   })
 
   test('with a release of its own counts before a deletion of the next one', async () => {

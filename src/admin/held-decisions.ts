@@ -310,17 +310,32 @@ export class HeldDecisions {
 
   /** What one of them claims; nothing when it waits on. */
   #run({ id, places, claim, former }: Asked) {
-    const { quarantine, observer } = this.#deps
+    const { quarantine } = this.#deps
     const entry = quarantine.one(id)
     if (entry === null) return []
     if (former !== null) {
       const { claimed, doubled } = quarantine.merge(id, places, claim, former === 'sent')
-      if (doubled > 0) observer.emit('held.doubted', { message: id, recipients: doubled })
+      this.#tellDoubled(id, doubled, claim)
       return [{ id, claimed }]
     }
     // Without its body it waits on: it may be on a disk that is not mounted.
     if (claim.kind === 'release' && entry.bodyGone) return []
     return [{ id, claimed: this.#claim(id, places, claim) }]
+  }
+
+  /** A former owner had these in its queue, and so had this node. */
+  #tellDoubled(
+    id: MessageId,
+    recipients: readonly string[],
+    { by, atMs: releasedMs }: Claim,
+  ): void {
+    const { observer, trace, clock } = this.#deps
+    if (recipients.length === 0) return
+    observer.emit('held.doubted', { message: id, recipients: recipients.length })
+    const released = `released by ${by} at ${isoTime(releasedMs)}`
+    const detail = `a former owner had sent it too, ${released}: it may arrive twice`
+    for (const recipient of recipients)
+      trace.note(id, { atMs: clock.wallMs(), recipient, what: 'adopted', detail })
   }
 
   /** Never rejects: nobody waits for it. */

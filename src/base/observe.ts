@@ -241,7 +241,7 @@ const EVENTS = {
   'held.yielded': {
     level: 'warn',
     counter: 'held_yielded_total',
-    help: 'Recipients that this node had decided about after another one had taken the mail over',
+    help: 'Recipients that the next owner of a mail did not know to be decided, told to it by this node',
     adds: 'recipients',
   },
   'held.doubted': {

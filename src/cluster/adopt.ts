@@ -8,7 +8,7 @@ import type { Clock } from '../base/clock.ts'
 import { messageOf, storeOnly } from '../base/errors.ts'
 import type { MessageId, NodeId } from '../base/ids.ts'
 import type { Observer } from '../base/observe.ts'
-import { isFinal, type Message } from '../store/queued.ts'
+import { adoptionOf, isFinal, type Message } from '../store/queued.ts'
 import { type Absences, mailAddressesOf } from './absence.ts'
 import type { Members, Roster } from './contract.ts'
 import type { Doubts } from './doubts.ts'
@@ -242,15 +242,16 @@ export class Adoptions {
     if (!isDue || left.length === 0 || !this.#options.mayAdopt()) return 0
     const taken = left.map((id) => ({ id, term: (store.copy(id)?.term ?? 0) + 1 }))
     const { doubts } = this.#options
-    const places = new Map(
-      taken.map(({ id }) => [id, doubts.placesOf(store.copy(id) as Message)] as const),
+    const adoptions = new Map(
+      taken.map(({ id }) => [id, adoptionOf(store.copy(id) as Message)] as const),
     )
     const writing = store.adopt(taken)
     this.#writing = writing.catch(() => {})
     const adopted = await writing
     for (const message of adopted) {
       this.#own(message, said.standings.get(message.id) ?? [])
-      doubts.began(message, owner, places.get(message.id) ?? new Map())
+      const adoption = adoptions.get(message.id)
+      if (adoption !== undefined) doubts.began(message, adoption)
     }
     this.#tellOf(adopted, owner)
     const { observer, adopted: on } = this.#options

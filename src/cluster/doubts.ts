@@ -1,13 +1,14 @@
 /**
  * What an adoption leaves open: did the former owner deliver what is delivered here again? When it
  * is back and says how its recipients stood, each of them is known to have arrived once or twice,
- * and what has not gone out yet is in doubt no more. Known to this run only: after a restart, or
- * when the former owner never comes back, the count of possible duplicates stays an upper bound.
+ * and what has not gone out yet is in doubt no more. A restart finds in the spool what was adopted
+ * and has not been tried here by then. Of what had been, and when the former owner never comes back,
+ * the count of possible duplicates stays an upper bound.
  */
 import type { Clock } from '../base/clock.ts'
 import type { MessageId, NodeId } from '../base/ids.ts'
 import type { Observer } from '../base/observe.ts'
-import { isFinal, type Message } from '../store/queued.ts'
+import { type Adoption, isFinal, type Message } from '../store/queued.ts'
 import type { Roster } from './contract.ts'
 import type { Standing } from './standing.ts'
 import type { MailStore } from './yield.ts'
@@ -41,23 +42,35 @@ type Doubt = {
 export class Doubts {
   readonly #deps: DoubtsDeps
   readonly #doubts = new Map<MessageId, Doubt>()
+  /** Said of messages of before this start, which are not resumed yet. */
+  readonly #early = new Map<MessageId, Standing>()
 
   constructor(deps: DoubtsDeps) {
     this.#deps = deps
   }
 
-  /** Before a copy is adopted: its recipients that are in no doubt yet, and their attempts. */
-  placesOf({ recipients }: Message): ReadonlyMap<number, number> {
-    const places = new Map<number, number>()
-    for (const [index, { state, doubtful, attempts }] of recipients.entries()) {
-      if (!doubtful && state !== 'inDoubt' && state !== 'held' && !isFinal(state))
-        places.set(index, attempts)
+  /**
+   * They were adopted before this start, and whoever could have taken them over since has spoken.
+   * What was delivered in between would else be taken for not delivered.
+   */
+  resume(messages: readonly Message[]): void {
+    for (const message of messages) {
+      const { adoption, recipients } = message
+      if (adoption === null) continue
+      message.adoption = null
+      for (const index of adoption.places.keys()) {
+        const { state, doubtful } = recipients[index] ?? {}
+        if (state === 'inDoubt' || doubtful !== true) adoption.places.delete(index)
+      }
+      this.began(message, adoption)
+      const said = this.#early.get(message.id)
+      this.#early.delete(message.id)
+      if (said !== undefined) this.hear(adoption.from, said)
     }
-    return places
   }
 
-  /** It is adopted from `from`. */
-  began(message: Message, from: NodeId, places: ReadonlyMap<number, number>): void {
+  /** It was adopted, and stood so before that. */
+  began(message: Message, { from, places }: Adoption): void {
     if (places.size === 0 || this.#doubts.size >= DOUBTS_MAX) return
     this.#doubts.set(message.id, { from, places, message, delivered: new Set() })
   }
@@ -65,6 +78,7 @@ export class Doubts {
   /** Lets go of messages that are over, and of doubts that nobody will resolve. */
   look(): void {
     const { store, roster } = this.#deps
+    for (const id of this.#early.keys()) if (store.get(id) === null) this.#early.delete(id)
     for (const [id, doubt] of this.#doubts) {
       const { message, from } = doubt
       const isOthers = (store.get(id) ?? store.copy(id) ?? store.fate(id))?.owner !== store.node
@@ -80,6 +94,7 @@ export class Doubts {
   hear(node: NodeId, said: Standing): void {
     const { id } = said
     const doubt = this.#doubts.get(id)
+    if (this.#deps.store.get(id)?.adoption?.from === node) this.#early.set(id, said)
     if (doubt === undefined || doubt.from !== node) return
     this.#doubts.delete(id)
     const cleared: number[] = []

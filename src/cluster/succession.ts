@@ -81,7 +81,12 @@ export class Succession implements Tenure {
       hearing,
       clock,
       observer,
-      freed: (ids) => free(ids.flatMap((id) => store.get(id) ?? [])),
+      freed: (ids) => {
+        const messages = ids.flatMap((id) => store.get(id) ?? [])
+        // A disk that went back has forgotten what it delivered.
+        if (!this.#barrier.isRolledBack) doubts.resume(messages)
+        free(messages)
+      },
     })
     this.#isolation = new Isolation({
       roster,

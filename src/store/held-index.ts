@@ -20,7 +20,9 @@ const VERSION = 2
 
 /**
  * `node`: this one, which remembers what it had decided when it is the owner no more, or when its
- * disk went back and rows that it had written before that come over those of after.
+ * disk went back and rows that it had written before that come over those of after. Of other owners
+ * it remembers what they had sent when the next one does not know that: the disk of an owner that
+ * died may have gone back before its end.
  */
 export function heldProjection({ sqlite }: StoreDatabase, node: NodeId): Projection {
   const put = sqlite.query<null, (string | number | null)[]>(
@@ -57,10 +59,12 @@ export function heldProjection({ sqlite }: StoreDatabase, node: NodeId): Project
     if (part === 0 && held.row !== undefined)
       put.run(...columnsOf(id, termOf(state), held, held.row))
     count.run(id)
-    const mine = before === null ? null : readHeldValue(textOf(before) ?? '')
-    if (mine === null || mine.owner !== node) return
-    for (const { place, claim, sent } of unknownTo(held, mine)) {
-      remember.run(id, place, claim.kind, claim.by, claim.atMs, sent ? 1 : 0)
+    const last = before === null ? null : readHeldValue(textOf(before) ?? '')
+    if (before === null || last === null) return
+    const isTaken = termOf(state) > termOf(before) && held.owner !== node
+    for (const { place, claim, sent } of unknownTo(held, last)) {
+      if (last.owner === node || (isTaken && sent))
+        remember.run(id, place, claim.kind, claim.by, claim.atMs, sent ? 1 : 0)
     }
   }
 
@@ -83,10 +87,13 @@ export function heldProjection({ sqlite }: StoreDatabase, node: NodeId): Project
   }
 }
 
-/** What this node had decided, and the row now does not know: a release counts before all. */
-function unknownTo({ copies }: HeldValue, mine: HeldValue) {
-  return mine.copies.flatMap(({ place, claim, enqueuedMs }) => {
-    if (claim === undefined || claim.kind === 'expire') return []
+/**
+ * What the last row had decided, and the row now does not know: a release counts before all. Another
+ * owner finds by itself what has expired.
+ */
+function unknownTo({ owner, copies }: HeldValue, last: HeldValue) {
+  return last.copies.flatMap(({ place, claim, enqueuedMs }) => {
+    if (claim === undefined || (claim.kind === 'expire' && owner !== last.owner)) return []
     const theirs = copies.find((copy) => copy.place === place)
     const isKnown = theirs?.claim?.by === claim.by && theirs.claim.atMs === claim.atMs
     const sent = enqueuedMs !== undefined && !(isKnown && theirs.enqueuedMs === enqueuedMs)

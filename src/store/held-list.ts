@@ -213,11 +213,20 @@ export class HeldList {
     return this.#ids(named, Number.MAX_SAFE_INTEGER)
   }
 
-  /** Those of `ids` that may have their body at `node`, whose own they are not. */
-  perhapsAt(node: NodeId, ids: readonly MessageId[]): readonly MessageId[] {
-    const named = sql`${held.perhaps} like ${`% ${node} %`}`
-    const wanted = inArray(held.id, [...ids])
-    return this.#ids(and(wanted, named, not(eq(held.owner, node))), ids.length)
+  /** Those of `ids` that are of somebody else than `node`. */
+  othersOf(node: NodeId, ids: readonly MessageId[]): readonly MessageId[] {
+    return this.#ids(and(inArray(held.id, [...ids]), not(eq(held.owner, node))), ids.length)
+  }
+
+  /**
+   * Those of `ids` that name `node` as one that has their body, or may have it. Not what its first
+   * owner holds since `beforeMs`: a holder writes the file of that in these moments.
+   */
+  namedAt(node: NodeId, ids: readonly MessageId[], beforeMs: number): readonly MessageId[] {
+    const settled = or(lte(held.heldMs, beforeMs), gt(held.term, 1))
+    const has = and(sql`${held.holders} like ${`% ${node} %`}`, settled)
+    const named = or(has, sql`${held.perhaps} like ${`% ${node} %`}`)
+    return this.#ids(and(inArray(held.id, [...ids]), named), ids.length)
   }
 
   /** Owners of mail with a body, each once. */

@@ -21,6 +21,8 @@ export type CopyValue = {
   readonly enqueuedMs?: number
   /** An owner before had released it then, and may have had it in its queue when it died. */
   readonly doubtMs?: number
+  /** It was in the queue of a former owner too, by a release of then: that is told and counted. */
+  readonly formerMs?: number
 }
 
 export type HeldFacts = Omit<NewHeldRow, 'id' | 'recipients'>
@@ -109,6 +111,7 @@ function isCopy(raw: unknown): raw is CopyValue {
   if (copy === null || !isCount(copy['place']) || !isText(copy['address'])) return false
   if (copy['enqueuedMs'] !== undefined && !isCount(copy['enqueuedMs'])) return false
   if (copy['doubtMs'] !== undefined && !isCount(copy['doubtMs'])) return false
+  if (copy['formerMs'] !== undefined && !isCount(copy['formerMs'])) return false
   return copy['claim'] === undefined || isClaim(copy['claim'])
 }
 

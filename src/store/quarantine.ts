@@ -251,29 +251,33 @@ export class Quarantine {
   /**
    * What a former owner had decided becomes part of what stands here: a release counts before a
    * deletion. `sent`: it is in the queue there, or was; nothing goes out here then. Gives the copies
-   * as they stand, and how many of them both have sent. @throws StoreError
+   * as they stand, and the recipients of those that both have sent, as far as nobody told of that
+   * before. @throws StoreError
    */
   merge(
     id: MessageId,
     places: readonly number[],
     claim: Claim,
     sent: boolean,
-  ): { readonly claimed: readonly Claimed[]; readonly doubled: number } {
+  ): { readonly claimed: readonly Claimed[]; readonly doubled: readonly string[] } {
     return this.#rows.transact(() => {
       const before = this.#list.copies([id]).filter(({ place }) => places.includes(place))
       const isOver = (stands: Claim | null): boolean =>
         stands === null || (claim.kind === 'release' && stands.kind !== 'release')
       const over = new Set(before.flatMap((copy) => (isOver(copy.claim) ? [copy.place] : [])))
       const enqueuedMs = this.#clock.wallMs()
+      const doubled: string[] = []
       this.#writer.own(id, (copy) => {
         if (!places.includes(copy.place)) return copy
         const decided = over.has(copy.place) ? { ...copy, claim } : copy
-        return sent && decided.enqueuedMs === undefined ? { ...decided, enqueuedMs } : decided
+        if (!sent || decided.formerMs === claim.atMs) return decided
+        if (copy.enqueuedMs !== undefined) doubled.push(copy.address)
+        return { enqueuedMs, ...decided, formerMs: claim.atMs }
       })
       const answered = this.#list.clicks([id]).filter(({ place }) => places.includes(place))
       this.#writer.answer(answered.map(({ key }) => key))
       return {
-        doubled: sent ? before.filter((copy) => copy.enqueuedMs !== null).length : 0,
+        doubled,
         claimed: before.map(({ place, address, claim: stands, enqueuedMs: before }) => ({
           place,
           address,
@@ -287,18 +291,22 @@ export class Quarantine {
 
   /**
    * Tells the next owners what this node had decided about their mail while they did not know of
-   * it; where it is the owner itself still, that waits to be run as theirs would. Gives how many
-   * copies of others that were, and of its own. @throws StoreError
+   * it; where it is the owner itself still, that waits to be run as theirs would, and what had
+   * expired has so again. Gives how many copies of others wait for their owners now, and of its own.
+   * @throws StoreError
    */
   tellFormer(): { readonly others: number; readonly own: number } {
     return this.#rows.transact(() => {
       let own = 0
+      let others = 0
       const { query } = this.#store
       const former = query.select().from(heldFormer).orderBy(asc(heldFormer.id)).all()
       for (const { id, place, kind, decidedBy: by, decidedMs: atMs, sent } of former) {
         const to = this.#list.ownerOf(id as MessageId)
         if (to === null) continue
+        if (kind === 'expire') continue
         if (to === this.node.id) own += 1
+        else others += 1
         this.#writer.leave(id as MessageId, place, {
           kind,
           by,
@@ -307,8 +315,9 @@ export class Quarantine {
           former: sent === 1 ? 'sent' : 'claimed',
         })
       }
+      this.#expireAgain(former.filter(({ kind }) => kind === 'expire'))
       if (former.length > 0) query.delete(heldFormer).run()
-      return { others: former.length - own, own }
+      return { others, own }
     })
   }
 
@@ -601,6 +610,19 @@ export class Quarantine {
       (copy) => copy,
       ({ bodyGoneMs: _, ...first }) => (bodyGoneMs === null ? first : { ...first, bodyGoneMs }),
     )
+  }
+
+  /** Inside a transaction. */
+  #expireAgain(former: readonly (typeof heldFormer.$inferSelect)[]): void {
+    const claims = Map.groupBy(former, ({ id, decidedMs }) => `${id} ${decidedMs}`)
+    for (const copies of claims.values()) {
+      const [first] = copies
+      const id = first?.id as MessageId
+      if (first === undefined || this.#list.ownerOf(id) !== this.node.id) continue
+      const claim: Claim = { kind: 'expire', by: first.decidedBy, atMs: first.decidedMs }
+      const places = copies.map(({ place }) => place)
+      this.#decide(id, places, claim)
+    }
   }
 
   /** Inside a transaction. */

@@ -75,6 +75,13 @@ export type HolderState =
   /** It is to forget its copy, and has not said that it did. */
   | 'discarding'
 
+/** What an adoption left open: what of it the former owner had delivered. */
+export type Adoption = {
+  readonly from: NodeId
+  /** Recipients that only the adoption made doubtful, and their attempts by then. */
+  readonly places: Map<number, number>
+}
+
 const ENCODER = new TextEncoder()
 const NOBODY: ReadonlySet<number> = new Set()
 const NO_PIECES: readonly Piece[] = []
@@ -110,6 +117,8 @@ export class Message {
   mayBeElsewhere = false
   /** Of a copy: its owner is done with it. */
   isDiscarded = false
+  /** As the spool tells at a start of a message that was adopted before it. */
+  adoption: Adoption | null = null
 
   constructor(id: MessageId, commit: Commit) {
     const { recipients, ...committed } = commit
@@ -252,6 +261,16 @@ export function isCuts(raw: unknown): raw is readonly Cut[] {
     end = offset + length
     return isApart
   })
+}
+
+/** Before a copy is adopted: its recipients that are in no doubt yet, and their attempts. */
+export function adoptionOf({ owner, recipients }: Message): Adoption {
+  const places = new Map<number, number>()
+  for (const [index, { state, doubtful, attempts }] of recipients.entries()) {
+    if (!doubtful && state !== 'inDoubt' && state !== 'held' && !isFinal(state))
+      places.set(index, attempts)
+  }
+  return { from: owner, places }
 }
 
 export function isFinal(state: RecipientState): boolean {

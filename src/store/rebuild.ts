@@ -8,6 +8,7 @@ import type { RecipientState } from '../message/rows.ts'
 import { applyMark, changeOwner, isAbove, joinStates } from './marks.ts'
 import { joined } from './message-records.ts'
 import {
+  adoptionOf,
   type Commit,
   type HolderState,
   isFinal,
@@ -163,6 +164,9 @@ export class Rebuild {
       return
     }
     if (before !== null) joinStates(message, before.message)
+    // What was copied forward; a change of owners ends what was open.
+    if (before !== null && !isAbove(message, before.message))
+      message.adoption = before.message.adoption
     known.now = { message, pieces: isWhole ? pieces : [], place, isWhole }
   }
 
@@ -192,14 +196,18 @@ export class Rebuild {
     const kind = MARKS.get(type)
     if (kind !== undefined) {
       const mark = payload.length === 0 ? { r: [] } : (parseJson(payload) as MarkPayload)
+      // What was tried here since, or is known to have ended, is no doubt of the adoption alone.
+      if (kind !== 'defer') for (const index of mark.r) message.adoption?.places.delete(index)
       return applyMark(message, kind, mark)
     }
     if (type === RECORD.adopt || type === RECORD.xfer) {
       const { term, owner } = parseJson(payload) as TitlePayload
       if (!isAbove({ term, owner }, message)) return
+      const isMine = type === RECORD.adopt && owner === this.#node
+      message.adoption = isMine ? adoptionOf(message) : null
       changeOwner(message, { term, owner })
       // A crash may have come before the marks that say so.
-      if (type === RECORD.adopt && owner === this.#node) doubtRest(message)
+      if (isMine) doubtRest(message)
     } else if (type === RECORD.holders) {
       setHolder(message, parseJson(payload) as HolderPayload)
     }

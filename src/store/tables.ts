@@ -78,7 +78,7 @@ export const heldFormer = sqliteTable(
   {
     id: text('id').notNull(),
     place: integer('place').notNull(),
-    kind: text('kind', { enum: ['release', 'delete'] }).notNull(),
+    kind: text('kind', { enum: ['release', 'delete', 'expire'] }).notNull(),
     decidedBy: text('decided_by').notNull(),
     decidedMs: integer('decided_ms').notNull(),
     sent: integer('sent').notNull(),

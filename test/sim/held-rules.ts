@@ -103,8 +103,8 @@ export class HeldRules {
     if (expired === undefined || this.#anyway.has(id as MessageId)) return
     const { world, cluster } = this.#sim
     const sinceMs = world.nowMs - expired.atMs
-    // Rows of before come over those of after, and it expires once more, a few seconds later.
-    if (this.#sim.hasGoneBack(expired.node)) return
+    // Nobody knows of it, perhaps, and it expires once more, a few seconds later.
+    if (this.#sim.wentBackPast(expired.atMs)) return
     // Who was away decides by what it knew: a release that was made apart counts before the expiry.
     const isTold = (one: SimNode): boolean =>
       one === expired.node || this.#sim.contactMs(one.id, expired.node.id) >= sinceMs

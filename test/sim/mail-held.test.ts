@@ -60,6 +60,7 @@ function releasedIn(
   hooks: {
     /** Just before the owner holds it. */
     readonly before?: (owner: SimNode) => void
+    readonly keepMs?: number
     /** `count`: how often it was released before. */
     readonly onReleased?: (node: SimNode, count: number) => void
   } = {},
@@ -77,7 +78,7 @@ function releasedIn(
     const [owner, ...others] = sim.nodes as [SimNode, SimNode, SimNode]
     world.runFor(20_000)
     hooks.before?.(owner)
-    const id = world.act(() => owner.run?.held.hold()) as MessageId
+    const id = world.act(() => owner.run?.held.hold(hooks.keepMs)) as MessageId
     const isHealed = (): boolean => others.some(({ bodies }) => bodies.kept.has(id))
     expect(world.runTill(isHealed, 60_000)).toBe(true)
     world.runFor(20_000)
@@ -184,36 +185,46 @@ test('an owner that was dead for sure decides itself as soon as it is back', () 
   expect(released).toEqual(['mx1'])
 })
 
+/** The owner's disk goes back, it decides, and then rows come back to it that it wrote before. */
+function rowsComeBack(
+  { sim: { world, cluster }, owner, others, id }: Calm,
+  decides: () => void,
+): void {
+  const holder = others.find(({ bodies }) => bodies.kept.has(id)) as SimNode
+  const third = others.find((one) => one !== holder) as SimNode
+  const image = owner.snapshot()
+  // The third alone learns of rows that the owner forgets.
+  cluster.fabric.cut('holder', around(holder))
+  world.runFor(1_000)
+  world.act(() => {
+    for (const perhaps of [[third.id], [], [third.id]]) {
+      owner.run?.held.quarantine.setHolding(id, {
+        perhaps,
+        lost: perhaps.length > 0 ? [] : [third.id],
+      })
+    }
+  })
+  world.runFor(5_000)
+  world.act(() => third.crash(true))
+  world.act(() => owner.crash(true))
+  owner.restore(image)
+  cluster.fabric.heal('holder')
+  world.act(() => owner.start())
+  world.runFor(20_000)
+  decides()
+  world.runFor(30_000)
+  world.act(() => third.start())
+}
+
 test('an owner whose disk went back keeps what it decided since, when rows of before come back to it', () => {
   let again = 0
-  const released = releasedIn(({ sim: { world, cluster }, owner, others, id, click }) => {
-    const holder = others.find(({ bodies }) => bodies.kept.has(id)) as SimNode
-    const third = others.find((one) => one !== holder) as SimNode
-    const image = owner.snapshot()
-    // The third alone learns of rows that the owner forgets.
-    cluster.fabric.cut('holder', around(holder))
-    world.runFor(1_000)
-    world.act(() => {
-      for (const perhaps of [[third.id], [], [third.id]]) {
-        owner.run?.held.quarantine.setHolding(id, {
-          perhaps,
-          lost: perhaps.length > 0 ? [] : [third.id],
-        })
-      }
-    })
-    world.runFor(5_000)
-    world.act(() => third.crash(true))
-    world.act(() => owner.crash(true))
-    owner.restore(image)
-    cluster.fabric.heal('holder')
-    world.act(() => owner.start())
+  const released = releasedIn((calm) => {
+    const { world } = calm.sim
+    const { owner, others, id, click } = calm
+    rowsComeBack(calm, () => click(owner))
     world.runFor(20_000)
     click(owner)
-    world.runFor(30_000)
-    world.act(() => third.start())
-    world.runFor(20_000)
-    click(owner)
-    click(third)
+    for (const other of others) click(other)
     world.runFor(120_000)
     const claims = [owner, ...others].map(
       ({ run }) => run?.held.quarantine.one(id)?.copies[0]?.claim?.kind,
@@ -223,6 +234,73 @@ test('an owner whose disk went back keeps what it decided since, when rows of be
   })
   expect(released).toEqual(['mx1'])
   expect(again).toBe(0)
+})
+
+test('what has expired at an owner whose disk went back stays so, when rows of before come back to it', () => {
+  const released = releasedIn(
+    (calm) => {
+      const { world } = calm.sim
+      const { owner, id, click } = calm
+      const held = () => owner.run?.held.quarantine
+      const hasExpired = (): boolean =>
+        held()
+          ?.one(id)
+          ?.copies.every(({ claim }) => claim?.kind === 'expire') === true
+      rowsComeBack(calm, () => expect(world.runTill(hasExpired, 120_000)).toBe(true))
+      const version = held()?.versionOf(id)
+      const isBack = (): boolean => held()?.versionOf(id) !== version
+      expect(world.runTill(isBack, 20_000, 1)).toBe(true)
+      expect(hasExpired()).toBe(true)
+      click(owner)
+    },
+    { keepMs: 90_000 },
+  )
+  expect(released).toEqual([])
+})
+
+/**
+ * An owner releases while its holder is cut off, its disk goes back to before that, and it dies for
+ * good before who knows of the release comes back. `clicks`: somebody releases at the next owner
+ * before that. Gives who released it, and how many were counted before and after.
+ */
+function forgottenRelease(clicks: boolean): readonly [readonly string[], number, number] {
+  let counted: readonly [number, number] = [0, 0]
+  const released = releasedIn(({ sim: { world, cluster, ledger }, owner, others, id, click }) => {
+    const holder = others.find(({ bodies }) => bodies.kept.has(id)) as SimNode
+    const third = others.find((one) => one !== holder) as SimNode
+    const doubts = (): number => ledger.heldDoubts.get(id) ?? 0
+    const image = owner.snapshot()
+    cluster.fabric.cut('holder', around(holder))
+    click(owner)
+    const isKnown = (): boolean => third.run?.held.quarantine.one(id)?.copies[0]?.enqueuedMs != null
+    expect(world.runTill(isKnown, 120_000)).toBe(true)
+    world.act(() => third.crash(false))
+    world.act(() => owner.crash(false))
+    owner.restore(image)
+    cluster.fabric.heal('holder')
+    world.act(() => owner.start())
+    world.runFor(20_000)
+    world.act(() => owner.crash(false))
+    const isTaken = (): boolean => holder.run?.held.quarantine.one(id)?.row.owner.id === holder.id
+    expect(world.runTill(isTaken, 300_000)).toBe(true)
+    if (clicks) click(holder)
+    world.runFor(30_000)
+    const before = doubts()
+    world.act(() => third.start())
+    world.runFor(30_000)
+    click(holder)
+    world.runFor(120_000)
+    counted = [before, doubts()]
+  })
+  return [released, ...counted]
+}
+
+test('a release that its owner and its heir cannot know of, as a disk went back: who knows stops the next one', () => {
+  expect(forgottenRelease(false)).toEqual([['mx1'], 0, 0])
+})
+
+test('a release that went out again as a disk went back is counted as soon as somebody knows of both', () => {
+  expect(forgottenRelease(true)).toEqual([['mx1', 'mx2'], 0, 1])
 })
 
 /** The data directory of the owner goes back to before it held a mail, with a release or without. */

@@ -15,6 +15,7 @@ import { NO_FAULTS } from './mail-faults.ts'
 import { type MailKnobs, MailSimulation } from './mail-simulate.ts'
 import { CALM } from './network.ts'
 import type { SimNode } from './node.ts'
+import { ofSeed } from './world.ts'
 
 export type HeldEnded = {
   readonly hash: string
@@ -43,6 +44,10 @@ export function simulateHeld(
   seed: number,
   tune = (knobs: MailKnobs): MailKnobs => knobs,
 ): HeldEnded {
+  return ofSeed(seed, () => simulated(seed, tune))
+}
+
+function simulated(seed: number, tune: (knobs: MailKnobs) => MailKnobs): HeldEnded {
   const sim = new MailSimulation(seed, {
     tune: (knobs) => tune(heldKnobs(knobs)),
     onReleased: (node, copy) => work.left(node, copy),

@@ -16,7 +16,7 @@ import { CALM_SENDERS, type SenderRates, Senders } from './senders.ts'
 import { Simulation } from './simulate.ts'
 import type { Pace } from './spool-disk.ts'
 import { QUICK } from './spool-disk.ts'
-import type { World } from './world.ts'
+import { ofSeed, type World } from './world.ts'
 
 export type MailKnobs = {
   readonly nodes: number
@@ -57,6 +57,10 @@ const REST_MS = 300_000
 
 /** Runs one seed. @throws ViolationError, whose message begins with SIM_SEED */
 export function simulateMail(seed: number, options: MailOptions = {}): MailEnded {
+  return ofSeed(seed, () => simulated(seed, options))
+}
+
+function simulated(seed: number, options: MailOptions): MailEnded {
   const sim = new MailSimulation(seed, options)
   try {
     sim.live()

@@ -7,6 +7,7 @@ import { expect, test } from 'bun:test'
 import { COUNTS } from '../process/counts.ts'
 import { Seen, SOMETIMES } from './seen.ts'
 import { simulate } from './simulate.ts'
+import { ofSeed } from './world.ts'
 
 const SEEDS = Number(process.env['POSTERN_SIM_SEEDS'] ?? COUNTS.simulations)
 /** One in so many is run twice. */
@@ -28,3 +29,16 @@ test(
   },
   PATIENCE_MS,
 )
+
+test('whatever ends a simulation, the seed that replays it is said', () => {
+  const fails = (error: unknown) => () =>
+    ofSeed(7, () => {
+      throw error
+    })
+  expect(fails(new TypeError('no node'))).toThrow(/^SIM_SEED=7: no node$/)
+  expect(fails('no node')).toThrow(/^SIM_SEED=7: no node$/)
+  const noKnobs = (): never => {
+    throw new TypeError('no knobs')
+  }
+  expect(() => simulate(7, { tune: noKnobs })).toThrow(/^SIM_SEED=7: no knobs$/)
+})

@@ -11,7 +11,7 @@ import { Fabric, type Weather } from './network.ts'
 import { type Mutant, type Setting, SimNode } from './node.ts'
 import { Oracle } from './oracle.ts'
 import { Workload, type WorkRates } from './workload.ts'
-import { World } from './world.ts'
+import { ofSeed, World } from './world.ts'
 
 export type Knobs = {
   readonly nodes: number
@@ -57,6 +57,10 @@ const AHEAD_MS = 240_000
 
 /** Runs one seed. @throws ViolationError, whose message begins with SIM_SEED */
 export function simulate(seed: number, options: Options = {}): Ended {
+  return ofSeed(seed, () => simulated(seed, options))
+}
+
+function simulated(seed: number, options: Options): Ended {
   const sim = new Simulation(seed, options)
   try {
     sim.live()

@@ -28,6 +28,18 @@ export class ViolationError extends Error {
   override name = 'ViolationError'
 }
 
+/** Whatever ends a simulation names its seed, not only a rule. @throws what `run` throws, with it */
+export function ofSeed<Result>(seed: number, run: () => Result): Result {
+  try {
+    return run()
+  } catch (thrown) {
+    const error = thrown instanceof Error ? thrown : new Error(String(thrown))
+    const name = `SIM_SEED=${seed}`
+    if (!error.message.startsWith(name)) error.message = `${name}: ${error.message}`
+    throw error
+  }
+}
+
 export class World {
   readonly seed: number
   readonly dice: Dice

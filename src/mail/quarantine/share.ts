@@ -56,8 +56,6 @@ export class HeldShare {
   readonly #changed = new Set<MessageId>()
   /** Files that rows name and that are not here. */
   readonly #lost = new Set<MessageId>()
-  /** Rows say that a file may be here. */
-  readonly #doubtful = new Set<MessageId>()
   /** Who is being asked to keep a body, and may have it before the row says so. */
   readonly #asking = new Map<MessageId, NodeId>()
   /** Where the search for mail that nobody else has goes on. */
@@ -94,10 +92,7 @@ export class HeldShare {
       for (const id of ids) if (this.#files.has(id)) this.#changed.add(id)
       if (origin === 'own') return
       this.#lookForOwn(ids)
-      // Somebody took over what was this node's own, and its file may be here still.
-      for (const id of quarantine.read((list) => list.perhapsAt(quarantine.node.id, ids))) {
-        if (!this.#files.has(id)) this.#doubtful.add(id)
-      }
+      this.#lookForOthers(ids)
     })
     this.#plan(STEP_MS)
   }
@@ -112,6 +107,7 @@ export class HeldShare {
   /** A sealed file of a mail of another owner is durable here. */
   sealed({ row: { id } }: { readonly row: Pick<HeldMail['row'], 'id'> }): void {
     this.#files.set(id, this.#deps.clock.wallMs())
+    this.#lost.delete(id)
     if (this.#deps.quarantine.isKnown(id)) this.#changed.add(id)
     else this.#rowless.add(id)
   }
@@ -265,6 +261,22 @@ export class HeldShare {
     })
   }
 
+  /**
+   * Peers told of mail of others. Its file is here still when it was this node's own, or when this
+   * node took it over apart from its new owner; and it is not here any more when the disk went back.
+   */
+  #lookForOthers(ids: readonly MessageId[]): void {
+    const { quarantine, bodies, clock } = this.#deps
+    const { id: here } = quarantine.node
+    const others = quarantine.read((list) => list.othersOf(here, ids))
+    const unknown = others.filter((id) => !this.#files.has(id))
+    for (const id of unknown) if (bodies.has(id)) this.sealed({ row: { id } })
+    const beforeMs = clock.wallMs() - SETTLED_MS
+    for (const id of quarantine.read((list) => list.namedAt(here, unknown, beforeMs))) {
+      if (!this.#files.has(id)) this.#lost.add(id)
+    }
+  }
+
   /** What a dead owner could not tell of is shown in its name. */
   async #showOne(id: MessageId): Promise<void> {
     const { quarantine, bodies, nodes } = this.#deps
@@ -284,11 +296,6 @@ export class HeldShare {
         this.#rowless.delete(id)
         this.#changed.add(id)
       } else if (clock.wallMs() - (this.#files.get(id) ?? 0) >= STEP_MS) await this.#showOne(id)
-    }
-    for (const id of firstOf(this.#doubtful)) {
-      this.#doubtful.delete(id)
-      if ((await bodies.meta(id)) === null) this.#lost.add(id)
-      else this.sealed({ row: { id } })
     }
     for (const id of firstOf(this.#changed)) {
       if (this.#stopped) return
@@ -319,13 +326,15 @@ export class HeldShare {
       words.set(owner, word)
     }
     for (const id of this.#changed) add(id, 'has')
-    for (const id of this.#lost) if (!this.#files.has(id)) add(id, 'lost')
+    for (const id of this.#lost) add(id, 'lost')
     // Who took a mail over has read by then what this node had decided about it.
     if (words.size > 0) await nodes.taken([...words.keys()])
-    for (const [owner, word] of words) {
-      if (!(await this.#ask(owner, HAVE, word))) continue
-      for (const id of word.has) this.#changed.delete(id)
-      for (const id of word.lost) this.#lost.delete(id)
+    for (const [owner, { has, lost: missed }] of words) {
+      // It may have come meanwhile.
+      const lost = missed.filter((id) => this.#lost.has(id))
+      if (!(await this.#ask(owner, HAVE, { has, lost }))) continue
+      for (const id of has) this.#changed.delete(id)
+      for (const id of lost) this.#lost.delete(id)
     }
   }
 
