@@ -11,6 +11,7 @@ import { type MessageId, MessageIds, type NodeId, type SpoolId } from '../src/ba
 import { PIECE_BYTES } from '../src/base/limits.ts'
 import { Observer } from '../src/base/observe.ts'
 import type { RecipientState } from '../src/message/rows.ts'
+import { FRAME_BYTES } from '../src/store/bodies.ts'
 import type { Copied, Copying, Mirror } from '../src/store/copies.ts'
 import { openDatabase } from '../src/store/db.ts'
 import { Fates } from '../src/store/fates.ts'
@@ -223,6 +224,21 @@ test.each([32_768, 65_536])(
     await spool.close()
   },
 )
+
+test('an own body that comes in longer parts, as sealed files have them, is cut into pieces', async () => {
+  const first = await open({ segmentBytes: 1 << 20 })
+  const body = Buffer.from(Array.from({ length: 150_001 }, (_, at) => (at * 7) % 251))
+  const id = ids.next()
+  const draft = first.queue.draft(id)
+  for (let at = 0; at < body.length; at += FRAME_BYTES)
+    draft.add(body.subarray(at, at + FRAME_BYTES))
+  const message = await first.queue.commit(draft, aCommit(id, body.length), null)
+  expect(Math.max(...message.pieces.map(({ length }) => length))).toBe(PIECE_BYTES)
+  expect(await bytesOf(first.queue, message)).toBe(body.toString('latin1'))
+  const { queue, spool } = await first.again()
+  expect(await bytesOf(queue, queue.get(id))).toBe(body.toString('latin1'))
+  await spool.close()
+})
 
 test('the acknowledgement of a copy waits for the sync', async () => {
   const waiting: (() => void)[] = []

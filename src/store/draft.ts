@@ -47,8 +47,8 @@ export class Draft implements CopyDraft {
   }
 
   /**
-   * Adds at most PIECE_BYTES bytes; of a copy, also more. A block that is given is not the caller's
-   * any more.
+   * Adds bytes, which are cut into pieces where they are more than one. A block that is given is not
+   * the caller's any more.
    * @throws StoreError when the spool failed
    */
   add(bytes: Uint8Array, isGiven = false): void {
@@ -85,7 +85,13 @@ export class Draft implements CopyDraft {
   }
 
   #append(bytes: Uint8Array, isGiven: boolean): void {
-    assert(bytes.length <= PIECE_BYTES, 'a piece is bounded')
+    if (bytes.length > PIECE_BYTES) {
+      assert(!isGiven, 'a block is a piece')
+      for (let at = 0; at < bytes.length; at += PIECE_BYTES) {
+        this.#append(bytes.subarray(at, at + PIECE_BYTES), false)
+      }
+      return
+    }
     assert(this.records.length < PLACES_MAX, 'pieces of a body are bounded')
     const index = indexOf(this.#body, this.records.length)
     this.records.push(this.#spool.append(this.#type, this.id, index, bytes, isGiven))
