@@ -22,7 +22,8 @@ export const HEADER_BYTES_MAX = 256 * 1024
 /**
  * A body goes to the spool in pieces of this size while it arrives, so memory stays bounded. One
  * that fits a piece is inspected and first delivered from memory, when memory allows. A piece with
- * its heads fits one frame of a link (65,535 bytes): in two it costs a copy a third more.
+ * its heads fits one frame of a link (65,535 bytes): in two a large mail with a copy cost its owner
+ * an eighth more.
  */
 export const PIECE_BYTES = 60 * 1024
 /** All bodies kept in memory for their first attempt. */

@@ -5,6 +5,7 @@
  * as they are, all else as JSON; everything is checked before use.
  */
 import { type MessageId, type NodeId, parseMessageId, parseNodeId } from '../base/ids.ts'
+import { isCount } from '../base/raw.ts'
 import {
   type Commit,
   type HolderState,
@@ -524,10 +525,6 @@ const COMMIT: readonly (readonly [string, Check])[] = Object.entries({
 
 function isRecord(value: unknown): value is Readonly<Record<string, unknown>> {
   return value !== null && typeof value === 'object' && !Array.isArray(value)
-}
-
-function isCount(value: unknown): value is number {
-  return Number.isSafeInteger(value) && (value as number) >= 0
 }
 
 function isNumber(value: unknown): value is number {

@@ -8,6 +8,7 @@ import { RefusalError } from '../base/errors.ts'
 import { type NodeId, parseNodeId } from '../base/ids.ts'
 import type { Observer } from '../base/observe.ts'
 import { type Random, randomHex } from '../base/random.ts'
+import { isCount } from '../base/raw.ts'
 import { cleanName } from '../config/local.ts'
 import { headInForce } from '../config/merge.ts'
 import type { IssuedTokens } from '../store/invitations.ts'
@@ -297,10 +298,6 @@ function summaryOf(text: string | null): Summary | null {
   } catch {
     return null
   }
-}
-
-function isCount(raw: unknown): raw is number {
-  return Number.isSafeInteger(raw) && (raw as number) >= 0
 }
 
 function bounded(field: string, value: number, most: number): void {

@@ -7,6 +7,7 @@
 import { isoTime } from '../base/clock.ts'
 import { GatewayError, messageOf, type RefusalCode, RefusalError } from '../base/errors.ts'
 import { type NodeId, parseNodeId } from '../base/ids.ts'
+import type { Raw } from '../base/raw.ts'
 import { canonicalText } from '../config/merge.ts'
 import type { WireRow } from '../store/feed.ts'
 import type { IssuedTokens } from '../store/invitations.ts'
@@ -45,8 +46,6 @@ const ROWS_BYTES_MAX = 256 * 1024
 /** Rows of all members: hundreds of nodes have some 600 bytes in each of four. */
 const ROWS_MAX = 20_000
 const NAME_MAX = 63
-
-type Raw = Readonly<Record<string, unknown>>
 
 // ---- the node that joins ----
 

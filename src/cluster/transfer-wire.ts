@@ -3,6 +3,7 @@
  * before use. Times are remaining ms, since two clocks differ.
  */
 import { type MessageId, type NodeId, parseMessageId, parseNodeId } from '../base/ids.ts'
+import { isCount } from '../base/raw.ts'
 import type { MarkKind, MarkPayload, Message } from '../store/queued.ts'
 
 const ROWS_MAX = 1_000
@@ -177,8 +178,4 @@ export function readIds(raw: unknown, most: number): readonly MessageId[] | null
 function fieldsOf(raw: unknown): Readonly<Record<string, unknown>> {
   const isObject = typeof raw === 'object' && raw !== null && !Array.isArray(raw)
   return isObject ? (raw as Readonly<Record<string, unknown>>) : {}
-}
-
-function isCount(raw: unknown): raw is number {
-  return Number.isSafeInteger(raw) && (raw as number) >= 0
 }

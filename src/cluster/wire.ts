@@ -4,7 +4,8 @@
  */
 import type { RefusalCode } from '../base/errors.ts'
 import { type NodeId, parseNodeId } from '../base/ids.ts'
-import type { Vector, WriterId } from '../config/merge.ts'
+import { isCount } from '../base/raw.ts'
+import { isWriterId, type Vector, type WriterId } from '../config/merge.ts'
 import type { Cursor, Place, WireRow } from '../store/feed.ts'
 import { type NodeReport, TROUBLES_MAX } from './contract.ts'
 
@@ -216,7 +217,7 @@ export class Fields {
 
   maybeVector(name: string): Vector | null {
     const entries = this.maybeEntries(name, WRITERS_MAX, (writer, seq) =>
-      isWriter(writer) && isCount(seq) && seq >= 1 ? ([writer, seq] as const) : null,
+      isWriterId(writer) && isCount(seq) && seq >= 1 ? ([writer, seq] as const) : null,
     )
     return entries === null ? null : new Map(entries)
   }
@@ -261,16 +262,8 @@ export class Fields {
   }
 }
 
-function isCount(value: unknown): value is number {
-  return Number.isSafeInteger(value) && (value as number) >= 0
-}
-
 function shortText(value: unknown, charsMax: number): string | null {
   return typeof value === 'string' && value.length <= charsMax ? value : null
-}
-
-function isWriter(text: unknown): text is WriterId {
-  return typeof text === 'string' && /^[0-9a-f]{12}$/.test(text)
 }
 
 export function encodeBeat({ wallMs, report, apart, feeds }: Beat): Uint8Array {
@@ -418,7 +411,7 @@ export function readPush(body: Uint8Array): Push | null {
     upto: fields.whole('u'),
     rows: fields.list('r', ROWS_MAX),
   }
-  return isWriter(push.writer) && push.after < push.upto ? fields.result(push) : null
+  return isWriterId(push.writer) && push.after < push.upto ? fields.result(push) : null
 }
 
 export function encodeDigest({ feed, covered, leaves, named }: DigestStep): Uint8Array {

@@ -12,6 +12,10 @@ import { type Stamp, stampOf } from './stamp.ts'
 /** 12 lowercase hex digits, random at every start of a process, never used again. */
 export type WriterId = string
 
+export function isWriterId(raw: unknown): raw is WriterId {
+  return typeof raw === 'string' && /^[0-9a-f]{12}$/.test(raw)
+}
+
 /** For each writer the highest sequence number whose effect is known. No zero entries. */
 export type Vector = ReadonlyMap<WriterId, number>
 

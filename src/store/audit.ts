@@ -4,6 +4,7 @@
  */
 import { createHash } from 'node:crypto'
 import type { Clock } from '../base/clock.ts'
+import type { Raw } from '../base/raw.ts'
 import type { WriterId } from '../config/merge.ts'
 import type { StoreDatabase } from './db.ts'
 import { Ledger, type Line } from './ledger.ts'
@@ -88,8 +89,6 @@ export class Audit {
 function hashOf(text: string): string {
   return createHash('sha256').update(text).digest('hex')
 }
-
-type Raw = Readonly<Record<string, unknown>>
 
 function parse(text: string): Raw | null {
   try {

@@ -5,6 +5,7 @@
  * Kind `pending`, key `<message id>/<place>/<writer>`: a click that waits for the owner.
  */
 import { type MessageId, type NodeId, parseMessageId, parseNodeId } from '../base/ids.ts'
+import { isCount, type Raw } from '../base/raw.ts'
 import type { Claim, NewHeldRow } from '../message/rows.ts'
 import type { Finding, Unknown } from '../message/verdict.ts'
 
@@ -157,12 +158,6 @@ function isNode(raw: unknown): raw is NodeId {
 function isText(raw: unknown): raw is string {
   return typeof raw === 'string' && raw.length <= TEXT_MAX
 }
-
-function isCount(raw: unknown): raw is number {
-  return Number.isSafeInteger(raw) && (raw as number) >= 0
-}
-
-type Raw = Readonly<Record<string, unknown>>
 
 function record(raw: unknown): Raw | null {
   return typeof raw === 'object' && raw !== null && !Array.isArray(raw) ? (raw as Raw) : null

@@ -302,9 +302,9 @@ export class Quarantine {
       const { query } = this.#store
       const former = query.select().from(heldFormer).orderBy(asc(heldFormer.id)).all()
       for (const { id, place, kind, decidedBy: by, decidedMs: atMs, sent } of former) {
+        if (kind === 'expire') continue
         const to = this.#list.ownerOf(id as MessageId)
         if (to === null) continue
-        if (kind === 'expire') continue
         if (to === this.node.id) own += 1
         else others += 1
         this.#writer.leave(id as MessageId, place, {

@@ -1,7 +1,7 @@
 /** A part of a message as it travels in the trace, and the reading of one that a peer sent. */
-import { RefusalError } from '../base/errors.ts'
 import { type MessageId, parseMessageId, parseNodeId } from '../base/ids.ts'
-import type { WriterId } from '../config/merge.ts'
+import { isCount, type Raw, RowCheck } from '../base/raw.ts'
+import { isWriterId, type WriterId } from '../config/merge.ts'
 import type { trace, traceEvents } from './tables.ts'
 
 /** Recipients of one part of a message. With all their texts they fit a message of a link. */
@@ -11,6 +11,8 @@ const TEXT_MAX = 20_000
 const JUDGEMENT_MAX = 400_000
 const LINES_MAX = 10_000
 const DOTS_MAX = 20_000
+
+const CHECK = new RowCheck("A row of a peer's history")
 
 export type StoredRow = typeof trace.$inferSelect
 /** What both nodes hold of a recipient; how a subject is folded is each node's own business. */
@@ -37,38 +39,42 @@ export function partOf(place: number): number {
 
 /** @throws RefusalError invalid, naming the field */
 export function readPart(raw: unknown): TracePart {
-  const part = object(raw, 'row')
+  const part = CHECK.object(raw, 'row')
   const { id, judgement } = part
-  if (typeof id !== 'string' || parseMessageId(id) === null) throw wrong('id')
-  if (!isCount(part['part'])) throw wrong('part')
+  if (typeof id !== 'string' || parseMessageId(id) === null) throw CHECK.wrong('id')
+  if (!isCount(part['part'])) throw CHECK.wrong('part')
   if (judgement !== null) readJudgement(judgement)
-  const dots = array(part['dots'], 'dots', DOTS_MAX)
+  const dots = CHECK.array(part['dots'], 'dots', DOTS_MAX)
   for (const dot of dots) {
-    const [writer, seq] = array(dot, 'dots', 2)
-    if (!isWriter(writer) || !isCount(seq) || seq === 0) throw wrong('dots')
+    const [writer, seq] = CHECK.array(dot, 'dots', 2)
+    if (!isWriterId(writer) || !isCount(seq) || seq === 0) throw CHECK.wrong('dots')
   }
   return {
     id: id as MessageId,
     part: part['part'],
-    rows: array(part['rows'], 'rows', PART_PLACES).map((row) => readRow(object(row, 'rows'))),
-    lines: array(part['lines'], 'lines', LINES_MAX).map((line) => readLine(object(line, 'lines'))),
+    rows: CHECK.array(part['rows'], 'rows', PART_PLACES).map((row) =>
+      readRow(CHECK.object(row, 'rows')),
+    ),
+    lines: CHECK.array(part['lines'], 'lines', LINES_MAX).map((line) =>
+      readLine(CHECK.object(line, 'lines')),
+    ),
     judgement: judgement as string | null,
     dots: dots as readonly Dot[],
   }
 }
 
 function readJudgement(raw: unknown): void {
-  if (typeof raw !== 'string' || raw.length > JUDGEMENT_MAX) throw wrong('judgement')
+  if (typeof raw !== 'string' || raw.length > JUDGEMENT_MAX) throw CHECK.wrong('judgement')
   try {
-    object(JSON.parse(raw), 'judgement')
+    CHECK.object(JSON.parse(raw), 'judgement')
   } catch {
-    throw wrong('judgement')
+    throw CHECK.wrong('judgement')
   }
 }
 
 function readRow(raw: Raw): Omit<RowState, 'id'> {
   const node = textIn(raw, 'node')
-  if (parseNodeId(node) === null) throw wrong('node')
+  if (parseNodeId(node) === null) throw CHECK.wrong('node')
   return {
     node,
     place: countIn(raw, 'place'),
@@ -94,7 +100,7 @@ function readRow(raw: Raw): Omit<RowState, 'id'> {
 
 function readLine(raw: Raw): Omit<Line, 'id'> {
   const { writer } = raw
-  if (!isWriter(writer)) throw wrong('writer')
+  if (!isWriterId(writer)) throw CHECK.wrong('writer')
   return {
     seq: countIn(raw, 'seq'),
     writer,
@@ -106,29 +112,9 @@ function readLine(raw: Raw): Omit<Line, 'id'> {
   }
 }
 
-type Raw = Readonly<Record<string, unknown>>
-
-function object(raw: unknown, field: string): Raw {
-  if (typeof raw !== 'object' || raw === null || Array.isArray(raw)) throw wrong(field)
-  return raw as Raw
-}
-
-function array(raw: unknown, field: string, most: number): readonly unknown[] {
-  if (!Array.isArray(raw) || raw.length > most) throw wrong(field)
-  return raw
-}
-
-function isWriter(raw: unknown): raw is WriterId {
-  return typeof raw === 'string' && /^[0-9a-f]{12}$/.test(raw)
-}
-
-function isCount(raw: unknown): raw is number {
-  return Number.isSafeInteger(raw) && (raw as number) >= 0
-}
-
 function countIn(raw: Raw, field: string): number {
   const value = raw[field]
-  if (!isCount(value)) throw wrong(field)
+  if (!isCount(value)) throw CHECK.wrong(field)
   return value
 }
 
@@ -138,13 +124,13 @@ function countOrNullIn(raw: Raw, field: string): number | null {
 
 function numberIn(raw: Raw, field: string): number {
   const value = raw[field]
-  if (typeof value !== 'number' || !Number.isFinite(value)) throw wrong(field)
+  if (typeof value !== 'number' || !Number.isFinite(value)) throw CHECK.wrong(field)
   return value
 }
 
 function textIn(raw: Raw, field: string): string {
   const value = raw[field]
-  if (typeof value !== 'string' || value.length > TEXT_MAX) throw wrong(field)
+  if (typeof value !== 'string' || value.length > TEXT_MAX) throw CHECK.wrong(field)
   return value
 }
 
@@ -154,15 +140,6 @@ function textOrNullIn(raw: Raw, field: string): string | null {
 
 function wordIn(raw: Raw, field: string): string {
   const value = textIn(raw, field)
-  if (!/^[a-zA-Z]{1,20}$/.test(value)) throw wrong(field)
+  if (!/^[a-zA-Z]{1,20}$/.test(value)) throw CHECK.wrong(field)
   return value
-}
-
-function wrong(field: string): RefusalError {
-  return new RefusalError(
-    'invalid',
-    field,
-    `A row of a peer's history is not valid: its field ${field} is not what it must be.`,
-    'Both nodes should run the same version, or one version apart.',
-  )
 }

@@ -185,16 +185,31 @@ test('an owner that was dead for sure decides itself as soon as it is back', () 
   expect(released).toEqual(['mx1'])
 })
 
-/** The owner's disk goes back, it decides, and then rows come back to it that it wrote before. */
-function rowsComeBack(
-  { sim: { world, cluster }, owner, others, id }: Calm,
-  decides: () => void,
-): void {
+/**
+ * Apart from its holder an owner does what the third alone learns of, before `goBack`: both go down,
+ * and the owner starts with the disk that it had, beside its holder.
+ */
+function forgetful({ sim: { world, cluster }, owner, others, id }: Calm) {
   const holder = others.find(({ bodies }) => bodies.kept.has(id)) as SimNode
   const third = others.find((one) => one !== holder) as SimNode
   const image = owner.snapshot()
-  // The third alone learns of rows that the owner forgets.
   cluster.fabric.cut('holder', around(holder))
+  const goBack = (quiet: boolean): void => {
+    world.act(() => third.crash(quiet))
+    world.act(() => owner.crash(quiet))
+    owner.restore(image)
+    cluster.fabric.heal('holder')
+    world.act(() => owner.start())
+    world.runFor(20_000)
+  }
+  return { holder, third, goBack }
+}
+
+/** The owner's disk goes back, it decides, and then rows come back to it that it wrote before. */
+function rowsComeBack(calm: Calm, decides: () => void): void {
+  const { owner, id } = calm
+  const { world } = calm.sim
+  const { third, goBack } = forgetful(calm)
   world.runFor(1_000)
   world.act(() => {
     for (const perhaps of [[third.id], [], [third.id]]) {
@@ -205,12 +220,7 @@ function rowsComeBack(
     }
   })
   world.runFor(5_000)
-  world.act(() => third.crash(true))
-  world.act(() => owner.crash(true))
-  owner.restore(image)
-  cluster.fabric.heal('holder')
-  world.act(() => owner.start())
-  world.runFor(20_000)
+  goBack(true)
   decides()
   world.runFor(30_000)
   world.act(() => third.start())
@@ -265,21 +275,15 @@ test('what has expired at an owner whose disk went back stays so, when rows of b
  */
 function forgottenRelease(clicks: boolean): readonly [readonly string[], number, number] {
   let counted: readonly [number, number] = [0, 0]
-  const released = releasedIn(({ sim: { world, cluster, ledger }, owner, others, id, click }) => {
-    const holder = others.find(({ bodies }) => bodies.kept.has(id)) as SimNode
-    const third = others.find((one) => one !== holder) as SimNode
+  const released = releasedIn((calm) => {
+    const { owner, id, click } = calm
+    const { world, ledger } = calm.sim
+    const { holder, third, goBack } = forgetful(calm)
     const doubts = (): number => ledger.heldDoubts.get(id) ?? 0
-    const image = owner.snapshot()
-    cluster.fabric.cut('holder', around(holder))
     click(owner)
     const isKnown = (): boolean => third.run?.held.quarantine.one(id)?.copies[0]?.enqueuedMs != null
     expect(world.runTill(isKnown, 120_000)).toBe(true)
-    world.act(() => third.crash(false))
-    world.act(() => owner.crash(false))
-    owner.restore(image)
-    cluster.fabric.heal('holder')
-    world.act(() => owner.start())
-    world.runFor(20_000)
+    goBack(false)
     world.act(() => owner.crash(false))
     const isTaken = (): boolean => holder.run?.held.quarantine.one(id)?.row.owner.id === holder.id
     expect(world.runTill(isTaken, 300_000)).toBe(true)

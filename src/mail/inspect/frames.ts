@@ -3,6 +3,7 @@
  * The parent believes nothing that a child says: answers are checked, bounded and clamped.
  */
 import type { DnsAnswers, DnsQuestion, DnsType } from '../../base/names.ts'
+import { isCount } from '../../base/raw.ts'
 import type { Extent } from '../../message/body.ts'
 import { plainLine } from '../../message/header.ts'
 import { readSample, type Sample, type SampleText } from '../../message/learned.ts'
@@ -348,10 +349,6 @@ function isHeader(text: string): boolean {
       line.trim() !== '' &&
       (isField.test(line) || (index > 0 && /^[ \t]/.test(line))),
   )
-}
-
-function isCount(value: unknown): value is number {
-  return typeof value === 'number' && Number.isSafeInteger(value) && value >= 0
 }
 
 function readFacts(value: unknown): MessageFacts {

@@ -9,6 +9,7 @@ import { messageOf, RefusalError, StoreError } from '../../base/errors.ts'
 import { type MessageId, type NodeId, parseMessageId } from '../../base/ids.ts'
 import { PIECE_BYTES } from '../../base/limits.ts'
 import type { Observer } from '../../base/observe.ts'
+import { isCount } from '../../base/raw.ts'
 import type { Bodies } from '../../store/bodies.ts'
 import { type HeldMail, readHeldMail } from '../../store/held-mail.ts'
 import type { Quarantine } from '../../store/quarantine.ts'
@@ -492,10 +493,6 @@ function idOf(raw: unknown): MessageId {
 /** @throws RefusalError invalid */
 function idsOf(raw: unknown): readonly MessageId[] {
   return Array.isArray(raw) ? raw.slice(0, NAMED_MAX).map(idOf) : []
-}
-
-function isCount(raw: unknown): raw is number {
-  return Number.isSafeInteger(raw) && (raw as number) >= 0
 }
 
 function fields(raw: unknown): Readonly<Record<string, unknown>> {
