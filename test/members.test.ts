@@ -390,6 +390,76 @@ describe('a way that goes only in one direction', () => {
   })
 })
 
+describe('a link that opens', () => {
+  const areUsable = (a: TestNode, b: TestNode) => [
+    a.table?.isUsable(b.node),
+    b.table?.isUsable(a.node),
+  ]
+
+  test('is usable as soon as each end has said so on it, whatever was asked before', () => {
+    for (const seed of SEEDS) {
+      const world = settled(seed, 2, WITH_LINKS)
+      const [a, b] = world.nodes as [TestNode, TestNode]
+      b.crash()
+      // A question of the other one is open meanwhile, and datagrams are lost.
+      world.run(500)
+      world.cut('udp', 'udp', () => true)
+      b.start()
+      world.run(50)
+      expect({ seed, usable: areUsable(a, b) }).toEqual({ seed, usable: [true, true] })
+    }
+  })
+
+  test('stays usable when datagrams from before it arrive, answers among them', () => {
+    for (const seed of SEEDS) {
+      const world = settled(seed, 2, WITH_LINKS)
+      const [a, b] = world.nodes as [TestNode, TestNode]
+      const held: Datagram[] = []
+      world.tap = (datagram) => {
+        if (datagram.from === b.name) held.push(datagram)
+      }
+      world.cut('held', 'udp', (from) => from === b.name)
+      a.links?.open.get(b.node)?.close('reset')
+      world.run(150)
+      expect(held.length).toBeGreaterThan(1)
+      world.connect()
+      world.run(50)
+      expect({ seed, usable: areUsable(a, b) }).toEqual({ seed, usable: [true, true] })
+      let changes = 0
+      a.table?.onChange(() => (changes += 1))
+      for (const { bytes, from, to } of held) {
+        world.deliver(bytes, from, to, 0)
+        world.run(1)
+        expect({ seed, usable: areUsable(a, b) }).toEqual({ seed, usable: [true, true] })
+      }
+      expect({ seed, changes }).toEqual({ seed, changes: 0 })
+    }
+  })
+
+  test('and is lost at the other end is asked about as soon as that says so', () => {
+    for (const seed of SEEDS) {
+      const world = settled(seed, 2, WITH_LINKS)
+      const [a, b] = world.nodes as [TestNode, TestNode]
+      a.links?.open.get(b.node)?.close('reset')
+      world.run(2_000)
+      world.connect()
+      // What was said on the one before is no word about this one.
+      expect({ seed, usable: areUsable(a, b) }).toEqual({ seed, usable: [false, false] })
+      world.run(2_000)
+      expect(a.table?.isUsable(b.node)).toBe(true)
+      let saidMs: number | null = null
+      world.tap = ({ from, atMs }) => {
+        if (from === b.name) saidMs ??= atMs
+      }
+      b.links?.open.delete(a.node)
+      world.cut('tcp', 'tcp', () => true)
+      expect(world.sim.runTill(() => saidMs !== null, 5_000, 1)).toBe(true)
+      world.run(60)
+      expect({ seed, usable: a.table?.isUsable(b.node) }).toEqual({ seed, usable: false })
+    }
+  })
+})
+
 describe('blocked datagrams', () => {
   test('leave everybody alive by the links, and each peer is reported once', () => {
     const world = new MemberWorld(1, 4, WITH_LINKS)

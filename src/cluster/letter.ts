@@ -15,6 +15,9 @@ export const LETTER_BYTES_MAX = 1_138
 /** The count of starts (32 bits), then of accusations refuted since (16 bits). */
 export const INCARNATION_MAX = 2 ** 48 - 1
 
+/** How a letter goes: as a datagram, or by the link. */
+export type Plane = 'udp' | 'tcp'
+
 /** 16 hex digits, random: an answer that repeats it was made after the question. */
 export type ProbeId = string
 

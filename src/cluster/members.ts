@@ -29,6 +29,7 @@ import {
   INCARNATION_MAX,
   type Item,
   type Letter,
+  type Plane,
   type ProbeId,
   type Word,
 } from './letter.ts'
@@ -42,7 +43,7 @@ import {
   type Peer,
   type Probe,
 } from './peer.ts'
-import { type Plane, Post } from './post.ts'
+import { Post } from './post.ts'
 import { Relays } from './relays.ts'
 import { StallClock } from './stalls.ts'
 import { Ways } from './ways.ts'
@@ -229,7 +230,8 @@ export class MemberTable implements Members {
       const peer = this.#peers.get(link.peer)
       if (peer === undefined) return
       this.#hear(peer)
-      // It learns at once that the link goes both ways.
+      // It learns at once that the link goes both ways, also while a question to it is open.
+      this.#post.send(peer, [], 'tcp')
       this.#probe(peer)
     })
     this.#links.onClose((link) => {
@@ -494,7 +496,7 @@ export class MemberTable implements Members {
       peer.source = from
       peer.heardUdpMono = this.#clock.monoMs()
       this.#sayWhenDoubled(peer)
-      this.#takeNews(peer, opened.letter)
+      this.#takeNews(peer, opened.letter, 'udp')
     }
     this.#answer(peer, opened.letter, 'udp')
   }
@@ -505,7 +507,7 @@ export class MemberTable implements Members {
     const letter = decodeLetter(body)
     if (letter === null) return link.close('the peer sent something that is no letter')
     this.#hear(peer)
-    this.#takeNews(peer, letter)
+    this.#takeNews(peer, letter, 'tcp')
     this.#answer(peer, letter, 'tcp')
   }
 
@@ -514,15 +516,16 @@ export class MemberTable implements Members {
   }
 
   /** Only what was sent last is news: a delayed packet tells of the past. */
-  #takeNews(peer: Peer, { incarnation, heard, items }: Letter): void {
+  #takeNews(peer: Peer, letter: Letter, plane: Plane): void {
+    const { incarnation, items } = letter
     if (peer.incarnation === 0) peer.incarnation = incarnation
     if (incarnation > peer.incarnation) this.#moveOn(peer, incarnation)
     const wasUsable = this.isUsable(peer.node)
-    peer.told = heard
+    const isToBeAsked = !this.#ways.takeHeard(peer, letter, plane, this.#probes)
     if (this.isUsable(peer.node) !== wasUsable) this.#tell(peer, peer.life)
     // A packet that was held back could speak for a node that has died since.
-    if (peer.life === 'dead') this.#probeSoon(peer)
-    else this.#hear(peer)
+    if (peer.life === 'dead' || isToBeAsked) this.#probe(peer)
+    if (peer.life !== 'dead') this.#hear(peer)
     for (const item of items) {
       if (item.kind === 'alive' || item.kind === 'suspect') this.#takeWord(item)
       if (item.kind === 'links') this.#ways.take(peer, item)
@@ -603,7 +606,7 @@ export class MemberTable implements Members {
       peer.rival = null
       peer.source = from
       peer.heardUdpMono = nowMono
-      peer.told = opened.letter.heard
+      peer.told = { ...opened.letter.heard, saidMono: null }
       this.#hear(peer)
     } else if (isProven) {
       if (peer.rival !== null) peer.rival.isProven = true

@@ -12,6 +12,9 @@ const DEAD_MS = { least: 3_000, most: 4_500, members: 32 } as const
 /** How a node reaches another one. */
 export type LinkSight = { readonly tcp: Way; readonly udp: Way }
 
+/** What it said of hearing us. `saidMono`: when it last said by link that it hears that, or null. */
+export type Told = Letter['heard'] & { readonly saidMono: number | null }
+
 export type Peer = {
   readonly node: NodeId
   member: Member
@@ -23,8 +26,8 @@ export type Peer = {
   heardUdpMono: number | null
   /** When the last question was sent that it answered itself, by either way. */
   ackedBoot: number | null
-  /** What it said of hearing us; null: nothing yet. */
-  told: Letter['heard'] | null
+  /** Null: nothing yet. */
+  told: Told | null
   /** What we said of hearing it, and it has answered; null: nothing yet. */
   acked: Letter['heard'] | null
   /** From where its last datagram came; null: ask the addresses of the roster in turn. */

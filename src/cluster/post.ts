@@ -6,7 +6,7 @@ import type { Timer } from '../base/clock.ts'
 import type { NodeId } from '../base/ids.ts'
 import { type Random, shuffled } from '../base/random.ts'
 import { type Links, MESSAGE, type PeerAddress, type Self } from './contract.ts'
-import { encodeLetter, type Item, type Letter, type Word } from './letter.ts'
+import { encodeLetter, type Item, type Letter, type Plane, type Word } from './letter.ts'
 import type { Opened, Packets } from './packet.ts'
 import { addressOf, type Peer } from './peer.ts'
 import { Rumours } from './rumours.ts'
@@ -16,8 +16,6 @@ import type { Ways } from './ways.ts'
 const GOSSIP_MS = 250
 const GOSSIP_TO = 3
 const WORDS_MAX = 50
-
-export type Plane = 'udp' | 'tcp'
 
 export type PostDeps = {
   readonly self: Self

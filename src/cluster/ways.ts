@@ -5,8 +5,8 @@
 import type { Clock } from '../base/clock.ts'
 import type { NodeId } from '../base/ids.ts'
 import type { Links } from './contract.ts'
-import type { Item, Letter, Way } from './letter.ts'
-import type { LinkSight, Peer } from './peer.ts'
+import type { Item, Letter, Plane, ProbeId, Way } from './letter.ts'
+import type { LinkSight, Peer, Probe } from './peer.ts'
 
 /** Something came by it in this time. */
 const HEARD_MS = 15_000
@@ -69,6 +69,31 @@ export class Ways {
       tcp: link !== null && tcp && told.tcp ? { works: true, ms: link.roundTripMs } : DOWN,
       udp: udp && told.udp ? { works: true, ms: peer.roundTripMs } : DOWN,
     }
+  }
+
+  /**
+   * What the peer says of hearing this node. The link may overtake a datagram: when the peer has
+   * said by link that it hears that, a datagram which denies it counts only as an answer to a
+   * question of since then. False: it is to be asked one.
+   */
+  takeHeard(
+    peer: Peer,
+    { heard, items }: Letter,
+    plane: Plane,
+    probes: ReadonlyMap<ProbeId, Probe>,
+  ): boolean {
+    const { udp } = heard
+    const saidMono = plane === 'udp' ? (peer.told?.saidMono ?? null) : this.#clock.monoMs()
+    const isNew =
+      plane === 'tcp' ||
+      heard.tcp ||
+      saidMono === null ||
+      items.some(
+        (item) => item.kind === 'ack' && (probes.get(item.probe)?.sentMono ?? 0) > saidMono,
+      )
+    const tcp = heard.tcp || !isNew
+    peer.told = { udp, tcp, saidMono: tcp ? saidMono : null }
+    return isNew
   }
 
   /** As far as is known: nothing speaks against datagrams yet. */
