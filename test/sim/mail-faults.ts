@@ -71,7 +71,9 @@ export class MailFaults {
     for (const node of nodes) {
       if (!node.isDestroyed || node.isRemoved) continue
       const remove = (): void => {
-        const remover = cluster.up.find(({ run }) => run?.cluster != null)
+        const remover = cluster.up.find(
+          ({ id, run }) => run?.cluster != null && !this.#sim.isStopped(id),
+        )
         const isOut =
           remover !== undefined && tolerate(() => remover.cluster.roster.evict(node.id, 'ruiz'))
         world.tell(() => `${remover?.name} removes ${node.name}: ${isOut}`)

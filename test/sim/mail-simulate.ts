@@ -263,6 +263,12 @@ export class MailSimulation {
     return this.#losses.some(({ node, fromMs }) => node === of && Number.isFinite(fromMs))
   }
 
+  /** Its process stands still: it hears nobody and does nothing, for people neither. */
+  isStopped(id: NodeId): boolean {
+    const process = this.cluster.setting.nodeOf(id)?.run?.process
+    return process !== undefined && process.stalledUntilMs > this.world.nowMs
+  }
+
   /** How long two nodes have been in contact without a break, ms; 0: they are not. */
   contactMs(one: NodeId, two: NodeId): number {
     const sinceMs = this.#contacts.get(pairOf(one, two))?.sinceMs ?? null
@@ -318,11 +324,6 @@ export class MailSimulation {
     return fabric.passes(from, to, 'tcp') && fabric.passes(to, from, 'tcp')
   }
 
-  #isStopped(id: NodeId): boolean {
-    const process = this.cluster.setting.nodeOf(id)?.run?.process
-    return process !== undefined && process.stalledUntilMs > this.world.nowMs
-  }
-
   #look(): void {
     this.#lookAll()
     this.world.after(LOOK_MS, () => this.#look())
@@ -343,7 +344,7 @@ export class MailSimulation {
     const known = this.#contacts.get(pair) ?? { sinceMs: null, lastMs: -1 }
     known.sinceMs = isLinked ? (known.sinceMs ?? nowMs) : null
     // Who is stopped or cut off keeps its links for a while, and hears nothing.
-    const isHeard = this.#passes(one, two) && ![one, two].some((id) => this.#isStopped(id))
+    const isHeard = this.#passes(one, two) && ![one, two].some((id) => this.isStopped(id))
     if (known.sinceMs !== null)
       known.lastMs = isHeard ? nowMs : Math.max(known.lastMs, known.sinceMs)
     this.#contacts.set(pair, known)
