@@ -264,6 +264,26 @@ describe('held mail', () => {
     ).toEqual([true, false])
   })
 
+  test('that went out in doubt is counted by that for one former owner, for each further one again', () => {
+    const here = room()
+    const { quarantine } = here
+    const mail = here.held({}, [0, 1, 2])
+    quarantine.add(mail)
+    const { id } = mail.row
+    quarantine.claim(id, null, release('ruiz', 5))
+    const sent = (place: number, doubted: readonly number[]): number =>
+      quarantine.markEnqueued(id, [place], release('ruiz', 5), doubted)
+    /** A former owner says that it had sent it, by a release of `atMs`. */
+    const told = (place: number, atMs: number): readonly boolean[] =>
+      quarantine
+        .merge(id, [place], release('nagy', atMs), true)
+        .doubled.map(({ isCounted }) => isCounted)
+    expect([sent(0, [0, 2]), told(0, 3), told(0, 3), told(0, 4)]).toEqual([1, [true], [], [false]])
+    expect([sent(1, [0]), told(1, 3)]).toEqual([0, [false]])
+    // It is told while it goes out here.
+    expect([told(2, 3), sent(2, []), told(2, 4)]).toEqual([[], 1, [false]])
+  })
+
   test('is rebuilt from its sealed files when the index is lost, and a damaged file is named (K20)', async () => {
     const first = room()
     const mails = [first.held(), first.held(), first.held()]

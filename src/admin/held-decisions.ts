@@ -13,7 +13,14 @@ import type { HeldTakeover } from '../mail/quarantine/takeover.ts'
 import type { Claim } from '../message/rows.ts'
 import type { Bodies } from '../store/bodies.ts'
 import type { Operators } from '../store/operators.ts'
-import type { Asked, Claimed, HeldCopy, HeldEntry, Quarantine } from '../store/quarantine.ts'
+import type {
+  Asked,
+  Claimed,
+  Doubled,
+  HeldCopy,
+  HeldEntry,
+  Quarantine,
+} from '../store/quarantine.ts'
 import type { Trace } from '../store/trace.ts'
 import { unknownMessage } from './authorise.ts'
 import type { MailActions } from './mail-actions.ts'
@@ -235,11 +242,11 @@ export class HeldDecisions {
       // Who could take the mail over must know of it before it goes (design: mail.md).
       await nodes.taken(share.around(id))
       const open = this.#stillOpen(id, copies)
+      const doubted = quarantine.doubted(id, placesIn(open))
       if (quarantine.one(id)?.bodyGone) await share.restore(id)
       for (const { claim, places } of byClaim(open)) {
         await mail.release(id, places, claim)
-        this.#countDoubt(id, places)
-        quarantine.markEnqueued(id, places, claim)
+        this.#queued(id, places, claim, doubted)
       }
     } catch (error) {
       if (!(error instanceof StoreError)) throw error
@@ -261,7 +268,8 @@ export class HeldDecisions {
   #tellQueued(id: MessageId, copies: readonly Claimed[]): void {
     const { mail, quarantine } = this.#deps
     const had = copies.filter(({ place }) => mail.hasReleased(id, place))
-    for (const { claim, places } of byClaim(had)) quarantine.markEnqueued(id, places, claim)
+    const doubted = quarantine.doubted(id, placesIn(had))
+    for (const { claim, places } of byClaim(had)) this.#queued(id, places, claim, doubted)
   }
 
   /** What this node still owns and has not sent, after it waited. @throws RefusalError conflict */
@@ -283,11 +291,18 @@ export class HeldDecisions {
     )
   }
 
-  /** A mail that was taken over in doubt may have arrived before. */
-  #countDoubt(id: MessageId, places: readonly number[]): void {
-    const { quarantine, observer } = this.#deps
-    const recipients = quarantine.doubted(id, places).length
-    if (recipients > 0) observer.emit('held.doubted', { message: id, recipients })
+  /** What was taken over in doubt, `doubted`, may have arrived before. @throws StoreError */
+  #queued(
+    id: MessageId,
+    places: readonly number[],
+    claim: Claim,
+    doubted: readonly number[],
+  ): void {
+    this.#count(id, this.#deps.quarantine.markEnqueued(id, places, claim, doubted))
+  }
+
+  #count(message: MessageId, recipients: number): void {
+    if (recipients > 0) this.#deps.observer.emit('held.doubted', { message, recipients })
   }
 
   /** Never rejects. All claims stand before the first mail goes, so two runs never meet. */
@@ -324,17 +339,12 @@ export class HeldDecisions {
   }
 
   /** A former owner had these in its queue, and so had this node. */
-  #tellDoubled(
-    id: MessageId,
-    recipients: readonly string[],
-    { by, atMs: releasedMs }: Claim,
-  ): void {
-    const { observer, trace, clock } = this.#deps
-    if (recipients.length === 0) return
-    observer.emit('held.doubted', { message: id, recipients: recipients.length })
+  #tellDoubled(id: MessageId, doubled: readonly Doubled[], { by, atMs: releasedMs }: Claim): void {
+    const { trace, clock } = this.#deps
+    this.#count(id, doubled.filter(({ isCounted }) => !isCounted).length)
     const released = `released by ${by} at ${isoTime(releasedMs)}`
     const detail = `a former owner had sent it too, ${released}: it may arrive twice`
-    for (const recipient of recipients)
+    for (const { address: recipient } of doubled)
       trace.note(id, { atMs: clock.wallMs(), recipient, what: 'adopted', detail })
   }
 
@@ -394,10 +404,12 @@ function byClaim(
   const groups = Map.groupBy(copies, ({ claim }) => `${claim.atMs} ${claim.by}`)
   return [...groups.values()].flatMap((group) => {
     const [first] = group
-    return first === undefined
-      ? []
-      : [{ claim: first.claim, places: group.map(({ place }) => place) }]
+    return first === undefined ? [] : [{ claim: first.claim, places: placesIn(group) }]
   })
+}
+
+function placesIn(copies: readonly Claimed[]): readonly number[] {
+  return copies.map(({ place }) => place)
 }
 
 /** An address can stand twice in a message; both copies are meant. @throws RefusalError notFound */

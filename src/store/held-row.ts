@@ -24,6 +24,8 @@ export type CopyValue = {
   readonly doubtMs?: number
   /** It was in the queue of a former owner too, by a release of then: that is told and counted. */
   readonly formerMs?: number
+  /** It went out in doubt then, and was counted: for the first former owner that says the same. */
+  readonly countedMs?: number
 }
 
 export type HeldFacts = Omit<NewHeldRow, 'id' | 'recipients'>
@@ -113,6 +115,7 @@ function isCopy(raw: unknown): raw is CopyValue {
   if (copy['enqueuedMs'] !== undefined && !isCount(copy['enqueuedMs'])) return false
   if (copy['doubtMs'] !== undefined && !isCount(copy['doubtMs'])) return false
   if (copy['formerMs'] !== undefined && !isCount(copy['formerMs'])) return false
+  if (copy['countedMs'] !== undefined && !isCount(copy['countedMs'])) return false
   return copy['claim'] === undefined || isClaim(copy['claim'])
 }
 

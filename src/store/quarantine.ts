@@ -61,6 +61,13 @@ export type Asked = {
   readonly former: 'claimed' | 'sent' | null
 }
 
+/** A recipient that several owners have sent a mail. */
+export type Doubled = {
+  readonly address: string
+  /** It was counted as a possible duplicate when it went out here in doubt. */
+  readonly isCounted: boolean
+}
+
 /** What an owner that is gone may have sent since `sinceMs`, wall ms: all of it, or some copies. */
 export type TakeoverDoubt = { readonly sinceMs: number; readonly places: readonly number[] | null }
 
@@ -177,7 +184,7 @@ export class Quarantine {
     const me = this.node.id
     const { doubt } = how
     const places = this.#list.copies([id]).map(({ place }) => place)
-    const wasDoubted = this.doubted(id, places).length > 0
+    const wasDoubted = this.#doubtedOf(id, places).length > 0
     this.#writer.change(
       id,
       (copy) =>
@@ -216,8 +223,12 @@ export class Quarantine {
     return this.#writer.parts(id)[0]?.value.doubtOf ?? null
   }
 
-  /** Those of `places` that an owner before may have sent. @throws StoreError */
+  /** Those of `places` of an own message that an owner before may have sent. @throws StoreError */
   doubted(id: MessageId, places: readonly number[]): readonly number[] {
+    return this.#list.ownerOf(id) === this.node.id ? this.#doubtedOf(id, places) : []
+  }
+
+  #doubtedOf(id: MessageId, places: readonly number[]): readonly number[] {
     const parts = this.#writer.parts(id)
     if (parts[0]?.value.doubtMs !== undefined) return places
     const copies = parts.flatMap(({ value }) => value.copies)
@@ -259,20 +270,23 @@ export class Quarantine {
     places: readonly number[],
     claim: Claim,
     sent: boolean,
-  ): { readonly claimed: readonly Claimed[]; readonly doubled: readonly string[] } {
+  ): { readonly claimed: readonly Claimed[]; readonly doubled: readonly Doubled[] } {
     return this.#rows.transact(() => {
       const before = this.#list.copies([id]).filter(({ place }) => places.includes(place))
       const isOver = (stands: Claim | null): boolean =>
         stands === null || (claim.kind === 'release' && stands.kind !== 'release')
       const over = new Set(before.flatMap((copy) => (isOver(copy.claim) ? [copy.place] : [])))
       const enqueuedMs = this.#clock.wallMs()
-      const doubled: string[] = []
+      const doubled: Doubled[] = []
       this.#writer.own(id, (copy) => {
         if (!places.includes(copy.place)) return copy
         const decided = over.has(copy.place) ? { ...copy, claim } : copy
         if (!sent || decided.formerMs === claim.atMs) return decided
-        if (copy.enqueuedMs !== undefined) doubled.push(copy.address)
-        return { enqueuedMs, ...decided, formerMs: claim.atMs }
+        const { countedMs, ...rest } = decided
+        const { address } = copy
+        if (copy.enqueuedMs !== undefined)
+          doubled.push({ address, isCounted: countedMs !== undefined })
+        return { enqueuedMs, ...rest, formerMs: claim.atMs }
       })
       const answered = this.#list.clicks([id]).filter(({ place }) => places.includes(place))
       this.#writer.answer(answered.map(({ key }) => key))
@@ -415,19 +429,30 @@ export class Quarantine {
   }
 
   /**
-   * Notes that the copies are in the queue of this node, durably. Again is harmless. Somebody who
-   * took the message over meanwhile is told. @throws StoreError
+   * Notes that the copies are in the queue of this node, durably. Somebody who took the message over
+   * meanwhile is told. `doubted`: those that an owner before may have sent, as it stood when this
+   * node sent them. Gives how many may arrive twice, for what was not known before. @throws StoreError
    */
-  markEnqueued(id: MessageId, places: readonly number[], claim: Claim): void {
+  markEnqueued(
+    id: MessageId,
+    places: readonly number[],
+    claim: Claim,
+    doubted: readonly number[] = [],
+  ): number {
     const enqueuedMs = this.#clock.wallMs()
     const to = this.#list.ownerOf(id)
+    const inDoubt = new Set(places.filter((place) => doubted.includes(place)))
     if (to === null || to === this.node.id) {
-      this.#writer.own(id, (copy) =>
-        places.includes(copy.place) && copy.enqueuedMs === undefined
-          ? { ...copy, enqueuedMs }
-          : copy,
-      )
-      return
+      this.#writer.own(id, (copy) => {
+        if (!places.includes(copy.place)) return copy
+        if (copy.enqueuedMs === undefined) {
+          return { ...copy, enqueuedMs, ...(inDoubt.has(copy.place) && { countedMs: enqueuedMs }) }
+        }
+        // A former owner has told that it sent it too, while it went out here.
+        inDoubt.add(copy.place)
+        return copy
+      })
+      return inDoubt.size
     }
     const { by, atMs } = claim
     this.#rows.transact(() => {
@@ -435,6 +460,7 @@ export class Quarantine {
         this.#writer.leave(id, place, { kind: 'release', by, atMs, to, former: 'sent' })
       }
     })
+    return inDoubt.size
   }
 
   /** Releases that a crash cut off between claim and queue: enqueue them again. @throws StoreError */

@@ -120,7 +120,10 @@ test('an owner that is killed after a claim that nobody heard of: who takes over
   expect(released).not.toContain('mx1')
 })
 
-/** The owner is killed when its queue has a mail. Gives who released it, and how many were counted. */
+/**
+ * The owner is killed when its queue has a mail, and comes back in the end. Gives who released it,
+ * and how many were counted.
+ */
 function killedBehindItsQueue(afterMs: number): readonly [readonly string[], number] {
   let counted = 0
   let sim: MailSimulation | null = null
@@ -140,7 +143,12 @@ function killedBehindItsQueue(afterMs: number): readonly [readonly string[], num
         }
       })
       sim.world.runFor(60_000)
+      const before = sim.ledger.heldDoubts.get(id) ?? 0
+      sim.world.act(() => owner.start())
+      sim.world.runFor(60_000)
       counted = sim.ledger.heldDoubts.get(id) ?? 0
+      // Its word is about what was counted.
+      expect(counted).toBe(before)
     },
     {
       onReleased: (node, count) => {
@@ -161,6 +169,28 @@ test('an owner that is killed when it has told what its queue has: nothing is in
   const [released, counted] = killedBehindItsQueue(1_000)
   expect(released).toEqual(['mx1', 'mx2'])
   expect(counted).toBe(0)
+})
+
+test('a release anyway of what its owner had sent apart is counted once, also when that owner says so', () => {
+  const counted: number[] = []
+  const released = releasedIn(({ sim: { world, cluster, ledger }, owner, others, id, click }) => {
+    const holder = others.find(({ bodies }) => bodies.kept.has(id)) as SimNode
+    const count = (): number => counted.push(ledger.heldDoubts.get(id) ?? 0)
+    cluster.fabric.cut('split', around(owner))
+    click(owner)
+    // Its holders are silent for so long that it goes on alone.
+    world.runFor(120_000)
+    const anyway = { kind: 'release', recipient: RECIPIENTS[0] ?? null, anyway: true } as const
+    world.act(() => holder.run?.held.click(id, anyway).catch(() => {}))
+    world.runFor(120_000)
+    count()
+    cluster.fabric.heal('split')
+    world.runFor(60_000)
+    count()
+    expect(world.seen.get('held mail yielded')).toBe(1)
+  })
+  expect(released).toEqual(['mx1', 'mx2'])
+  expect(counted).toEqual([1, 1])
 })
 
 test('an owner that was dead for sure decides itself as soon as it is back', () => {
