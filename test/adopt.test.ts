@@ -3,7 +3,8 @@ import { describe, expect, test } from 'bun:test'
 import type { MessageId } from '../src/base/ids.ts'
 import { ranked } from '../src/cluster/rank.ts'
 import { standingOf } from '../src/cluster/standing.ts'
-import type { Message } from '../src/store/queued.ts'
+import { applyMark } from '../src/store/marks.ts'
+import { commitOf, Message } from '../src/store/queued.ts'
 import { type Heir, House, IN_DOUBT_MS, MINUTE, PATIENCE } from './heirs.ts'
 
 function ownerOf(house: House, id: MessageId): string {
@@ -565,6 +566,33 @@ describe('what an adoption left in doubt', () => {
     other.house.run(MINUTE)
     expect(other.a.count('node.rolledBack')).toBe(1)
     expect(other.b.resolved).toEqual([])
+  })
+
+  test('is not ended after a restart for what a third node says: it may have been done here', () => {
+    const house = new House(3)
+    const [a, b, c] = house.heirs as [Heir, Heir, Heir]
+    const id = a.accept([b], Array(3).fill('queued'))
+    house.run(MINUTE)
+    a.crash('down')
+    house.run(PATIENCE.adoptConfirmedMs + 15_000)
+    const image = b.store.image()
+    // C gets a copy after that, and hears of a delivery.
+    const copy = new Message(id, commitOf(b.store.get(id) as Message, 0))
+    applyMark(copy, 'done', { r: [0] })
+    c.store.kept.set(id, copy)
+    b.store.restore(image)
+    const places = new Map([0, 1, 2].map((index) => [index, 0]))
+    Object.assign(b.store.get(id) ?? {}, { adoption: { from: a.id, places } })
+    b.restart()
+    house.run(2 * MINUTE)
+    expect([b.stateOf(id, 0), b.count('node.rolledBack')]).toEqual(['done', 0])
+    for (const index of [0, 1]) a.mark(id, 'done', [], index)
+    a.restart()
+    house.run(MINUTE)
+    expect(b.resolved.map(({ index, how }) => [index, how])).toEqual([
+      [1, 'once'],
+      [2, 'open'],
+    ])
   })
 })
 

@@ -68,10 +68,13 @@ export class Barrier {
     if (this.#isPassed) return
     for (const { node } of peers) this.#witnesses.set(node, newWitness())
     for (const id of this.#old) {
-      const holders = [...(store.get(id)?.holders.keys() ?? [])].filter((node) =>
-        this.#isHere(node),
+      const { adoption = null, holders } = store.get(id) ?? {}
+      // What was adopted got new copies since: a disk that went back does not know of them.
+      const named = adoption === null ? (holders ?? this.#witnesses) : this.#witnesses
+      this.#wait(
+        id,
+        [...named.keys()].filter((node) => this.#isHere(node)),
       )
-      this.#wait(id, holders)
     }
   }
 

@@ -3,7 +3,8 @@
  * is back and says how its recipients stood, each of them is known to have arrived once or twice,
  * and what has not gone out yet is in doubt no more. A restart finds in the spool what was adopted
  * and has not been tried here by then. Of what had been, and when the former owner never comes back,
- * the count of possible duplicates stays an upper bound.
+ * the count of possible duplicates stays an upper bound. It is none where a disk goes back in time
+ * and nobody in reach knows what was delivered since: that looks like a restart.
  */
 import type { Clock } from '../base/clock.ts'
 import type { MessageId, NodeId } from '../base/ids.ts'
@@ -55,12 +56,14 @@ export class Doubts {
    */
   resume(messages: readonly Message[]): void {
     for (const message of messages) {
-      const { adoption, recipients } = message
+      const { adoption, recipients, told } = message
       if (adoption === null) continue
       message.adoption = null
       for (const index of adoption.places.keys()) {
         const { state, doubtful } = recipients[index] ?? {}
-        if (state === 'inDoubt' || doubtful !== true) adoption.places.delete(index)
+        // What is told was done there, or here before the disk went back and nobody noticed.
+        if (state === 'inDoubt' || doubtful !== true || told.has(index))
+          adoption.places.delete(index)
       }
       this.began(message, adoption)
       const said = this.#early.get(message.id)
