@@ -284,6 +284,43 @@ describe('held mail', () => {
     expect([told(2, 3), sent(2, []), told(2, 4)]).toEqual([[], 1, [false]])
   })
 
+  test('that two former owners had sent, who tell it at once, is counted for each, and sent no more', () => {
+    const here = room()
+    const { quarantine } = here
+    const mail = here.held()
+    quarantine.add(mail)
+    const { id } = mail.row
+    here.rows.transact(() => {
+      for (const [atMs, former] of [
+        [3, 'sent'],
+        [4, 'sent'],
+        [5, 'claimed'],
+      ]) {
+        const told = { kind: 'release', by: 'nagy', atMs, to: here.node.id, former }
+        const key = `${id}/0/00000000000${atMs}`
+        here.rows.put('pending', key, [1, 1], JSON.stringify(told), 'nagy', null)
+      }
+    })
+    const merged = quarantine.together(() =>
+      quarantine
+        .asked()
+        .map(({ places, claim, former }) => quarantine.merge(id, places, claim, former === 'sent')),
+    )
+    expect(
+      merged.map(({ doubled, claimed }) => [
+        doubled.length,
+        claimed[0]?.claim.atMs,
+        claimed[0]?.enqueued,
+      ]),
+    ).toEqual([
+      [0, 3, true],
+      [1, 3, true],
+      [0, 3, true],
+    ])
+    expect(quarantine.asked()).toEqual([])
+    expect(quarantine.waiting()).toBe(0)
+  })
+
   test('is rebuilt from its sealed files when the index is lost, and a damaged file is named (K20)', async () => {
     const first = room()
     const mails = [first.held(), first.held(), first.held()]

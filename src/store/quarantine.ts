@@ -362,7 +362,7 @@ export class Quarantine {
   /**
    * Clicks for messages of this node that wait to be run, oldest first. Of several that were made
    * apart a release counts before a deletion, then the first. Those about what is decided are
-   * answered by that and go. What former owners had decided comes first. @throws StoreError
+   * answered by that and go. What former owners had decided comes first, of each. @throws StoreError
    */
   asked(): readonly Asked[] {
     this.flush()
@@ -397,7 +397,7 @@ export class Quarantine {
           continue
         }
         const name = `${id} ${place}`
-        if (addressee !== this.node.id || seen.has(name)) continue
+        if (addressee !== this.node.id || (former === null && seen.has(name))) continue
         seen.add(name)
         const key = `${id} ${kind} ${by} ${askedMs} ${former}`
         const atMs = former === null ? this.#clock.wallMs() : askedMs
