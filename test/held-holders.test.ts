@@ -411,6 +411,21 @@ describe('an owner that is dead for sure', () => {
     expect(doubted()).toBe(1)
   })
 
+  test('had claimed, and the next owner is killed when its queue has it: that is counted at its start', async () => {
+    const world = two()
+    const { wires, b } = world
+    b.queue = 'takesLast'
+    const { id, doubted } = await cutOff('takesLast', world)
+    await passed(wires, 10_000)
+    expect(b.sent).toEqual([`${id} 0`])
+    expect(doubted()).toBe(0)
+    b.stop()
+    await b.start()
+    await passed(wires, 5_000)
+    expect(b.sent).toEqual([`${id} 0`])
+    expect(doubted()).toBe(1)
+  })
+
   test('had sent, and told: the next owner sends nothing and counts nothing', async () => {
     const world = two()
     const { wires, a, b } = world

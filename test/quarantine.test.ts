@@ -17,6 +17,7 @@ import type { MessageId } from '../src/base/ids.ts'
 import { SeededRandom } from '../src/base/random.ts'
 import type { Claim } from '../src/message/rows.ts'
 import { Bodies, FRAME_BYTES, type HeldBytes } from '../src/store/bodies.ts'
+import type { Former } from '../src/store/held-row.ts'
 import { parseQuery } from '../src/store/query.ts'
 import { failure, type Room, refusal, rooms } from './rooms.ts'
 
@@ -276,7 +277,7 @@ describe('held mail', () => {
     /** A former owner says that it had sent it, by a release of `atMs`. */
     const told = (place: number, atMs: number): readonly boolean[] =>
       quarantine
-        .merge(id, [place], release('nagy', atMs), true)
+        .merge(id, [place], release('nagy', atMs), 'sent')
         .doubled.map(({ isCounted }) => isCounted)
     expect([sent(0, [0, 2]), told(0, 3), told(0, 3), told(0, 4)]).toEqual([1, [true], [], [false]])
     expect([sent(1, [0]), told(1, 3)]).toEqual([0, [false]])
@@ -304,7 +305,7 @@ describe('held mail', () => {
     const merged = quarantine.together(() =>
       quarantine
         .asked()
-        .map(({ places, claim, former }) => quarantine.merge(id, places, claim, former === 'sent')),
+        .map(({ places, claim, former }) => quarantine.merge(id, places, claim, former ?? 'sent')),
     )
     expect(
       merged.map(({ doubled, claimed }) => [
@@ -319,6 +320,54 @@ describe('held mail', () => {
     ])
     expect(quarantine.asked()).toEqual([])
     expect(quarantine.waiting()).toBe(0)
+  })
+
+  test('that a former owner had perhaps sent is decided by that nowhere, and in doubt until it is counted', () => {
+    const here = room()
+    const { quarantine } = here
+    const mail = here.held({}, [0, 1, 2])
+    quarantine.add(mail)
+    quarantine.flush()
+    const { id } = mail.row
+    const told = (place: number, atMs: number, former: Former = 'perhaps') => {
+      const { claimed, doubled } = quarantine.merge(id, [place], release('nagy', atMs), former)
+      return [claimed.length, ...doubled.map(({ isCounted }) => isCounted)]
+    }
+    const sent = (place: number): number =>
+      quarantine.markEnqueued(id, [place], release('ruiz', 5), quarantine.doubted(id, [place]))
+    // Two nodes tell it before it goes out here, and the owner itself after that.
+    expect([told(0, 3), told(0, 3), quarantine.doubted(id, [0, 1])]).toEqual([[0, true], [0], [0]])
+    expect(quarantine.one(id)?.copies[0]?.claim).toBeNull()
+    quarantine.claim(id, [0, 1], release('ruiz', 5))
+    expect([sent(0), told(0, 3), told(0, 3, 'sent')]).toEqual([1, [0], [1, true]])
+    // Of what went out before: counted once.
+    expect([sent(1), told(1, 3), told(1, 3), told(1, 3, 'sent')]).toEqual([
+      0,
+      [0, false],
+      [0],
+      [1, true],
+    ])
+    // What stands here is by that very click.
+    expect([told(2, 5, 'claimed'), told(2, 5), sent(2)]).toEqual([[1], [0], 0])
+  })
+
+  test('that a former owner had perhaps sent is still asked for by whoever clicked', () => {
+    const here = room()
+    const { quarantine } = here
+    const mail = here.held()
+    quarantine.add(mail)
+    const { id } = mail.row
+    here.rows.transact(() => {
+      for (const former of ['perhaps', undefined]) {
+        const told = { kind: 'release', by: 'nagy', atMs: 3, to: here.node.id, former }
+        const key = `${id}/0/00000000000${former === undefined ? 1 : 2}`
+        here.rows.put('pending', key, [1, 1], JSON.stringify(told), 'nagy', null)
+      }
+    })
+    const asked = quarantine.asked()
+    expect(asked.map(({ former }) => former)).toEqual(['perhaps', null])
+    quarantine.merge(id, [0], release('nagy', 3), 'perhaps')
+    expect(quarantine.asked().map(({ former }) => former)).toEqual([null])
   })
 
   test('is rebuilt from its sealed files when the index is lost, and a damaged file is named (K20)', async () => {

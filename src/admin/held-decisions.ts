@@ -329,8 +329,9 @@ export class HeldDecisions {
     const entry = quarantine.one(id)
     if (entry === null) return []
     if (former !== null) {
-      const { claimed, doubled } = quarantine.merge(id, places, claim, former === 'sent')
-      this.#tellDoubled(id, doubled, claim)
+      const { claimed, doubled } = quarantine.merge(id, places, claim, former)
+      const how = former === 'sent' ? 'had sent it too' : 'may have sent it'
+      this.#tellDoubled(id, doubled, how, claim)
       return [{ id, claimed }]
     }
     // Without its body it waits on: it may be on a disk that is not mounted.
@@ -338,12 +339,12 @@ export class HeldDecisions {
     return [{ id, claimed: this.#claim(id, places, claim) }]
   }
 
-  /** A former owner had these in its queue, and so had this node. */
-  #tellDoubled(id: MessageId, doubled: readonly Doubled[], { by, atMs: releasedMs }: Claim): void {
+  /** A former owner had these in its queue, or may have, and so had this node, or will have. */
+  #tellDoubled(id: MessageId, doubled: readonly Doubled[], how: string, claim: Claim): void {
     const { trace, clock } = this.#deps
     this.#count(id, doubled.filter(({ isCounted }) => !isCounted).length)
-    const released = `released by ${by} at ${isoTime(releasedMs)}`
-    const detail = `a former owner had sent it too, ${released}: it may arrive twice`
+    const released = `released by ${claim.by} at ${isoTime(claim.atMs)}`
+    const detail = `a former owner ${how}, ${released}: it may arrive twice`
     for (const { address: recipient } of doubled)
       trace.note(id, { atMs: clock.wallMs(), recipient, what: 'adopted', detail })
   }

@@ -6,7 +6,9 @@ import type { NodeId } from '../base/ids.ts'
 import type { SharedState } from '../config/merge.ts'
 import { foldedOrNull } from './conditions.ts'
 import type { StoreDatabase } from './db.ts'
+import { unknownTo } from './held-doubt.ts'
 import {
+  type Former,
   type HeldFacts,
   type HeldValue,
   readHeldKey,
@@ -17,12 +19,14 @@ import {
 import type { Projection } from './shared.ts'
 
 const VERSION = 2
+/** As the column `sent` of what is remembered has them. */
+export const WORDS: readonly Former[] = ['claimed', 'sent', 'perhaps']
 
 /**
  * `node`: this one, which remembers what it had decided when it is the owner no more, or when its
  * disk went back and rows that it had written before that come over those of after. Of other owners
- * it remembers what they had sent when the next one does not know that: the disk of an owner that
- * died may have gone back before its end.
+ * it remembers what they had sent, or had claimed to release, when the next one does not know that:
+ * the disk of an owner that died may have gone back before its end.
  */
 export function heldProjection({ sqlite }: StoreDatabase, node: NodeId): Projection {
   const put = sqlite.query<null, (string | number | null)[]>(
@@ -62,9 +66,10 @@ export function heldProjection({ sqlite }: StoreDatabase, node: NodeId): Project
     const last = before === null ? null : readHeldValue(textOf(before) ?? '')
     if (before === null || last === null) return
     const isTaken = termOf(state) > termOf(before) && held.owner !== node
-    for (const { place, claim, sent } of unknownTo(held, last)) {
-      if (last.owner === node || (isTaken && sent))
-        remember.run(id, place, claim.kind, claim.by, claim.atMs, sent ? 1 : 0)
+    const isOwn = last.owner === node
+    if (!isOwn && !isTaken) return
+    for (const { place, claim, word } of unknownTo(held, last, isOwn)) {
+      remember.run(id, place, claim.kind, claim.by, claim.atMs, WORDS.indexOf(word))
     }
   }
 
@@ -85,22 +90,6 @@ export function heldProjection({ sqlite }: StoreDatabase, node: NodeId): Project
     apply,
     forget,
   }
-}
-
-/**
- * What the last row had decided, and the row now does not know: a release counts before all. Another
- * owner finds by itself what has expired.
- */
-function unknownTo({ owner, copies }: HeldValue, last: HeldValue) {
-  return last.copies.flatMap(({ place, claim, enqueuedMs }) => {
-    if (claim === undefined || (claim.kind === 'expire' && owner !== last.owner)) return []
-    const theirs = copies.find((copy) => copy.place === place)
-    const isKnown = theirs?.claim?.by === claim.by && theirs.claim.atMs === claim.atMs
-    const sent = enqueuedMs !== undefined && !(isKnown && theirs.enqueuedMs === enqueuedMs)
-    const isOpen = theirs?.claim === undefined
-    const isOver = claim.kind === 'release' && theirs?.claim?.kind !== 'release'
-    return sent || isOpen || isOver ? [{ place, claim, sent }] : []
-  })
 }
 
 function columnsOf(id: string, term: number, value: HeldValue, row: HeldFacts) {

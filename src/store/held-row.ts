@@ -53,9 +53,17 @@ export type PendingValue = {
   readonly atMs: number
   /** The owner that it was addressed to: nobody else runs it. */
   readonly to: NodeId
-  /** Not a click, but what a former owner had decided, or put into its queue. */
-  readonly former?: 'claimed' | 'sent'
+  /** Not a click, but what is told of a former owner. */
+  readonly former?: Former
 }
+
+/**
+ * What a former owner had decided, or put into its queue, by its own word or that of who read it;
+ * `perhaps`: it had decided to release it, as another node knows, and may have sent it.
+ */
+export type Former = 'claimed' | 'sent' | 'perhaps'
+
+const FORMER: ReadonlySet<unknown> = new Set<Former>(['claimed', 'sent', 'perhaps'])
 
 export function heldKey(id: MessageId, part: number): string {
   return part === 0 ? id : `${id}/${part}`
@@ -96,8 +104,7 @@ export function readPendingValue(text: string): PendingValue | null {
   if (value === null || !isNode(value['to'])) return null
   const { kind, by, atMs } = value
   if ((kind !== 'release' && kind !== 'delete') || !isText(by) || !isCount(atMs)) return null
-  const { former } = value
-  if (former !== undefined && former !== 'claimed' && former !== 'sent') return null
+  if (value['former'] !== undefined && !FORMER.has(value['former'])) return null
   return value as unknown as PendingValue
 }
 

@@ -11,9 +11,10 @@ import type { Observer } from '../base/observe.ts'
 import type { Claim, HeldRow, NodeName } from '../message/rows.ts'
 import type { Bodies, HeldMail } from './bodies.ts'
 import type { StoreDatabase } from './db.ts'
-import { heldProjection, pendingProjection } from './held-index.ts'
+import { afterWord, type Doubled, doubtedFor, type TakeoverDoubt } from './held-doubt.ts'
+import { heldProjection, pendingProjection, WORDS } from './held-index.ts'
 import { type HeldEntry, HeldList } from './held-list.ts'
-import { type HeldValue, type PendingValue, readHeldKey } from './held-row.ts'
+import { type Former, type PendingValue, readHeldKey } from './held-row.ts'
 import { HeldWriter, type Holding, isForeword, NOBODY } from './held-writer.ts'
 import type { NodeNames } from './names.ts'
 import { FIELDS, type Field, type Query, type State } from './query.ts'
@@ -21,6 +22,7 @@ import type { SharedRows } from './shared.ts'
 import { held, heldCopies, heldFormer, heldPending } from './tables.ts'
 import type { Found } from './trace.ts'
 
+export type { Doubled, TakeoverDoubt } from './held-doubt.ts'
 export type { HeldCopy, HeldEntry } from './held-list.ts'
 
 /** What `is:` may ask of held mail. */
@@ -57,19 +59,9 @@ export type Asked = {
   readonly id: MessageId
   readonly places: readonly number[]
   readonly claim: Claim
-  /** A former owner had decided so, or put it into its queue; null: somebody clicked. */
-  readonly former: 'claimed' | 'sent' | null
+  /** Null: somebody clicked. */
+  readonly former: Former | null
 }
-
-/** A recipient that several owners have sent a mail. */
-export type Doubled = {
-  readonly address: string
-  /** It was counted as a possible duplicate when it went out here in doubt. */
-  readonly isCounted: boolean
-}
-
-/** What an owner that is gone may have sent since `sinceMs`, wall ms: all of it, or some copies. */
-export type TakeoverDoubt = { readonly sinceMs: number; readonly places: readonly number[] | null }
 
 export class Quarantine {
   readonly #store: StoreDatabase
@@ -261,43 +253,42 @@ export class Quarantine {
 
   /**
    * What a former owner had decided becomes part of what stands here: a release counts before a
-   * deletion. `sent`: it is in the queue there, or was; nothing goes out here then. Gives the copies
-   * as they stand, and the recipients of those that both have sent, as far as nobody told of that
-   * before. @throws StoreError
+   * deletion. What it sent does not go out here then. Gives the copies that this decides, as they
+   * stand, and the recipients of those that both have sent, or may have, as far as nobody told of
+   * that before. @throws StoreError
    */
   merge(
     id: MessageId,
     places: readonly number[],
     claim: Claim,
-    sent: boolean,
+    word: Former,
   ): { readonly claimed: readonly Claimed[]; readonly doubled: readonly Doubled[] } {
     return this.#rows.transact(() => {
       const before = this.#list.copies([id]).filter(({ place }) => places.includes(place))
       const isOver = (stands: Claim | null): boolean =>
         stands === null || (claim.kind === 'release' && stands.kind !== 'release')
-      const over = new Set(before.flatMap((copy) => (isOver(copy.claim) ? [copy.place] : [])))
-      const enqueuedMs = this.#clock.wallMs()
+      const decided = word === 'perhaps' ? [] : before
+      const over = new Set(decided.flatMap((copy) => (isOver(copy.claim) ? [copy.place] : [])))
+      const told = { word, claim, nowMs: this.#clock.wallMs() }
       const doubled: Doubled[] = []
       this.#writer.own(id, (copy) => {
         if (!places.includes(copy.place)) return copy
-        const decided = over.has(copy.place) ? { ...copy, claim } : copy
-        if (!sent || decided.formerMs === claim.atMs) return decided
-        const { countedMs, ...rest } = decided
-        const { address } = copy
-        if (copy.enqueuedMs !== undefined)
-          doubled.push({ address, isCounted: countedMs !== undefined })
-        return { enqueuedMs, ...rest, formerMs: claim.atMs }
+        const after = afterWord(over.has(copy.place) ? { ...copy, claim } : copy, told)
+        if (after.doubled !== null) doubled.push(after.doubled)
+        return after.copy
       })
-      const answered = this.#list.clicks([id]).filter(({ place }) => places.includes(place))
+      const answered = this.#list
+        .clicks([id])
+        .filter(({ place, former }) => places.includes(place) && isAnswered(former, word))
       this.#writer.answer(answered.map(({ key }) => key))
       return {
         doubled,
-        claimed: before.map(({ place, address, claim: stands, enqueuedMs: before }) => ({
+        claimed: decided.map(({ place, address, claim: stands, enqueuedMs: before }) => ({
           place,
           address,
           won: over.has(place),
           claim: over.has(place) || stands === null ? claim : stands,
-          enqueued: sent || before !== null,
+          enqueued: word === 'sent' || before !== null,
         })),
       }
     })
@@ -326,7 +317,7 @@ export class Quarantine {
           by,
           atMs,
           to,
-          former: sent === 1 ? 'sent' : 'claimed',
+          former: WORDS[sent] ?? 'claimed',
         })
       }
       this.#expireAgain(former.filter(({ kind }) => kind === 'expire'))
@@ -398,7 +389,7 @@ export class Quarantine {
         }
         const name = `${id} ${place}`
         if (addressee !== this.node.id || (former === null && seen.has(name))) continue
-        seen.add(name)
+        if (former !== 'perhaps') seen.add(name)
         const key = `${id} ${kind} ${by} ${askedMs} ${former}`
         const atMs = former === null ? this.#clock.wallMs() : askedMs
         const click = clicks.get(key) ?? {
@@ -672,20 +663,9 @@ export class Quarantine {
   }
 }
 
-/** No takeover ends a doubt; of two doubts no single word is the end. */
-function doubtedFor(
-  doubt: TakeoverDoubt | null,
-  { doubtMs, doubtOf, ...first }: HeldValue,
-  wasDoubted: boolean,
-): HeldValue {
-  const ofAll = doubt?.places === null ? [doubt.sinceMs] : []
-  const all = [...(doubtMs === undefined ? [] : [doubtMs]), ...ofAll]
-  const ends = doubt === null ? doubtOf : wasDoubted ? undefined : first.owner
-  return {
-    ...first,
-    ...(all.length === 0 ? {} : { doubtMs: Math.min(...all) }),
-    ...(ends === undefined ? {} : { doubtOf: ends }),
-  }
+/** What may have gone out decides nothing: a click waits on. */
+function isAnswered(former: Former | null, word: Former): boolean {
+  return word !== 'perhaps' || former === 'perhaps'
 }
 
 function without(nodes: readonly NodeId[] | undefined, gone: readonly NodeId[]): readonly NodeId[] {

@@ -70,7 +70,7 @@ export const heldPending = sqliteTable('held_pending', {
   askedMs: integer('asked_ms').notNull(),
   addressee: text('addressee').notNull(),
   stamp: integer('stamp').notNull(),
-  former: text('former', { enum: ['claimed', 'sent'] }),
+  former: text('former', { enum: ['claimed', 'sent', 'perhaps'] }),
 })
 
 export const heldFormer = sqliteTable(

@@ -301,9 +301,13 @@ test('what has expired at an owner whose disk went back stays so, when rows of b
 /**
  * An owner releases while its holder is cut off, its disk goes back to before that, and it dies for
  * good before who knows of the release comes back. `clicks`: somebody releases at the next owner
- * before that. Gives who released it, and how many were counted before and after.
+ * before that; `isSent`: who comes back knows that it went into a queue, else that it was claimed.
+ * Gives who released it, and how many were counted before and after.
  */
-function forgottenRelease(clicks: boolean): readonly [readonly string[], number, number] {
+function forgottenRelease(
+  clicks: boolean,
+  isSent = true,
+): readonly [readonly string[], number, number] {
   let counted: readonly [number, number] = [0, 0]
   const released = releasedIn((calm) => {
     const { owner, id, click } = calm
@@ -311,9 +315,16 @@ function forgottenRelease(clicks: boolean): readonly [readonly string[], number,
     const { holder, third, goBack } = forgetful(calm)
     const doubts = (): number => ledger.heldDoubts.get(id) ?? 0
     click(owner)
-    const isKnown = (): boolean => third.run?.held.quarantine.one(id)?.copies[0]?.enqueuedMs != null
+    const copyAt = (at: SimNode) => at.run?.held.quarantine.one(id)?.copies[0]
+    if (!isSent) {
+      world.runFor(5_000)
+      expect(copyAt(third)?.claim?.kind).toBe('release')
+      calm.sim.cluster.fabric.cut('third', around(third))
+    }
+    const isKnown = (): boolean => copyAt(isSent ? third : owner)?.enqueuedMs != null
     expect(world.runTill(isKnown, 120_000)).toBe(true)
     goBack(false)
+    calm.sim.cluster.fabric.heal('third')
     world.act(() => owner.crash(false))
     const isTaken = (): boolean => holder.run?.held.quarantine.one(id)?.row.owner.id === holder.id
     expect(world.runTill(isTaken, 300_000)).toBe(true)
@@ -335,6 +346,11 @@ test('a release that its owner and its heir cannot know of, as a disk went back:
 
 test('a release that went out again as a disk went back is counted as soon as somebody knows of both', () => {
   expect(forgottenRelease(true)).toEqual([['mx1', 'mx2'], 0, 1])
+})
+
+test('a release that perhaps went out before a disk went back is counted, when somebody knows that it was claimed', () => {
+  expect(forgottenRelease(true, false)).toEqual([['mx1', 'mx2'], 0, 1])
+  expect(forgottenRelease(false, false)).toEqual([['mx1', 'mx2'], 0, 1])
 })
 
 /** The data directory of the owner goes back to before it held a mail, with a release or without. */
