@@ -19,10 +19,10 @@ import type { NewCommit } from '../src/store/queued.ts'
 import { aCommit } from './commits.ts'
 
 const MESSAGES = 5_000
-/** It has 10: itself, recipient, piece, place, lists, id, bytes. One that does not rest has 22. */
+/** It has 10: itself, recipient, piece, place, lists, id, text. One that does not rest has 22. */
 const OBJECTS_MAX = 20
-/** What is planned for one of them has 4: the plan, its task, the recipients, the reply. */
-const PLANNED_MAX = 5.5
+/** What is planned for one of them has 5 to 7: the plan, its task, the list of recipients, the hop. */
+const PLANNED_MAX = 8
 const BODY = Buffer.from('Subject: x\r\n\r\n')
 const NODE = '00000000000000aa' as NodeId
 const clock = new SystemClock()

@@ -60,18 +60,31 @@ const DECODER = new TextDecoder()
 let jsonBytes = 0
 
 /**
- * What JSON in UTF-8 says. Read by the ten thousand, it does not fill the memory with what is not
- * wanted any more. @throws SyntaxError
+ * What JSON, as text or in UTF-8, says. Read by the ten thousand, it does not fill the memory with
+ * what is not wanted any more. @throws SyntaxError
  */
-export function parseJson(bytes: Uint8Array): unknown {
-  jsonBytes += bytes.length
+export function parseJson(json: Uint8Array | string): unknown {
+  jsonBytes += json.length
   if (jsonBytes >= COLLECT_EVERY_JSON_BYTES) {
     jsonBytes = 0
     // Only what is young: some ms, however much is known.
     edenGC()
   }
   // Not through its `buffer`: asked for that, a small array becomes three objects.
-  return JSON.parse(DECODER.decode(bytes))
+  return JSON.parse(typeof json === 'string' ? json : DECODER.decode(json))
+}
+
+/** Texts that are known to be shared. */
+const SHARED_MAX = 1_000
+const sharedTexts = new Map<string, string>()
+
+/** The same text, once in memory for all that say it at about the same time. */
+export function shared(text: string): string {
+  const known = sharedTexts.get(text)
+  if (known !== undefined) return known
+  if (sharedTexts.size >= SHARED_MAX) sharedTexts.clear()
+  sharedTexts.set(text, text)
+  return text
 }
 
 let oldGone = 0

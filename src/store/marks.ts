@@ -3,6 +3,7 @@
  * and the replay of the spool use the same rules, so a restart knows what the process knew.
  */
 import type { NodeId } from '../base/ids.ts'
+import { shared } from '../base/memory.ts'
 import type { RecipientState } from '../message/rows.ts'
 import {
   isFinal,
@@ -53,7 +54,7 @@ export function applyMark(message: Message, kind: MarkKind, mark: MarkPayload): 
     if (recipient === undefined || recipient.state === 'done') continue
     if (isFinal(recipient.state) && kind !== 'done') continue
     if (mark.attempts !== undefined) recipient.attempts = mark.attempts
-    if (mark.reply !== undefined) recipient.lastReply = mark.reply
+    if (mark.reply !== undefined) recipient.lastReply = shared(mark.reply)
     if (mark.warned === true) recipient.warned = true
     if (kind === 'try') recipient.state = 'trying'
     else if (kind === 'done') recipient.state = 'done'
