@@ -43,7 +43,7 @@ type World = {
     readonly atMs: number
   }[]
   readonly bounces: { readonly kind: string; readonly indexes: readonly number[] }[]
-  readonly told: { readonly index: number; readonly what: Progress }[]
+  readonly told: { readonly index: number; readonly what: Progress; readonly detail: string }[]
   answer: (message: Message, index: number) => Outcome
   /** What the cluster says of a message. */
   mayAct: (message: Message) => boolean
@@ -127,7 +127,7 @@ beforeEach(async () => {
     bounce: async (_, kind, about) => {
       bounces.push({ kind, indexes: about.map(({ index }) => index) })
     },
-    progress: (_, index, what) => told.push({ index, what }),
+    progress: (_, index, what, detail) => told.push({ index, what, detail }),
   })
   world = {
     clock,
@@ -222,6 +222,28 @@ test('only who was deferred is tried again, and the others never twice', async (
   await advance(400_000)
   expect(world.attempts.map(({ indexes }) => indexes)).toEqual([[0, 1, 2], [1]])
   expect(world.queue.size).toBe(0)
+})
+
+test('who is refused together is tried together again, whatever was said to each', async () => {
+  const said: Outcome = { ...LATER, cause: '450 greylisted' }
+  world.answer = (_, index) => (index === 1 ? said : LATER)
+  const message = await accept(['a@one.test', 'b@one.test', 'c@one.test'])
+  expect(new Set(message.recipients.map(({ nextTryMs }) => nextTryMs)).size).toBe(1)
+  expect(message.recipients.map(({ lastReply }) => lastReply)).toEqual([
+    '451 not now',
+    '450 greylisted',
+    '451 not now',
+  ])
+  await advance(1_200_000)
+  expect(world.attempts.map(({ indexes }) => indexes)).toEqual([
+    [0, 1, 2],
+    [0, 1, 2],
+    [0, 1, 2],
+  ])
+  expect(world.told.length).toBe(9)
+  for (const { index, what, detail } of world.told) {
+    expect([what, detail]).toEqual(['deferred', index === 1 ? '450 greylisted' : '451 not now'])
+  }
 })
 
 test('two hops that defer do not multiply each other’s attempts', async () => {
@@ -409,7 +431,7 @@ test('a delivery that ends after the message was taken over is on record all the
   }
   const message = await accept(['a@one.test'])
   expect(mayAct).toBe(false)
-  expect(world.told).toContainEqual({ index: 0, what: 'delivered' })
+  expect(world.told).toContainEqual(expect.objectContaining({ index: 0, what: 'delivered' }))
   expect(message.recipients[0]?.state).toBe('done')
 })
 
@@ -449,6 +471,6 @@ test('in doubt once: tried again and again, never reported as failed', async () 
   await advance(4_000_000)
   expect(world.bounces).toEqual([{ kind: 'failure', indexes: [1] }])
   expect(world.told.at(-1)).toBeDefined()
-  expect(world.told).toContainEqual({ index: 0, what: 'dropped' })
+  expect(world.told).toContainEqual(expect.objectContaining({ index: 0, what: 'dropped' }))
   expect(world.queue.get(doubted.id)).toBeNull()
 })

@@ -2,7 +2,7 @@
 import type { Clock } from '../../base/clock.ts'
 import { messageOf, StoreError } from '../../base/errors.ts'
 import type { NodeId } from '../../base/ids.ts'
-import { letOldGo } from '../../base/memory.ts'
+import { letOldGo, shared } from '../../base/memory.ts'
 import type { Observer } from '../../base/observe.ts'
 import type { Random } from '../../base/random.ts'
 import { ALONE, type Tally } from '../../base/tally.ts'
@@ -13,6 +13,7 @@ import type { NodeName, QueueRow } from '../../message/rows.ts'
 import type { Tenure } from '../../store/copies.ts'
 import type { Queue } from '../../store/queue.ts'
 import { isFinal, type Message, type QueuedRecipient } from '../../store/queued.ts'
+import { type Destination, nextOf, type Plan, pass, type Task } from './destination.ts'
 import { Hops } from './hops.ts'
 import { isWaiting } from './page.ts'
 import { longestDelayMs, nextDelayMs } from './schedule.ts'
@@ -62,26 +63,10 @@ export type Dots = {
 
 /** A recipient, and the reply for good. */
 type Failed = { readonly index: number; readonly reply: Reply }
+/** A recipient that is tried again, and why. */
+type Later = { readonly index: number; readonly outcome: Outcome & { kind: 'later' } }
 
 const FORBIDDEN = 'another node may have taken the message over'
-
-/** What is planned for a message; null: void. `tasks` of it did not begin. */
-type Plan = { message: Message | null; tasks: number }
-
-type Task = {
-  readonly plan: Plan
-  readonly indexes: readonly number[]
-  readonly key: string
-  readonly dueMono: number
-}
-
-/** One next hop: what is ready for it, and what runs. */
-type Destination = {
-  readonly key: string
-  readonly ready: Task[]
-  head: number
-  active: number
-}
 
 export class QueueWorker {
   readonly #deps: QueueWorkerDeps
@@ -495,7 +480,7 @@ export class QueueWorker {
     const done: number[] = []
     const passed: { readonly index: number; readonly reply: Reply }[] = []
     const failed: Failed[] = []
-    const later: { readonly index: number; readonly outcome: Outcome & { kind: 'later' } }[] = []
+    const later: Later[] = []
     const mayAct = this.#mayAct(message)
     const wasInDoubt = (index: number): boolean => before.get(index) === 'inDoubt'
     for (const [position, index] of [...before.keys()].entries()) {
@@ -523,10 +508,7 @@ export class QueueWorker {
     }
     if (passed.length > 0) await this.#deps.bounce(message, 'success', passed)
     if (done.length > 0) this.#finish(message, done)
-    for (const { index, outcome } of later) {
-      const expired = this.#defer(message, index, outcome, wasInDoubt(index))
-      if (expired !== null) failed.push({ index, reply: expired })
-    }
+    failed.push(...this.#defer(message, later, wasInDoubt))
     if (failed.length > 0) await this.#fail(message, failed, wasInDoubt)
     if (later.some(({ index }) => isPlannable(message.recipients[index]?.state))) {
       this.add(message)
@@ -543,7 +525,9 @@ export class QueueWorker {
   ): void {
     const recipient = message.recipients[index]
     if (recipient === undefined) return
-    recipient.lastReply = outcome.kind === 'later' ? outcome.cause : formatReply(outcome.reply)
+    recipient.lastReply = shared(
+      outcome.kind === 'later' ? outcome.cause : formatReply(outcome.reply),
+    )
     recipient.state = wasInDoubt ? 'inDoubt' : 'deferred'
     recipient.doubtful ||= outcome.kind === 'later' && outcome.dotSent
     recipient.nextTryMs = this.#deps.clock.wallMs()
@@ -562,20 +546,50 @@ export class QueueWorker {
     }
   }
 
-  /** Plans the next attempt, or gives the reply with which the message has expired. */
+  /**
+   * Plans the next attempt of all; gives those that have expired. Who was tried as often waits as
+   * long, and so shares the next attempt too.
+   */
   #defer(
     message: Message,
-    index: number,
-    outcome: Outcome & { kind: 'later' },
-    wasInDoubt: boolean,
-  ): Reply | null {
-    const recipient = message.recipients[index]
-    if (recipient === undefined) return null
-    const { settings } = this.#deps.live.current
+    later: readonly Later[],
+    wasInDoubt: (index: number) => boolean,
+  ): readonly Failed[] {
     const nowMs = this.#deps.clock.wallMs()
-    const ageMs = Math.max(0, nowMs - message.receivedMs)
-    const delayMs = nextDelayMs(
-      { attempts: recipient.attempts, ageMs },
+    const delays = new Map<number, number | null>()
+    const expired: Failed[] = []
+    const alike = new Map<string, number[]>()
+    for (const { index, outcome } of later) {
+      const recipient = message.recipients[index]
+      if (recipient === undefined) continue
+      const { attempts } = recipient
+      let delayMs = delays.get(attempts)
+      if (delayMs === undefined) {
+        delayMs = this.#delayMs(message, attempts, nowMs)
+        delays.set(attempts, delayMs)
+      }
+      recipient.lastReply = shared(outcome.cause)
+      if (delayMs === null) {
+        const text = `Delivery time expired: ${outcome.cause}`
+        expired.push({ index, reply: reply(550, '5.4.7', text) })
+        continue
+      }
+      recipient.state = wasInDoubt(index) ? 'inDoubt' : 'deferred'
+      recipient.doubtful = recipient.doubtful || outcome.dotSent
+      recipient.nextTryMs = nowMs + delayMs
+      const name = `${attempts} ${recipient.doubtful} ${outcome.cause}`
+      const indexes = alike.get(name)
+      if (indexes === undefined) alike.set(name, [index])
+      else indexes.push(index)
+    }
+    for (const indexes of alike.values()) this.#markDeferred(message, indexes)
+    return expired
+  }
+
+  #delayMs(message: Message, attempts: number, nowMs: number): number | null {
+    const { settings } = this.#deps.live.current
+    return nextDelayMs(
+      { attempts, ageMs: Math.max(0, nowMs - message.receivedMs) },
       {
         firstMs: settings['queue.first'] * 1_000,
         longestMs: settings['queue.longest'] * 1_000,
@@ -583,20 +597,24 @@ export class QueueWorker {
       },
       this.#deps.random,
     )
-    recipient.lastReply = outcome.cause
-    if (delayMs === null) return reply(550, '5.4.7', `Delivery time expired: ${outcome.cause}`)
-    recipient.state = wasInDoubt ? 'inDoubt' : 'deferred'
-    recipient.doubtful = recipient.doubtful || outcome.dotSent
-    recipient.nextTryMs = nowMs + delayMs
-    this.#deps.queue.mark('defer', message, [index], {
-      at: recipient.nextTryMs,
-      attempts: recipient.attempts,
-      reply: outcome.cause,
-      doubt: recipient.doubtful,
+  }
+
+  /** One mark for recipients that stand alike. */
+  #markDeferred(message: Message, indexes: readonly number[]): void {
+    const [first] = indexes.flatMap((index) => message.recipients[index] ?? [])
+    if (first === undefined) return
+    const { nextTryMs, attempts, doubtful } = first
+    const cause = first.lastReply ?? ''
+    this.#deps.queue.mark('defer', message, indexes, {
+      at: nextTryMs,
+      attempts,
+      reply: cause,
+      doubt: doubtful,
     })
-    this.#markDoubt(message, index)
-    this.#deps.progress(message, index, 'deferred', outcome.cause)
-    return null
+    for (const index of indexes) {
+      this.#markDoubt(message, index)
+      this.#deps.progress(message, index, 'deferred', cause)
+    }
   }
 
   /** The DSN is safe before the FAIL mark: a crash between them bounces again, under the same id. */
@@ -646,25 +664,4 @@ export class QueueWorker {
 /** It may be tried. */
 function isPlannable(state: QueuedRecipient['state'] | undefined): boolean {
   return state === 'queued' || state === 'deferred' || state === 'inDoubt'
-}
-
-/** The first that is still wanted; null: none is left. */
-function nextOf(destination: Destination): Task | null {
-  for (;;) {
-    const task = destination.ready[destination.head]
-    if (task === undefined) {
-      destination.ready.length = 0
-      destination.head = 0
-      return null
-    }
-    if (task.plan.message !== null) return task
-    pass(destination)
-  }
-}
-
-function pass(destination: Destination): void {
-  destination.head += 1
-  if (destination.head <= 1_024) return
-  destination.ready.splice(0, destination.head)
-  destination.head = 0
 }
