@@ -352,7 +352,7 @@ export class QueueWorker {
       this.#running -= 1
       this.#hops.ended(destination.key, reached)
       if (this.#running === 0) this.#onIdle?.()
-      if (hadRested) letOldGo()
+      if (hadRested) letOldGo(places.length)
       this.#fill(destination)
     }
   }
