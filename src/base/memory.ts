@@ -19,7 +19,7 @@ const COLLECT_EVERY_OLD = 8_000
  * Parts of them after which the young is collected: the engine lets it grow with what is known, and
  * between two looks of its own an attempt for each of a million recipients left 100 MB. 6 ms.
  */
-const COLLECT_EVERY_PARTS = 2_000
+const COLLECT_EVERY_PARTS = 1_000
 /** Silence after which what the traffic left is given back. */
 const REST_MS = 1_000
 
@@ -96,11 +96,11 @@ let oldGone = 0
 let partsGone = 0
 
 /**
- * Call when something that had been known for long is over, or most of it is; `parts`: of so many
+ * Call when things that had been known for long are over, or most of them is; `parts`: of so many
  * that each left something young behind.
  */
-export function letOldGo(parts: number): void {
-  oldGone += 1
+export function letOldGo(things: number, parts: number): void {
+  oldGone += things
   partsGone += parts
   if (oldGone >= COLLECT_EVERY_OLD) {
     oldGone = 0

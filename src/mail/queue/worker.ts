@@ -192,6 +192,8 @@ export class QueueWorker {
       }
       this.add(message)
     }
+    // What was planned for them before.
+    letOldGo(count, count)
     return count
   }
 
@@ -352,7 +354,7 @@ export class QueueWorker {
       this.#running -= 1
       this.#hops.ended(destination.key, reached)
       if (this.#running === 0) this.#onIdle?.()
-      if (hadRested) letOldGo(places.length)
+      if (hadRested) letOldGo(1, places.length)
       this.#fill(destination)
     }
   }
