@@ -8,7 +8,7 @@ import type { Clock, Timer } from './clock.ts'
  */
 const COLLECT_EVERY_BYTES = 64 * 1024 * 1024
 /** The same of JSON, in one go: what is read is a few times as large, and for the most part garbage at once. */
-const COLLECT_EVERY_JSON_BYTES = 2 * 1024 * 1024
+const COLLECT_EVERY_JSON_BYTES = 4 * 1024 * 1024
 /**
  * Pieces of long standing that were let go after which all is collected: where the young is
  * collected by hand the engine does not look among the old by itself, and 100,000 mails that had
