@@ -4,11 +4,18 @@ import type { Message } from '../../store/queued.ts'
 /** What is planned for a message; null: void. `tasks` of it did not begin. */
 export type Plan = { message: Message | null; tasks: number }
 
+/** What is to be done later, of any next hops. */
+export type Wait = {
+  readonly plan: Plan
+  readonly indexes: readonly number[]
+  readonly dueMono: number
+}
+
+/** What may be done now, of one next hop. */
 export type Task = {
   readonly plan: Plan
   readonly indexes: readonly number[]
   readonly key: string
-  readonly dueMono: number
 }
 
 /** One next hop: what is ready for it, and what runs. */

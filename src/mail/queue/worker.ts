@@ -13,7 +13,7 @@ import type { NodeName, QueueRow } from '../../message/rows.ts'
 import type { Tenure } from '../../store/copies.ts'
 import type { Queue } from '../../store/queue.ts'
 import { isFinal, type Message, type QueuedRecipient } from '../../store/queued.ts'
-import { type Destination, nextOf, type Plan, pass, type Task } from './destination.ts'
+import { type Destination, nextOf, type Plan, pass, type Task, type Wait } from './destination.ts'
 import { Hops } from './hops.ts'
 import { isWaiting } from './page.ts'
 import { longestDelayMs, nextDelayMs } from './schedule.ts'
@@ -73,7 +73,7 @@ export class QueueWorker {
   readonly #hops: Hops
   readonly #destinations = new Map<string, Destination>()
   readonly #plans = new Map<Message, Plan>()
-  readonly #timetable: Timetable<Task>
+  readonly #timetable: Timetable<Wait>
   #stopped = false
   #resting = false
   #running = 0
@@ -93,9 +93,7 @@ export class QueueWorker {
     })
     this.#timetable = new Timetable(
       clock,
-      (task) => {
-        if (task.plan.message !== null) this.#makeReady(task)
-      },
+      (wait) => this.#due(wait),
       ({ plan }) => plan.message === null,
     )
     deps.tenure?.onFreed((messages) => this.replan(messages))
@@ -138,16 +136,14 @@ export class QueueWorker {
   add(message: Message): void {
     this.#unplan(message)
     const nowWall = this.#deps.clock.wallMs()
-    const { envelope } = message
-    const groups = new Map<string, { key: string; indexes: number[]; waitMs: number }>()
+    const groups = new Map<number, { indexes: number[]; waitMs: number }>()
     for (const [index, recipient] of message.recipients.entries()) {
       if (!isPlannable(recipient.state)) continue
-      const key = this.#deps.routeKey(envelope.recipients[index]?.address ?? '')
       const waitMs = this.#waitMs(recipient, nowWall)
-      // Recipients of one hop that are due within the same second share an attempt.
-      const name = `${key}\n${Math.ceil(waitMs / 1_000)}`
-      const group = groups.get(name)
-      if (group === undefined) groups.set(name, { key, indexes: [index], waitMs })
+      // Those that are due within the same second go on together.
+      const second = Math.ceil(waitMs / 1_000)
+      const group = groups.get(second)
+      if (group === undefined) groups.set(second, { indexes: [index], waitMs })
       else {
         group.indexes.push(index)
         group.waitMs = Math.max(group.waitMs, waitMs)
@@ -157,11 +153,23 @@ export class QueueWorker {
     const plan: Plan = { message, tasks: groups.size }
     this.#plans.set(message, plan)
     const nowMono = this.#deps.clock.monoMs()
-    for (const { key, indexes, waitMs } of groups.values()) {
-      const task: Task = { plan, indexes, key, dueMono: nowMono + waitMs }
-      if (waitMs <= 0) this.#makeReady(task)
-      else this.#timetable.add(task)
+    for (const { indexes, waitMs } of groups.values()) {
+      const wait: Wait = { plan, indexes, dueMono: nowMono + waitMs }
+      if (waitMs <= 0) this.#due(wait)
+      else this.#timetable.add(wait)
     }
+  }
+
+  /** Recipients of one hop share an attempt. Only now: a message that waits is not read for it. */
+  #due({ plan, indexes }: Wait): void {
+    const { message } = plan
+    if (message === null) return
+    const { envelope } = message
+    const hops = Map.groupBy(indexes, (index) =>
+      this.#deps.routeKey(envelope.recipients[index]?.address ?? ''),
+    )
+    plan.tasks += hops.size - 1
+    for (const [key, places] of hops) this.#makeReady({ plan, indexes: places, key })
   }
 
   /** No wait that the settings know is longer: else the clock was set back since it was planned. */
