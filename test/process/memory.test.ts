@@ -24,7 +24,7 @@ const READING_MAX = 48 * MB
 /** 400 MB with 100,000 mails that wait (faults.md L17): so much for each. */
 const WAITING_BYTES_MAX = (400 * MB - IDLE_RSS_MAX - READING_MAX) / 100_000
 /** Attempts for all of them at once. */
-const DRAIN_GROWTH_MAX = 80 * MB
+const DRAIN_GROWTH_MAX = 60 * MB
 const WAITING_MS_MAX = 300_000
 
 describe('start', () => {
