@@ -477,16 +477,16 @@ describe('a holder', () => {
       return undefined
     })
     const [first, second, third] = message.recipients
-    owner.queue.mark('try', message, [0, 1])
     set(first, { state: 'trying' })
     set(second, { state: 'trying' })
+    owner.queue.mark('try', message, [0, 1])
     await world.pass(300)
     const copy = holder.queue.copy(message.id)
     expect(copy?.recipients.map(({ state }) => state)).toEqual(['trying', 'trying', 'queued'])
     owner.queue.mark('done', message, [0], { reply: '250 ok' })
     set(first, { state: 'done' })
-    owner.queue.mark('try', message, [2])
     set(third, { state: 'trying' })
+    owner.queue.mark('try', message, [2])
     const at = owner.mesh.wallMs() + 60_000
     owner.queue.mark('defer', message, [2], { at, attempts: 1, reply: '451 later' })
     set(third, { state: 'deferred', attempts: 1, nextTryMs: at, lastReply: '451 later' })
@@ -498,6 +498,17 @@ describe('a holder', () => {
     expect(copy?.recipients.map(({ state }) => state)).toEqual(['done', 'deferred', 'deferred'])
     expect(copy?.recipients[2]?.nextTryMs).toBeWithin(at - 500, at + 500)
     expect(kinds).toEqual(['try', 'done', 'defer', 'defer'])
+  })
+
+  test('hears of a recipient that the hop has refused as of none that is in doubt', async () => {
+    const { world, owner, message, holder } = await kept()
+    for (const recipient of message.recipients) set(recipient, { state: 'trying', attempts: 1 })
+    owner.queue.mark('try', message, [0, 1, 2])
+    // Its notification is being made: until then nobody has been told.
+    owner.queue.mark('defer', message, [1], { at: owner.mesh.wallMs(), attempts: 1 })
+    await world.pass(300)
+    const copy = holder.queue.copy(message.id)
+    expect(copy?.recipients.map(({ state }) => state)).toEqual(['trying', 'deferred', 'trying'])
   })
 
   test('hears of a message that is done only that: no TRY, no DONE', async () => {

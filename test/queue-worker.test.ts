@@ -51,6 +51,8 @@ type World = {
   meanwhile: (message: Message) => void
   /** Of each attempt, by the next hop, before the dot. */
   refusedPlaces: readonly number[]
+  /** A notification is being made. */
+  whileTold: (message: Message) => void
   dots: number
   readonly free: (messages: readonly Message[]) => void
 }
@@ -124,7 +126,8 @@ beforeEach(async () => {
         free = listener
       },
     },
-    bounce: async (_, kind, about) => {
+    bounce: async (message, kind, about) => {
+      world.whileTold(message)
       bounces.push({ kind, indexes: about.map(({ index }) => index) })
     },
     progress: (_, index, what, detail) => told.push({ index, what, detail }),
@@ -142,6 +145,7 @@ beforeEach(async () => {
     mayAct: () => true,
     meanwhile: () => {},
     refusedPlaces: [],
+    whileTold: () => {},
     dots: 0,
     free,
   }
@@ -455,6 +459,15 @@ test('who was refused before the dot is not in doubt when the node stops after i
   world.meanwhile = ({ tried }) => inDoubt.push([...tried])
   await accept(['a@one.test', 'b@one.test'])
   expect(inDoubt).toEqual([[0]])
+})
+
+test('who was refused by the last reply is not in doubt while the sender is being told', async () => {
+  world.answer = (_, index) => (index === 1 ? NEVER : index === 2 ? LATER : DELIVERED)
+  const inDoubt: number[][] = []
+  world.whileTold = ({ tried }) => inDoubt.push([...tried])
+  await accept(['a@one.test', 'b@one.test', 'c@one.test'])
+  expect(world.bounces).toEqual([{ kind: 'failure', indexes: [1] }])
+  expect(inDoubt).toEqual([[]])
 })
 
 test('in doubt once: tried again and again, never reported as failed', async () => {

@@ -7,13 +7,7 @@ import type { Clock, Timer } from '../base/clock.ts'
 import type { MessageId, NodeId } from '../base/ids.ts'
 import type { Observer } from '../base/observe.ts'
 import type { Copying, CopyStore, Mirror } from '../store/copies.ts'
-import {
-  copiedCommitOf,
-  type HolderState,
-  type MarkKind,
-  type MarkPayload,
-  type Message,
-} from '../store/queued.ts'
+import { copiedCommitOf, type HolderState, type Message } from '../store/queued.ts'
 import type { Candidates } from './candidates.ts'
 import type { CopyLine, CopyLines } from './copy-lines.ts'
 import type { Named, Refused } from './copy-wire.ts'
@@ -116,9 +110,9 @@ export class LinkMirror implements Mirror {
     return flight
   }
 
-  marked(message: Message, kind: MarkKind, payload: MarkPayload): void {
+  marked(message: Message): void {
     this.#settleLate(message.id)
-    this.#deps.tellings.marked(message, kind, payload)
+    this.#deps.tellings.marked(message)
   }
 
   settled(message: Message): void {

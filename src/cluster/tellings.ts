@@ -29,8 +29,6 @@ const BATCH_HOLDINGS = 1_000
 /** Replies of next hops are longer only when somebody means harm. */
 const REPLY_CHARS_MAX = 512
 
-/** What is new of a message: TRY of these places, or everything. */
-type News = { readonly message: Message; tried: Set<number> | 'all' }
 /** `message` null: its COMMIT failed here, and perhaps not there. */
 type Owed = { readonly term: number; readonly message: Message | null; isUnderWay: boolean }
 type Batch = {
@@ -47,7 +45,8 @@ type TellingEntry =
 
 /** What one peer has not yet acknowledged. */
 type Debt = {
-  readonly news: Map<MessageId, News>
+  /** Messages that stand otherwise than it was told. */
+  readonly news: Map<MessageId, Message>
   readonly holders: Map<MessageId, Message>
   readonly owed: Map<MessageId, Owed>
   batches: Batch[]
@@ -93,33 +92,21 @@ export class Tellings {
     this.#timer?.cancel()
   }
 
-  marked(message: Message, kind: MarkKind, { r }: MarkPayload): void {
-    const tried = kind === 'try' ? r : []
+  marked(message: Message): void {
     if (message.owner !== this.#store.node) {
       // It was handed over while an attempt ran.
-      this.#note(message, message.owner, tried)
+      this.#debt(message.owner).news.set(message.id, message)
     } else {
       for (const [node, state] of message.holders) {
-        if (state !== 'discarding') this.#note(message, node, tried)
+        if (state !== 'discarding') this.#debt(node).news.set(message.id, message)
       }
     }
     this.#soon()
   }
 
-  #note(message: Message, node: NodeId, tried: readonly number[]): void {
-    const { news } = this.#debt(node)
-    let known = news.get(message.id)
-    if (known?.message !== message) {
-      known = { message, tried: new Set() }
-      news.set(message.id, known)
-    }
-    if (known.tried === 'all') return
-    for (const index of tried) known.tried.add(index)
-  }
-
   /** All that is known of it is new for `node`. */
   anew(message: Message, node: NodeId): void {
-    this.#debt(node).news.set(message.id, { message, tried: 'all' })
+    this.#debt(node).news.set(message.id, message)
     this.#soon()
   }
 
@@ -257,13 +244,13 @@ export class Tellings {
     const news: Message[] = []
     const marks: Mark[] = []
     let indexes = 0
-    for (const [id, { message, tried }] of debt.news) {
+    for (const [id, message] of debt.news) {
       if (marks.length >= BATCH_MARKS || indexes >= BATCH_INDEXES) break
       debt.news.delete(id)
       // Who owns it now tells the others of it.
       if (message.owner !== this.#store.node && message.owner !== node) continue
       news.push(message)
-      for (const { kind, payload } of marksOf(message, tried, this.#clock.wallMs())) {
+      for (const { kind, payload } of marksOf(message, this.#clock.wallMs())) {
         marks.push({ id, term: message.term, kind, payload })
         indexes += payload.r.length
       }
@@ -306,7 +293,7 @@ export class Tellings {
       for (const message of news) {
         const { id } = message
         if (this.#store.get(id) !== message && this.#store.copy(id) !== message) continue
-        debt.news.set(message.id, { message, tried: 'all' })
+        debt.news.set(message.id, message)
       }
       for (const message of holders) {
         if (this.#store.get(message.id) === message) debt.holders.set(message.id, message)
@@ -324,7 +311,6 @@ function isFresh({ state, attempts }: QueuedRecipient): boolean {
 /** What brings a copy to where the message is; recipients that stand alike share one mark. */
 function marksOf(
   message: Message,
-  tried: Set<number> | 'all',
   nowMs: number,
 ): readonly { readonly kind: MarkKind; readonly payload: MarkPayload }[] {
   const alike = new Map<string, { kind: MarkKind; r: number[]; rest: Omit<MarkPayload, 'r'> }>()
@@ -351,8 +337,9 @@ function marksOf(
           ...(warned ? { warned } : {}),
         })
       }
-      const isTried = state === 'trying' && (tried === 'all' || tried.has(index))
-      if (isTried || state === 'inDoubt') tries.push(index)
+      // What was refused before the dot, or by its reply, is in doubt for nobody.
+      const isOut = state === 'trying' && message.tried.has(index)
+      if (isOut || state === 'inDoubt') tries.push(index)
     }
   })
   const marks = [...alike.values()].map(({ kind, r, rest }) => ({ kind, payload: { r, ...rest } }))

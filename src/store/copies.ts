@@ -37,11 +37,11 @@ export interface Mirror {
   /** A body begins; null: no node takes a copy now. */
   begin(id: MessageId): Copying | null
   /**
-   * A mark of a message that others hold: goes to them within 200 ms, not awaited. Also of one that
-   * was handed over while an attempt ran: its owner wants to know (`owner` is another node then).
-   * The next attempt is `in` ms from now.
+   * A message that others hold got a mark: they hear within 200 ms how it stands, not awaited. Also
+   * one that was handed over while an attempt ran: its owner wants to know (`owner` is another node
+   * then).
    */
-  marked(message: Message, kind: MarkKind, payload: MarkPayload): void
+  marked(message: Message): void
   /**
    * All is final here, and durable: the holders are to forget it, however long that takes. One
    * without holders is only over, and perhaps not yet durable. Void once `get` gives the id again

@@ -227,7 +227,7 @@ export class Queue implements CopyStore {
     // That the bytes are in the quarantine here says nothing about another node.
     if (this.mirror === null || kind === 'hold') return
     if (message.holders.size === 0) return
-    this.mirror.marked(message, kind, this.#leaving(payload))
+    this.mirror.marked(message)
   }
 
   /** A body of this queue in chunks of at most PIECE_BYTES. @throws StoreError when bytes are missing */
@@ -549,12 +549,6 @@ export class Queue implements CopyStore {
   #entitle(message: Message, type: RecordType, title: TitlePayload): void {
     this.#records.append(message, type, title, false)
     changeOwner(message, title)
-  }
-
-  /** As it goes to another node, whose wall clock is not ours. */
-  #leaving(payload: MarkPayload): MarkPayload {
-    if (payload.at === undefined) return payload
-    return { ...payload, in: Math.max(0, payload.at - this.#deps.clock.wallMs()) }
   }
 
   #settleCopy(copy: Message): void {

@@ -92,9 +92,9 @@ const CASES: readonly Case[] = [
         LinkMirror,
         'marked',
         (before) =>
-          function (this: LinkMirror, message, kind, payload): void {
-            before.call(this, message, kind, payload)
-            if (kind === 'try') this.settled(message)
+          function (this: LinkMirror, message): void {
+            before.call(this, message)
+            if (message.tried.size > 0) this.settled(message)
           },
       ),
     rule: /forgotten too soon/,

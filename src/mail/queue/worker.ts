@@ -415,8 +415,8 @@ export class QueueWorker {
   }
 
   /**
-   * What the TRY said of them is not so: after a crash their failure must still be told. Who was in
-   * doubt before stays so. False: there is nothing to write.
+   * The hop has refused them, so what the TRY said is not so: when this node ends before somebody is
+   * told, their failure must still be. Who was in doubt before stays so. False: nothing to write.
    */
   #spare(
     message: Message,
@@ -516,6 +516,12 @@ export class QueueWorker {
       } else if (outcome.kind === 'never') failed.push({ index, reply: outcome.reply })
       else later.push({ index, outcome })
     }
+    const refused = failed.map(({ index }) => index)
+    this.#spare(
+      message,
+      before,
+      refused.filter((index) => message.tried.has(index)),
+    )
     if (passed.length > 0) await this.#deps.bounce(message, 'success', passed)
     if (done.length > 0) this.#finish(message, done)
     failed.push(...this.#defer(message, later, wasInDoubt))
