@@ -213,6 +213,19 @@ export class HeldList {
     return this.#ids(named, Number.MAX_SAFE_INTEGER)
   }
 
+  /** Those of `ids` that `owner` owns, and whether their rows say that it has no sealed file. */
+  goneOf(owner: NodeId, ids: readonly MessageId[]): ReadonlyMap<MessageId, boolean> {
+    const { id, bodyGoneMs } = held
+    const found = this.#store.attempt(() =>
+      this.#store.query
+        .select({ id, bodyGoneMs })
+        .from(held)
+        .where(and(inArray(id, [...ids]), eq(held.owner, owner)))
+        .all(),
+    )
+    return new Map(found.map((one) => [one.id as MessageId, one.bodyGoneMs !== null]))
+  }
+
   /** Those of `ids` that are of somebody else than `node`. */
   othersOf(node: NodeId, ids: readonly MessageId[]): readonly MessageId[] {
     return this.#ids(and(inArray(held.id, [...ids]), not(eq(held.owner, node))), ids.length)

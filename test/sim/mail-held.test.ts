@@ -4,6 +4,7 @@
  */
 import { expect, setDefaultTimeout, test } from 'bun:test'
 import type { MessageId } from '../../src/base/ids.ts'
+import { patienceOf } from '../../src/cluster/patience.ts'
 import { Taken } from '../../src/cluster/taken.ts'
 import { COUNTS } from '../process/counts.ts'
 import { RECIPIENTS } from './held.ts'
@@ -388,6 +389,26 @@ test('a mail that comes back to an owner whose data directory went back has its 
 
 test('a release that comes back to an owner whose data directory went back leaves without a restart', () => {
   expect(releasedAfterReturn(true)).toEqual(['mx1'])
+})
+
+test('a sealed file that comes back to an owner whose data directory went back goes again when its mail is over', () => {
+  const released = releasedIn(({ sim: { world, knobs }, owner, others, id }) => {
+    const image = owner.snapshot()
+    const isGone = (): boolean => ![owner, ...others].some(({ bodies }) => bodies.kept.has(id))
+    const withinMs = patienceOf(knobs.timeScale).deletedMs + 60_000
+    const release = { kind: 'release', recipient: null, anyway: false } as const
+    world.act(() => owner.run?.held.click(id, release).catch(() => {}))
+    expect(world.runTill(isGone, withinMs, 1_000)).toBe(true)
+    // What its row says by then is known to the others.
+    world.runFor(20_000)
+    world.act(() => owner.crash(true))
+    owner.restore(image)
+    expect(owner.bodies.kept.has(id)).toBe(true)
+    world.act(() => owner.start())
+    expect(world.runTill(isGone, withinMs, 1_000)).toBe(true)
+    expect(owner.run?.held.quarantine.one(id)?.bodyGone).toBe(true)
+  })
+  expect(released).toEqual(['mx1', 'mx1'])
 })
 
 test('a mail that comes back to an owner whose data directory went back, with no content anywhere, is not released', () => {

@@ -247,18 +247,20 @@ export class HeldShare {
   }
 
   /**
-   * Peers told of own mail: a disk that went back has lost its files too. What is missing is fetched
-   * from a holder, and no release is noted before that.
+   * Peers told of own mail: a disk that went back has lost its files too, and has again what was
+   * removed since. What is missing is fetched from a holder, and no release is noted before that;
+   * what is there again is removed when it is over.
    */
   #lookForOwn(ids: readonly MessageId[]): void {
     const { quarantine, bodies } = this.#deps
-    const me = quarantine.node.id
-    const own = quarantine.read((list) => ids.filter((id) => list.ownerOf(id) === me))
-    const missing = own.filter((id) => !bodies.has(id))
-    if (missing.length === 0) return
+    const told = quarantine.read((list) => list.goneOf(quarantine.node.id, ids))
+    const wrong = [...told].filter(([id, isGone]) => isGone === bodies.has(id))
+    if (wrong.length === 0) return
     quarantine.together(() => {
-      for (const id of missing)
-        if (quarantine.one(id)?.bodyGone === false) quarantine.markBodyGone(id)
+      for (const [id, isGone] of wrong) {
+        if (isGone) quarantine.markBodyThere(id)
+        else quarantine.markBodyGone(id)
+      }
     })
   }
 
