@@ -23,6 +23,8 @@ import {
 import type { SimNode } from './node.ts'
 
 const MINUTE_MS = 60_000
+/** Mail is taken without a second copy, which a seed may forbid. */
+const ALONE_TOO = { settings: { 'cluster.copies': 'prefer' } } as const
 /** Some live through an hour, beside other suites. */
 setDefaultTimeout(120_000)
 afterEach(closeAll)
@@ -202,7 +204,7 @@ describe('the mirror is killed', () => {
 
 describe('a partition', () => {
   test('of 60 s: both sides accept all along, nothing arrives twice', () => {
-    const sim = calm(3)
+    const sim = calm(3, ALONE_TOO)
     const owner = node(sim, 0)
     const mails = queued(sim, owner, 5)
     sim.cluster.fabric.cut('split', around(owner))
@@ -280,7 +282,7 @@ describe('the owner stands still', () => {
 
 describe('a cluster of two', () => {
   test('one dies for good: the other delivers everything, and takes mail all along', () => {
-    const sim = calm(2)
+    const sim = calm(2, ALONE_TOO)
     const [owner, other] = [node(sim, 0), node(sim, 1)]
     const mails = queued(sim, owner, 5)
     sim.world.act(() => owner.destroy(false))
