@@ -1,6 +1,7 @@
 /** Questions to the owners of held mail. Those of one moment go together: a hundred are one trip. */
 import { type RefusalCode, RefusalError } from '../base/errors.ts'
 import type { NodeId } from '../base/ids.ts'
+import { fieldsOf } from '../base/raw.ts'
 import type { Calls } from '../cluster/contract.ts'
 import type { Claim } from '../message/rows.ts'
 import { isClaim } from '../store/held-row.ts'
@@ -66,7 +67,7 @@ export function ownersAsked(calls: Pick<Calls, 'ask'>): AskOwner {
 
 /** @throws RefusalError unavailable */
 export function readSize(value: unknown): number {
-  const sizeBytes = fields(value)['sizeBytes']
+  const sizeBytes = fieldsOf(value)['sizeBytes']
   if (Number.isSafeInteger(sizeBytes) && (sizeBytes as number) >= 0) return sizeBytes as number
   throw new RefusalError(
     'unavailable',
@@ -77,22 +78,22 @@ export function readSize(value: unknown): number {
 }
 
 function listOf(value: unknown): readonly unknown[] {
-  const { answers } = fields(value)
+  const { answers } = fieldsOf(value)
   return Array.isArray(answers) ? answers : []
 }
 
 /** Null: no answer of ours. */
 function readAnswer(raw: unknown): Copies | RefusalError | null {
-  const { copies, refusal } = fields(raw)
+  const { copies, refusal } = fieldsOf(raw)
   if (Array.isArray(copies)) {
     return copies.flatMap((copy) => {
-      const { place, claim } = fields(copy)
+      const { place, claim } = fieldsOf(copy)
       return Number.isSafeInteger(place) && isClaim(claim)
         ? [{ place: place as number, claim }]
         : []
     })
   }
-  const { code, field, message, advice } = fields(refusal)
+  const { code, field, message, advice } = fieldsOf(refusal)
   if (!CODES.has(code) || typeof message !== 'string' || typeof advice !== 'string') return null
   return new RefusalError(
     code as RefusalCode,
@@ -100,8 +101,4 @@ function readAnswer(raw: unknown): Copies | RefusalError | null {
     message,
     advice,
   )
-}
-
-function fields(raw: unknown): Readonly<Record<string, unknown>> {
-  return typeof raw === 'object' && raw !== null ? (raw as Readonly<Record<string, unknown>>) : {}
 }

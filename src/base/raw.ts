@@ -3,6 +3,15 @@ import { RefusalError } from './errors.ts'
 
 export type Raw = Readonly<Record<string, unknown>>
 
+export function isRecord(raw: unknown): raw is Raw {
+  return typeof raw === 'object' && raw !== null && !Array.isArray(raw)
+}
+
+/** Its fields; of what is no record none. */
+export function fieldsOf(raw: unknown): Raw {
+  return isRecord(raw) ? raw : {}
+}
+
 /** A whole number from 0 on. */
 export function isCount(raw: unknown): raw is number {
   return Number.isSafeInteger(raw) && (raw as number) >= 0
@@ -18,8 +27,8 @@ export class RowCheck {
 
   /** @throws RefusalError invalid */
   object(raw: unknown, field: string): Raw {
-    if (typeof raw !== 'object' || raw === null || Array.isArray(raw)) throw this.wrong(field)
-    return raw as Raw
+    if (!isRecord(raw)) throw this.wrong(field)
+    return raw
   }
 
   /** At most `most` items. @throws RefusalError invalid */

@@ -5,7 +5,7 @@
  * as they are, all else as JSON; everything is checked before use.
  */
 import { type MessageId, type NodeId, parseMessageId, parseNodeId } from '../base/ids.ts'
-import { isCount } from '../base/raw.ts'
+import { isCount, isRecord } from '../base/raw.ts'
 import {
   type Commit,
   type HolderState,
@@ -522,10 +522,6 @@ const COMMIT: readonly (readonly [string, Check])[] = Object.entries({
     }),
   ),
 } satisfies Record<keyof Commit, Check>)
-
-function isRecord(value: unknown): value is Readonly<Record<string, unknown>> {
-  return value !== null && typeof value === 'object' && !Array.isArray(value)
-}
 
 function isNumber(value: unknown): value is number {
   return typeof value === 'number' && Number.isFinite(value)

@@ -3,7 +3,7 @@
  * became of each recipient. Every field of a peer is checked before it is used.
  */
 import { type MessageId, type NodeId, parseMessageId, parseNodeId } from '../base/ids.ts'
-import { isCount } from '../base/raw.ts'
+import { fieldsOf, isCount } from '../base/raw.ts'
 import type { CopyStore } from '../store/copies.ts'
 import type { Message, QueuedRecipient } from '../store/queued.ts'
 
@@ -145,9 +145,4 @@ function readRows<Row>(raw: unknown, read: (one: unknown) => Row | null): readon
   if (!Array.isArray(raw) || raw.length > STANDINGS_MAX) return null
   const rows = raw.map(read)
   return rows.every((row) => row !== null) ? rows : null
-}
-
-function fieldsOf(raw: unknown): Readonly<Record<string, unknown>> {
-  const isObject = typeof raw === 'object' && raw !== null && !Array.isArray(raw)
-  return isObject ? (raw as Readonly<Record<string, unknown>>) : {}
 }

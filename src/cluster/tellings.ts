@@ -95,16 +95,15 @@ export class Tellings {
   marked(message: Message): void {
     if (message.owner !== this.#store.node) {
       // It was handed over while an attempt ran.
-      this.#debt(message.owner).news.set(message.id, message)
+      this.anew(message, message.owner)
     } else {
       for (const [node, state] of message.holders) {
-        if (state !== 'discarding') this.#debt(node).news.set(message.id, message)
+        if (state !== 'discarding') this.anew(message, node)
       }
     }
-    this.#soon()
   }
 
-  /** All that is known of it is new for `node`. */
+  /** `node` is to hear how it stands. */
   anew(message: Message, node: NodeId): void {
     this.#debt(node).news.set(message.id, message)
     this.#soon()

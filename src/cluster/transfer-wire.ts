@@ -3,7 +3,7 @@
  * before use. Times are remaining ms, since two clocks differ.
  */
 import { type MessageId, type NodeId, parseMessageId, parseNodeId } from '../base/ids.ts'
-import { isCount } from '../base/raw.ts'
+import { fieldsOf, isCount } from '../base/raw.ts'
 import type { MarkKind, MarkPayload, Message } from '../store/queued.ts'
 
 const ROWS_MAX = 1_000
@@ -173,9 +173,4 @@ export function readIds(raw: unknown, most: number): readonly MessageId[] | null
   if (!Array.isArray(raw) || raw.length > most) return null
   const ids = raw.map((id) => (typeof id === 'string' ? parseMessageId(id) : null))
   return ids.every((id) => id !== null) ? ids : null
-}
-
-function fieldsOf(raw: unknown): Readonly<Record<string, unknown>> {
-  const isObject = typeof raw === 'object' && raw !== null && !Array.isArray(raw)
-  return isObject ? (raw as Readonly<Record<string, unknown>>) : {}
 }

@@ -4,7 +4,7 @@
  */
 import type { RefusalCode } from '../base/errors.ts'
 import { type NodeId, parseNodeId } from '../base/ids.ts'
-import { isCount } from '../base/raw.ts'
+import { isCount, isRecord } from '../base/raw.ts'
 import { isWriterId, type Vector, type WriterId } from '../config/merge.ts'
 import type { Cursor, Place, WireRow } from '../store/feed.ts'
 import { type NodeReport, TROUBLES_MAX } from './contract.ts'
@@ -125,10 +125,6 @@ function isTooDeep(body: Uint8Array): boolean {
     } else if (octet === 0x5d || octet === 0x7d) depth -= 1
   }
   return false
-}
-
-function isRecord(value: unknown): value is Readonly<Record<string, unknown>> {
-  return value !== null && typeof value === 'object' && !Array.isArray(value)
 }
 
 /** Reads fields one by one and remembers whether one of them was not what it must be. */

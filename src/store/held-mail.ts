@@ -1,5 +1,6 @@
 /** What is known of a held message beside its bytes, and what of it a peer may say. */
 import { type MessageId, type NodeId, parseNodeId } from '../base/ids.ts'
+import { fieldsOf } from '../base/raw.ts'
 import type { Envelope } from '../message/envelope.ts'
 import type { NewHeldRow } from '../message/rows.ts'
 import type { Cut } from '../message/verdict.ts'
@@ -36,12 +37,12 @@ export function readHeldMail(text: string, id: MessageId): HeldMail | null {
   } catch {
     return null
   }
-  const { row, envelope, places, prepend, cuts, owner, term } = fields(raw)
-  const { recipients } = fields(envelope)
+  const { row, envelope, places, prepend, cuts, owner, term } = fieldsOf(raw)
+  const { recipients } = fieldsOf(envelope)
   const isMail =
     isFacts(row) &&
-    fields(row)['id'] === id &&
-    isList(fields(row)['recipients'], isText) &&
+    fieldsOf(row)['id'] === id &&
+    isList(fieldsOf(row)['recipients'], isText) &&
     isEnvelope(envelope, id) &&
     isList(places, isPlace) &&
     isAscending(places as readonly number[], (recipients as readonly unknown[]).length) &&
@@ -54,7 +55,7 @@ export function readHeldMail(text: string, id: MessageId): HeldMail | null {
 }
 
 function isEnvelope(raw: unknown, id: MessageId): boolean {
-  const envelope = fields(raw)
+  const envelope = fieldsOf(raw)
   const { outbound, eightBit, smtpUtf8, ret, recipients } = envelope
   return (
     envelope['id'] === id &&
@@ -68,7 +69,7 @@ function isEnvelope(raw: unknown, id: MessageId): boolean {
 }
 
 function isRecipient(raw: unknown): boolean {
-  const { address, notify, orcpt } = fields(raw)
+  const { address, notify, orcpt } = fieldsOf(raw)
   return isText(address) && [notify, orcpt].every((part) => part === null || isText(part))
 }
 
@@ -88,8 +89,4 @@ function isText(raw: unknown): boolean {
 
 function isPlace(raw: unknown): raw is number {
   return Number.isSafeInteger(raw) && (raw as number) >= 0
-}
-
-function fields(raw: unknown): Readonly<Record<string, unknown>> {
-  return typeof raw === 'object' && raw !== null ? (raw as Readonly<Record<string, unknown>>) : {}
 }

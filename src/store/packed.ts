@@ -40,7 +40,7 @@ const codes: ReadonlyMap<string, string> = new Map(
   PHRASES.map((phrase, index) => [phrase, String.fromCharCode(index + 1)]),
 )
 const PHRASE = new RegExp(
-  `"(?:${PHRASES.map((phrase) => escaped(phrase.slice(1))).join('|')})`,
+  `"(?:${PHRASES.map((phrase) => RegExp.escape(phrase.slice(1))).join('|')})`,
   'g',
 )
 const CODE = /[\x01-\x1f]/g
@@ -57,8 +57,4 @@ export function pack(value: unknown): string {
 /** The JSON of what was packed. */
 export function unpack(packed: string): string {
   return packed.replace(CODE, (code) => PHRASES[code.charCodeAt(0) - 1] ?? code)
-}
-
-function escaped(text: string): string {
-  return text.replace(/[[\](){}.*+?^$|\\]/g, '\\$&')
 }

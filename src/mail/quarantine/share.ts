@@ -9,7 +9,7 @@ import { messageOf, RefusalError, StoreError } from '../../base/errors.ts'
 import { type MessageId, type NodeId, parseMessageId } from '../../base/ids.ts'
 import { PIECE_BYTES } from '../../base/limits.ts'
 import type { Observer } from '../../base/observe.ts'
-import { isCount } from '../../base/raw.ts'
+import { fieldsOf, isCount } from '../../base/raw.ts'
 import type { Bodies } from '../../store/bodies.ts'
 import { type HeldMail, readHeldMail } from '../../store/held-mail.ts'
 import type { Quarantine } from '../../store/quarantine.ts'
@@ -173,7 +173,7 @@ export class HeldShare {
 
   /** `held.keep`: fetches the body from who asks, and says so when it is durable. */
   async keep(value: unknown, from: NodeId): Promise<unknown> {
-    const id = idOf(fields(value)['id'])
+    const id = idOf(fieldsOf(value)['id'])
     if (!this.#files.has(id)) {
       const mail = await this.#fetch(id, from, from)
       if (mail === null) return { kept: false }
@@ -184,7 +184,7 @@ export class HeldShare {
 
   /** `held.have`: a holder says what it has of this node's mail, and what it has lost. */
   async have(value: unknown, from: NodeId): Promise<unknown> {
-    const { has, lost } = fields(value)
+    const { has, lost } = fieldsOf(value)
     const { quarantine } = this.#deps
     const mine = quarantine.node.id
     const [kept, gone] = [idsOf(has), idsOf(lost)]
@@ -375,7 +375,7 @@ export class HeldShare {
     quarantine.setHolding(id, { perhaps: [node] })
     try {
       const answer = await this.#answerOf(node, KEEP, { id }, COPY_MS)
-      if (fields(answer)['kept'] !== true) return
+      if (fieldsOf(answer)['kept'] !== true) return
       const gone = quarantine.one(id)?.row.holders ?? []
       const lost = gone.filter((other) => nodes.absence(other.id).standing === 'removed')
       quarantine.setHolding(id, { has: [node], lost: lost.map((other) => other.id) })
@@ -404,7 +404,7 @@ export class HeldShare {
     const { nodes, bodies } = this.#deps
     try {
       const { value, bytes } = await nodes.fetch(node, BODY, { id, whole: true }, COPY_MS)
-      const { sizeBytes, metaBytes } = fields(value)
+      const { sizeBytes, metaBytes } = fieldsOf(value)
       if (!isCount(sizeBytes) || !isCount(metaBytes) || metaBytes > META_BYTES_MAX) return null
       const { head, rest } = await split(bytes, metaBytes)
       const mail = readHeldMail(head.toString(), id)
@@ -495,8 +495,4 @@ function idOf(raw: unknown): MessageId {
 /** @throws RefusalError invalid */
 function idsOf(raw: unknown): readonly MessageId[] {
   return Array.isArray(raw) ? raw.slice(0, NAMED_MAX).map(idOf) : []
-}
-
-function fields(raw: unknown): Readonly<Record<string, unknown>> {
-  return typeof raw === 'object' && raw !== null ? (raw as Readonly<Record<string, unknown>>) : {}
 }

@@ -426,7 +426,8 @@ export class QueueWorker {
     let isMarked = false
     for (const index of indexes) {
       const recipient = message.recipients[index]
-      if (recipient?.state !== 'trying' || before.get(index) === 'inDoubt') continue
+      if (recipient?.state !== 'trying' || !message.tried.has(index)) continue
+      if (before.get(index) === 'inDoubt') continue
       const { attempts, doubtful } = recipient
       const at = this.#deps.clock.wallMs()
       this.#deps.queue.mark('defer', message, [index], { at, attempts, doubt: doubtful })
@@ -517,11 +518,7 @@ export class QueueWorker {
       else later.push({ index, outcome })
     }
     const refused = failed.map(({ index }) => index)
-    this.#spare(
-      message,
-      before,
-      refused.filter((index) => message.tried.has(index)),
-    )
+    this.#spare(message, before, refused)
     if (passed.length > 0) await this.#deps.bounce(message, 'success', passed)
     if (done.length > 0) this.#finish(message, done)
     failed.push(...this.#defer(message, later, wasInDoubt))
